@@ -1,8 +1,9 @@
-"""Measure a training step of FewShot on a full-size Stable Diffusion, and that of its dense form.
+"""Measure a training step of FewShot on a full-size Stable Diffusion, with two forms of attention.
 
-Random weights, 512 x 512, batch 1, fp32; 50 concepts, a codebook of 10 tables. Every form runs in a
-process of its own: one step to warm up, then the timed ones. Memory is the peak of the process,
-weights included.
+"sdpa" computes the transposed attention by two fused attentions, which is the default; "dense"
+builds the whole matrix. Random weights, 512 x 512, batch 1, fp32; 50 concepts, a codebook of 10
+tables. Each form runs in a process of its own: one step to warm up, then the timed steps. Memory is
+the peak of the process, weights included.
 
     python benchmarks/adapt_step.py [--architecture sd15] [--size 512] [--steps 2] [--threads 2]
 """
@@ -37,7 +38,7 @@ CONCEPTS, TABLES, FEATURES = 50, 10, 768
 
 
 def build(architecture: str | Mapping[str, Mapping[str, Any]]) -> DenseModel:
-    """Return a model with random weights, without the time that their usual start takes."""
+    """Return a depth model with random weights; the slow default initialisation is skipped."""
     with torch.device("meta"):
         backbone = StableDiffusion(architecture, weights=None, trainable=())
     backbone.to_empty(device="cpu")
@@ -60,7 +61,13 @@ def build(architecture: str | Mapping[str, Mapping[str, Any]]) -> DenseModel:
 
 
 def training_step(model: DenseModel, size: int, device: torch.device | str = "cpu") -> TrainingStep:
-    """Return the step of a model of ``build`` on one random image; its losses take the draws."""
+    """Return a training step on one random image; its losses are a function of the draws.
+
+    Args:
+        model: made by ``build``.
+        size: side of the image in pixels.
+        device: of the model.
+    """
     grid = size // 8
     encoded = FewShotEncoded(torch.randn(1, 4, grid, grid), torch.randn(1, FEATURES)).to(device)
     inputs = Inputs(torch.rand(1, 3, size, size)).to(device)
@@ -76,7 +83,7 @@ def training_step(model: DenseModel, size: int, device: torch.device | str = "cp
 
 
 def measure(form: str, architecture: str, size: int, steps: int, threads: int) -> None:
-    """Write seconds per step, peak memory in GiB and the loss to stdout, as JSON."""
+    """Write the seconds per step, the peak memory in GiB and the loss to stdout, as JSON."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     torch.manual_seed(0)
@@ -102,8 +109,8 @@ def main() -> None:
     """Measure both forms and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="sd15", choices=("sd15", "sd21"))
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--size", type=int, default=512, help="side of the image in pixels")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,13 +1,15 @@
-"""Make every table and picture of docs/results.md again that depends on the embedded model.
+"""Measure every table and picture of docs/results.md again that depends on the embedded model.
 
-Each part is one of the other scripts, in a process of its own with one thread; its output goes to
+Each part is one of the other scripts, in a process of its own with one thread. Its output goes to
 ``OUT/PART.log``. A part that was finished with the present weights and options does not run again,
 and most scripts keep the units that they have finished, so that an interrupted call continues.
-Processes with ``--shard`` share the parts, the longest ones unit by unit, in the same ``--out``; a
-last call without ``--shard`` merges what they have made. Every model's results have a folder of
-their own in ``--out``, and replace the kept tables of another model when a part is finished.
 
-    python benchmarks/all_results.py --plan                 # what would run, and how long it takes
+Processes with ``--shard`` divide the parts among them, the longest ones unit by unit, in the same
+``--out``. A last call without ``--shard`` merges their results. The results of every model have a
+folder of their own in ``--out``. When a part is finished, they replace the kept tables of the
+previous model.
+
+    python benchmarks/all_results.py --plan                 # list the missing parts with their time
     python benchmarks/all_results.py
     python benchmarks/all_results.py --shard 0/2 &
     python benchmarks/all_results.py --shard 1/2; wait; python benchmarks/all_results.py
@@ -31,7 +33,7 @@ from reporting import say, write_json
 from tables import TABLES
 
 from diffsight.errors import InputError
-from diffsight.formats.durations import duration
+from diffsight.formats.durations import format_duration
 
 HERE = Path(__file__).parent
 
@@ -47,16 +49,16 @@ class Part:
     """A script with its options.
 
     Attributes:
-        name: of the part, and of its block in the page.
-        words: script and options.
-        minutes: that it takes with one thread, roughly.
-        out: option of its working folder, if it has one.
-        can_shard: whether it takes ``--shard``.
-        tables: option and names of the tables that it keeps, if it keeps any.
+        name: of the part.
+        call: script and options.
+        minutes: rough duration with one thread.
+        out: option that names the working folder; None if the script has none.
+        can_shard: whether the script takes ``--shard``.
+        tables: option that names the kept tables, and their file names; empty if it keeps none.
     """
 
     name: str
-    words: tuple[str, ...]
+    call: tuple[str, ...]
     minutes: float
     out: str | None = None
     can_shard: bool = False
@@ -64,13 +66,13 @@ class Part:
 
     def command(self, args: argparse.Namespace, shard: str | None) -> list[str]:
         """Return the command line of the process."""
-        script, *options = self.words
-        more = [self.out, str(args.out / self.name)] if self.out else []
-        more += ["--shard", shard] if shard and self.can_shard else []
+        script, *options = self.call
+        options += [self.out, str(args.out / self.name)] if self.out else []
+        options += ["--shard", shard] if shard and self.can_shard else []
         if self.tables:
             option, first, *others = self.tables
-            more += [option, str(args.out / TABLES.name / ("" if others else first))]
-        return [sys.executable, str(HERE / script), *options, *more]
+            options += [option, str(args.out / TABLES.name / ("" if others else first))]
+        return [sys.executable, str(HERE / script), *options]
 
 
 PARTS = (
@@ -107,7 +109,7 @@ PARTS = (
 
 
 def parts_of(shard: str | None, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts of a shard ``I/N``: all that can be divided, and its share of the others."""
+    """Return the parts of shard ``I/N``: all that can be divided, and some of the others."""
     if shard is None:
         return list(parts)
     number, count = map(int, shard.split("/"))
@@ -130,10 +132,10 @@ def is_finished(part: Part, args: argparse.Namespace, weights: str) -> bool:
 
 
 def run(part: Part, args: argparse.Namespace, weights: str) -> None:
-    """Run a part; mark it as finished unless other shards have a part of it.
+    """Run a part, and mark it as finished unless other shards run units of it.
 
     Raises:
-        InputError: if it fails, naming its log.
+        InputError: if the script fails; the message names its log.
     """
     begin, log = time.monotonic(), args.out / f"{part.name}.log"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -141,7 +143,7 @@ def run(part: Part, args: argparse.Namespace, weights: str) -> None:
         command = part.command(args, args.shard)
         done = subprocess.run(command, stdout=file, stderr=file, env=environment, check=False)
     if done.returncode:
-        raise InputError(f"{part.name} ended with status {done.returncode}: see {log}")
+        raise InputError(f"{part.name} failed with exit status {done.returncode}: see {log}")
     if not (args.shard and part.can_shard):
         for name in part.tables[1:]:
             shutil.copy(args.out / TABLES.name / name, TABLES / name)
@@ -150,7 +152,7 @@ def run(part: Part, args: argparse.Namespace, weights: str) -> None:
 
 
 def _mark(part: Part, weights: str) -> dict[str, object]:
-    return {"weights": weights, "words": list(part.words), "minutes": 0}
+    return {"weights": weights, "words": list(part.call), "minutes": 0}
 
 
 def parse() -> argparse.Namespace:
@@ -161,8 +163,10 @@ def parse() -> argparse.Namespace:
     names = [part.name for part in PARTS]
     parser.add_argument("--out", type=Path, default=Path("runs/all_results"), help="working folder")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="parts to make")
-    parser.add_argument("--shard", metavar="I/N", help="run part I of N, counted from 0")
-    parser.add_argument("--plan", action="store_true", help="run nothing, list what is missing")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="run part I of N, counted from 0, and merge nothing"
+    )
+    parser.add_argument("--plan", action="store_true", help="run nothing, list the missing parts")
     args = parser.parse_args()
     if args.shard is not None:
         match = re.fullmatch(r"(\d+)/(\d+)", args.shard)
@@ -180,14 +184,12 @@ def main() -> None:
     missing = [p for p in parts_of(args.shard, wanted) if not is_finished(p, args, weights)]
     shards = int(args.shard.split("/")[1]) if args.shard else 1
     times = [part.minutes / (shards if part.can_shard else 1) for part in missing]
-    total = duration(60 * sum(times))
+    total = format_duration(60 * sum(times))
     say(f"weights {weights[:12]}: {len(missing)} parts to make, about {total}\n")
     args.out.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(missing):
-        left = duration(60 * sum(times[number:]))
-        say(
-            f"{number + 1}/{len(missing)} {part.name}: {' '.join(part.words)} (about {left} left)\n"
-        )
+        left = format_duration(60 * sum(times[number:]))
+        say(f"{number + 1}/{len(missing)} {part.name}: {' '.join(part.call)} (about {left} left)\n")
         if not args.plan:
             run(part, args, weights)
 

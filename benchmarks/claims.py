@@ -1,8 +1,8 @@
 """Compare the claims of the five papers with the kept measurements.
 
-The claims are those of ``paper_claims.py``. The script reads the units in ``benchmarks/tables/``,
-pairs units of the same training images or seed, computes a verdict for every comparison, and writes
-the tables into docs/claims.md. It runs no training.
+``paper_claims.py`` lists the claims. This script reads the units in ``benchmarks/tables/`` and
+pairs those of the same training images or seed. It computes a verdict for every comparison and
+writes the tables into docs/claims.md. It runs no training.
 
     python benchmarks/claims.py                 # write docs/claims.md
     python benchmarks/claims.py --report PAGE   # write another page
@@ -17,32 +17,29 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from few_shot_rooms import OLD_NAMES
 from paper_claims import CLAIMS, Claim, Comparison
 from pretrained import FROM_SCRATCH, fingerprint, folder_of
 from reporting import interval, table, write_block
-from tables import TABLES, Units, read
+from tables import TABLES, Units, read, weights_of
 
 from diffsight.benchmark.statistics import paired_difference
 from diffsight.errors import InputError
 
 PAGE = Path(__file__).parent.parent / "docs" / "claims.md"
 HELD, NOT_SEEN, REVERSED, MISSING = "held", "not seen", "reversed", "not yet measured"
-# weights of units that do not name them, by the units' `conditions`
-WEIGHTS = {"e685a65d0fcf0498": "7c2c23eaaf51"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """A comparison as it was measured.
+    """The result of a comparison.
 
     Attributes:
         verdict: held, not seen, reversed or not yet measured.
         text: scores, difference and verdict.
-        weights: of the embedded model, their first digits; empty if nothing was measured.
+        weights: first digits of the embedded model's weights; empty if nothing was measured.
     """
 
     verdict: str
@@ -51,7 +48,7 @@ class Result:
 
 
 def verdict(gains: Sequence[float]) -> str:
-    """Return the verdict of paired differences, which are positive in the paper's direction."""
+    """Return the verdict for paired differences; a positive one has the paper's direction."""
     if len(gains) < 2:
         return MISSING
     difference = paired_difference(np.array(gains), np.zeros(len(gains)))
@@ -61,35 +58,18 @@ def verdict(gains: Sequence[float]) -> str:
 
 
 def rows_of(units: Units, folder: str) -> Units:
-    """Return the units of a folder by file name; kept ones may have the method's old name."""
-    found = {}
-    news = {new.replace(":", "+"): old for new, old in OLD_NAMES.items()}
-    for name in (*(folder.replace(f"/{new}/", f"/{old}/") for new, old in news.items()), folder):
+    """Return the units of a folder by file name; kept units may have an old name of the method."""
+    rows = {}
+    old_names = {new.replace(":", "+"): old for new, old in OLD_NAMES.items()}
+    old_folders = (folder.replace(f"/{new}/", f"/{old}/") for new, old in old_names.items())
+    for name in (*old_folders, folder):
         prefix = f"{name}/"
-        found |= {key.removeprefix(prefix): units[key] for key in units if key.startswith(prefix)}
-    return found
-
-
-def weights_of(units: Sequence[dict[str, Any]]) -> str:
-    """Return the first digits of the weights that all units were measured with.
-
-    Raises:
-        InputError: if the units were not measured with one set of weights, or it is not recorded.
-    """
-    found = {
-        unit.get("settings", {}).get("weights") or WEIGHTS.get(unit.get("conditions", ""))
-        for unit in units
-    }
-    if len(found) != 1 or None in found:
-        raise InputError(
-            "units of one claim have several weights, or weights that are not recorded: measure "
-            "them again, or add their conditions to WEIGHTS in benchmarks/claims.py"
-        )
-    return str(found.pop())[:12]
+        rows |= {key.removeprefix(prefix): units[key] for key in units if key.startswith(prefix)}
+    return rows
 
 
 def compare(comparison: Comparison, tables: Path) -> Result:
-    """Return what the kept units say about a comparison."""
+    """Return the result of a comparison, computed from the kept units."""
     units = units_in(tables / f"{comparison.table}.csv")
     ahead, behind = (rows_of(units, folder) for folder in (comparison.ahead, comparison.behind))
     pairs = [(ahead[name], behind[name]) for name in sorted(ahead.keys() & behind.keys())]
@@ -97,19 +77,19 @@ def compare(comparison: Comparison, tables: Path) -> Result:
         (one["score"] - other["score"]) * (1 if one["higher_is_better"] else -1)
         for one, other in pairs
     ]
-    if (word := verdict(gains)) == MISSING:
+    if (outcome := verdict(gains)) == MISSING:
         return Result(MISSING)
     columns = zip(*pairs, strict=True)
     means = [sum(unit["score"] for unit in column) / len(pairs) for column in columns]
-    decimals = min(6, max(0, 3 - math.floor(math.log10(max(*means, 1e-6)))))  # four digits
+    decimals = min(6, max(0, 3 - math.floor(math.log10(max(*means, 1e-6)))))  # shows four digits
     scores = " / ".join(f"{mean:.{decimals}f}" for mean in means)
-    text = f"{comparison.label} {scores}, {interval(gains, f'+.{decimals}f')}: {word}"
-    return Result(word, text, weights_of([unit for pair in pairs for unit in pair]))
+    text = f"{comparison.label} {scores}, {interval(gains, f'+.{decimals}f')}: {outcome}"
+    return Result(outcome, text, weights_of([unit for pair in pairs for unit in pair]))
 
 
 @functools.cache
 def units_in(path: Path) -> Units:
-    """Return the units of a kept table, read once."""
+    """Return the units of a kept table; each table is read once."""
     return read(path)
 
 
@@ -119,17 +99,17 @@ def summary(results: Sequence[Result]) -> str:
     if len(results) == 1 or counts[MISSING] == len(results):
         return results[0].verdict
     order = (HELD, NOT_SEEN, REVERSED, MISSING)
-    words = ", ".join(f"{word} in {counts[word]}" for word in order if counts[word])
-    return f"{words} of {len(results)}"
+    parts = ", ".join(f"{name} in {counts[name]}" for name in order if counts[name])
+    return f"{parts} of {len(results)}"
 
 
 def results_of(claim: Claim, tables: Path) -> list[Result]:
-    """Return the results of a claim's comparisons; a claim without any is not yet measured."""
+    """Return the results of a claim's comparisons; one without comparisons is not yet measured."""
     return [compare(one, tables) for one in claim.comparisons] or [Result(MISSING)]
 
 
 def row(claim: Claim, results: Sequence[Result]) -> list[str]:
-    """Return the row of a claim."""
+    """Return the table row of a claim."""
     verdicts = {result.verdict for result in results}
     reason = claim.reason
     if verdicts == {HELD}:
@@ -148,15 +128,15 @@ def report(tables: Path) -> str:
     counts, parts = [], []
     for paper, claims in CLAIMS.items():
         results = [results_of(claim, tables) for claim in claims]
-        flat = [result for some in results for result in some if result.text]
-        words = Counter(result.verdict for result in flat)
-        tested = sum(any(result.text for result in some) for some in results)
-        counts.append([paper, *map(str, (len(claims), tested, len(flat)))])
-        counts[-1] += [str(words[word]) for word in (HELD, NOT_SEEN, REVERSED)]
+        measured = [result for group in results for result in group if result.text]
+        verdicts = Counter(result.verdict for result in measured)
+        tested = sum(any(result.text for result in group) for group in results)
+        counts.append([paper, *map(str, (len(claims), tested, len(measured)))])
+        counts[-1] += [str(verdicts[name]) for name in (HELD, NOT_SEEN, REVERSED)]
         head = ["where", "ahead in the paper", "behind", "its figures", "measured here"]
-        body = [row(claim, some) for claim, some in zip(claims, results, strict=True)]
+        body = [row(claim, group) for claim, group in zip(claims, results, strict=True)]
         parts.append(f"## {paper}\n\n{table([*head, 'verdict', 'reason'], body)}")
-        for weights in sorted({result.weights for result in flat}):
+        for weights in sorted({result.weights for result in measured}):
             if weights == FROM_SCRATCH:
                 parts.append("Measured from scratch, without the embedded model.")
                 continue
@@ -175,7 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the kept tables")
     parser.add_argument("--report", type=Path, default=PAGE, help="page to write the tables into")
-    parser.add_argument("--quick", action="store_true", help="test run: no page is written")
+    parser.add_argument("--quick", action="store_true", help="print the tables, write no page")
     args = parser.parse_args()
     text = report(args.tables)
     if not args.quick:

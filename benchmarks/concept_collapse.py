@@ -1,9 +1,10 @@
 """Check whether concepts collapse to a constant map: loss, entropy and contrast over a training.
 
-The paper's method is trained for depth on ten rooms, on a frozen model; at every mark it predicts
-eight held-out rooms. A collapsed model gives every pixel the same distribution: its contrast
-(standard deviation of a class's probability over an image, divided by its mean) is 0 and its
-expected value is one number everywhere. A UNet with random weights is trained for comparison.
+FewShot is trained for depth on ten rooms, on a frozen model. Five times during the training it
+predicts eight held-out rooms. A collapsed model gives every pixel the same distribution: its
+contrast (standard deviation of a class's probability over an image, divided by its mean) is 0, and
+its expected value is the same everywhere. The same method on a UNet with random weights is trained
+for comparison.
 
     python benchmarks/concept_collapse.py [--steps 400] [--backbone tiny] [--write]
 """
@@ -23,7 +24,7 @@ from diffsight.atomic import replacing
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.benchmark.rooms import rooms_source
 from diffsight.benchmark.units import draw
-from diffsight.inference.explain_pictures import concept_sheet
+from diffsight.inference.explain_pictures import draw_concept_sheet
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.outputs import Distribution
@@ -39,13 +40,13 @@ from diffsight.training.loop import (
 from diffsight.training.step import TrainingStep
 from diffsight.types import Draws
 
-HELD_OUT, MARKS = 8, 5
+HELD_OUT, EVALUATIONS = 8, 5  # held-out rooms; evaluations during the training
 TABLES = 10  # of the codebook
-SHOWN, PICTURE = 0, "concepts.png"  # number of the room that is drawn, and name of the picture
+DRAWN_ROOM, PICTURE = 0, "concepts.png"  # index of the room in the picture; its file name
 
 
 def predict(model: DenseModel, views: Views) -> Distribution:
-    """Return the distribution for an image that has been encoded."""
+    """Return the predicted distribution of an encoded image."""
     output = model(views[0].inputs, views[0].encoded, draws=Draws((0,)))
     assert isinstance(output, Distribution)
     return output
@@ -53,7 +54,11 @@ def predict(model: DenseModel, views: Views) -> Distribution:
 
 @torch.no_grad()
 def collapse(model: DenseModel, held_out: list[Views]) -> list[float]:
-    """Return entropy / log N, contrast of the maps, deviation of the depth in an image, RMSE."""
+    """Return four means over held-out rooms.
+
+    They are the entropy divided by log N, the contrast of the maps, the standard deviation of the
+    depth within an image in metres, and the RMSE in metres.
+    """
     rows = []
     for views in held_out:
         output = predict(model, views)
@@ -76,13 +81,13 @@ def draw_maps(model: DenseModel, views: Views) -> Image.Image:
         for depth_m, p in zip(output.centres[:, 0], output.probability[0], strict=True)
     ]
     prediction = model.task.decode(output)[0].draw()
-    return concept_sheet(views[0].inputs.image[0], prediction, output.probability[0], classes)
+    return draw_concept_sheet(views[0].inputs.image[0], prediction, output.probability[0], classes)
 
 
 def run(
     source: BackboneSource, steps: int, seed: int, say: Callable[[str], None]
 ) -> tuple[list[list[float]], Image.Image]:
-    """Return a row of numbers for every mark, and the final maps on a held-out room."""
+    """Return a row of numbers for every evaluation, and the final maps on a held-out room."""
     side = source.short_side_px
     rooms = rooms_source(size=side, count=HELD_OUT)
     spec = rooms.tasks["depth_zbuffer"]
@@ -96,14 +101,14 @@ def run(
     images = [encode(model, sample, side) for sample in samples]
     held_out = [encode(model, spec.test[i], side, mirror=False) for i in range(HELD_OUT)]
     fit_statistics(model, images)
-    # of a new model, still in training mode: at the timestep that seed 0 draws
+    # the new model is still in training mode: it uses the timestep that seed 0 draws
     rows = [[0.0, math.nan, *collapse(model, held_out)]]
     losses: list[float] = []
 
-    def note(step: int, parts: dict[str, float]) -> None:
+    def record(step: int, parts: dict[str, float]) -> None:
         losses.append(parts["class"] / math.log(model.task.outputs[0].channels))
-        if step % (steps // MARKS) == 0:
-            recent = losses[-(steps // MARKS) :]
+        if step % (steps // EVALUATIONS) == 0:
+            recent = losses[-(steps // EVALUATIONS) :]
             model.eval()
             row = [float(step), sum(recent) / len(recent), *collapse(model, held_out)]
             model.train()
@@ -111,16 +116,16 @@ def run(
             say(" ".join(f"{x:.4g}" for x in row))
 
     step = TrainingStep.of_settings(model, few_shot_losses(model), candidate.settings, steps)
-    train(step, few_shot_batches(images, candidate.settings.batch_size, seed), advance=note)
-    return rows, draw_maps(model, held_out[SHOWN])
+    train(step, few_shot_batches(images, candidate.settings.batch_size, seed), advance=record)
+    return rows, draw_maps(model, held_out[DRAWN_ROOM])
 
 
 class RandomUNet(BackboneSource):
-    """A diffusion model whose UNet has random weights; its autoencoder and text stay."""
+    """A diffusion model with a random UNet; autoencoder and text tower are pretrained."""
 
     @functools.cached_property
     def diffusion(self) -> StableDiffusion:
-        """The diffusion model, frozen, with the random UNet of seed 0."""
+        """The frozen diffusion model, with a UNet of random weights of seed 0."""
         backbone = self.fresh_diffusion(trainable=()).eval()
         torch.manual_seed(0)
         for module in backbone.unet.modules():
@@ -138,8 +143,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     args = parser.parse_args()
-    if args.steps < MARKS:
-        parser.error(f"--steps: give at least {MARKS}")
+    if args.steps < EVALUATIONS:
+        parser.error(f"--steps {args.steps}: give at least {EVALUATIONS}")
     keep_freed_memory()
     rows, sheet = [], None
     sources = {"pretrained": BackboneSource, "random UNet": RandomUNet}
@@ -147,7 +152,7 @@ def main() -> None:
         numbers, maps = run(
             cls(args.backbone), args.steps, args.seed, lambda text: sys.stderr.write(text + "\n")
         )
-        sheet = sheet or maps  # of the pretrained one
+        sheet = sheet or maps  # those of the pretrained UNet
         for row in numbers:
             cells = ["" if math.isnan(x) else f"{x:.3f}" for x in row[1:]]
             rows.append([name, f"{row[0]:.0f}", *cells])
@@ -166,8 +171,8 @@ def main() -> None:
         command = f"python benchmarks/concept_collapse.py --steps {args.steps} --write"
         with replacing(RESULTS.with_name(PICTURE)) as partial:
             sheet.quantize(128).save(partial, format="PNG", optimize=True)
-        shown = f"![Probability of every class of depth over a held-out room]({PICTURE})"
-        write_block(RESULTS, "concept collapse", f"`{command}`\n\n{text}\n\n{shown}")
+        picture = f"![Probability of every class of depth over a held-out room]({PICTURE})"
+        write_block(RESULTS, "concept collapse", f"`{command}`\n\n{text}\n\n{picture}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
-"""Measure how many pixels of unseen rooms the intervals of ``predict --confidence 0.9`` hold.
+"""Measure the coverage of the intervals of ``predict --confidence 0.9`` on unseen rooms.
 
-``feature_head`` on the embedded model learns depth (or classes) from 10, 20 and 40 labelled rooms,
-ten draws each. Coverage is the fraction of the valid pixels of 256 rooms of the split ``test``
-whose label is in the interval. The width is compared with that of a constant width: the same rule
-for the absolute error. The table goes into docs/results.md.
+``feature_head`` on the embedded model is trained for depth (or classes) on 10, 20 and 40 labelled
+rooms, ten draws each. Coverage is the fraction of the valid pixels of 256 rooms of the split
+``test`` whose label is in the interval. The intervals are compared with those of one constant
+width, which the same rule gives for the absolute error. The table goes into docs/results.md.
 
     OMP_NUM_THREADS=1 python benchmarks/confidence.py [--task depth] [--confidence 0.9]
-    python benchmarks/confidence.py --quick     # a few rooms and steps, write nothing
+    python benchmarks/confidence.py --quick     # test run: a few rooms and steps, write nothing
 """
 
 import argparse
 import functools
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from reporting import RESULTS, table, write_block
+from reporting import RESULTS, paragraph, table, write_block
 from torch import Tensor
 
 from diffsight.adaptation.calibration import held_out_outputs, thresholds
@@ -43,13 +42,14 @@ Pairs = Sequence[tuple[Output, Target]]
 
 @dataclass(frozen=True)
 class Draw:
-    """What one draw of labelled rooms gave.
+    """The results of one draw of labelled rooms.
 
     Attributes:
-        coverage: fraction of the valid pixels of all test rooms whose label is in the set.
-        size: mean width of an interval, or mean number of classes in a set.
-        constant_coverage: coverage of a constant width.
-        constant_size: its mean width; of classes their number.
+        coverage: fraction of the valid pixels of all test rooms whose label is in the interval or
+            set.
+        size: mean width of an interval in metres, or mean number of classes in a set.
+        constant_coverage: coverage of intervals of a constant width; 1 for classes.
+        constant_size: mean width of these intervals; for classes the number of all classes.
         abstained: fraction of the pixels where the model abstains.
     """
 
@@ -66,35 +66,34 @@ def make_task(name: str) -> AbstractTask:
 
 
 def fitted(name: str, samples: Sequence[Sample]) -> AbstractTask:
-    """Return the task with bins for these rooms."""
+    """Return the task, with bins that are fitted to these rooms."""
     task = make_task(name)
     return task.fitted(sample_values(samples, task.label)) if task.needs_fitting else task
 
 
 def coverage(scores: Sequence[Tensor], q: float) -> float:
     """Return the fraction of all pixels whose score is at most ``q``."""
-    every = torch.cat([*scores])
-    return float((every <= q).double().mean())
+    return float((torch.cat([*scores]) <= q).double().mean())
 
 
 def scores_of(task: AbstractTask, rows: Pairs) -> list[Tensor]:
-    """Return the nonconformity of the valid pixels of every image."""
+    """Return the nonconformity scores of the valid pixels of every image."""
     return [task.nonconformity(out, t.label)[0][t.valid[0]] for out, t in rows]
 
 
 def errors_of(task: AbstractTask, rows: Pairs) -> list[Tensor]:
-    """Return the absolute error of the valid pixels of every image."""
+    """Return the absolute errors of the valid pixels of every image."""
     return [(task.to_label(out) - t.label).abs()[0, 0][t.valid[0]] for out, t in rows]
 
 
 def width(task: AbstractTask, rows: Pairs, half: float) -> float:
-    """Return the mean width of intervals of a constant half width, which begin at 0 like ours."""
+    """Return the mean width of intervals of half width ``half``, cut at the task's lower bound."""
     values = torch.cat([task.to_label(output).flatten() for output, _ in rows])
     return float((values + half - (values - half).clamp(min=task.lower_bound)).mean())
 
 
 def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidence: float) -> Draw:
-    """Train on the images of a selection and return the coverage of test rooms."""
+    """Train on the images of a selection, and return the results on the test rooms."""
     model = selection.run()
     task, chosen = model.task, model.info["chosen"]
     q = Calibration.of(model.info).at(confidence).q
@@ -115,7 +114,7 @@ def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidenc
 
 
 class CachedSelection(Selection):
-    """A selection that takes encoded images from a cache, because draws share rooms.
+    """A selection with a cache of encoded images, because several draws contain the same room.
 
     Attributes:
         cache: encoded rooms by id.
@@ -128,14 +127,14 @@ class CachedSelection(Selection):
         for sample in self.samples:
             if sample.id not in self.cache:
                 self.cache[sample.id] = encode(model, sample, SIDE_PX, mirror=False)
-            (one,) = self.cache[sample.id]
-            soft = model.task.encode_label(one.target.label)
-            views.append((type(one)(one.inputs, one.encoded, one.target, soft),))
+            (view,) = self.cache[sample.id]
+            soft = model.task.encode_label(view.target.label)
+            views.append((type(view)(view.inputs, view.encoded, view.target, soft),))
         self._encoded[candidate.name], self._held_out[candidate.name] = views, []
 
 
 def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
-    """Return all draws by the number of labelled rooms."""
+    """Return the results of all draws, by the number of labelled rooms."""
     source, cache = BackboneSource("tiny"), {}
     labels = ("depth_m",) if args.task == "depth" else ("semantic",)
     pool = Rooms("train", args.pool, SIDE_PX, labels=labels)
@@ -150,7 +149,7 @@ def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
         targets = [target_of(sample, (SIDE_PX, SIDE_PX), model.task.label) for sample in tests]
         return [*held_out_outputs(model, None, encoded, targets, CPU)]
 
-    found: dict[int, list[Draw]] = {shots: [] for shots in args.shots}
+    results: dict[int, list[Draw]] = {shots: [] for shots in args.shots}
     for repeat in range(args.draws):
         order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(repeat)).tolist()
         for shots in args.shots:
@@ -165,21 +164,21 @@ def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
             selection.cache = cache
             selection.plan(1.0, args.steps)
             draw = measure(selection, test, args.confidence)
-            found[shots].append(draw)
+            results[shots].append(draw)
             seconds = time.monotonic() - begin
             sys.stdout.write(f"{repeat} {shots} {draw} {seconds:.0f} s\n")
             sys.stdout.flush()
-    return found
+    return results
 
 
-def report(found: dict[int, list[Draw]], args: argparse.Namespace) -> str:
-    """Return the table."""
+def report(results: dict[int, list[Draw]], args: argparse.Namespace) -> str:
+    """Return the table with a row for every number of labelled rooms."""
     is_depth = args.task == "depth"
     size = "width, m" if is_depth else "classes in a set"
     head = ["labelled rooms", "coverage, mean", "lowest draw", "highest draw", size, "abstained"]
     head += ["constant: coverage", "width, m"] if is_depth else []
     rows = []
-    for shots, draws in found.items():
+    for shots, draws in results.items():
         covered = [draw.coverage for draw in draws]
         row = [str(shots), f"{mean(covered):.3f}", f"{min(covered):.3f}", f"{max(covered):.3f}"]
         row += [f"{mean([d.size for d in draws]):.2f}", f"{mean([d.abstained for d in draws]):.2f}"]
@@ -187,17 +186,17 @@ def report(found: dict[int, list[Draw]], args: argparse.Namespace) -> str:
             row += [f"{mean([d.constant_coverage for d in draws]):.3f}"]
             row += [f"{mean([d.constant_size for d in draws]):.2f}"]
         rows.append(row)
-    what = "depth" if is_depth else f"{len(CLASSES)} classes"
+    labels = "depth" if is_depth else f"{len(CLASSES)} classes"
     about = (
-        f"`feature_head` on `tiny`, {what}, rooms of {SIDE_PX} px, {args.steps} steps of every "
+        f"`feature_head` on `tiny`, {labels}, rooms of {SIDE_PX} px, {args.steps} steps of every "
         f"training, confidence {args.confidence:g}, {args.draws} draws from {args.pool} rooms, "
         f"{args.test} unseen rooms. Made by `python benchmarks/confidence.py --task {args.task}`."
     )
-    return f"{textwrap.fill(about, 120)}\n\n{table(head, rows)}"
+    return f"{paragraph(about)}\n\n{table(head, rows)}"
 
 
 def mean(numbers: Sequence[float]) -> float:
-    """Return the mean."""
+    """Return the arithmetic mean."""
     return sum(numbers) / len(numbers)
 
 
@@ -206,12 +205,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=["depth", "classes"], default="depth")
     parser.add_argument("--confidence", type=float, default=0.9)
-    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS)
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--test", type=int, default=256)
-    parser.add_argument("--pool", type=int, default=2000)
-    parser.add_argument("--quick", action="store_true", help="a few rooms, write nothing")
+    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="labelled rooms")
+    parser.add_argument("--draws", type=int, default=10, help="draws of labelled rooms")
+    parser.add_argument("--steps", type=int, default=50, help="of every training")
+    parser.add_argument("--test", type=int, default=256, help="unseen rooms")
+    parser.add_argument("--pool", type=int, default=2000, help="rooms to draw from")
+    parser.add_argument(
+        "--quick", action="store_true", help="test run: a few rooms, no page is written"
+    )
     args = parser.parse_args()
     if args.quick:
         args.shots, args.draws, args.steps, args.test, args.pool = (10,), 1, 20, 8, 20

@@ -1,11 +1,12 @@
-"""Measure DDP's steps on a CPU: what one costs, memory, deformable attention, and VPD depth beside.
+"""Measure the time and the memory of DDP's denoising steps on a CPU, against VPD depth.
 
 Swin-T with random weights, fp32, batch 1, 512 x 512 px, 150 classes. The variants take turns in one
-process and ratios are those of the same round; their medians are printed.
+process. Ratios are those of the same round; their medians are printed.
 
-* Seconds of 1, 2, 3, 5 and 10 steps, and what a further step costs between them.
+* Seconds of 1, 2, 3, 5 and 10 steps, and the seconds of one further step between them.
 * Seconds per multiply-add of the whole model in three steps, against VPD depth (480 x 480 px).
-* A layer's deformable attention against its linear parts and a ``grid_sample`` of the same points.
+* Seconds of a layer's deformable attention, against its linear parts and a ``grid_sample`` of the
+  same points.
 * Peak memory of two and of ten steps, each in a process of its own.
 
     python benchmarks/ddp.py [--rounds 5] [--threads 2] [--write]
@@ -24,12 +25,12 @@ import torch
 from meta_prompts_inference import multiply_adds
 from reporting import RESULTS, say, table, write_block
 from torch.nn import functional
-from vpd_inference import build_floor, build_ours, peak_of, seconds_of
+from vpd_inference import build_ours, build_reference, peak_of, seconds_of
 
 from diffsight.cli.recipe import read
-from diffsight.heads.map_decoder import centres
+from diffsight.heads.map_decoder import pixel_centres
 from diffsight.hub.build import build, without_weights
-from diffsight.inference.cost import cost
+from diffsight.inference.cost import estimate_cost
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Draws, Inputs
@@ -37,37 +38,37 @@ from diffsight.types import Draws, Inputs
 RECIPE, VPD = "ddp/ade20k_swin_t", "vpd/depth_nyu"
 SIDE, VPD_SIDE = 512, 480
 STEPS = (1, 2, 3, 5, 10)
-USUAL, FEW, MANY = 3, 2, 10
+DEFAULT_STEPS, FEW_STEPS, MANY_STEPS = 3, 2, 10
 
 
 def ddp() -> DenseModel:
-    """Return the model of the recipe with random weights."""
+    """Return the recipe's model with random weights."""
     data = read(RECIPE)
     torch.manual_seed(0)
     return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
 
 
 def sample(model: Any, inputs: Inputs, steps: int) -> object:
-    """Run the whole model in so many steps."""
+    """Run the whole model with this number of denoising steps."""
     return model(Inputs(inputs.image, steps=steps), draws=Draws((0,)))
 
 
 @torch.inference_mode()
 def attention_ratio(model: Any, rounds: int) -> tuple[float, float]:
-    """Return the seconds of a layer's attention, and their ratio to its parts."""
+    """Return the seconds of a layer's deformable attention, and their ratio to its parts."""
     layer = model.method.decoder.layers[0].attention
     side = SIDE // 4
     tokens = torch.randn(1, side * side, model.method.decoder.width)
     positions = torch.randn(side * side, tokens.shape[2])
     maps = tokens.mT.unflatten(1, (layer.heads, -1)).unflatten(3, (side, side)).flatten(0, 1)
     offsets = layer.offsets(tokens + positions)[0].unflatten(1, (layer.heads, layer.points, 2))
-    points = 2 * (centres((side, side))[:, None, None] + offsets / side) - 1
+    points = 2 * (pixel_centres((side, side))[:, None, None] + offsets / side) - 1
     points = points.transpose(0, 1).contiguous()
 
     def parts() -> object:
         query = tokens + positions
-        linear = [one(query) for one in (layer.offsets, layer.weights)]
-        linear += [one(tokens) for one in (layer.value, layer.output)]
+        linear = [module(query) for module in (layer.offsets, layer.weights)]
+        linear += [module(tokens) for module in (layer.value, layer.output)]
         return linear, functional.grid_sample(maps, points, align_corners=False)
 
     runs = {"attention": partial(layer, tokens, positions, (side, side)), "parts": parts}
@@ -82,11 +83,11 @@ def measure(rounds: int) -> str:
     model: Any = ddp()
     keep_freed_memory()
     inputs = Inputs(torch.rand(1, 3, SIDE, SIDE))
-    vae, unet = build_floor()
-    vpd, other = build_ours(VPD, vae, unet), Inputs(torch.rand(1, 3, VPD_SIDE, VPD_SIDE))
+    vae, unet = build_reference()
+    vpd, vpd_inputs = build_ours(VPD, vae, unet), Inputs(torch.rand(1, 3, VPD_SIDE, VPD_SIDE))
     names = {n: f"{n} step{'s' * (n > 1)}" for n in STEPS}
     runs = {names[n]: partial(sample, model, inputs, n) for n in STEPS}
-    seconds = seconds_of({**runs, "VPD depth": lambda: vpd(other)}, rounds)
+    seconds = seconds_of({**runs, "VPD depth": lambda: vpd(vpd_inputs)}, rounds)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     body = [[name, f"{value:.3f}"] for name, value in medians.items()]
     increments = {
@@ -97,23 +98,23 @@ def measure(rounds: int) -> str:
     }
     body += [[name, f"{value:.3f}"] for name, value in increments.items()]
     mean = statistics.mean(increments.values())
-    spread = max(abs(value / mean - 1) for value in increments.values())
-    operations = cost(ddp().to("meta"), SIDE, SIDE).multiply_adds, multiply_adds(VPD)
-    pairs = zip(seconds[names[USUAL]], seconds["VPD depth"], strict=True)
+    deviation = max(abs(value / mean - 1) for value in increments.values())
+    operations = estimate_cost(ddp().to("meta"), SIDE, SIDE).multiply_adds, multiply_adds(VPD)
+    pairs = zip(seconds[names[DEFAULT_STEPS]], seconds["VPD depth"], strict=True)
     relative = statistics.median((a / operations[0]) / (b / operations[1]) for a, b in pairs)
     attention, ratio = attention_ratio(model, rounds)
     body += [
-        ["largest distance of an increment from their mean", f"{spread:.1%}"],
+        ["largest deviation of a further step from their mean", f"{deviation:.1%}"],
         ["seconds per multiply-add in three steps, x VPD depth", f"{relative:.3f}"],
         ["deformable attention of a layer", f"{attention:.3f}"],
-        ["the same, x its linear parts and a grid_sample", f"{ratio:.3f}"],
+        ["the same, x its linear parts and a `grid_sample`", f"{ratio:.3f}"],
     ]
     return table((f"{SIDE} x {SIDE} px, Swin-T", "s, or ratio"), body)
 
 
 @torch.inference_mode()
 def peak_of_steps(steps: int) -> float:
-    """Return the peak memory of so many steps in this process, in MiB."""
+    """Return the peak memory in MiB of this process during the given number of steps."""
     model, inputs = ddp(), Inputs(torch.rand(1, 3, SIDE, SIDE))
     return peak_of(partial(sample, model, inputs, steps))
 
@@ -123,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of timed runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
@@ -136,11 +137,11 @@ def main() -> None:
     command = [sys.executable, __file__, "--threads", str(args.threads), "--steps"]
     peaks = [
         json.loads(subprocess.run([*command, str(n)], stdout=subprocess.PIPE, check=True).stdout)
-        for n in (FEW, MANY)
+        for n in (FEW_STEPS, MANY_STEPS)
     ]
     text += (
-        f"\n\nPeak memory: {peaks[0]:.0f} MiB with {FEW} steps, {peaks[1]:.0f} MiB with {MANY} "
-        f"({peaks[1] / peaks[0]:.3f} times)."
+        f"\n\nPeak memory: {peaks[0]:.0f} MiB with {FEW_STEPS} steps, {peaks[1]:.0f} MiB with "
+        f"{MANY_STEPS} ({peaks[1] / peaks[0]:.3f} times)."
     )
     say(text + "\n")
     if args.write:

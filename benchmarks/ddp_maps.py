@@ -1,8 +1,8 @@
-"""Measure a full-size pass of DDP's maps around a vehicle on a CPU: time, memory, multiply-adds.
+"""Measure time, memory and multiply-adds of a full-size DDP model for maps around a vehicle.
 
-The recipe ddp/nuscenes_camera with random weights, fp32: six images of 256 x 704 px of a rendered
-street, 118 depths, 200 x 200 cells, three steps of five noises. The parts take turns in one
-process; their medians are printed. Peak memory is that of a process of its own.
+The recipe ddp/nuscenes_camera on a CPU with random weights, fp32: six images of 256 x 704 px of a
+rendered street, 118 depths, 200 x 200 cells, three steps of an ensemble of five. The parts take
+turns in one process; their medians are printed. Peak memory is that of a process of its own.
 
     python benchmarks/ddp_maps.py [--rounds 3] [--threads 2] [--write]
 """
@@ -21,7 +21,7 @@ from vpd_inference import peak_of, seconds_of
 
 from diffsight.cli.recipe import read
 from diffsight.hub.build import build, without_weights
-from diffsight.inference.cost import cost
+from diffsight.inference.cost import estimate_cost
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.streets import Streets
@@ -32,21 +32,21 @@ HW = (256, 704)
 
 
 def network() -> DenseModel:
-    """Return the model of the recipe with random weights."""
+    """Return the recipe's model with random weights."""
     data = read(RECIPE)
     torch.manual_seed(0)
     return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
 
 
 def street() -> Inputs:
-    """Return six cameras of a rendered street."""
+    """Return the inputs of a rendered street with six cameras."""
     rig = Streets(image_hw=HW, lidar=False)[0].rig
     assert rig is not None
     return Inputs(torch.zeros(1, 3, *HW), rig=rig.in_floats())
 
 
 def whole(model: Any, inputs: Inputs) -> object:
-    """Run the model as the recipe says."""
+    """Run the whole model with the recipe's steps and ensemble."""
     return model(inputs, draws=Draws((0,)))
 
 
@@ -59,14 +59,14 @@ def measure(rounds: int) -> str:
     backbone, rig = method.backbone, inputs.rig
     assert rig is not None
     levels = backbone.images.levels(rig.images.flatten(0, 1))
-    seen = backbone.pyramid(levels)[None]
-    lifted = backbone.lift(seen, rig)
+    image_features = backbone.pyramid(levels)[None]
+    lifted = backbone.lift(image_features, rig)
     features = backbone.join(backbone.encoder(lifted))
     runs = {
         "image encoder": lambda: backbone.pyramid(backbone.images.levels(rig.images.flatten(0, 1))),
-        "view transform": lambda: backbone.lift(seen, rig),
+        "view transform": lambda: backbone.lift(image_features, rig),
         "network on the map": lambda: backbone.join(backbone.encoder(lifted)),
-        "three steps of five noises": lambda: method.sample(features, Draws((0,))),
+        "three steps, ensemble of five": lambda: method.sample(features, Draws((0,))),
         "whole": partial(whole, model, inputs),
     }
     seconds = seconds_of(runs, rounds)
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of timed runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
@@ -96,9 +96,9 @@ def main() -> None:
         return
     text = measure(args.rounds)
     command = [sys.executable, __file__, "--threads", str(args.threads), "--memory"]
-    found = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    operations = cost(network().to("meta"), *HW).multiply_adds / 1e9
-    text += f"\n\nPeak memory {json.loads(found):.0f} MiB; {operations:.0f} GMAC (10^9)."
+    output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    operations = estimate_cost(network().to("meta"), *HW).multiply_adds / 1e9
+    text += f"\n\nPeak memory {json.loads(output):.0f} MiB; {operations:.0f} GMAC (10^9)."
     say(text + "\n")
     if args.write:
         call = f"`python benchmarks/ddp_maps.py --rounds {args.rounds} --write`"

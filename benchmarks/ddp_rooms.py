@@ -1,10 +1,10 @@
 """Repeat the ablations of DDP (figure 3, table 5) on rooms, against the decoder without diffusion.
 
-The recipe rooms/ddp_semantic, from scratch, all rows with equal samples and paired by seed. Rows
-are scored on new rooms: the first one and its self-aligned continuation in 1, 2, 3, 5 and 10 steps,
-all others in three. With the first one the most uncertain tenth of the pixels is compared with the
-errors. Every row has its multiply-adds and its seconds for an image. Finished runs are kept as rows
-of ``--table`` and not repeated.
+The recipe rooms/ddp_semantic is trained from scratch. All rows see the same samples and are paired
+by seed. They are scored on new rooms: the row "DDP" and its self-aligned continuation in 1, 2, 3, 5
+and 10 steps, all others in three. For "DDP", the most uncertain tenth of the pixels is compared
+with the errors. Every row has its multiply-adds and its seconds for an image. Finished runs are
+kept as rows of ``--table`` and are not repeated. ``--write`` also draws the plot by steps.
 
     python benchmarks/ddp_rooms.py [--seeds 3] [--out DIR] [--table CSV] [--write]
 """
@@ -19,15 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plots import Panel, Plot, write_plot
 from pretrained import FROM_SCRATCH
-from reporting import RESULTS, claim_folder, interval, say, table, write_block, write_json
+from reporting import (
+    RESULTS,
+    claim_folder,
+    interval,
+    paragraph,
+    say,
+    table,
+    write_block,
+    write_json,
+)
 from tables import TABLES, pack, unpack
+from tables import read as read_table
 
 from diffsight.cli.fit import fit_parser, train
 from diffsight.cli.recipe import parse, read
 from diffsight.datasets.base import AbstractDataset
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.cost import cost
+from diffsight.inference.cost import estimate_cost
 from diffsight.inference.evaluate import evaluate
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
@@ -39,11 +50,11 @@ RECIPE = "rooms/ddp_semantic"
 SIDE = 128
 TESTS = 100
 STEPS = (1, 2, 3, 5, 10)
-USUAL = 3  # steps of the recipe
-TURNS = 5  # measurements of the seconds
+DEFAULT_STEPS = 3  # of the recipe
+TIMINGS = 5  # measurements of the seconds
 FIRST, ALIGNED = "DDP", "self-aligned"
 IN_TENTH, TENTH = "DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors"
-ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the rate, as the authors'
+ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the learning rate, as in the authors' code
 Unit = dict[str, Any]
 
 
@@ -72,13 +83,13 @@ ROWS: dict[str, list[str]] = {
 
 
 def name_of(row: str, steps: int) -> str:
-    """Return the name of a row's units for a number of steps."""
-    return row if steps == USUAL else f"{row}, {steps} step{'s' * (steps > 1)}"
+    """Return the name that a row's units have for a number of steps."""
+    return row if steps == DEFAULT_STEPS else f"{row}, {steps} step{'s' * (steps > 1)}"
 
 
 def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> list[Unit]:
-    """Return the units of one training, one for each number of steps, and store them."""
-    steps = STEPS if row in (FIRST, ALIGNED) else (USUAL,)
+    """Return the units of one training, one for each number of steps; new ones are stored."""
+    steps = STEPS if row in (FIRST, ALIGNED) else (DEFAULT_STEPS,)
     paths = [args.out / "units" / name_of(row, n) / f"seed{seed}.json" for n in steps]
     for path in paths:
         claim_folder(path.parent, {"weights": FROM_SCRATCH})
@@ -94,35 +105,35 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
 
 
 def write_uncertainty(unit: Unit, folder: Path) -> None:
-    """Write two units more: the errors in the most uncertain tenth, and a tenth of them."""
-    shares = {IN_TENTH: 100 * unit["uncertainty"]["errors_in_top_10"], TENTH: 10.0}
-    for name, share in shares.items():
+    """Write two more units: the errors in the most uncertain tenth, and a tenth of all errors."""
+    percentages = {IN_TENTH: 100 * unit["uncertainty"]["errors_in_top_10"], TENTH: 10.0}
+    for name, percentage in percentages.items():
         path = folder / name / f"seed{unit['seed']}.json"
         claim_folder(path.parent, {"weights": FROM_SCRATCH})
         row = {"seed": unit["seed"], "measure": "errors, %", "higher_is_better": True}
-        write_json(path, row | {"score": share})
+        write_json(path, row | {"score": percentage})
 
 
 def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
-    """Return the model of a row."""
+    """Return the trained model of a row and a seed."""
     folder = args.out / "models" / row / str(seed)
     shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
-    words = ["--recipe", RECIPE, "--out", str(folder), "--seed", str(seed)]
-    words += ["--cache", str(args.out / "cache"), *ROWS.get(row, [])]
+    options = ["--recipe", RECIPE, "--out", str(folder), "--seed", str(seed)]
+    options += ["--cache", str(args.out / "cache"), *ROWS.get(row, [])]
     if row == ALIGNED:
         first = args.out / "models" / FIRST / str(seed)
-        if not (first / "model").exists():  # its units are those of the table
+        if not (first / "model").exists():  # the table has its units, but no model is kept
             trained(FIRST, seed, args)
-        words += ["--begin", str(first / "model"), "--method.aligned", "reused"]
-        words += ["--optim.lr", ALIGNED_LR, "--steps", str(ALIGNED_STEPS)]
-        words += ["--validate_every", str(ALIGNED_STEPS)]
-    fitted = train(words)
+        options += ["--begin", str(first / "model"), "--method.aligned", "reused"]
+        options += ["--optim.lr", ALIGNED_LR, "--steps", str(ALIGNED_STEPS)]
+        options += ["--validate_every", str(ALIGNED_STEPS)]
+    fitted = train(options)
     assert fitted is not None
     return fitted.model
 
 
 def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
-    """Return mean IoU in percent, and in the most steps the figures of the uncertainty."""
+    """Return mean IoU in percent; for the largest number of steps also the uncertainty measures."""
     model.method.sampler = replace(model.method.sampler, accumulate="last")
     number = steps if model.method.accepts_steps else None
     predictor = Predictor(model, Plan(batch_size=8, steps=number))
@@ -134,67 +145,104 @@ def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
     return unit
 
 
-def price(row: str) -> tuple[float, float]:
-    """Return the multiply-adds in GMAC (10^9), and the seconds of an image."""
+def measure_cost(row: str) -> tuple[float, float]:
+    """Return the multiply-adds in GMAC (10^9) and the seconds of one image."""
     model = model_of(row).eval()
     image = torch.rand(3, SIDE, SIDE)
     predictor = Predictor(model)
     seconds = []
-    for _ in range(TURNS + 1):
+    for _ in range(TIMINGS + 1):
         start = time.perf_counter()
         predictor.one(image)
         seconds.append(time.perf_counter() - start)
-    operations = cost(model.to("meta"), SIDE, SIDE).multiply_adds
+    operations = estimate_cost(model.to("meta"), SIDE, SIDE).multiply_adds
     return operations / 1e9, statistics.median(seconds[1:])
 
 
 def model_of(row: str) -> DenseModel:
     """Return a model of a row with random weights."""
-    words = ["--recipe", RECIPE, "--out", "unused", *ROWS.get(row, [])]
-    built = fit_parser().instantiate(parse(fit_parser(), words, fit))
+    options = ["--recipe", RECIPE, "--out", "unused", *ROWS.get(row, [])]
+    built = fit_parser().instantiate(parse(fit_parser(), options, fit))
     return DenseModel(task=built.task, method=built.method)
 
 
 def tables_of(results: dict[str, list[list[Unit]]]) -> str:
-    """Return both tables, and a line about the uncertainty.
+    """Return both tables and a sentence about the uncertainty.
 
     Args:
-        results: by row, seed and number of steps.
+        results: units by row, seed and number of steps.
     """
-    usual = STEPS.index(USUAL)
-    first = [units[usual]["score"] for units in results[FIRST]]
+    default = STEPS.index(DEFAULT_STEPS)
+    first = [units[default]["score"] for units in results[FIRST]]
     by_steps, drift = [], []
     for row in (FIRST, ALIGNED):
         scores = [[unit["score"] for unit in units] for units in results[row]]
         by_steps.append(
             [row, *(interval(list(column), ".2f") for column in zip(*scores, strict=True))]
         )
-        drift.append(interval([one[-1] - one[0] for one in scores], "+.2f"))
+        drift.append(interval([by_seed[-1] - by_seed[0] for by_seed in scores], "+.2f"))
     body = []
     for row in ROWS:
         values = first if row == FIRST else [units[0]["score"] for units in results[row]]
         gap = [a - b for a, b in zip(values, first, strict=True)]
-        operations, seconds = price(row)
+        operations, seconds = measure_cost(row)
         change = "" if row == FIRST else interval(gap, "+.2f")
         body.append([row, interval(values, ".2f"), change, f"{operations:.3f}", f"{seconds:.3f}"])
-    constant = statistics.mean(units[usual]["constant"] for units in results[FIRST])
-    doubts = [units[-1]["uncertainty"] for units in results[FIRST]]
-    top = interval([100 * one["errors_in_top_10"] for one in doubts], ".1f")
+    constant = statistics.mean(units[default]["constant"] for units in results[FIRST])
+    body.append(["most frequent class", f"{constant:.2f}", "", "", ""])
+    measures = [units[-1]["uncertainty"] for units in results[FIRST]]
+    top = interval([100 * by_seed["errors_in_top_10"] for by_seed in measures], ".1f")
     errors = (
-        f"In {max(STEPS)} steps, the tenth of the pixels whose class changed most holds {top} % of "
-        f"the errors; area under the sparsification error {_mean(doubts, 'ause')}, expected "
-        f"calibration error {_mean(doubts, 'ece')}."
+        f"Uncertainty, {max(STEPS)} steps: the tenth of the pixels whose class changed most has "
+        f"{top} % of the errors. Area under the sparsification error: {_mean(measures, 'ause')}. "
+        f"Expected calibration error: {_mean(measures, 'ece')}."
     )
     return "\n\n".join(
         [
-            "Mean IoU in percent by the number of steps (figure 3a); from 1 to 10 steps it changes "
-            f"by {drift[0]}, after self-aligned denoising by {drift[1]}:",
-            table(("", *(f"{n} step{'s' * (n > 1)}" for n in STEPS)), by_steps),
-            f"Three steps (table 5); the most frequent class has {constant:.2f}:",
+            paragraph(
+                "Mean IoU in percent by the number of steps (figure 3a). From 1 to 10 steps it "
+                f"changes by {drift[0]}, after self-aligned denoising by {drift[1]}:"
+            ),
+            table(("row", *(f"{n} step{'s' * (n > 1)}" for n in STEPS)), by_steps),
+            "Three steps (table 5):",
             table(("row", "mIoU, %", "paired difference to DDP", "GMAC", "s"), body),
-            errors,
+            paragraph(errors),
         ]
     )
+
+
+def steps_plot(path: Path) -> Plot:
+    """Return the plot of the scores by the number of denoising steps, from the kept table.
+
+    The right panel has differences to one step that are paired by seed, because the seeds differ
+    more than the steps.
+    """
+    units = read_table(path)
+    seeds = sorted(unit["seed"] for name, unit in units.items() if name.startswith(f"{FIRST}/"))
+
+    def repeats(row: str, steps: int) -> list[float]:
+        return [units[f"{name_of(row, steps)}/seed{seed}"]["score"] for seed in seeds]
+
+    rows = (FIRST, ALIGNED)
+    curves = {row: {steps: repeats(row, steps) for steps in STEPS} for row in rows}
+    gains = {
+        row: {
+            steps: [a - b for a, b in zip(scores[steps], scores[STEPS[0]], strict=True)]
+            for steps in STEPS[1:]
+        }
+        for row, scores in curves.items()
+    }
+    constant = [units[f"{FIRST}/seed{seed}"]["constant"] for seed in seeds]
+    baselines = {
+        "decoder without diffusion": repeats("no diffusion", DEFAULT_STEPS),
+        "most frequent class (no image)": constant,
+    }
+    panels = (
+        Panel("classes (higher is better)", "denoising steps", "mIoU, %", 2, curves, baselines),
+        Panel("paired difference to 1 step", "denoising steps", "mIoU, points", 2, gains, {}),
+    )
+    caption = "Mean IoU of DDP by the number of denoising steps, with 95 % intervals"
+    return Plot("score_by_steps", caption, panels)
 
 
 def _mean(rows: list[dict[str, float]], key: str) -> str:
@@ -202,7 +250,7 @@ def _mean(rows: list[dict[str, float]], key: str) -> str:
 
 
 def main() -> None:
-    """Train all rows and print the tables; seeds are in the outer loop."""
+    """Train all rows, one seed after another, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -226,7 +274,9 @@ def main() -> None:
     say(text + "\n")
     if args.write:
         command = f"`python benchmarks/ddp_rooms.py --seeds {args.seeds} --write`"
-        write_block(RESULTS, "ddp_rooms", f"{command}\n\n{text}")
+        plot = steps_plot(args.table)
+        write_plot(plot)
+        write_block(RESULTS, "ddp_rooms", f"{command}\n\n{text}\n\n{plot.markdown}")
 
 
 if __name__ == "__main__":

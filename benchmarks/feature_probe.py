@@ -1,11 +1,11 @@
-"""Measure how much depth one linear layer reads from the frozen features of backbones.
+"""Measure how well one linear layer predicts depth from the frozen features of backbones.
 
-Ten rooms are labelled, eight times others (split ``val``); 80 rooms of the split ``test`` are
-scored. A ridge regression (penalty 1e4) maps the features to depth: those of all levels, brought to
-32 x 32 cells, with the position of the cell (coordinates, their squares and product), all
-standardised over the labelled rooms. The score is the RMSE of a room, averaged over the rooms; the
-differences to the first backbone are paired by draw. Every backbone sees the rooms, rendered at
-256 px, at the size after its ``@``.
+The probe is trained on ten labelled rooms (split ``val``) and scored on 80 rooms (split ``test``);
+eight draws have different labelled rooms. It is a ridge regression (penalty 1e4) from features to
+depth. The features of all levels are resized to 32 x 32 cells and joined with the position of the
+cell (coordinates, their squares and product); all are standardised over the labelled rooms. The
+score is the RMSE of a room, averaged over the rooms. Differences to the first backbone are paired
+by draw. Rooms are rendered at 256 px, and every backbone sees them at the size after its ``@``.
 
     python benchmarks/feature_probe.py [--features tiny@128 DIR@128 efficientnet-lite0@256 ...]
 """
@@ -31,20 +31,24 @@ DEFAULTS = ("tiny", "efficientnet-lite0@64", "efficientnet-lite0@128", "efficien
 
 @torch.inference_mode()
 def features(source: BackboneSource, images: Tensor) -> Tensor:
-    """Return the features ``n c 32 32`` of all levels for images ``n 3 256 256``."""
-    factor, rest = divmod(RENDERED_PX, source.short_side_px)
-    if rest:
+    """Return the features ``n c 32 32`` of all levels for images ``n 3 256 256`` in [0, 1].
+
+    Raises:
+        InputError: if the backbone's size does not divide 256.
+    """
+    factor, remainder = divmod(RENDERED_PX, source.short_side_px)
+    if remainder:
         raise InputError(f"{source}: give a size that divides {RENDERED_PX}")
     return torch.cat(list(_maps(source, functional.avg_pool2d(images, factor))))
 
 
 def _maps(source: BackboneSource, images: Tensor) -> Iterator[Tensor]:
     extractor = Extractor(source.folder) if source.is_diffusion else None
-    for some in images.split(BATCH):
+    for batch in images.split(BATCH):
         if extractor is None:
-            levels = source.vision(some).features
+            levels = source.vision(batch).features
         else:
-            levels = extractor(extractor.encode(some))
+            levels = extractor(extractor.encode(batch))
         cells = [functional.interpolate(x, (CELLS, CELLS), mode="bilinear") for x in levels]
         yield torch.cat(cells, dim=1)
 
@@ -56,7 +60,13 @@ def positions() -> Tensor:
 
 
 def ridge(train: Tensor, depth: Tensor, test: Tensor) -> Tensor:
-    """Return depth ``n h w`` that a regression on ``train`` predicts for the features ``test``."""
+    """Return the predicted depth of test images, ``n h w`` in metres.
+
+    Args:
+        train: features of the labelled images, ``m c h w``.
+        depth: their depth, ``m h w`` in metres.
+        test: features of the test images, ``n c h w``.
+    """
     rows = train.movedim(1, -1).flatten(0, 2).double()
     deviation, mean = torch.std_mean(rows, dim=0)
     rows = (rows - mean) / (deviation + 1e-6)
@@ -69,29 +79,29 @@ def ridge(train: Tensor, depth: Tensor, test: Tensor) -> Tensor:
 
 
 def rmse(predicted: Tensor, depth: Tensor) -> float:
-    """Return the root mean squared error of an image, averaged over the images."""
+    """Return the root mean squared error per image, averaged over images ``n h w``."""
     return float((predicted - depth).square().mean(dim=(1, 2)).sqrt().mean())
 
 
 def scores(args: argparse.Namespace, rooms: Images) -> dict[str, dict[int, float]]:
-    """Return the scores by name of the features and by draw; the per-pixel mean map comes last."""
+    """Return the scores by backbone and draw; the mean map of the labelled rooms comes last."""
     step = RENDERED_PX // CELLS
     depth = rooms.labels["depth"][:, 0, step // 2 :: step, step // 2 :: step]
     images, labelled = rooms.image.float() / 255, args.draws * args.shots
     draws = torch.arange(labelled).split(args.shots)
-    found: dict[str, dict[int, float]] = {}
+    by_name: dict[str, dict[int, float]] = {}
     for name in args.features:
         say(f"{Path(name).name}\n")
         x = features(BackboneSource(name), images)
         x = torch.cat([x, positions().expand(len(x), -1, -1, -1)], dim=1)
-        found[Path(name).name] = {
+        by_name[Path(name).name] = {
             d: rmse(ridge(x[draw], depth[draw], x[labelled:]), depth[labelled:])
             for d, draw in enumerate(draws)
         }
-    found["mean map"] = {
+    by_name["mean map"] = {
         d: rmse(depth[draw].mean(dim=0), depth[labelled:]) for d, draw in enumerate(draws)
     }
-    return found
+    return by_name
 
 
 def main() -> None:
@@ -99,10 +109,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--features", nargs="+", default=list(DEFAULTS), help="backbones")
-    parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--shots", type=int, default=10)
-    parser.add_argument("--tests", type=int, default=80)
+    parser.add_argument(
+        "--features", nargs="+", default=list(DEFAULTS), help="backbones, each with @SIZE or not"
+    )
+    parser.add_argument("--draws", type=int, default=8, help="draws of labelled rooms")
+    parser.add_argument("--shots", type=int, default=10, help="labelled rooms of a draw")
+    parser.add_argument("--tests", type=int, default=80, help="test rooms")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
     parser.add_argument("--quick", action="store_true", help="test run: no page is written")
@@ -114,11 +126,11 @@ def main() -> None:
     scenes += [("test", i) for i in range(args.tests)]
     say(f"rendering {len(scenes)} rooms\n")
     rooms = render(scenes, RENDERED_PX, args.threads if len(scenes) > 20 else 1, "cpu")
-    found = scores(args, rooms)
-    reference = next(iter(found.values()))
-    rows = [[name, cell(values, reference, 3)] for name, values in found.items()]
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    command = " ".join(["python benchmarks/feature_probe.py", *words])
+    by_name = scores(args, rooms)
+    reference = next(iter(by_name.values()))
+    rows = [[name, cell(values, reference, 3)] for name, values in by_name.items()]
+    options = [Path(option).name if "/" in option else option for option in sys.argv[1:]]
+    command = " ".join(["python benchmarks/feature_probe.py", *options])
     text = f"{table(['features', 'RMSE, m'], rows)}\n\n`{command}`"
     if not args.quick:
         write_block(args.report, "feature_probe", text)

@@ -1,11 +1,12 @@
 """Measure few-shot methods on rooms: ten tasks with baselines, and the few-shot paper's ablations.
 
-Runs ``diffsight benchmark few-shot`` on the embedded model and writes two blocks of tables into
-docs/results.md. The results are kept in ``benchmarks/tables/few_shot_*.csv``. Their units are
-unpacked into the working folder ``--out`` and are not run again. Finished units stay in ``--out``,
-so that an interrupted benchmark continues. One thread per process is fastest: processes with
---shard run their part of the units into the same ``--out``; a last call without --shard adds the
-new units to the tables and writes the page.
+Runs ``diffsight benchmark few-shot`` on the embedded model. It writes two blocks of tables into
+docs/results.md, and the plot of the scores by shots beside the page. The results are kept in
+``benchmarks/tables/few_shot_*.csv``. Their units are unpacked into the working folder ``--out`` and
+are not run again. Finished units stay in ``--out``, so that an interrupted benchmark continues.
+
+One thread per process is fastest. Processes with --shard run their part of the units into the same
+``--out``. A last call without --shard adds the new units to the tables and writes the page.
 
     OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 0/2 &
     OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 1/2; wait
@@ -27,9 +28,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plots import Panel, Plot, write_plot
 from pretrained import fingerprint, folder_of
-from reporting import RESULTS, cell, interval, table, write_block, write_json
-from tables import SETTINGS, TABLES, pack, unpack
+from reporting import RESULTS, cell, interval, paragraph, table, write_block, write_json
+from tables import SETTINGS, TABLES, pack, read, read_folder, unpack, weights_of
 
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.rooms import rooms_source
@@ -40,21 +42,26 @@ from diffsight.errors import InputError
 SIDE_PX = 128
 TASKS = tuple(rooms_source(size=SIDE_PX).tasks)
 BASELINES = ("mean-map", "constant")
-ORDERED = ("depth_zbuffer", "normal", "edge_texture")
+ABLATION_TASKS = ("depth_zbuffer", "normal", "edge_texture")
 SHOTS = (10, 20, 50, 100)
-REPEATS = 5  # of the methods that take longest
+REPEATS = 5  # of the slowest methods
 STEPS = {"tasks": 100, "orderings": 250}  # of every training, so that any machine trains the same
 VARIANTS = {
     "few_shot": "FewShot: 10 tables, self-attention, classification",
     "few_shot:codebook=1": "1 table",
     "few_shot:codebook=0": "no table: fixed values",
     "few_shot:maps.self_attention=false": "without self-attention",
-    "few_shot-regression": "regression alone",
+    "few_shot-regression": "regression only",
     "clip-linear": "linear probe of the CLIP tower",
     "vpd": "VPD",
     "constant": "constant",
 }
-# names of the kept results, which are older than options of methods
+PANELS = {  # of the plot: title, score with its unit, digits
+    "depth_zbuffer": ("depth (lower is better)", "RMSE, m", 4),
+    "normal": ("normals (lower is better)", "mean angle, °", 2),
+    "edge_texture": ("2D edges (lower is better)", "RMSE", 5),
+}
+# names that methods have in kept results from before methods had options
 OLD_NAMES = {
     "few_shot:codebook=1": "few_shot-k1",
     "few_shot:codebook=0": "few_shot-k0",
@@ -64,30 +71,42 @@ Runs = dict[int, dict[str, Any]]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the units that are missing in ``--out``."""
-    few = ["--tasks", ",".join(ORDERED), "--repeats", str(REPEATS)]
+    """Run the units that ``--out`` does not have yet."""
+    ablation = ["--tasks", ",".join(ABLATION_TASKS), "--repeats", str(REPEATS)]
     calls = [
         ("tasks", ["--methods", "auto,mean-map,constant", "--repeats", "10"]),
         ("tasks", ["--methods", "few_shot", "--repeats", str(REPEATS)]),
-        ("orderings", ["--methods", ",".join(VARIANTS), *few]),
+        ("orderings", ["--methods", ",".join(VARIANTS), *ablation]),
     ]
     for shots in SHOTS[1:]:
-        calls.append(("orderings", ["--methods", "few_shot,vpd", "--shots", str(shots), *few]))
-    for part, words in calls:
+        options = ["--methods", "few_shot,vpd", "--shots", str(shots), *ablation]
+        calls.append(("orderings", options))
+    for part, options in calls:
         if part in args.parts:
             shard = [] if args.shard is None else ["--shard", args.shard]
             out = str(args.out / part)
             sizes = ["--size", str(SIDE_PX), "--steps", str(STEPS[part])]
-            benchmark(["few-shot", "--out", out, *sizes, *shard, *words])
+            benchmark(["few-shot", "--out", out, *sizes, *shard, *options])
 
 
 def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
-    """Return the stored units of a table cell, by repeat; kept ones may have the old name."""
+    """Return the stored units of a table cell by repeat; kept ones may have an old method name."""
     names = (method, OLD_NAMES.get(method, method))
     folders = {Unit(task, name, 0).path(folder, shots).parent for name in names}
-    paths = sorted(path for one in folders for path in one.glob("rep*.json"))
+    paths = sorted(path for each in folders for path in each.glob("rep*.json"))
     units = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return {unit["repeat"]: unit for unit in units}
+
+
+def mean_maps(tables: Path, task: str, reference: Runs) -> Runs:
+    """Return the mean map's units of the ten tasks that have the training images of a reference."""
+    units = read(tables / "few_shot_tasks.csv")
+    names = {repeat: f"{task}/mean-map/shots10/rep{repeat:03d}" for repeat in reference}
+    return {
+        repeat: units[name]
+        for repeat, name in names.items()
+        if name in units and units[name]["training_images"] == reference[repeat]["training_images"]
+    }
 
 
 def scores(runs: Runs) -> dict[int, float]:
@@ -96,8 +115,8 @@ def scores(runs: Runs) -> dict[int, float]:
 
 
 def tasks_table(folder: Path) -> str:
-    """Return the table of the ten tasks: `auto`, its baselines, and the paper's method."""
-    rows, took = [], []
+    """Return the table of the ten tasks: ``auto``, baselines without an image, ``few_shot``."""
+    rows, seconds = [], []
     for task in TASKS:
         auto = runs_of(folder, task, "auto")
         ours, form = scores(auto), _form(auto)
@@ -111,22 +130,28 @@ def tasks_table(folder: Path) -> str:
         chosen = Counter(unit["facts"]["chosen"] for unit in auto.values())
         picks = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
         rows.append([*cells, interval(list(paper.values()), form) if paper else "", picks])
-        took += [unit["fit_seconds"] for unit in auto.values()]
+        seconds += [unit["fit_seconds"] for unit in auto.values()]
     head = ["task", "measure", "auto", "mean map", "auto better by", "best constant"]
-    head += ["auto better by", "few_shot", "auto took"]
-    return (
-        f"{_model()}, 10 labelled rooms of {SIDE_PX} px, {STEPS['tasks']} steps of every training "
-        f"(`auto` has seven: a median of {statistics.median(took):.0f} s on one of two busy cores, "
-        f"{sum(t > 90 for t in took)} of {len(took)} above 90 s), 100 other rooms; `auto` and what "
-        "never looks at the image ten times, `few_shot` five times. Mean ± 95 % "
-        f"interval, differences paired by support.\n\n{table(head, rows)}"
+    head += ["auto better by", "few_shot", "chosen by auto"]
+    about = (
+        f"{_conditions(folder)}; 10 labelled images, {STEPS['tasks']} steps of every training. "
+        "`auto` and the two baselines without an image were repeated ten times, `few_shot` five "
+        "times. Mean ± 95 % interval; differences are paired by training images. `auto` trains "
+        f"seven models: a median of {statistics.median(seconds):.0f} s on one of two busy cores, "
+        f"{sum(s > 90 for s in seconds)} of {len(seconds)} above 90 s."
     )
+    return f"{paragraph(about)}\n\n{table(head, rows)}"
 
 
-def orderings_tables(folder: Path) -> str:
-    """Return the paper's variants at 10 shots, and its method against VPD at more shots."""
-    rows, more = [], []
-    for task in ORDERED:
+def orderings_tables(folder: Path, tables: Path) -> str:
+    """Return the tables of the paper's variants at 10 shots, and of FewShot and VPD by shots.
+
+    Args:
+        folder: with the units.
+        tables: folder of the kept tables; that of the ten tasks has the mean map.
+    """
+    rows, by_shots = [], []
+    for task in ABLATION_TASKS:
         reference = runs_of(folder, task, "few_shot")
         form = _form(reference)
         title = f"{task}, {next(iter(reference.values()))['measure']}"
@@ -134,21 +159,56 @@ def orderings_tables(folder: Path) -> str:
             runs = reference if method == "few_shot" else runs_of(folder, task, method)
             cells = _cell(runs, reference, form)
             rows += [[title, label, *cells]] if cells else []
+        cells = _cell(mean_maps(tables, task, reference), reference, form)
+        rows += [[title, "mean map", *cells]] if cells else []
         for shots in SHOTS:
             ours, theirs = (runs_of(folder, task, m, shots) for m in ("few_shot", "vpd"))
             if min(len(ours), len(theirs)) == REPEATS:
                 cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
-                more.append([title, str(shots), *cells])
+                by_shots.append([title, str(shots), *cells])
+    about = (
+        f"{_conditions(folder)}; {STEPS['orderings']} steps of every training, five draws of "
+        "training images. Lower is better."
+    )
     return (
-        f"{_model()}, rooms of {SIDE_PX} px, {STEPS['orderings']} steps of every training, five "
-        "supports; in brackets the paired difference to the first row. Less is better.\n\n"
+        f"{paragraph(about)}\n\n"
+        "Ten shots; in brackets the paired difference to the first row:\n\n"
         f"{table(['task', '10 shots', 'mean'], rows)}\n\n"
-        f"{table(['task', 'shots', 'FewShot', 'VPD (to FewShot)'], more)}"
+        "More shots; in brackets the paired difference to FewShot:\n\n"
+        f"{table(['task', 'shots', 'FewShot', 'VPD (to FewShot)'], by_shots)}"
     )
 
 
-def _model() -> str:
-    return f"Weights {fingerprint(folder_of('tiny'))[:12]}"
+def shots_plot(tables: Path) -> Plot:
+    """Return the plot of FewShot and VPD by the number of shots, from the kept tables.
+
+    Its baseline is the better one of the mean map and the constant, with ten shots.
+    """
+    units = read(tables / "few_shot_orderings.csv")
+
+    def runs(task: str, method: str, shots: int) -> Runs:
+        return {i: units[f"{task}/{method}/shots{shots}/rep{i:03d}"] for i in range(REPEATS)}
+
+    panels = []
+    for task, (title, unit, digits) in PANELS.items():
+        curves = {
+            label: {shots: [*scores(runs(task, method, shots)).values()] for shots in SHOTS}
+            for label, method in (("FewShot", "few_shot"), ("VPD", "vpd"))
+        }
+        constant = runs(task, "constant", SHOTS[0])
+        candidates = (constant, mean_maps(tables, task, constant))
+        best = min(([*scores(each).values()] for each in candidates), key=statistics.mean)
+        baseline = {f"best baseline without an image, {SHOTS[0]} shots": best}
+        panels.append(Panel(title, "labelled rooms", unit, digits, curves, baseline, is_log_x=True))
+    caption = "Scores of FewShot and VPD by the number of labelled rooms, with 95 % intervals"
+    return Plot("score_by_shots", caption, tuple(panels))
+
+
+def _conditions(folder: Path) -> str:
+    """Return the weights and the images that the units of a folder were measured with."""
+    units = read_folder(folder).values()
+    sources = ", ".join(sorted({unit["source"] for unit in units}))
+    return f"Weights {weights_of(units)}; {sources}"
 
 
 def _cell(runs: Runs, reference: Runs, form: str) -> list[str]:
@@ -157,10 +217,10 @@ def _cell(runs: Runs, reference: Runs, form: str) -> list[str]:
 
 
 def _form(runs: Runs) -> str:
-    """Return the format that shows four digits of the scores."""
+    """Return the format in which the scores have four digits."""
     if not runs:
         raise InputError(
-            "there is no finished unit of auto or few_shot: run the benchmark without --report"
+            "no unit of auto or few_shot is finished: run the benchmark without --report"
         )
     score = next(iter(runs.values()))["score"]
     return f".{min(6, 3 - math.floor(math.log10(score)))}f"
@@ -173,20 +233,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/few_shot"), help="working folder")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
-    parser.add_argument("--shard", metavar="I/N", help="run part I of N and write no table")
     parser.add_argument(
-        "--report", action="store_true", help="run nothing, write the page from the tables"
+        "--shard", metavar="I/N", help="run part I of N, counted from 0, and write no table"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing, write the page from the kept tables"
     )
     both = ("tasks", "orderings")
-    parser.add_argument("--parts", nargs="+", choices=both, default=both)
+    parser.add_argument("--parts", nargs="+", choices=both, default=both, help="blocks to make")
     return parser.parse_args(argv)
 
 
 def name_weights(folder: Path) -> None:
-    """Write beside every unit that it was measured with the present weights."""
+    """Record the present weights in the folder of every unit."""
     weights = {"weights": fingerprint(folder_of("tiny"))}
-    for place in {path.parent for path in folder.rglob("rep*.json")}:
-        write_json(place / SETTINGS, weights)
+    for unit_folder in {path.parent for path in folder.rglob("rep*.json")}:
+        write_json(unit_folder / SETTINGS, weights)
 
 
 def main() -> None:
@@ -199,13 +261,18 @@ def main() -> None:
         run(args)
     if args.shard is not None:
         return
-    made = {"tasks": tasks_table, "orderings": orderings_tables}
     for part in args.parts:
         write_report(args.out / part)  # refuses units that cannot be compared
         if not args.report:
             name_weights(args.out / part)
         pack(args.out / part, args.tables / f"few_shot_{part}.csv")
-        text = made[part](args.out / part)
+        if part == "tasks":
+            text = tasks_table(args.out / part)
+        else:
+            text = orderings_tables(args.out / part, args.tables)
+            plot = shots_plot(args.tables)
+            write_plot(plot)
+            text += f"\n\n{plot.markdown}"
         text += f"\n\n`python benchmarks/few_shot_rooms.py --parts {part}`"
         write_block(RESULTS, f"few_shot_{part}", text)
         sys.stdout.write(text + "\n\n")

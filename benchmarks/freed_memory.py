@@ -1,7 +1,7 @@
-"""Measure what kept memory and a fused AdamW save in a training step on a CPU.
+"""Measure how much time keeping freed memory and a fused AdamW save in a training step on a CPU.
 
-The model of ``rooms/vpd_depth`` on random pictures. Every form runs in a process of its own; the
-forms take turns, and each round gives a ratio.
+The model of ``rooms/vpd_depth`` is trained on random pictures. Every form runs in a process of its
+own. The forms take turns, and ratios are those of the same round.
 
     python benchmarks/freed_memory.py [--rounds 3] [--steps 20] [--threads 2]
 """
@@ -19,19 +19,19 @@ from diffsight.hub import build
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
 
-# name: (keep freed memory, fused)
+# by name: whether freed memory is kept, and whether AdamW is fused
 FORMS = {"plain": (False, False), "memory": (True, False), "memory and fused": (True, True)}
 
 
 def measure(form: str, steps: int, threads: int) -> float:
-    """Return the seconds of the median step."""
-    keep, fused = FORMS[form]
+    """Return the median seconds of a training step of one form."""
+    keeps_memory, is_fused = FORMS[form]
     torch.set_num_threads(threads)
-    if keep:
+    if keeps_memory:
         keep_freed_memory()
     recipe = read("rooms/vpd_depth")
     model = build(recipe).train()
-    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, fused=fused)
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-4, fused=is_fused)
     image, times = torch.rand(recipe["batch_size"], 3, 64, 64), []
     for _ in range(steps + 2):
         begin = time.perf_counter()
@@ -45,8 +45,8 @@ def measure(form: str, steps: int, threads: int) -> float:
 def main() -> None:
     """Measure all forms and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3, help="runs of every form")
+    parser.add_argument("--steps", type=int, default=20, help="timed training steps of a run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -16,7 +16,7 @@ from PIL import Image
 from diffsight import recipes
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.trivial_baselines import Stored
-from diffsight.benchmark.units import stored
+from diffsight.benchmark.units import read_finished
 from diffsight.cli import recipe
 from diffsight.cli.fit import fit_parser
 from diffsight.datasets import ADE20KFull, ClassFolder, Folder, RefCOCO, Taskonomy
@@ -43,12 +43,12 @@ class Reader:
     """One reader and the file that it is fuzzed with.
 
     Attributes:
-        name: for the report.
+        name: of the reader in the report.
         kind: key of ``fuzz_mutations.FORMATS``.
-        path: of the mutated file below the folder of valid files; the first part is the folder that
-            a case is a copy of.
-        read: called with the copy of ``path``.
-        cost: how many times as long as others it takes; it gets as many fewer cases.
+        path: of the file that is mutated, below the folder of valid files. Every case gets a copy
+            of the folder that the path begins with.
+        read: called with the path of the mutated copy.
+        cost: time of a case relative to other readers; the number of cases is divided by it.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Reader:
 
 
 def pictures(root: Path) -> list[Reader]:
-    """Images, depth maps and labels in every format."""
+    """Return the readers of images, depth maps and labels in every format."""
     root.mkdir()
     generator = np.random.default_rng(0)
     rgb = Image.fromarray(generator.integers(0, 256, (24, 20, 3), dtype=np.uint8))
@@ -113,7 +113,7 @@ def pictures(root: Path) -> list[Reader]:
 
 
 def folders(root: Path) -> list[Reader]:
-    """Data sets of files, with their lists."""
+    """Return the readers of data sets of files, with their lists."""
     for part in ("images", "depth", "labels", "predicted"):
         (root / part).mkdir(parents=True)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8))
@@ -132,10 +132,10 @@ def folders(root: Path) -> list[Reader]:
     (root / "names.txt").write_text("wall\nfloor\nchair\n")
     captions = {"data": "images", "captioner": "x/y", "captions": {"a.png": "a room"}}
     (root / "captions.json").write_text(json.dumps(captions))
-    note = {"split": "train", "size": 64, "labels": ["depth_m"]}
-    (root / "note.json").write_text(json.dumps(note))
-    about = {"image": "a.png", "colour": "a_colour.png", "depth": "a_depth.png"}
-    (root / "predicted" / "a.json").write_text(json.dumps(about))
+    settings = {"split": "train", "size": 64, "labels": ["depth_m"]}
+    (root / "note.json").write_text(json.dumps(settings))
+    prediction = {"image": "a.png", "colour": "a_colour.png", "depth": "a_depth.png"}
+    (root / "predicted" / "a.json").write_text(json.dumps(prediction))
     for name in ("a", "a_depth"):
         image.save(root / "predicted" / f"{name}.png")
 
@@ -156,7 +156,7 @@ def folders(root: Path) -> list[Reader]:
         ("class names", "text", "names.txt", read_class_list),
         ("names of a text table", "text", "names.txt", read_names),
         ("captions", "json", "captions.json", read_captions),
-        ("rendered folder", "json", "note.json", lambda path: export._check_same(path, note)),
+        ("rendered folder", "json", "note.json", lambda path: export._check_same(path, settings)),
         (
             "result beside an image",
             "json",
@@ -169,7 +169,7 @@ def folders(root: Path) -> list[Reader]:
 
 
 def written_labels(root: Path) -> list[Reader]:
-    """Labels of a folder of images in one file: points, and shapes of COCO and labelme."""
+    """Return the readers of labels that one file has for a folder: points, COCO and labelme."""
     (root / "images").mkdir(parents=True)
     (root / "labelme").mkdir()
     generator = np.random.default_rng(0)
@@ -185,8 +185,8 @@ def written_labels(root: Path) -> list[Reader]:
     masks = LabelledFolder(
         LabelFormat("segmentation"),
         [
-            Sample(str(i), torch.zeros(3, 24, 30, dtype=torch.uint8), {"semantic": one}, _all(one))
-            for i, one in enumerate(numbers)
+            Sample(str(i), torch.zeros(3, 24, 30, dtype=torch.uint8), {"semantic": ids}, _all(ids))
+            for i, ids in enumerate(numbers)
         ],
         ids=(0, 1, 2),
         names=("background", "cat", "dog"),
@@ -195,8 +195,8 @@ def written_labels(root: Path) -> list[Reader]:
     )
     write_coco(masks, root / "coco.json")
     boxes = json.loads((root / "coco.json").read_text())
-    for one in boxes["annotations"]:
-        del one["segmentation"]
+    for annotation in boxes["annotations"]:
+        del annotation["segmentation"]
     (root / "boxes.json").write_text(json.dumps(boxes))
     write_labelme(masks, root / "labelme", root / "images")
 
@@ -220,7 +220,7 @@ def _all(numbers: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def referring(root: Path) -> list[Reader]:
-    """RefCOCO's pickle, its copy and its instances; ADE20K's and Taskonomy's label files."""
+    """Return the readers of RefCOCO's files, and of ADE20K's and Taskonomy's label files."""
     images = root / "images" / "mscoco" / "images" / "train2014"
     images.mkdir(parents=True)
     (root / "refcoco").mkdir()
@@ -285,7 +285,7 @@ def referring(root: Path) -> list[Reader]:
 
 
 def results(root: Path) -> list[Reader]:
-    """Units of the benchmark, predictions of another program, logs, histories."""
+    """Return the readers of benchmark units, predictions of another program, logs, histories."""
     unit: dict[str, Any] = {
         "key": "1" * 16,
         **{"task": "size", "method": "vpd", "repeat": 0, "shots": 3, "source": "rooms"},
@@ -315,7 +315,7 @@ def results(root: Path) -> list[Reader]:
 
     unit_path = "results/size/vpd/shots3/rep000.json"
     return [
-        Reader("benchmark unit", "json", unit_path, lambda path: stored(path, "1" * 16)),
+        Reader("benchmark unit", "json", unit_path, lambda path: read_finished(path, "1" * 16)),
         Reader("benchmark report", "json", unit_path, report),
         Reader("stored prediction", "npy", "results/other/size/x.npy", prediction),
         Reader("history", "json", f"results/{HISTORY}", lambda path: read_history(path.parent)),
@@ -348,7 +348,7 @@ def _sample() -> Any:
 
 
 def written_recipes(root: Path) -> list[Reader]:
-    """A recipe, as data, as a model and as the settings of ``fit``."""
+    """Return the readers of a recipe: as data, as a model and as the settings of ``fit``."""
     root.mkdir()
     (root / "recipe.yaml").write_bytes(recipes.find("rooms/vpd_depth").read_bytes())
 

@@ -55,7 +55,7 @@ INFO = {
 
 
 def saved_models(root: Path) -> list[Reader]:
-    """A saved model as a folder and as a file."""
+    """Return the readers of a saved model, as a folder and as a file."""
     root.mkdir()
     model = tiny()
     maps = {"mean": torch.ones(12, 10), "median": torch.ones(12, 10)}
@@ -88,7 +88,7 @@ def saved_models(root: Path) -> list[Reader]:
 
 
 def text_rows(root: Path) -> list[Reader]:
-    """Tables of text vectors."""
+    """Return the readers of tables of text embeddings."""
     root.mkdir()
     save_table(root / "table.safetensors", ["kitchen", "office"], torch.ones(2, 8), "tiny")
     save_rows(root / "rows.safetensors", torch.ones(4, 8), {"source": "tiny"})
@@ -128,7 +128,7 @@ class One(AbstractDataset):
 
 
 def trainings(root: Path) -> list[Reader]:
-    """Checkpoints of fit and adapt, and files of samples."""
+    """Return the readers of checkpoints of fit and adapt, and of files of samples."""
     root.mkdir()
     model = tiny()
     recipe = {"batch_size": 2, "task": {"class_path": "Depth"}}
@@ -167,7 +167,10 @@ def trainings(root: Path) -> list[Reader]:
 
 
 def originals(root: Path) -> list[Reader]:
-    """The authors' checkpoints: a few entries of each kind, which a converter reports as cut."""
+    """Return the readers of the authors' checkpoints.
+
+    The valid files have a few entries of each kind, which the converter refuses as incomplete.
+    """
     root.mkdir()
     shapes = {
         "encoder.class_embeddings": (27, 768),
@@ -175,8 +178,10 @@ def originals(root: Path) -> list[Reader]:
         "classifier.conv1_4.weight": (8, 2600, 3, 3),
     }
     rows = []
-    for kind, about in KINDS.items():
-        names = [f"{sign}weight" if sign.endswith(".") else sign for sign in about.signs]
+    for kind, layout in KINDS.items():
+        names = [
+            f"{sign}weight" if sign.endswith(".") else sign for sign in layout.distinctive_keys
+        ]
         state: dict[str, Any] = {name: torch.ones(shapes.get(name, (8, 8, 3, 3))) for name in names}
         if kind == "evp-depth":
             state["encoder.class_embeddings"] = torch.ones(1, 40, 768)
@@ -198,7 +203,7 @@ def originals(root: Path) -> list[Reader]:
 
 
 def backbones(root: Path) -> list[Reader]:
-    """A folder of Stable Diffusion, single files of one, and vision backbones."""
+    """Return the readers of Stable Diffusion folders, and of vision backbones."""
     for folder in (root, root.with_name("pipeline")):
         shutil.copytree(assets.find("tiny"), folder)
     for part, sizes in ARCHITECTURE.items():
@@ -278,7 +283,7 @@ def backbones(root: Path) -> list[Reader]:
 
 
 def vision_networks(root: Path) -> list[Reader]:
-    """Constructor calls of networks, as a saved model holds them."""
+    """Return the readers of constructor calls of networks, as a saved model has them."""
     root.mkdir()
     network = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1}
     network |= {"num_attention_heads": 2, "patch_size": 8, "image_size": 32}
@@ -291,7 +296,7 @@ def vision_networks(root: Path) -> list[Reader]:
             try:
                 data = json.loads(path.read_text())
             except (ValueError, RecursionError):
-                return None  # readers of JSON are others
+                return None  # other readers are fuzzed with damaged JSON
             call = {"class_path": cls.__name__, "init_args": {"architecture": data, **options}}
             return hub.construct(cls, call)
 

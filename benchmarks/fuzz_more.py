@@ -1,4 +1,4 @@
-"""Readers of annotation tools, chunks, tables and original files for fuzz_readers.py."""
+"""Readers of annotations, chunks, tables and original files for fuzz_readers.py."""
 
 import base64
 import contextlib
@@ -26,7 +26,7 @@ from diffsight.datasets.find_labels import open_labels
 from diffsight.datasets.labels import LabelFormat
 from diffsight.datasets.nuscenes import NuScenes
 from diffsight.datasets.nuscenes_tables import CAMERAS, LIDAR, read_tables, write_index
-from diffsight.datasets.rig_file import FILE, POINTS, read_rig, write_rig
+from diffsight.datasets.rig_file import POINTS_FILE, RIG_FILE, read_rig, write_rig
 from diffsight.datasets.vector_map import CLASS_LAYERS
 from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.prompts.encoder import load_text_model
@@ -42,7 +42,7 @@ RUNS = {"size": list(HW), "counts": [5, 7, 300, 20, 388]}
 
 
 def annotations(root: Path) -> list[Reader]:
-    """COCO, labelme and Label Studio."""
+    """Return the readers of annotations of COCO, labelme and Label Studio."""
     outline = [2.0, 3.0, 17.5, 3.0, 17.5, 12.0, 2.0, 12.0]
     corners = [[2.0, 3.0], [17.5, 3.0], [17.5, 12.0]]
     (root / "labelme").mkdir(parents=True)
@@ -51,14 +51,14 @@ def annotations(root: Path) -> list[Reader]:
     area = np.zeros(HW, np.uint8, order="F")
     area[4:20, 5:9] = 1
     compressed = coco_mask.encode(area)["counts"].decode()
-    about = {"image_id": 7, "iscrowd": 0}
+    common = {"image_id": 7, "iscrowd": 0}
     coco = {
         "images": [{"id": 7, "file_name": "a.jpg", **sizes}],
         "categories": [{"id": 1, "name": "grass"}, {"id": 2, "name": "house"}],
         "annotations": [
-            {"id": 1, "category_id": 1, "segmentation": [outline, outline], **about},
-            {"id": 2, "category_id": 2, "segmentation": RUNS, **about},
-            {"id": 3, "category_id": 2, "segmentation": {**RUNS, "counts": compressed}, **about},
+            {"id": 1, "category_id": 1, "segmentation": [outline, outline], **common},
+            {"id": 2, "category_id": 2, "segmentation": RUNS, **common},
+            {"id": 3, "category_id": 2, "segmentation": {**RUNS, "counts": compressed}, **common},
         ],
     }
     (root / "coco.json").write_text(json.dumps(coco))
@@ -84,7 +84,7 @@ def annotations(root: Path) -> list[Reader]:
 
     def labels(path: Path) -> Any:
         source = open_labels(path if path.name == "coco.json" else path.parent, "segmentation")
-        return [(source.digest(one), source.read(one, FORM, HW)) for one in source.names]
+        return [(source.digest(n), source.read(n, FORM, HW)) for n in source.names]
 
     rows = (
         ("COCO", "json", "coco.json"),
@@ -96,15 +96,15 @@ def annotations(root: Path) -> list[Reader]:
 
 
 def chunks(root: Path) -> list[Reader]:
-    """Rendered pictures and latents of a pretraining, and checksums of an embedded model."""
+    """Return the readers of a pretraining's pictures and latents, and of a model's checksums."""
     root.mkdir()
     pictures.CHUNK = frozen_outputs.CHUNK = CHUNK
     vae = assets.find("tiny") / "vae"
 
     def opened(cache: Path) -> Any:
-        found = pictures.open_pictures(cache, split="train", count=CHUNK, size=32)
-        at = frozen_outputs.open_latents(cache, found, vae, 32)
-        return found.at(range(len(found)), 16), [at(i) for i in range(len(found))]
+        rendered = pictures.open_pictures(cache, split="train", count=CHUNK, size=32)
+        latent_at = frozen_outputs.open_latents(cache, rendered, vae, 32)
+        return rendered.at(range(len(rendered)), 16), [latent_at(i) for i in range(len(rendered))]
 
     opened(root)
     names = {path.suffix: path for path in root.rglob("00000.*") if "latents" not in str(path)}
@@ -123,16 +123,16 @@ def chunks(root: Path) -> list[Reader]:
         ("captions", "json", names[".json"]),
         ("latents", "npy", latent),
     )
-    found = [
+    readers = [
         Reader(f"chunk of {n}", kind, path.relative_to(root.parent).as_posix(), read, 3)
         for n, kind, path in rows
     ]
     sums = f"embedded/{assets.CHECKSUMS}"
-    return [*found, Reader("checksums", "text", sums, lambda p: assets._checked(p.parent))]
+    return [*readers, Reader("checksums", "text", sums, lambda p: assets._checked(p.parent))]
 
 
 def kept_tables(root: Path) -> list[Reader]:
-    """A table of kept results of the benchmark."""
+    """Return the readers of a table of kept benchmark results."""
     unit = {
         "task": "size",
         "score": 0.5,
@@ -155,7 +155,7 @@ def kept_tables(root: Path) -> list[Reader]:
 
 
 def original_files(root: Path) -> list[Reader]:
-    """Stable Diffusion in one original file: UNet, VAE and text tower."""
+    """Return the readers of Stable Diffusion in one original file: UNet, VAE and text tower."""
     root.mkdir()
     torch.manual_seed(0)
     network = StableDiffusion(ARCHITECTURE)
@@ -186,7 +186,7 @@ def original_files(root: Path) -> list[Reader]:
 
 
 def nuscenes(root: Path) -> list[Reader]:
-    """One sample of nuScenes with its tables, index, sweep and map."""
+    """Return the readers of nuScenes: tables, index, sweep and map of one sample."""
     version, channels = "v1.0-mini", (LIDAR, *CAMERAS)
     turned = {"rotation": [0.9, 0.1, 0.0, 0.4]}
     files = {c: f"samples/{c}.{'bin' if c == LIDAR else 'png'}" for c in channels}
@@ -222,8 +222,8 @@ def nuscenes(root: Path) -> list[Reader]:
     city["drivable_area"] = [{"token": "d", "polygon_tokens": ["p"]}]
     city["walkway"] = [{"token": "w", "polygon_token": "p"}]
     city["road_divider"] = [{"token": "r", "line_token": "i"}]
-    place = frames[0].files[-1]
-    (root / place).write_text(json.dumps(city | {"version": "1.3"}))
+    map_file = frames[0].files[-1]
+    (root / map_file).write_text(json.dumps(city | {"version": "1.3"}))
 
     def indexed(path: Path) -> Any:
         top = path.parents[1]
@@ -238,16 +238,16 @@ def nuscenes(root: Path) -> list[Reader]:
     rows = (
         *tables_of,
         ("nuScenes: index", "json", "index.json", sample),
-        ("nuScenes: map", "json", place, sample),
+        ("nuScenes: map", "json", map_file, sample),
         ("nuScenes: sweep", "bytes", files[LIDAR], sample),
     )
     return [Reader(n, kind, f"nuscenes/{path}", read) for n, kind, path, read in rows]
 
 
 def resumed_trainings(root: Path) -> list[Reader]:
-    """A checkpoint that ``fit --resume`` continues from, by Lightning."""
+    """Return the reader of a checkpoint from which ``fit --resume`` continues."""
     train(root, steps=1)
-    for path in root.iterdir():  # what a case needs not copy
+    for path in root.iterdir():  # a case copies only these two files
         if path.name not in ("last.ckpt", "recipe.yaml"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -263,7 +263,7 @@ def resumed_trainings(root: Path) -> list[Reader]:
 
 
 def train(out: Path, **options: Any) -> None:
-    """Train the tiny model with ``fit``, on the CPU and without a word."""
+    """Train the tiny model with ``fit`` on the CPU, without log lines."""
     with contextlib.redirect_stderr(io.StringIO()):
         fit(
             task=Depth(max_depth_m=8.0),
@@ -274,22 +274,22 @@ def train(out: Path, **options: Any) -> None:
             out=out,
             batch_size=1,
             workers=0,
-            accelerator="cpu",
+            device="cpu",
             devices=1,
             **options,
         )
 
 
 def rigs(root: Path) -> list[Reader]:
-    """The file of a rig of cameras, and its points."""
+    """Return the readers of the file of a camera rig, and of its points."""
     pose = torch.eye(4).expand(1, 2, 4, 4)
     images = torch.zeros(1, 2, 3, *HW, dtype=torch.uint8)
     write_rig(Rig(images, pose, pose, pose, points=(torch.ones(4, 5),)), root)
 
     def read(path: Path) -> Any:
-        return read_rig(path.with_name(FILE))
+        return read_rig(path.with_name(RIG_FILE))
 
-    names = (("rig", "json", FILE), ("rig: points", "bytes", POINTS))
+    names = (("rig", "json", RIG_FILE), ("rig: points", "bytes", POINTS_FILE))
     return [Reader(name, kind, f"rigs/{file}", read) for name, kind, file in names]
 
 

@@ -1,6 +1,6 @@
-"""Mutations of valid files: of their bytes, and of what their formats hold.
+"""Mutations of valid files: of their bytes, and of the contents of their formats.
 
-Every mutation takes a generator of random numbers, and the same generator gives the same bytes.
+Every mutation takes a random generator; the same state of the generator gives the same bytes.
 """
 
 import io
@@ -25,16 +25,16 @@ from fuzz_plain import (
 )
 
 Mutation = Callable[[bytes, bytes, Random], bytes]
-"""Of a valid file and another valid one (for splices)."""
+"""Returns the mutated bytes of a file; the second file is another valid one, for splices."""
 
 EDGES = (0, 1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1)
 DTYPES = ("F64", "F16", "BF16", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F4", "F8_E8M0", "C64", "X")
 
 
 def cut(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Truncate, often near the end or the beginning."""
-    where = rng.choice((rng.randrange(len(data) + 1), len(data) - 1 - rng.randrange(64)))
-    return data[: max(0, rng.choice((where, rng.randrange(min(64, len(data) + 1)))))]
+    """Truncate the file, often near its end or its beginning."""
+    position = rng.choice((rng.randrange(len(data) + 1), len(data) - 1 - rng.randrange(64)))
+    return data[: max(0, rng.choice((position, rng.randrange(min(64, len(data) + 1)))))]
 
 
 def flip(data: bytes, _: bytes, rng: Random) -> bytes:
@@ -48,7 +48,7 @@ def flip(data: bytes, _: bytes, rng: Random) -> bytes:
 
 def insert(data: bytes, _: bytes, rng: Random) -> bytes:
     """Insert bytes: random ones, zeros, ones, Latin-1 or a part of the file itself."""
-    where, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 8, 100, 5000))
+    position, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 8, 100, 5000))
     start = rng.randrange(len(data))
     added = rng.choice(
         (
@@ -59,13 +59,13 @@ def insert(data: bytes, _: bytes, rng: Random) -> bytes:
             data[start:][:length],
         )
     )
-    return data[:where] + added + data[where:]
+    return data[:position] + added + data[position:]
 
 
 def delete(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Delete a part."""
-    where = rng.randrange(len(data))
-    return data[:where] + data[where + rng.choice((1, 2, 4, 8, 100, 5000)) :]
+    """Delete a part of the file."""
+    position = rng.randrange(len(data))
+    return data[:position] + data[position + rng.choice((1, 2, 4, 8, 100, 5000)) :]
 
 
 def splice(data: bytes, other: bytes, rng: Random) -> bytes:
@@ -76,17 +76,17 @@ def splice(data: bytes, other: bytes, rng: Random) -> bytes:
 
 
 def overwrite(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Overwrite a field by an extreme number, in either byte order."""
+    """Overwrite a field with an extreme number, in either byte order."""
     size = rng.choice((1, 2, 4, 8))
     end = len(data) if rng.random() < 0.5 else min(len(data), 256)
-    where = rng.randrange(max(1, end - size))
+    position = rng.randrange(max(1, end - size))
     order = rng.choice(("little", "big"))
     field = (rng.choice(EDGES) % 256**size).to_bytes(size, order)
-    return data[:where] + field + data[where + size :]
+    return data[:position] + field + data[position + size :]
 
 
 def odd(_data: bytes, _: bytes, rng: Random) -> bytes:
-    """Return bytes that are no file of any format."""
+    """Return bytes that are not a valid file of any format."""
     return rng.choice(
         (
             b"",
@@ -201,7 +201,7 @@ def change_zip(data: bytes, other: bytes, rng: Random) -> bytes:
 
 def change_pickle(data: bytes, other: bytes, rng: Random) -> bytes:
     """Change the opcodes of a pickle: numbers, lengths, memo keys, names, nesting."""
-    where = rng.randrange(len(data) + 1)
+    position = rng.randrange(len(data) + 1)
     number = rng.choice(EDGES)
     codes = (
         b"r" + (number % 2**32).to_bytes(4, "little"),  # LONG_BINPUT
@@ -224,12 +224,12 @@ def change_pickle(data: bytes, other: bytes, rng: Random) -> bytes:
     )
     if rng.random() < 0.7:
         skipped = rng.choice((0, 0, 1, 5))
-        return data[:where] + rng.choice(codes) + data[where + skipped :]
+        return data[:position] + rng.choice(codes) + data[position + skipped :]
     return rng.choice(list(BYTES.values()))(data, other, rng)
 
 
 def make_tar(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Return a tar archive with the names that torch's oldest format has."""
+    """Return a damaged tar archive with the member names of torch's oldest format."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as archive:
         for name in rng.sample(
@@ -256,7 +256,7 @@ def change_npy(data: bytes, _: bytes, rng: Random) -> bytes:
 
 
 def change_png(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Change a chunk of a PNG and write the checksum that fits."""
+    """Change a chunk of a PNG, and write valid checksums."""
     chunks, at = [], 8
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
@@ -292,18 +292,18 @@ FORMATS: Mapping[str, Mapping[str, Mutation]] = {
 def mutate(data: bytes, other: bytes, kind: str, rng: Random) -> tuple[str, bytes]:
     """Return the name of a mutation and the mutated file.
 
-    The mutation is one of its format more often than not.
+    Mutations of the format are more frequent than mutations of the bytes.
 
     Args:
         data: valid file.
         other: another valid file.
         kind: key of ``FORMATS``.
-        rng: decides everything.
+        rng: source of all random choices.
     """
     own = FORMATS[kind]
     table = own if own and (kind == "call" or rng.random() < 0.6) else BYTES
     name = rng.choice(list(table))
     try:
         return name, table[name](data, other, rng)
-    except Exception:  # of a change that cannot be written
+    except Exception:  # the changed value cannot be written in this format
         return "flip", flip(data, other, rng)

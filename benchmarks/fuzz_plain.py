@@ -9,26 +9,26 @@ from typing import Any
 
 Random = random.Random
 
-DEEP, HUGE, TWICE = "<deep>", "<huge>", "<twice>"  # become what Python's JSON cannot write
+DEEP, HUGE, TWICE = "<deep>", "<huge>", "<twice>"  # stand for what Python's JSON cannot write
 NUMBERS = (0, -1, 1, 2, 7, 2**16, 2**31, 2**40, 2**63, -(2**63), 10**30, 0.5, -1.0, 1e308, 1e-300)
 
 
-def _places(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every value inside a value."""
-    found = [where]
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths (keys and indices) of a value and of every value inside of it."""
+    paths = [path]
     if isinstance(value, dict):
         for key in value:
-            found += _places(value[key], (*where, key))
+            paths += _paths(value[key], (*path, key))
     elif isinstance(value, list | tuple):
-        for index, one in enumerate(value[:20]):
-            found += _places(one, (*where, index))
-    return found
+        for index, item in enumerate(value[:20]):
+            paths += _paths(item, (*path, index))
+    return paths
 
 
 def change(value: Any, rng: Random, wrong: Callable[[Any], Any]) -> Any:
     """Return a copy of plain data in which one value is replaced, removed, renamed or repeated."""
     value = copy.deepcopy(value)
-    path = rng.choice(_places(value))
+    path = rng.choice(_paths(value))
     if not path:
         return wrong(value)
     *parents, last = path
@@ -54,7 +54,7 @@ def change(value: Any, rng: Random, wrong: Callable[[Any], Any]) -> Any:
 
 
 def wrong_plain(old: Any, rng: Random) -> Any:
-    """Return a value of a wrong type or size, as JSON or YAML can hold it."""
+    """Return a value of a wrong type or size that JSON and YAML can represent."""
     if isinstance(old, int | float) and rng.random() < 0.4:
         return rng.choice((*NUMBERS, -old, old * 1000, old + 1, str(old), [old]))
     texts = ("", "text", "NaN", "\u00fc\U0001f600\0", "x" * 3000, "../../etc/passwd", "os.system")
@@ -69,7 +69,7 @@ def wrong_plain(old: Any, rng: Random) -> Any:
 
 
 def write_json(value: Any) -> bytes:
-    """Return JSON, with what Python would not write: huge numbers, deep nesting, double keys."""
+    """Return JSON; also huge numbers, deep nesting and repeated keys, which Python cannot write."""
     text = json.dumps(value)
     text = text.replace(f'"{DEEP}"', "[" * 10_000 + "]" * 10_000)
     return text.replace(f'"{HUGE}"', "7" * 5000).replace(TWICE, "").encode()
@@ -82,7 +82,7 @@ def change_json(data: bytes, _: bytes, rng: Random) -> bytes:
 
 
 def change_lines(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Change a line of JSON lines."""
+    """Change one line of a file of JSON lines."""
     lines = data.splitlines()
     index = rng.randrange(len(lines))
     lines[index] = change_json(lines[index], b"", rng)
@@ -90,7 +90,7 @@ def change_lines(data: bytes, _: bytes, rng: Random) -> bytes:
 
 
 def change_yaml(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Change a value of a YAML file; some mutations are of YAML's own."""
+    """Change a value of a YAML file, or use a feature that only YAML has."""
     import yaml
 
     if rng.random() < 0.7:

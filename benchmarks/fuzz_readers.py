@@ -1,13 +1,13 @@
-"""Read damaged files with every reader: each must end in one line for the user, or in success.
+"""Read damaged files with every reader: each must succeed, or raise an error of one line.
 
-Valid files are made once, by diffsight's own writers. Every case is a mutation of one of them, and
-is read in a forked process with 2 GB of address space beyond that of the parent, and 10 seconds.
-A case passes if the reader succeeds, or raises an InputError of one line. Anything else is printed
+Valid files are made once, by diffsight's own writers. Every case is a mutation of one of them. A
+forked process reads it with 2 GB of address space beyond that of the parent, in 10 seconds. A case
+passes if the reader succeeds, or raises an InputError of one line. All other cases are printed
 with the reader, the mutation, the number of the case and the last frames of the traceback.
 
     python benchmarks/fuzz_readers.py --count 5000
     python benchmarks/fuzz_readers.py --only "text table" --count 300
-    python benchmarks/fuzz_readers.py --only "text table" --case 17  # its traceback and its file
+    python benchmarks/fuzz_readers.py --only "text table" --case 17  # print its traceback
 """
 
 import argparse
@@ -39,21 +39,21 @@ from fuzz_mutations import mutate
 from diffsight.errors import InputError
 
 MEMORY = 2 * 2**30
-SECONDS = 10  # of the processor; on the clock six times as many
+SECONDS = 10  # of processor time; six times as many of wall-clock time
 FRAMES = 4
 
 
 @dataclasses.dataclass
 class Case:
-    """One mutated file under way.
+    """One mutated file that a process is reading.
 
     Attributes:
-        reader: what reads it.
-        number: of the case; with the seed and the reader's name it decides the mutation.
-        mutation: its name.
+        reader: of the file.
+        number: of the case. Seed, name of the reader and number determine the mutation.
+        mutation: name of the mutation.
         pid: of the process.
-        output: file that the process writes what is wrong to.
-        started: when.
+        output: file to which the process writes a description of a failure.
+        started: start on the monotonic clock, in seconds.
         folder: copy of the valid files, with the mutated one.
     """
 
@@ -68,7 +68,16 @@ class Case:
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the cases of a reader."""
+    """Results of the cases of a reader.
+
+    Attributes:
+        cases: number of finished cases.
+        refused: cases that ended with an InputError of one line.
+        failures: cases that ended in any other error or exceeded a limit.
+        seconds: processor time of all cases.
+        slowest: processor time of the slowest case, in seconds.
+        largest: memory of the largest case beyond that of the parent, in bytes.
+    """
 
     cases: int = 0
     refused: int = 0
@@ -85,13 +94,13 @@ def prepare(root: Path) -> list[Reader]:
 
 
 def check(root: Path, reader: Reader) -> None:
-    """Read the valid file; a few readers stop at an error of another kind, because it is cut."""
+    """Check that a reader accepts its valid file; those of converters and manifests may fail."""
     folder = root / ".valid"
     try:
         reader.read(_copy(root, reader, folder))
     except InputError as error:
         if "convert" not in reader.name and "manifest" not in reader.name:
-            raise AssertionError(f"{reader.name}: the valid file is refused: {error}") from None
+            raise AssertionError(f"{reader.name}: refuses the valid file: {error}") from None
     finally:
         shutil.rmtree(folder)
 
@@ -110,7 +119,7 @@ def _copy(root: Path, reader: Reader, target: Path) -> Path:
 
 
 def plan(readers: Sequence[Reader], count: int) -> list[tuple[Reader, int]]:
-    """Return readers and numbers of cases; a reader that takes longer gets fewer, at least one."""
+    """Return pairs of reader and case number; a slow reader gets fewer cases, at least one."""
     total = sum(1 / reader.cost for reader in readers)
     numbers = [max(1, round(count / reader.cost / total)) for reader in readers]
     numbers[0] = max(1, numbers[0] + count - sum(numbers))
@@ -134,7 +143,7 @@ def begin(root: Path, reader: Reader, number: int, seed: int, others: Sequence[P
 def _mutated(
     root: Path, reader: Reader, number: int, seed: int, others: Sequence[Path], folder: Path
 ) -> tuple[Path, str]:
-    """Write the file of a case into a copy of the valid files; return it and the mutation."""
+    """Write the mutated file into a copy of the valid files; return its path and the mutation."""
     rng = random.Random(f"{seed} {reader.name} {number}")
     other = rng.choice(others).read_bytes()
     mutation, data = mutate((root / reader.path).read_bytes(), other, reader.kind, rng)
@@ -145,7 +154,7 @@ def _mutated(
 
 
 def _read(reader: Reader, path: Path, output: Path) -> int:
-    """Read a file in a forked process; 0 success, 1 refused, 2 anything else."""
+    """Read a file in a forked process; return 0 for success, 1 if refused, 2 for a failure."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -159,7 +168,7 @@ def _read(reader: Reader, path: Path, output: Path) -> int:
             return 1
         output.write_text(f"a message of several lines: {str(error)[:300]!r}")
         return 2
-    except BaseException as error:  # the very thing that is looked for
+    except BaseException as error:  # a failure, whatever its type
         frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
         lines = [f"  {f.filename.rpartition('/src/')[2]}:{f.lineno} {f.name}" for f in frames]
         text = str(error)[:300]
@@ -169,12 +178,12 @@ def _read(reader: Reader, path: Path, output: Path) -> int:
 
 
 def finish(case: Case, tallies: dict[str, Tally], before: int) -> str | None:
-    """Return what is wrong with a case, or an empty text; None while it runs.
+    """Return the problem of a finished case, empty if it passed; None while it runs.
 
     Args:
-        case: under way.
-        tallies: by the reader's name; the case is added.
-        before: bytes of memory that the process had from its parent.
+        case: that may have finished.
+        tallies: results by the name of the reader; the case is added to them.
+        before: bytes of memory that the process inherited from its parent.
     """
     pid, status, usage = os.wait4(case.pid, os.WNOHANG)
     if pid == 0 and time.monotonic() - case.started < 6 * SECONDS:
@@ -234,7 +243,7 @@ def fuzz(
 
 
 def summary(tallies: dict[str, Tally], seconds: float) -> str:
-    """Return a table of the readers and a line about all of them."""
+    """Return a table with a row for each reader, and a line of totals."""
     lines = [f"{'reader':<52} cases refused failures slowest, s  memory, MB"]
     for name, t in tallies.items():
         lines.append(
@@ -252,41 +261,43 @@ def summary(tallies: dict[str, Tally], seconds: float) -> str:
 
 
 def main() -> int:
-    """Fuzz; status 1 if a case failed."""
+    """Fuzz the readers; return exit status 1 if a case failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=2000, help="cases of all readers together")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
+    parser.add_argument("--count", type=int, default=2000, help="total number of cases")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations")
     parser.add_argument(
         "--only",
         default="",
         metavar="READER",
         help="readers whose name matches this regular expression",
     )
-    parser.add_argument("--case", type=int, help="one case of one reader; prints its traceback")
+    parser.add_argument(
+        "--case", type=int, help="run one case of one reader, and print its traceback"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     args = parser.parse_args()
     logging.disable()
     torch.set_num_threads(1)
-    begun = time.monotonic()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "valid"
         root.mkdir()
-        everything = prepare(root)
-        others = sorted({root / reader.path for reader in everything})
-        readers = [reader for reader in everything if re.search(args.only, reader.name)]
+        all_readers = prepare(root)
+        others = sorted({root / reader.path for reader in all_readers})
+        readers = [reader for reader in all_readers if re.search(args.only, reader.name)]
         if not readers:
-            parser.error(f"no reader is called {args.only!r}")
+            parser.error(f"--only {args.only}: no reader has a name that matches")
         if args.case is not None:
             return _show(root, readers[0], args.case, args.seed, others)
         for reader in readers:
             check(root, reader)
         tallies = fuzz(root, plan(readers, args.count), args.seed, others, args.jobs)
-    sys.stdout.write(f"\n{summary(tallies, time.monotonic() - begun)}\n")
+    sys.stdout.write(f"\n{summary(tallies, time.monotonic() - start)}\n")
     return int(any(tally.failures for tally in tallies.values()))
 
 
 def _show(root: Path, reader: Reader, number: int, seed: int, others: Sequence[Path]) -> int:
-    """Read the file of one case in this process, and keep it."""
+    """Read the file of one case in this process; the file is kept."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     path, mutation = _mutated(root, reader, number, seed, others, folder)
     sys.stdout.write(f"{reader.name}, mutation {mutation}: {path}\n")

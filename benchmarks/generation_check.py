@@ -1,12 +1,15 @@
 """Check that samples of a text-to-image model show what their prompts name.
 
-A small U-Net, the finder, learns kind and colour of every pixel from renders of the split
-``train``. It finds "a red sofa" in a picture if the best pixels for sofa and red together pass a
-threshold. The threshold is passed by 5 % of the renders of ``val`` without a red sofa. Each prompt
-names one coloured object, the largest in the caption of a room of ``test``. The table has the
-percentage of pictures in which the object is found: in samples of the prompts, in the renders that
-the prompts were taken from (the expectation for a perfect model), in renders without the object,
-and in samples of other prompts. It also has the PSNR of the autoencoder and the retrieval of CLIP.
+A small U-Net, the finder, is trained to predict kind and colour of every pixel in renders of the
+split ``train``. It finds "a red sofa" in a picture if the pixels with the highest probability of
+both sofa and red exceed a threshold. In 5 % of the renders of ``val`` without a red sofa, the
+threshold is exceeded too. Each prompt names one coloured object, the largest in the caption of a
+room of ``test``.
+
+The table has the percentage of pictures in which the object is found: in samples of the prompts, in
+the renders that the prompts were taken from (the expectation for a perfect model), in renders
+without the object, and in samples of other prompts. It also has the PSNR of the autoencoder and the
+retrieval accuracy of CLIP.
 
     python benchmarks/generation_check.py --model tiny [--size 128] [--skip-samples]
 """
@@ -27,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from labelled_rooms import Grid
-from pretrained import folder_of
+from pretrained import fingerprint, folder_of
 from probing import RGBUNet, Schedule
 from reporting import RESULTS, say, table, write_block
 from safetensors.torch import load_file, save_file
@@ -47,7 +50,7 @@ from diffsight.rooms.world import Thing
 NAMES = tuple(COLOURS)
 NO_COLOUR = len(NAMES)
 FALSE_ALARMS = 0.05
-BEST_PIXELS = 1 / 340  # fraction of the picture that must agree: 12 pixels of 64 x 64
+BEST_PIXELS = 1 / 340  # fraction of the picture that is averaged: 12 pixels of 64 x 64
 WIDTH, BATCH, RATE = 16, 16, 2e-3
 Pair = tuple[int, int]
 
@@ -58,12 +61,12 @@ class Room:
 
     Attributes:
         image: RGB, ``3 h w`` of uint8.
-        kind: index into ``CLASSES`` of every pixel, uint8.
-        colour: index into ``NAMES`` of every pixel, or ``NO_COLOUR``.
+        kind: index into ``CLASSES`` of every pixel, ``h w`` of uint8.
+        colour: index into ``NAMES`` of every pixel, or ``NO_COLOUR``, ``h w`` of uint8.
         pairs: kind and colour of all coloured objects in view, however small.
         caption: of the room.
-        prompt: the room type and the largest coloured object of the caption; "" where there is
-            none.
+        prompt: the room type and the largest coloured object of the caption; empty if the caption
+            names no coloured object.
         wanted: kind and colour of that object.
     """
 
@@ -82,12 +85,12 @@ def render_room(split: str, size: int, index: int) -> Room:
     clean = render_clean(scene, size, size)
     geometry = Geometry(scene, size, size, clean)
     in_view = look_around(scene, size, size)
-    words = caption(scene, in_view)
+    text = caption(scene, in_view)
     named = [s.thing for s in in_view if _colour(s.thing) != NO_COLOUR]
-    in_caption = [thing for thing in named if article(phrase(thing)) in words]
+    in_caption = [thing for thing in named if article(phrase(thing)) in text]
     prompt, wanted = "", (0, NO_COLOUR)
     if in_caption:
-        thing = in_caption[0]  # the largest: a speck would not be found in a perfect picture
+        thing = in_caption[0]  # the largest: tiny objects are not found even in renders
         prompt = f"{article(scene.room_type)} with {article(phrase(thing))}"
         wanted = _pair(thing)
     colour = np.array([_colour(thing) for thing in scene.things], dtype=np.uint8)
@@ -96,7 +99,7 @@ def render_room(split: str, size: int, index: int) -> Room:
         geometry.semantic.astype(np.uint8),
         colour[geometry.instance],
         frozenset(_pair(thing) for thing in named),
-        words,
+        text,
         prompt,
         wanted,
     )
@@ -107,7 +110,7 @@ def _pair(thing: Thing) -> Pair:
 
 
 def _colour(thing: Thing) -> int:
-    """Return the colour that a caption would name, or ``NO_COLOUR``."""
+    """Return the index of the colour that a caption would name, or ``NO_COLOUR``."""
     if phrase(thing, look=False) == noun(thing):
         return NO_COLOUR
     return NAMES.index(thing.colour)
@@ -123,7 +126,10 @@ def render_rooms(split: str, size: int, count: int, processes: int) -> list[Room
 
 
 def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
-    """Return a network that learned kind and colour of every pixel, also of mirrored images."""
+    """Return a network that is trained to predict kind and colour of every pixel.
+
+    Every second step uses mirrored images.
+    """
     torch.manual_seed(0)
     finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
     schedule = Schedule(steps, BATCH, 0.01)
@@ -152,7 +158,7 @@ def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
 
 
 def finder_for(args: argparse.Namespace) -> RGBUNet:
-    """Return the finder of this size from ``--out``; train it if it is not there."""
+    """Return the finder of this size from ``--out``; train it if the file does not exist."""
     path = args.out / f"finder-{args.size}-{args.renders}-{args.steps}.safetensors"
     if path.exists():
         finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
@@ -191,7 +197,7 @@ def others(rooms: Sequence[Room], wanted: Sequence[Pair]) -> list[int]:
 
 
 def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
-    """Return rows of the table: which pictures, and in how many the object was found."""
+    """Return table rows: a set of pictures, and in what percentage of them the object is found."""
     rooms = render_rooms("val", args.size, 3 * args.samples, args.threads)
     rooms = [room for room in rooms if room.prompt]
     wanted = [room.wanted for room in rooms]
@@ -220,17 +226,17 @@ def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
 
 
 def sample(args: argparse.Namespace, prompts: Sequence[str]) -> Tensor:
-    """Return one picture per prompt."""
+    """Return one sampled picture per prompt, ``n 3 h w`` of uint8."""
     from diffsight.inference.generate import generate
 
     pictures = []
     for first in range(0, len(prompts), args.chunk):
-        some = list(prompts[first : first + args.chunk])
-        made = generate(
-            some, model=args.model, size=args.size, steps=args.sampling_steps, seed=first
+        chunk = list(prompts[first : first + args.chunk])
+        sampled = generate(
+            chunk, model=args.model, size=args.size, steps=args.sampling_steps, seed=first
         )
-        pictures.append(made)
-        say(f"sampled {first + len(some)} of {len(prompts)}\n")
+        pictures.append(sampled)
+        say(f"sampled {first + len(chunk)} of {len(prompts)}\n")
     return torch.cat(pictures)
 
 
@@ -240,7 +246,7 @@ def check_autoencoder(
 ) -> list[list[str]]:
     """Return rows with the mean PSNR of the autoencoder on rooms of ``test``.
 
-    Decoded is the mode of the posterior, clamped to [0, 1].
+    The mode of the posterior is decoded and clamped to [0, 1].
     """
     from diffusers import AutoencoderKL
 
@@ -279,9 +285,9 @@ def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
     text = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder").eval()
     vision: Any = CLIPVisionModelWithProjection.from_pretrained(folder, subfolder="image_encoder")
     vision.eval()
-    notes = (folder / "image_encoder" / "preprocessor_config.json").read_text(encoding="utf-8")
+    config = (folder / "image_encoder" / "preprocessor_config.json").read_text(encoding="utf-8")
     mean, std = (
-        torch.tensor(json.loads(notes)[k])[:, None, None] for k in ("image_mean", "image_std")
+        torch.tensor(json.loads(config)[k])[:, None, None] for k in ("image_mean", "image_std")
     )
     rooms = render_rooms("test", vision.config.image_size, args.pairs, args.threads)
     captions = [room.caption for room in rooms]
@@ -289,10 +295,10 @@ def check_retrieval(folder: Path, args: argparse.Namespace) -> list[list[str]]:
     options = {"padding": "max_length", "max_length": longest, "truncation": True}
     texts, images = [], []
     for first in range(0, len(rooms), 32):
-        some = rooms[first : first + 32]
-        tokens = tokenizer([room.caption for room in some], return_tensors="pt", **options)
+        batch = rooms[first : first + 32]
+        tokens = tokenizer([room.caption for room in batch], return_tensors="pt", **options)
         texts.append(text(**tokens).text_embeds)
-        pixels = torch.from_numpy(np.stack([room.image for room in some])).float() / 255
+        pixels = torch.from_numpy(np.stack([room.image for room in batch])).float() / 255
         images.append(vision(pixel_values=(pixels - mean) / std).image_embeds)
     similarity = functional.normalize(torch.cat(texts)) @ functional.normalize(torch.cat(images)).T
     rows = []
@@ -309,15 +315,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
-    parser.add_argument("--size", type=int, default=128, help="of the samples")
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--size", type=int, default=128, help="side of the samples in pixels")
+    parser.add_argument("--samples", type=int, default=200, help="number of samples")
     parser.add_argument("--sampling-steps", type=int, default=30)
-    parser.add_argument("--chunk", type=int, default=10, help="prompts that share a seed")
+    parser.add_argument(
+        "--chunk", type=int, default=10, help="prompts that are sampled together, with one seed"
+    )
     parser.add_argument("--skip-samples", action="store_true", help="check renders only")
     parser.add_argument("--renders", type=int, default=4000, help="training images of the finder")
-    parser.add_argument("--steps", type=int, default=3000, help="of the finder")
-    parser.add_argument("--pictures", type=int, default=128, help="for the PSNR")
-    parser.add_argument("--pairs", type=int, default=256, help="for CLIP")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of the finder")
+    parser.add_argument("--pictures", type=int, default=128, help="rooms for the PSNR")
+    parser.add_argument("--pairs", type=int, default=256, help="rooms for the retrieval of CLIP")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("runs/generation_check"))
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
@@ -329,10 +337,10 @@ def main() -> None:
     folder = folder_of(args.model)
     rows = check_autoencoder(folder, (64, 128), args) + check_retrieval(folder, args)
     rows += check_samples(args, finder_for(args))
-    command = " ".join(Path(word).name if "/" in word else word for word in sys.argv[1:])
-    text = (
-        f"{table(['checked', 'figure'], rows)}\n\n`python benchmarks/generation_check.py {command}`"
-    )
+    options = [Path(option).name if "/" in option else option for option in sys.argv[1:]]
+    command = " ".join(["python benchmarks/generation_check.py", *options])
+    weights = f"Weights {fingerprint(folder)[:12]}."
+    text = f"{weights}\n\n{table(['checked', 'figure'], rows)}\n\n`{command}`"
     if not args.quick:
         write_block(args.report, "generation_check", text)
     sys.stdout.write(text + "\n")

@@ -1,14 +1,16 @@
 """Measure adapt, VPD and EVP on one GPU in 32 bit, TF32 and bfloat16, in under eight minutes.
 
 Random weights in the shape of Stable Diffusion 1.5, batch 1, 512 x 512. A row is a training step of
-FewShot (as ``adapt`` takes it, with the frozen part encoded before), or a pass or a training step
-of VPD or EVP with the parts of their NYU recipes. For each precision it has the median time, the
-peak of the GPU's memory, the achieved rate and its fraction of that of a large matrix product, and
-the largest difference to the CPU in 32 bit: of the output, or of the loss of the first step, both
-relative to the largest number.
+FewShot (as in ``adapt``, where the output of the frozen part is computed before), or a forward pass
+or a training step of VPD or EVP with the parts of their NYU recipes. For each precision it has:
+
+* the median time and the peak of the GPU's memory,
+* the achieved rate, and its fraction of the rate of a large matrix product,
+* the largest difference to the CPU in 32 bit, relative to the largest number there. It is that of
+  the output, or for training that of the loss of the first step.
 
     python benchmarks/gpu_check.py [--out gpu_check] [--minutes 8]
-    python benchmarks/gpu_check.py --tiny --device cpu     # seconds: tests the script itself
+    python benchmarks/gpu_check.py --tiny --device cpu     # test run of seconds
 """
 
 import argparse
@@ -44,24 +46,24 @@ from diffsight.training.optim import AdamW
 from diffsight.training.step import TrainingStep
 from diffsight.types import Draws, Inputs, Target
 
-# TF32 for 32-bit products, type of mixed precision
+# by name: whether 32-bit products use TF32, and the dtype of mixed precision
 PRECISIONS: dict[str, tuple[bool, torch.dtype | None]] = {
     "fp32": (False, None),
     "TF32": (True, None),
     "bf16": (True, torch.bfloat16),
 }
 TOKENS, SCENES = 40, 27
-HEAD = ("what", "precision", "seconds", "GPU memory", "TFLOP/s", "of a product", "difference")
+HEAD = ("measured", "precision", "seconds", "GPU memory", "TFLOP/s", "of a product", "difference")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large everything is.
+    """The sizes of models and images.
 
     Attributes:
         architecture: of Stable Diffusion.
         size: side of the image in pixels.
-        matrix: side of the matrices whose product is the rate to compare with.
+        matrix: side of the matrices whose product gives the reference rate.
         neck: options of ``Merging``.
         head: options of the heads.
     """
@@ -96,13 +98,13 @@ class Row:
     """One measurement.
 
     Attributes:
-        name: what was run.
-        precision: of ``PRECISIONS``.
-        seconds: median of the repeats.
-        peak_bytes: of the GPU's memory; None on a CPU.
+        name: of the measured computation.
+        precision: key of ``PRECISIONS``.
+        seconds: median time of the repeats.
+        peak_bytes: peak of the GPU's memory; None on a CPU.
         flops: floating-point operations of one run.
-        difference: largest, to the CPU in 32 bit, relative to the largest number there; None for
-            a matrix product.
+        difference: largest difference to the CPU in 32 bit, relative to the largest number there;
+            None for a matrix product.
     """
 
     name: str
@@ -115,13 +117,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """How everything is measured.
+    """The settings of all measurements.
 
     Attributes:
         device: of the measurements.
-        shape: of models and images.
+        shape: sizes of models and images.
         repeats: timed runs after one to warm up.
-        deadline: on the monotonic clock; what has not begun by then is left out.
+        deadline: on the monotonic clock, in seconds; no measurement begins after it.
     """
 
     device: torch.device
@@ -131,7 +133,7 @@ class Bench:
 
     @contextmanager
     def computing(self, precision: str) -> Iterator[None]:
-        """A context for the passes of one precision."""
+        """Return a context in which computations have a precision."""
         tf32, dtype = PRECISIONS[precision]
         mixed = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         with float32_products(tf32=tf32), mixed:
@@ -140,7 +142,7 @@ class Bench:
     def row(
         self, name: str, precision: str, run: Callable[[], object], difference: float | None
     ) -> Row:
-        """Return the cost of ``run``."""
+        """Return the measurement of ``run``."""
         say(f"{name}, {precision}\n")
         is_gpu = self.device.type == "cuda"
         if is_gpu:
@@ -171,16 +173,16 @@ class Bench:
 
 @torch.no_grad()
 def randomise(module: nn.Module) -> None:
-    """Fill a module that was built without its usual start so that signals neither die nor grow."""
+    """Initialise uninitialised weights such that activations neither vanish nor explode."""
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
             parameter.normal_(std=parameter[0].numel() ** -0.5)
         else:
-            parameter.fill_(float(name.endswith("weight")))  # of normalisations
+            parameter.fill_(float(name.endswith("weight")))  # of normalisation layers
 
 
 def depth_model(method: str, shape: Shape) -> DenseModel:
-    """Return VPD or EVP with the parts of its NYU recipe, random weights, on the CPU."""
+    """Return VPD or EVP on the CPU, with the parts of its NYU recipe and random weights."""
     with uninitialised():
         backbone = StableDiffusion(shape.architecture, weights=None)
         parts = {"backbone": backbone, "neck": partial(Merging, **shape.neck)}
@@ -200,15 +202,15 @@ def depth_model(method: str, shape: Shape) -> DenseModel:
     return model
 
 
-def largest_difference(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference relative to the largest number that was expected."""
-    return float((found.cpu().double() - expected.double()).abs().max() / expected.abs().max())
+def largest_difference(output: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest number in ``expected``."""
+    return float((output.cpu().double() - expected.double()).abs().max() / expected.abs().max())
 
 
 def train_rows(name: str, step: TrainingStep, loss: Tensor, bench: Bench) -> Iterator[Row]:
-    """Yield a training step in every precision; ``loss`` is that of the first step on the CPU."""
+    """Yield the rows of a training step; ``loss`` is that of the first step on the CPU."""
     differences = {}
-    for precision in PRECISIONS:  # before the weights change
+    for precision in PRECISIONS:  # compared before a step changes the weights
         with torch.no_grad(), bench.computing(precision):
             differences[precision] = largest_difference(step.losses(Draws((0,)))["loss"], loss)
     for precision in filter(lambda _: bench.has_time, PRECISIONS):
@@ -225,7 +227,7 @@ def train_rows(name: str, step: TrainingStep, loss: Tensor, bench: Bench) -> Ite
 
 
 def adapt_rows(bench: Bench) -> Iterator[Row]:
-    """Yield the training step of FewShot."""
+    """Yield the rows of the training step of FewShot."""
     model = adapt_step.build(bench.shape.architecture)
     randomise(model.method.backbone)
     losses = {}
@@ -240,28 +242,31 @@ def adapt_rows(bench: Bench) -> Iterator[Row]:
 
 
 def depth_rows(method: str, bench: Bench) -> Iterator[Row]:
-    """Yield a pass and a training step of VPD or EVP."""
+    """Yield the rows of a forward pass and of a training step of VPD or EVP."""
     model, size = depth_model(method, bench.shape).train(), bench.shape.size
     image = torch.rand(1, 3, size, size)
     target = Target(1 + 8 * torch.rand(1, 1, size, size), torch.ones(1, size, size).bool())
     with torch.no_grad():
         loss = model.losses(Inputs(image), target)["loss"]
-        expected = model.eval()(Inputs(image)).stack  # with running means that do not change again
+        expected = model.eval()(Inputs(image)).stack  # eval: running means stay as they are
     model, inputs = model.to(bench.device), Inputs(image).to(bench.device)
     for precision in filter(lambda _: bench.has_time, PRECISIONS):
         with torch.inference_mode(), bench.computing(precision):
             difference = largest_difference(model(inputs).stack, expected)
             run = partial(model, inputs)
             yield bench.row(f"{method}, prediction", precision, run, difference)
-    there = target.to(bench.device)
+    device_target = target.to(bench.device)
     step = TrainingStep(
-        model.train(), lambda _: model.losses(inputs, there), optim=AdamW(lr=1e-5), steps=1000
+        model.train(),
+        lambda _: model.losses(inputs, device_target),
+        optim=AdamW(lr=1e-5),
+        steps=1000,
     )
     yield from train_rows(method, step, loss, bench)
 
 
 def product_rows(bench: Bench) -> Iterator[Row]:
-    """Yield a large matrix product, with whose rate the others are compared."""
+    """Yield the rows of a large matrix product, whose rate is the reference."""
     side = bench.shape.matrix
     a, b = torch.randn(2, side, side, device=bench.device)
     for precision in PRECISIONS:
@@ -272,7 +277,7 @@ def product_rows(bench: Bench) -> Iterator[Row]:
 
 
 def report(rows: list[Row], title: str) -> str:
-    """Return the measurements as a Markdown table under a title."""
+    """Return a title and the measurements as a Markdown table."""
     peak = {r.precision: r.flops / r.seconds for r in rows if r.difference is None}
     lines = [
         (
@@ -294,21 +299,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tiny", action="store_true", help="a few thousand times smaller")
+    parser.add_argument(
+        "--tiny", action="store_true", help="test run with models a few thousand times smaller"
+    )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=8.0, help="begin no row after so many")
-    parser.add_argument("--out", type=Path, help="write OUT.md and OUT.json too")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs")
+    parser.add_argument("--minutes", type=float, default=8.0, help="no measurement begins later")
+    parser.add_argument("--out", type=Path, help="also write OUT.md and OUT.json")
     args = parser.parse_args()
     device, start = torch.device(args.device), time.monotonic()
     shape = TINY if args.tiny else FULL
-    # the last row that may begin ends in time
+    # 54 of 60 seconds a minute: a row that begins just before the deadline still ends in time
     bench = Bench(device, shape, args.repeats, start + 54 * args.minutes)
     torch.manual_seed(0)
     rows = list(product_rows(bench))
-    for some in (adapt_rows, partial(depth_rows, "VPD"), partial(depth_rows, "EVP")):
+    for measure in (adapt_rows, partial(depth_rows, "VPD"), partial(depth_rows, "EVP")):
         if bench.has_time:
-            rows += some(bench)
+            rows += measure(bench)
         give_back_memory()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     complete = "" if bench.has_time else f"; stopped after {args.minutes:g} minutes"

@@ -1,4 +1,4 @@
-"""Keep rooms in memory, with three tasks on them: depth, normals and classes.
+"""Hold rendered rooms in memory, with the labels of three tasks: depth, normals and classes.
 
 Axes: ``n`` image in memory; the others as in ``diffsight.types``.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight import protocols
-from diffsight.metrics.depth import NAMES, per_image
+from diffsight.metrics.depth import NAMES, errors_per_image
 from diffsight.rooms import CLASSES, Rooms
 
 
@@ -24,12 +24,12 @@ class AbstractTask(abc.ABC):
     """A label with its loss and its score.
 
     Attributes:
-        name: for tables.
-        label: of ``Rooms``.
-        channels: of the raw map ``b k h w`` that ``loss`` and ``decode`` take.
+        name: of the task in tables.
+        label: key of the label in ``Rooms``.
+        channels: channels of the raw map ``b k h w`` that ``loss`` and ``decode`` take.
         mirror: factor on each channel of the label in a mirrored image.
-        unit: of the score.
-        decimals: of the score to show.
+        unit: name and unit of the score.
+        decimals: digits of the score in tables.
     """
 
     name: str
@@ -45,15 +45,15 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, raw: Tensor) -> Tensor:
-        """Return predictions in the form of the label, ``b c h w``."""
+        """Return predictions in the format of the label, ``b c h w``."""
 
     @abc.abstractmethod
     def ideal(self, label: Tensor) -> Tensor:
-        """Return the raw map whose prediction is the label, ``b k h w``."""
+        """Return the raw map ``b k h w`` that decodes to the label."""
 
     @abc.abstractmethod
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
-        """Return sums over a batch that are added up and given to ``score``."""
+        """Return sums over a batch; sums of all batches are added before they go to ``score``."""
 
     @abc.abstractmethod
     def score(self, sums: Tensor) -> float:
@@ -61,7 +61,7 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
-        """Return the map ``c h w`` that predicts these labels best without any image."""
+        """Return the best prediction ``c h w`` for these labels that sees no image."""
 
 
 class Depth(AbstractTask):
@@ -82,7 +82,7 @@ class Depth(AbstractTask):
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
         protocol = protocols.get("rooms-v1")
         mask = protocol.mask(label[:, 0], valid)
-        rows = per_image(protocol.prepare(value[:, 0]), label[:, 0], mask)
+        rows = errors_per_image(protocol.prepare(value[:, 0]), label[:, 0], mask)
         counted = mask.flatten(1).any(dim=1)
         return torch.stack([rows[:, NAMES.index("rmse")].sum(), counted.sum()])
 
@@ -101,7 +101,7 @@ class Normals(AbstractTask):
     mirror = (-1.0, 1.0, 1.0)
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        # the chord grows like the angle, and its gradient is finite everywhere
+        # the chord grows with the angle, and its gradient is finite everywhere
         gap = functional.normalize(raw, dim=1, eps=1e-6) - label
         return (gap.square().sum(dim=1) + 1e-6).sqrt()
 
@@ -164,7 +164,7 @@ TASKS: Mapping[str, AbstractTask] = {task.name: task for task in (Depth(), Norma
 
 @dataclass(frozen=True)
 class Grid:
-    """Some rows and columns of images, whose crossings are used."""
+    """Rows and columns of images; the pixels at their crossings are used."""
 
     rows: Tensor
     columns: Tensor
@@ -182,9 +182,9 @@ class Images:
     """Rooms in memory.
 
     Attributes:
-        image: ``n 3 h w`` of uint8.
-        labels: by task, ``n c h w``.
-        valid: by task, ``n h w``.
+        image: RGB, ``n 3 h w`` of uint8.
+        labels: labels by task, ``n c h w``.
+        valid: masks of the valid pixels by task, ``n h w``.
     """
 
     image: Tensor
@@ -192,25 +192,32 @@ class Images:
     valid: Mapping[str, Tensor]
 
     def pixels(self, index: Tensor, flip: Tensor) -> Tensor:
-        """Return RGB in [0, 1] of the images ``index``, mirrored where ``flip``."""
+        """Return the images ``index`` as RGB in [0, 1], mirrored where ``flip`` is true."""
         x = self.image[index].float() / 255
         return torch.where(flip[:, None, None, None], x.flip(-1), x)
 
     def truth(
         self, task: AbstractTask, index: Tensor, flip: Tensor, grid: Grid
     ) -> tuple[Tensor, Tensor]:
-        """Return labels and validity of images at the grid, mirrored where ``flip``."""
+        """Return labels and validity of images at the grid, mirrored where ``flip`` is true."""
         last = self.image.shape[-1] - 1
         columns = torch.where(flip[:, None], last - grid.columns, grid.columns)[:, None]
-        where = index[:, None, None], grid.rows[:, None], columns
-        label = self.labels[task.name].movedim(1, -1)[where].float()
+        crossings = index[:, None, None], grid.rows[:, None], columns
+        label = self.labels[task.name].movedim(1, -1)[crossings].float()
         sign = torch.tensor(task.mirror).to(label)
         label = torch.where(flip[:, None, None, None], label * sign, label)
-        return label.movedim(-1, 1), self.valid[task.name][where]
+        return label.movedim(-1, 1), self.valid[task.name][crossings]
 
 
 def render(scenes: Sequence[tuple[str, int]], size: int, processes: int, device: str) -> Images:
-    """Return the rooms of (split, index) pairs with the labels of every task."""
+    """Return rendered rooms with the labels of every task.
+
+    Args:
+        scenes: split and index of every room.
+        size: side of the images in pixels.
+        processes: number of processes that render; 1 renders in this process.
+        device: of the tensors.
+    """
     if processes < 2:
         rows = [_render(size, scene) for scene in scenes]
     else:

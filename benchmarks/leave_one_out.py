@@ -1,10 +1,11 @@
-"""Leave one image out: what a few labelled photographs say about one that was not seen.
+"""Measure the candidates of ``adapt`` on a few labelled photographs by leave-one-out validation.
 
     python benchmarks/leave_one_out.py --images DIR --labels DIR --kind segmentation --invalid 0
 
-Every image is held out once; each candidate is trained on the others exactly as `adapt` trains it
-alone, and `auto` as `adapt` chooses among all of them. The metric is that of the task over all
-held-out images together. A row is the mean over the seeds with its standard deviation.
+Every image is held out once. Each candidate is trained on the others, exactly as ``adapt`` trains
+it if it is the only one; ``auto`` chooses among all candidates as ``adapt`` does. The metric is
+that of the task, over all held-out images together. A row of the table has the mean and the
+standard deviation over the seeds.
 """
 
 import argparse
@@ -29,48 +30,48 @@ from diffsight.ops.resize import working_hw
 from diffsight.tasks import AbstractTask
 from diffsight.training.loop import target_of
 
-SCORE_PX = 256  # short side at which predictions are scored
+SCORE_PX = 256  # short side of the labels that predictions are scored with
 
 
 def main() -> None:
-    """Print a table, and write a picture per image where a folder is given."""
+    """Print the table, and write a picture for each image if ``--out`` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--kind", default="segmentation")
-    parser.add_argument("--invalid", type=float)
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of their labels")
+    parser.add_argument("--kind", default="segmentation", help="of the labels, as in adapt")
+    parser.add_argument("--invalid", type=float, help="value of pixels without a label")
     parser.add_argument("--backbones", default="auto")
     parser.add_argument("--methods", nargs="+", default=AUTO)
     parser.add_argument("--steps", type=int, default=100, help="of every training")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--auto-seeds", type=int, default=1, help="with a choice among all")
-    parser.add_argument("--out", type=Path, help="folder of pictures, of seed 0")
-    given = parser.parse_args()
-    form = LabelFormat(given.kind, None, given.invalid, snap=False)
-    folder = read_labelled_folder(given.images, given.labels, form)
+    parser.add_argument("--auto-seeds", type=int, default=1, help="seeds of auto")
+    parser.add_argument("--out", type=Path, help="folder for the pictures of auto with seed 0")
+    args = parser.parse_args()
+    form = LabelFormat(args.kind, None, args.invalid, snap=False)
+    folder = read_labelled_folder(args.images, args.labels, form)
     task = task_for(folder)
     samples = folder.samples
-    pairs = candidates(given.methods, backbone_sources(given.backbones), lambda **_: task)
+    pairs = candidates(args.methods, backbone_sources(args.backbones), lambda **_: task)
     pairs = [pair for pair in pairs if pair.spec.method.supports(pair.source)]
     rows: dict[str, list[float]] = {}
     figures: dict[str, dict[str, float]] = {}
-    for seed in range(given.seeds):
+    for seed in range(args.seeds):
         sums: dict[str, list[torch.Tensor]] = {}
         for held in range(len(samples)):
             train = [sample for i, sample in enumerate(samples) if i != held]
             target = _target(samples[held], task)
-            fit = partial(select, train, task, steps=given.steps, seed=seed)
+            fit = partial(select, train, task, steps=args.steps, seed=seed)
             models = {pair.name: fit([pair]) for pair in pairs}
-            if seed < given.auto_seeds:
+            if seed < args.auto_seeds:
                 models["auto"] = fit(pairs)
             for name, model in models.items():
                 label = _predict(model, samples[held])
                 sums.setdefault(name, []).append(task.measure(label, target))
-                if given.out and seed == 0 and name == "auto":
-                    _draw(model, samples[held], given.out / f"{held}.png")
-            baselines = measure_baselines(task, [_target(one, task) for one in train], [target])
-            for name, (one,) in baselines.items():
-                sums.setdefault(name, []).append(one)
+                if args.out and seed == 0 and name == "auto":
+                    _draw(model, samples[held], args.out / f"{held}.png")
+            baselines = measure_baselines(task, [_target(s, task) for s in train], [target])
+            for name, (baseline_sums,) in baselines.items():
+                sums.setdefault(name, []).append(baseline_sums)
         for name, parts in sums.items():
             total = torch.stack(parts).sum(dim=0)
             rows.setdefault(name, []).append(task.score(total))
@@ -116,9 +117,9 @@ def _report(
 ) -> None:
     print(f"| | {task.metric_name} | figures of the last seed |\n| --- | --- | --- |")
     for name, values in rows.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         more = ", ".join(f"{k} {v:.1f}" for k, v in list(figures[name].items())[1:6])
-        print(f"| {name} | {statistics.mean(values):.2f} ± {spread:.2f} | {more} |")
+        print(f"| {name} | {statistics.mean(values):.2f} ± {deviation:.2f} | {more} |")
 
 
 if __name__ == "__main__":

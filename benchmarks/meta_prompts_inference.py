@@ -1,10 +1,10 @@
 """Compare several passes of Meta Prompts on a CPU with the plain networks, and with VPD depth.
 
 Random weights in the shape of Stable Diffusion 1.5, fp32, batch 1, 480 x 480 px. The variants take
-turns in one process, and ratios are those of the same round; their medians are printed.
+turns in one process. Ratios are those of the same round; their medians are printed.
 
-* Three passes, from the image to the features of the last one, against one VAE encoder and three
-  UNet trunks: what the method adds to them.
+* Seconds of three passes, from the image to the features of the last pass, against one VAE encoder
+  and three UNet trunks.
 * Peak memory of one and of three passes, each in a process of its own.
 * Seconds per multiply-add of the whole model, neck and head included, against VPD depth.
 
@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from reporting import RESULTS, say, table, write_block
-from vpd_inference import build_floor, build_ours, peak_of, seconds_of
+from vpd_inference import build_ours, build_reference, peak_of, seconds_of
 
 from diffsight.cli.recipe import read
 from diffsight.hub.build import build, without_weights
-from diffsight.inference.cost import cost
+from diffsight.inference.cost import estimate_cost
 from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
@@ -36,25 +36,25 @@ PASSES = 3
 
 
 def models() -> tuple[Any, Any]:
-    """Return the methods of Meta Prompts and VPD depth on the same weights."""
-    vae, unet = build_floor()
+    """Return the methods of Meta Prompts and VPD depth, which share their backbone weights."""
+    vae, unet = build_reference()
     return build_ours(RECIPE, vae, unet), build_ours(VPD, vae, unet)
 
 
 def features(method: Any, image: torch.Tensor, passes: int) -> object:
-    """Run the method up to the features of the last pass, neck and head excluded."""
+    """Compute the features of the last pass, without neck and head."""
     method.passes = passes
     inputs = Inputs(image)
     return method.refine(inputs, method._latent(inputs))
 
 
 def multiply_adds(recipe: str) -> int:
-    """Return the cost of the whole model of a recipe."""
+    """Return the multiply-adds of the whole model of a recipe, for one image."""
     data = read(recipe)
     config = {part: without_weights(data[part])[0] for part in ("task", "method")}
     with torch.inference_mode(mode=False), torch.device("meta"):
         model: DenseModel = build(config)
-        return cost(model, SIDE, SIDE).multiply_adds
+        return estimate_cost(model, SIDE, SIDE).multiply_adds
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def measure(rounds: int) -> str:
     image = torch.rand(1, 3, SIDE, SIDE)
     inputs = Inputs(image)
     backbone, step = ours.backbone, torch.tensor([1])
-    sized = ours._sized(image)
+    sized = ours._resize_or_pad(image)
     latent, context = backbone.encode(sized), ours.prompts[0](inputs)
     embedding = ours._embedding(latent, 0)
     seconds = seconds_of(
@@ -78,13 +78,13 @@ def measure(rounds: int) -> str:
         },
         rounds,
     )
-    vae, trunk, refined, whole, other = seconds.values()
+    vae, trunk, refined, whole, vpd_whole = seconds.values()
     trunks = [(c - a) / b for a, b, c in zip(vae, trunk, refined, strict=True)]
     counts = multiply_adds(RECIPE), multiply_adds(VPD)
-    relative = [(a / counts[0]) / (b / counts[1]) for a, b in zip(whole, other, strict=True)]
+    relative = [(a / counts[0]) / (b / counts[1]) for a, b in zip(whole, vpd_whole, strict=True)]
     body = [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
     body += [
-        ["three passes without the VAE, in UNet trunks", f"{statistics.median(trunks):.3f}"],
+        ["three passes without the VAE, x UNet trunk", f"{statistics.median(trunks):.3f}"],
         ["seconds per multiply-add, x VPD depth", f"{statistics.median(relative):.3f}"],
     ]
     return table(("480 x 480 px", "s, or ratio"), body)
@@ -92,7 +92,7 @@ def measure(rounds: int) -> str:
 
 @torch.inference_mode()
 def peak_of_passes(passes: int) -> float:
-    """Return the peak memory of the passes in this process, in MiB."""
+    """Return the peak memory in MiB of this process during the given number of passes."""
     ours, _ = models()
     return peak_of(partial(features, ours, torch.rand(1, 3, SIDE, SIDE), passes))
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of timed runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     parser.add_argument("--passes", type=int, help=argparse.SUPPRESS)

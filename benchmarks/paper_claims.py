@@ -21,10 +21,10 @@ class Comparison:
     """Two rows of a kept table.
 
     Attributes:
-        label: of the task.
+        label: short name of the task.
         table: name of the CSV file, without ``.csv``.
         ahead: folder of the units of the row that is better in the paper.
-        behind: folder of the units of the other row.
+        behind: folder of the units of the row that it is compared with.
     """
 
     label: str
@@ -41,9 +41,9 @@ class Claim:
         source: table or figure of the paper.
         ahead: what is better in the paper.
         behind: what it is compared with.
-        figures: of the paper, ahead / behind; empty if it prints none.
+        figures: scores in the paper, ahead / behind; empty if it prints none.
         comparisons: measurements that test the claim here.
-        reason: why it does not hold here, or is not yet measured. It is shown unless every
+        reason: why the claim does not hold here, or is not yet measured. It is shown unless every
             comparison holds.
     """
 
@@ -172,7 +172,9 @@ def meta_prompts(
 ) -> tuple[Comparison, ...]:
     """Return the comparisons of two rows of Meta Prompts' ladders."""
     recipes = {"classes": "meta_prompts_semantic", "depth": "meta_prompts_depth"}
-    return tuple(one for task in tasks for one in ladder(task, recipes[task], ahead, behind))
+    return tuple(
+        comparison for task in tasks for comparison in ladder(task, recipes[task], ahead, behind)
+    )
 
 
 _META_PROMPTS = (
@@ -218,7 +220,7 @@ META_PROMPTS = (
 
 def ddp(ahead: str, *behind: str) -> tuple[Comparison, ...]:
     """Return the comparisons of rows of benchmarks/ddp_rooms.py."""
-    return tuple(Comparison(one, "ddp_rooms", ahead, one) for one in behind)
+    return tuple(Comparison(row, "ddp_rooms", ahead, row) for row in behind)
 
 
 _BITS, _ONE_HOT = (
@@ -227,7 +229,7 @@ _BITS, _ONE_HOT = (
 )
 _SMALL, _LARGE = (ddp("DDP", f"class embedding, {scale}") for scale in ("0.001", "0.1"))
 _LINEAR, _ONE_STEP = ddp("DDP", "linear noise"), ddp("DDP", "DDP, 1 step")
-_DOUBT = ddp("DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors")
+_UNCERTAINTY = ddp("DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors")
 _DRIFT = ddp("self-aligned, 10 steps", "DDP, 10 steps")
 _DDP: tuple[Any, ...] = (
     ("table 5a", "class embedding of labels", "analog bits", "47.0 / 46.2 mIoU", _BITS),
@@ -246,9 +248,9 @@ _DDP: tuple[Any, ...] = (
         ddp("DDP", "DDP, 5 steps", "DDP, 10 steps"),
     ),
     ("figure 3a", "many steps after self-aligned denoising", "after plain training", "", _DRIFT),
-    ("figure 3c", "errors in the most uncertain tenth", "a tenth of the errors", "", _DOUBT),
+    ("figure 3c", "errors in the most uncertain tenth", "a tenth of the errors", "", _UNCERTAINTY),
 )
-DDP = tuple(Claim(*words) for words in _DDP)
+DDP = tuple(Claim(*fields) for fields in _DDP)
 FEW_SHOT = (
     Claim(
         "table 1",
@@ -256,7 +258,7 @@ FEW_SHOT = (
         "linear probe of CLIP",
         "depth 0.51 / 0.64 m, normals 17.8 / 23.4°",
         few_shot(K0, "clip-linear"),
-        "Probably in part the self-attention, which blurs the maps here (see table 3).",
+        "Probably in part because self-attention blurs the maps here (see table 3).",
     ),
     Claim(
         "table 1",

@@ -1,4 +1,4 @@
-"""Features of a pretrained diffusion model in a diffusers folder, or of its untrained copies."""
+"""Extract features with a pretrained diffusion model, or with an untrained copy of it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from diffsight.errors import InputError
 from diffsight.prompts import Unprompted
 
 Start = Literal["pretrained", "random UNet", "all random"]
-FROM_SCRATCH = "none"  # in place of weights, where the embedded model plays no part
+FROM_SCRATCH = "none"  # recorded instead of weights where the embedded model is not used
 
 
 def folder_of(model: str) -> Path:
     """Return the folder that ``--model`` names; ``tiny`` is the embedded model.
 
     Raises:
-        InputError: if there is no UNet in it.
+        InputError: if the folder has no UNet.
     """
     folder = assets.find(model) if model in assets.NAMES else Path(model)
     if not (folder / "unet" / "config.json").is_file():
@@ -30,7 +30,7 @@ def folder_of(model: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the SHA-256 of the weights of the UNet and of the autoencoder."""
+    """Return the SHA-256 of the weights of the UNet and of the autoencoder, 64 hex digits."""
     digest = hashlib.sha256()
     for path in sorted(p for part in ("unet", "vae") for p in folder.glob(f"{part}/*model*")):
         digest.update(path.read_bytes())
@@ -38,13 +38,13 @@ def fingerprint(folder: Path) -> str:
 
 
 class Extractor(nn.Module):
-    """Latent without noise to feature maps, finest first, under the empty prompt.
+    """Module that maps latents without noise to the UNet's feature maps, with the empty prompt.
 
     Args:
         folder: with unet/, vae/ and, for the prompt, text_encoder/ and tokenizer/.
-        start: which weights are read from it. ``random UNet`` keeps the pretrained autoencoder.
-        timestep: step whose embedding conditions the UNet.
-        taps: levels to return, 0 is the finest.
+        start: which weights are pretrained. ``random UNet`` keeps the pretrained autoencoder.
+        timestep: diffusion step whose embedding conditions the UNet.
+        taps: levels to return; 0 is the finest.
         seed: of the random weights.
     """
 
@@ -58,7 +58,7 @@ class Extractor(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        architecture, scale = architectures.of_weights(folder)
+        architecture, scale = architectures.from_weights(folder)
         backbone = StableDiffusion(architecture, weights=folder, latent_scale=scale)
         if start != "pretrained":
             torch.manual_seed(seed)
@@ -69,16 +69,16 @@ class Extractor(nn.Module):
         self.backbone = backbone
         self.timestep, self.taps = timestep, tuple(taps)
         self.channels = tuple(backbone.channels[tap] for tap in self.taps)
-        prompt = Unprompted.of_folder(folder, backbone.context_dim)
+        prompt = Unprompted.from_folder(folder, backbone.context_dim)
         self.register_buffer("condition", prompt.rows[None])
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Return the latents of images; the autoencoder is never trained."""
+        """Return the latents ``b c h w`` of RGB images in [0, 1], without gradients."""
         return self.backbone.encode(image)
 
     def forward(self, latent: Tensor) -> list[Tensor]:
-        """Return feature maps ``b c h w``."""
+        """Return feature maps ``b c h w``, finest first, for latents ``b c h w``."""
         condition = self.get_buffer("condition").expand(len(latent), -1, -1)
         timesteps = torch.full((len(latent),), self.timestep, device=latent.device)
         features = self.backbone.features(latent, condition, timesteps)
@@ -86,5 +86,5 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def match_latents(self, image: Tensor) -> None:
-        """Scale the latents to standard deviation 1, which a random autoencoder does not give."""
+        """Set the latent scale so that these images' latents have a standard deviation of 1."""
         self.backbone.latent_scale /= float(self.encode(image).std())

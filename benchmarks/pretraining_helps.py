@@ -2,15 +2,16 @@
 
 A *support* is one set of training images from the split ``val``; scores come from the split
 ``test``. The pretraining has seen neither. All rows are trained on the same supports, so that
-differences are paired. The number of steps is fixed, and nothing is chosen on the test rooms.
+differences are paired. The number of steps is fixed, and nothing is selected on the test rooms.
 
 Results are kept in the table ``--table``. Its units are unpacked into the working folder ``--out``
-and do not run again; new units are added to the table at the end. Finished units stay in ``--out``,
-so that an interrupted run continues, and ``--rows`` may be computed one after another.
+and are not run again. New units are added to the table at the end. Finished units stay in
+``--out``, so that an interrupted run continues. ``--rows`` may be computed in several runs.
+``--curve`` also draws the plot of the scores by pretraining steps.
 
     python benchmarks/pretraining_helps.py --model tiny [--rows frozen-pretrained rgb-unet ...]
     python benchmarks/pretraining_helps.py --curve ckpt/0 ckpt/2000 ckpt/8000   # folders by step
-    python benchmarks/pretraining_helps.py --model tiny --quick                 # only a test run
+    python benchmarks/pretraining_helps.py --model tiny --quick                 # test run
 """
 
 import argparse
@@ -23,8 +24,9 @@ from pathlib import Path
 
 import torch
 from labelled_rooms import TASKS, AbstractTask, Grid, Images, render
+from plots import write_plot
 from pretrained import Extractor, Start, fingerprint, folder_of
-from pretraining_tables import REFERENCE, ROWS, command, report, results
+from pretraining_tables import CURVE_COUNT, REFERENCE, ROWS, curve_plot, curve_report, report
 from probing import (
     EVALUATION_BATCH,
     Frozen,
@@ -36,15 +38,7 @@ from probing import (
     evaluate,
     train,
 )
-from reporting import (
-    RESULTS,
-    cell,
-    claim_folder,
-    say,
-    table,
-    write_block,
-    write_json,
-)
+from reporting import RESULTS, claim_folder, say, write_block, write_json
 from tables import TABLES, pack, unpack
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,16 +57,31 @@ HEAD_RATE = 2e-3
 UNET_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
 RGB_RATE = 2e-3
 SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
-CURVE_COUNT = 20
 UNTRAINED = ("map", "grid")
-# options that all results in one folder have in common
-DECIDING = ("size", "supports", "tests", "steps", "tuned_steps", "batch", "width", "weight_decay")
-DECIDING += ("timestep", "taps")
+# options that are the same for all results in one folder
+FIXED_OPTIONS = (
+    "size",
+    "supports",
+    "tests",
+    "steps",
+    "tuned_steps",
+    "batch",
+    "width",
+    "weight_decay",
+)
+FIXED_OPTIONS += ("timestep", "taps")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One or several trainings that run and are stored together."""
+    """One or several trainings that run and are stored together.
+
+    Attributes:
+        row: key of ``ROWS``.
+        task: key of ``TASKS``.
+        count: training images of a support.
+        supports: numbers of the supports.
+    """
 
     row: str
     task: str
@@ -81,20 +90,27 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Name of the unit's file."""
+        """Name of the unit's file, without suffix."""
         return f"{self.row}-{self.task}-{self.count}-{self.supports[0]}"
 
 
 class Bench:
-    """A pretrained model and the rooms, on which units run."""
+    """Runs units on a pretrained model and on rooms.
+
+    Args:
+        args: options of the command line.
+        folder: of the pretrained model.
+        images: returns all rooms. It is a function, because a report alone needs no rooms.
+        out: folder of the finished units.
+    """
 
     def __init__(
         self, args: argparse.Namespace, folder: Path, images: Callable[[], Images], out: Path
     ) -> None:
         self.args, self.folder, self.out = args, folder, out
-        self._rendered = images  # a function, because a report alone needs no rooms
-        self.most = max(args.counts)
-        first_test = args.supports * self.most
+        self._rendered = images
+        self.max_count = max(args.counts)
+        first_test = args.supports * self.max_count
         self.tests = torch.arange(first_test, first_test + args.tests, device=args.device)
         self._features: dict[Start, list[Tensor]] = {}
         self._latents: Tensor | None = None
@@ -106,17 +122,17 @@ class Bench:
 
     def rows_of(self, unit: Unit) -> Tensor:
         """Return the indices of the images of the unit's supports, ``s n``."""
-        first = torch.tensor(unit.supports, device=self.args.device)[:, None] * self.most
+        first = torch.tensor(unit.supports, device=self.args.device)[:, None] * self.max_count
         return first + torch.arange(unit.count, device=self.args.device)
 
     def extractor(self, row: str, seed: int = 0) -> Extractor:
-        """Return the features of a row; ``seed`` is that of random weights."""
+        """Return the feature extractor of a row; ``seed`` is that of random weights."""
         taps, timestep = self.args.taps, self.args.timestep
-        made = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
-        multiple = made.backbone.size_multiple
+        extractor = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
+        multiple = extractor.backbone.size_multiple
         if self.args.size % multiple:
             raise InputError(f"--size {self.args.size}: give a multiple of {multiple}")
-        return made.to(self.args.device)
+        return extractor.to(self.args.device)
 
     @torch.no_grad()
     def features(self, row: str) -> list[Tensor]:
@@ -125,12 +141,12 @@ class Bench:
         if start not in self._features:
             extractor = self.extractor(row)
             if start == "all random":
-                some = torch.arange(min(len(self.images.image), 64))
-                extractor.match_latents(self._pixels(some, False))
+                index = torch.arange(min(len(self.images.image), 64))
+                extractor.match_latents(self._pixels(index, False))
                 latents = self._encode(extractor)
             else:
                 latents = self.latents(extractor)
-            parts = [[level.half() for level in extractor(some)] for some in latents.split(32)]
+            parts = [[level.half() for level in extractor(batch)] for batch in latents.split(32)]
             self._features[start] = [torch.cat(column) for column in zip(*parts, strict=True)]
         return self._features[start]
 
@@ -142,7 +158,7 @@ class Bench:
 
     def _encode(self, extractor: Extractor) -> Tensor:
         indices = torch.arange(len(self.images.image)).split(32)
-        both = [[self._pixels(some, mirrored) for some in indices] for mirrored in (False, True)]
+        both = [[self._pixels(index, mirrored) for index in indices] for mirrored in (False, True)]
         return torch.cat([extractor.encode(pixels) for half in both for pixels in half])
 
     def _pixels(self, index: Tensor, mirrored: bool) -> Tensor:
@@ -150,7 +166,7 @@ class Bench:
         return self.images.pixels(index, torch.full_like(index, mirrored, dtype=torch.bool))
 
     def build(self, unit: Unit) -> tuple[nn.Module, dict[nn.Module, float]]:
-        """Return the model, and the learning rates of its parts that are trained."""
+        """Return the model of a unit, and the learning rates of its trained parts."""
         task, (height, width) = TASKS[unit.task], self.images.image.shape[-2:]
         rows, seed = self.rows_of(unit), unit.supports[0]
         if unit.row.startswith("frozen"):
@@ -204,13 +220,13 @@ class Bench:
         return task.score(task.measure(mean.expand(len(label), -1, -1, -1), label, valid))
 
     def _score_grid(self, task: AbstractTask) -> float:
-        """Return the score of the test labels at the grid of the finest features."""
+        """Return the score of the test labels, downsampled to the finest features and upsampled."""
         label, valid = self._truth(task, self.tests)
         weight = valid[:, None].float()
         stride = self.extractor(REFERENCE).backbone.strides[0]
-        few = functional.avg_pool2d(task.ideal(label) * weight, stride)
-        few = few / functional.avg_pool2d(weight, stride).clamp(min=1e-6)
-        raw = functional.interpolate(few, label.shape[-2:], mode="bilinear")
+        small = functional.avg_pool2d(task.ideal(label) * weight, stride)
+        small = small / functional.avg_pool2d(weight, stride).clamp(min=1e-6)
+        raw = functional.interpolate(small, label.shape[-2:], mode="bilinear")
         return task.score(task.measure(task.decode(raw), label, valid))
 
     def _truth(self, task: AbstractTask, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,55 +234,58 @@ class Bench:
         return self.images.truth(task, index, torch.zeros_like(index, dtype=torch.bool), grid)
 
     def seconds(self, unit: Unit) -> float:
-        """Return the estimated seconds of a unit, from a few steps and one batch of tests."""
+        """Return the estimated seconds of a unit, from three steps and one batch of test rooms."""
         if unit.row in UNTRAINED:
             return 1.0
         model, rates = self.build(unit)
-        few, task = Schedule(3, self.args.batch, 0.0), TASKS[unit.task]
-        train(model, rates, task, self.images, self.rows_of(unit), few, 0)
-        began = time.perf_counter()
-        train(model, rates, task, self.images, self.rows_of(unit), few, 0)
-        step = (time.perf_counter() - began) / few.steps
-        began = time.perf_counter()
-        some = self.tests[:EVALUATION_BATCH]
-        evaluate(model, task, self.images, some, len(unit.supports))
-        test = (time.perf_counter() - began) / len(some)
-        return step * self.schedule(unit.row).steps + test * len(self.tests)
+        short, task = Schedule(3, self.args.batch, 0.0), TASKS[unit.task]
+        train(model, rates, task, self.images, self.rows_of(unit), short, 0)
+        begin = time.perf_counter()
+        train(model, rates, task, self.images, self.rows_of(unit), short, 0)
+        step_s = (time.perf_counter() - begin) / short.steps
+        begin = time.perf_counter()
+        tests = self.tests[:EVALUATION_BATCH]
+        evaluate(model, task, self.images, tests, len(unit.supports))
+        test_s = (time.perf_counter() - begin) / len(tests)
+        return step_s * self.schedule(unit.row).steps + test_s * len(self.tests)
 
 
-def claim(args: argparse.Namespace) -> list[tuple[Path, Path]]:
-    """Return pairs of a model's folder and the folder of its results, claimed for the settings."""
+def claim_folders(args: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """Return pairs of a model's folder and the folder of its results.
+
+    The settings are recorded in the folders of results.
+    """
     if args.curve:
         folders = [folder_of(str(folder)) for folder in args.curve]
         pairs = [(folder, args.out / "curve" / folder.name) for folder in folders]
     else:
         pairs = [(folder_of(args.model), args.out)]
-    settings = {key: getattr(args, key) for key in DECIDING}
+    settings = {key: getattr(args, key) for key in FIXED_OPTIONS}
     for folder, out in pairs:
         claim_folder(out, settings | {"weights": fingerprint(folder)})
     return pairs
 
 
 def _settled(losses: Tensor) -> list[float]:
-    """Return the loss over the last tenth of the steps relative to the tenth before, by support."""
+    """Return by support the loss of the last tenth of the steps over that of the tenth before."""
     tenth = max(len(losses) // 10, 1)
     last, before = losses[-tenth:].mean(dim=0), losses[-2 * tenth : -tenth].mean(dim=0)
     return (last / before).tolist()
 
 
 def units_of(args: argparse.Namespace) -> list[Unit]:
-    """Return all units; frozen and untrained rows have one unit for all supports."""
+    """Return all units. A frozen or untrained row has one unit for all supports."""
     units = []
     for row in args.rows:
         together = row.startswith("frozen") or row in UNTRAINED
-        everyone = tuple(range(1 if row == "grid" else args.supports))
-        groups = [everyone] if together else [(s,) for s in everyone[: args.tuned_supports]]
+        supports = tuple(range(1 if row == "grid" else args.supports))
+        groups = [supports] if together else [(s,) for s in supports[: args.tuned_supports]]
         units += [Unit(row, t, n, g) for t in args.tasks for n in args.counts for g in groups]
     return units
 
 
 def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
-    """Run the units that have no file yet, and report the expected time."""
+    """Run the units that have no file yet, and log the expected time."""
     missing = [unit for unit in units if not (bench.out / f"{unit.name}.json").exists()]
     say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are finished\n")
     expected: dict[tuple[str, str], float] = {}
@@ -281,22 +300,13 @@ def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
 
 
 def curve(args: argparse.Namespace, benches: Sequence[Bench]) -> str:
-    """Return the table of frozen features of several checkpoints of one pretraining."""
-    lines = []
+    """Run the missing units of several checkpoints of one pretraining and return their table."""
+    rows = {}
     for bench, row in [(benches[0], "frozen-random"), *((b, REFERENCE) for b in benches)]:
         args.rows = [row]
         run_missing(bench, units_of(args))
-        cells = []
-        for name in args.tasks:
-            scores, _ = results(bench.out, row, name, CURVE_COUNT)
-            cells.append(cell(scores, scores, TASKS[name].decimals))
-        lines.append([bench.folder.name if row == REFERENCE else "random UNet", *cells])
-    head = ["checkpoint", *(f"{name} ({TASKS[name].unit})" for name in args.tasks)]
-    return (
-        f"Frozen features, N = {CURVE_COUNT}, {args.supports} supports, {args.size} px, by "
-        f"checkpoint of the pretraining (mean ± 95 % interval).\n\n{table(head, lines)}\n\n"
-        f"`{command(args)}`"
-    )
+        rows["random UNet" if row == "frozen-random" else bench.folder.name] = bench.out, row
+    return curve_report(rows, args)
 
 
 def parse() -> argparse.Namespace:
@@ -308,13 +318,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, earliest first")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    parser.add_argument("--counts", nargs="+", type=int, default=[10, 20, 100])
-    parser.add_argument("--supports", type=int, default=20)
+    parser.add_argument(
+        "--counts", nargs="+", type=int, default=[10, 20, 100], help="images of a support"
+    )
+    parser.add_argument("--supports", type=int, default=20, help="number of supports")
     parser.add_argument("--tuned-supports", type=int, default=5, help="of rows that are not frozen")
-    parser.add_argument("--tests", type=int, default=256)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--tuned-steps", type=int, default=500)
+    parser.add_argument("--tests", type=int, default=256, help="number of test rooms")
+    parser.add_argument("--size", type=int, default=128, help="side of the rooms in pixels")
+    parser.add_argument("--steps", type=int, default=1200, help="of frozen rows")
+    parser.add_argument("--tuned-steps", type=int, default=500, help="of rows that are not frozen")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--width", type=int, default=32, help="channels of the light head")
     parser.add_argument("--weight-decay", type=float, default=0.1)
@@ -326,7 +338,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=out, help="working folder")
     parser.add_argument("--table", type=Path, default=kept, help="CSV file that keeps the results")
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
-    parser.add_argument("--quick", action="store_true", help="test run: no page, no table")
+    parser.add_argument(
+        "--quick", action="store_true", help="test run: writes no page and no table"
+    )
     args = parser.parse_args()
     if args.quick:
         args.supports, args.tuned_supports, args.tests, args.counts = 2, 1, 4, [4]
@@ -335,7 +349,7 @@ def parse() -> argparse.Namespace:
     if args.curve:
         args.counts = [CURVE_COUNT]
     if not 0 < max(args.counts) <= SCENES_PER_SUPPORT:
-        parser.error(f"--counts: 1 to {SCENES_PER_SUPPORT} images")
+        parser.error(f"--counts: give numbers from 1 to {SCENES_PER_SUPPORT}")
     return args
 
 
@@ -346,7 +360,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if not args.quick:
         unpack(args.table, args.out)
-    pairs = claim(args)
+    pairs = claim_folders(args)
     first = [s * SCENES_PER_SUPPORT for s in range(args.supports)]
     scenes = [("val", scene + i) for scene in first for i in range(max(args.counts))]
     scenes += [("test", i) for i in range(args.tests)]
@@ -365,6 +379,10 @@ def main() -> None:
         name, text = "pretraining_helps", report(args, benches[0].out, weights)
     if not args.quick:
         pack(args.out, args.table)
+        if args.curve:
+            plot = curve_plot(args.table)
+            write_plot(plot)
+            text = f"{plot.markdown}\n\n{text}"
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")
 

@@ -1,12 +1,15 @@
-"""Make the table of pretraining_helps.py from the files of its units."""
+"""Make the tables and the plot of pretraining_helps.py from its units."""
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from labelled_rooms import TASKS
-from reporting import cell, table
+from plots import Panel, Plot
+from reporting import cell, paragraph, table
+from tables import read
 
 ROWS = {
     "frozen-pretrained": "frozen pretrained features, light head",
@@ -15,14 +18,19 @@ ROWS = {
     "tuned-pretrained": "fine-tuned from pretrained",
     "tuned-scratch": "fine-tuned from a random UNet on the pretrained latents",
     "rgb-unet": "RGB U-Net from scratch",
-    "map": "no image: per-pixel mean map, for classes the majority",
-    "grid": "the true labels themselves, at the grid of the finest features and brought back",
+    "map": "no image: mean map, for classes the majority map",
+    "grid": "the true labels, downsampled to the finest feature grid and upsampled again",
 }
 REFERENCE = "frozen-pretrained"
+CURVE_COUNT = 20  # training images of the rows by checkpoint
 
 
 def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float], list[float]]:
-    """Return the scores by support, and how far the losses had settled, of a cell's units."""
+    """Return the scores of a table cell by support, and the loss ratios of its trainings.
+
+    A loss ratio is the mean loss over the last tenth of the steps, divided by that over the tenth
+    before: 1 if the loss has settled.
+    """
     scores, settled = {}, []
     for path in sorted(out.glob(f"{row}-{task}-{count}-*.json")):
         unit = json.loads(path.read_text(encoding="utf-8"))
@@ -32,11 +40,11 @@ def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float
 
 
 def report(args: argparse.Namespace, out: Path, weights: str) -> str:
-    """Return the table with an explanation."""
+    """Return the table of all rows with an explanation."""
     lines, settled = [], []
     for name, task in TASKS.items():
         for row, title in ROWS.items():
-            cells, some = [], 0
+            cells, supports = [], 0
             for count in args.counts:
                 scores, ratios = results(out, row, name, count)
                 reference = scores
@@ -44,24 +52,68 @@ def report(args: argparse.Namespace, out: Path, weights: str) -> str:
                     reference, _ = results(out, REFERENCE, name, count)
                 cells.append(cell(scores, reference, task.decimals))
                 settled += ratios
-                some = max(some, len(scores))
-            if some:
-                lines.append([f"{name} ({task.unit})", title, str(some), *cells])
+                supports = max(supports, len(scores))
+            if supports:
+                lines.append([f"{name} ({task.unit})", title, str(supports), *cells])
     head = ["task", "features", "supports", *(f"N = {n}" for n in args.counts)]
     ratios = f"{min(settled):.2f} to {max(settled):.2f}" if settled else "unknown"
-    return (
+    about = (
         f"Weights {weights[:12]}, {args.size} px, N labelled rooms of "
         f"`val`, {args.tests} rooms of `test`. Mean over the supports ± 95 % interval of that "
         "mean; in brackets the paired difference to the frozen pretrained features with its "
-        f"interval. Heads: {args.steps} steps of {args.batch} images, fine-tuned and RGB: "
-        f"{args.tuned_steps}; loss over the last tenth of the steps relative to the tenth before: "
-        f"{ratios}. One random UNet serves all supports of a frozen row."
-        f"\n\n{table(head, lines)}\n\n"
-        f"`{command(args)}`"
+        f"interval. Heads: {args.steps} steps of {args.batch} images; fine-tuned and RGB: "
+        f"{args.tuned_steps} steps. The loss over the last tenth of the steps is {ratios} times "
+        "that over the tenth before. One random UNet serves all supports of a frozen row."
+    )
+    return f"{paragraph(about)}\n\n{table(head, lines)}\n\n`{command()}`"
+
+
+def curve_report(rows: Mapping[str, tuple[Path, str]], args: argparse.Namespace) -> str:
+    """Return the table of the frozen features of several checkpoints of one pretraining.
+
+    Args:
+        rows: folder of the units and key of ``ROWS``, by name of the checkpoint.
+        args: options of the command line.
+    """
+    lines = []
+    for checkpoint, (out, row) in rows.items():
+        scores = {name: results(out, row, name, CURVE_COUNT)[0] for name in args.tasks}
+        cells = [cell(scores[name], scores[name], TASKS[name].decimals) for name in args.tasks]
+        lines.append([checkpoint, *cells])
+    head = ["checkpoint", *(f"{name} ({TASKS[name].unit})" for name in args.tasks)]
+    return (
+        f"Frozen features, N = {CURVE_COUNT}, {args.supports} supports, {args.size} px, by "
+        f"checkpoint of the pretraining (mean ± 95 % interval).\n\n{table(head, lines)}\n\n"
+        f"`{command()}`"
     )
 
 
-def command(args: argparse.Namespace) -> str:
-    """Return the command line, with names in place of absolute paths."""
-    words = [Path(w).name if Path(w).is_absolute() else w for w in sys.argv[1:]]
-    return " ".join(["python benchmarks/pretraining_helps.py", *words])
+def curve_plot(path: Path) -> Plot:
+    """Return the plot of the scores by steps of the pretraining, from the kept table.
+
+    A random UNet has 0 steps. The baseline without an image is measured with the same supports.
+    """
+    units = read(path)
+
+    def repeats(folder: str, row: str, task: str) -> list[float]:
+        return list(units[f"{folder}{row}-{task}-{CURVE_COUNT}-0"]["scores"].values())
+
+    names = {name.split("/")[1] for name in units if name.startswith("curve/")}
+    checkpoints = sorted(names, key=int)
+    panels = []
+    for name, task in TASKS.items():
+        values = {0: repeats(f"curve/{checkpoints[0]}/", "frozen-random", name)}
+        values |= {int(c): repeats(f"curve/{c}/", REFERENCE, name) for c in checkpoints}
+        baseline = {"mean map; for classes majority map (no image)": repeats("", "map", name)}
+        title = "classes (higher is better)" if name == "class" else f"{name} (lower is better)"
+        curves = {"light head on frozen features": values}
+        x_label = "steps of the pretraining"
+        panels.append(Panel(title, x_label, task.unit, task.decimals, curves, baseline))
+    caption = "Scores of frozen features by steps of the pretraining, with 95 % intervals"
+    return Plot("score_by_pretraining", caption, tuple(panels))
+
+
+def command() -> str:
+    """Return the command line of this run; absolute paths are replaced by their last part."""
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
+    return " ".join(["python benchmarks/pretraining_helps.py", *arguments])

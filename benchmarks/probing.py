@@ -1,4 +1,4 @@
-"""Train heads on frozen features, and networks from scratch, in one loop.
+"""Train heads on frozen features, fine-tuned UNets, and networks from scratch in one loop.
 
 A *support* is one set of training images. A *stack* trains the heads of several supports at once:
 their channels are concatenated, and every convolution has one group per support, so that the
@@ -23,13 +23,15 @@ PIXEL_STEP = 4
 
 
 class LightHead(nn.Module):
-    """Every level projected to ``width``, resized to the finest and added; one 3 x 3 convolution.
+    """Head that projects every level to ``width`` channels and adds them at the finest size.
+
+    A 3 x 3 and a 1 x 1 convolution follow.
 
     Args:
-        channels: of each level, finest first.
-        outputs: channels of the result.
+        channels: channels of each level, finest first.
+        outputs: channels of the raw map.
         width: channels of the sum.
-        stack: supports whose heads are trained together.
+        stack: number of supports whose heads are trained together.
     """
 
     def __init__(self, channels: Sequence[int], outputs: int, width: int, stack: int = 1) -> None:
@@ -45,14 +47,20 @@ class LightHead(nn.Module):
 
     @torch.no_grad()
     def standardise(self, levels: Sequence[Tensor]) -> None:
-        """Set mean and deviation of every channel to those of the features of a support."""
+        """Set the mean and the scale of every channel to those of the supports' features."""
         for i, x in enumerate(levels):
             deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3))
             self.get_buffer(f"mean{i}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{i}").copy_(1 / (deviation[:, None, None] + 1e-4))
 
     def forward(self, levels: Sequence[Tensor], hw: tuple[int, int], grid: Grid) -> Tensor:
-        """Return maps ``s b k h w`` at the grid of images of size ``hw``, for ``b s*c h w``."""
+        """Return raw maps ``s b k h w`` at the grid of images of size ``hw``.
+
+        Args:
+            levels: features ``b s*c h w``, finest first.
+            hw: height and width of the images.
+            grid: pixels that are computed.
+        """
         hidden: Tensor | None = None
         for i, (project, x) in enumerate(zip(self.project, levels, strict=True)):
             x = project((x.float() - self.get_buffer(f"mean{i}")) * self.get_buffer(f"scale{i}"))
@@ -68,12 +76,12 @@ class LightHead(nn.Module):
 
 
 def _bilinear(short: int, long: int, like: Tensor) -> Tensor:
-    """Return bilinear interpolation along one axis as a matrix with a column per output pixel."""
+    """Return the matrix ``short long`` that interpolates linearly along one axis."""
     return functional.interpolate(torch.eye(short).to(like)[None], long, mode="linear")[0]
 
 
 class RGBUNet(nn.Module):
-    """A U-Net on pixels: four levels, two convolutions each on the way down, one on the way up."""
+    """A U-Net on pixels with four levels: two convolutions a level going down, one going up."""
 
     def __init__(self, outputs: int, width: int = 16) -> None:
         super().__init__()
@@ -87,7 +95,12 @@ class RGBUNet(nn.Module):
         self.out = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Return maps ``b k h w`` at the grid for RGB in [0, 1] with sides that 8 divides."""
+        """Return raw maps ``b k h w`` at the grid.
+
+        Args:
+            x: RGB in [0, 1]; its sides are multiples of 8.
+            grid: pixels that are returned.
+        """
         x, skips = x * 2 - 1, []
         for level, block in enumerate(self.down):
             x = block(functional.avg_pool2d(x, 2) if level else x)
@@ -105,14 +118,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Frozen(nn.Module):
-    """A stack of heads on features ``2n c h w`` in memory; mirrored images come last."""
+    """A stack of heads on features ``2n c h w`` in memory: images first, then mirrored images."""
 
     def __init__(self, levels: Sequence[Tensor], head: LightHead, hw: tuple[int, int]) -> None:
         super().__init__()
         self.levels, self.head, self.hw = levels, head, hw
 
     def take(self, index: Tensor, flip: Tensor) -> list[Tensor]:
-        """Return the features of the images ``s b``, with the supports' channels concatenated."""
+        """Return the features ``b s*c h w`` of the images ``s b``."""
         rows = index + flip * (len(self.levels[0]) // 2)
         return [level[rows.T].flatten(1, 2) for level in self.levels]
 
@@ -122,7 +135,7 @@ class Frozen(nn.Module):
 
 
 class Whole(nn.Module):
-    """A network on pixels, trained from scratch: a stack of one."""
+    """A network on pixels that is trained from scratch, for one support."""
 
     def __init__(self, images: Images, network: nn.Module) -> None:
         super().__init__()
@@ -134,7 +147,7 @@ class Whole(nn.Module):
 
 
 class Tuned(nn.Module):
-    """A UNet that is fine-tuned, on latents ``2n c h w`` in memory: a stack of one."""
+    """A UNet that is fine-tuned on latents ``2n c h w`` in memory, for one support."""
 
     def __init__(
         self, latents: Tensor, extractor: nn.Module, head: LightHead, hw: tuple[int, int]
@@ -150,7 +163,7 @@ class Tuned(nn.Module):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Options of a training: AdamW, warm-up over a twentieth of the steps, then a cosine to 0."""
+    """Options of a training with AdamW: linear warm-up over 5 % of the steps, then cosine to 0."""
 
     steps: int
     batch: int
@@ -171,15 +184,15 @@ def train(
     schedule: Schedule,
     seed: int,
 ) -> Tensor:
-    """Train on supports ``s n`` and return the losses ``t s``.
+    """Train on supports ``s n``, and return the losses of the steps, ``t s``.
 
     Args:
-        model: from (index, flip, grid) to raw maps ``s b k h w``.
-        rates: learning rates of the parts that are trained.
+        model: maps (index, flip, grid) to raw maps ``s b k h w``.
+        rates: learning rate of each trained part.
         task: whose loss is minimised.
-        images: that ``supports`` are indices of.
-        supports: training images of each support.
-        schedule: of the training.
+        images: rooms in memory.
+        supports: indices of the training images of each support.
+        schedule: steps, batch size and learning rates.
         seed: of the batches.
     """
     # drawn on the CPU, so that all rows of the table have the same batches on every device
@@ -210,13 +223,13 @@ def train(
 def evaluate(
     model: nn.Module, task: AbstractTask, images: Images, tests: Tensor, stack: int
 ) -> list[float]:
-    """Return the score of every support of the stack on the images ``tests``."""
+    """Return the score of every support of the stack on the images with indices ``tests``."""
     sums: list[Tensor | int] = [0] * stack
     grid = Grid.every(1, (0, 0), images.image)
-    for some in tests.split(EVALUATION_BATCH):
-        index = some.expand(stack, -1)
+    for batch in tests.split(EVALUATION_BATCH):
+        index = batch.expand(stack, -1)
         flip = torch.zeros_like(index, dtype=torch.bool)
-        label, valid = images.truth(task, some, flip[0], grid)
+        label, valid = images.truth(task, batch, flip[0], grid)
         for s, raw in enumerate(model(index, flip, grid)):
             sums[s] = sums[s] + task.measure(task.decode(raw), label, valid)
     return [task.score(torch.as_tensor(each)) for each in sums]

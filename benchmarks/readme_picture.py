@@ -1,13 +1,13 @@
-"""The picture of the README and of the first page: predictions of models trained here and now.
+"""Draw the picture of the README and of the first page: predictions of newly trained models.
 
-Three light heads learn depth, classes and normals from the same ten rooms, on networks that come
-with the package, and the recipe streets/ddp_cameras learns maps from 400 rendered streets. The
-rooms and the street that are drawn are of the split ``test``; none was chosen for its result.
-The uncertainty runs from the lowest of a picture (white) to its highest (red).
+Three light heads are trained for depth, classes and normals on the same ten rooms, on networks that
+come with the package. The recipe streets/ddp_cameras is trained for maps on 400 rendered streets.
+The rooms and the street in the picture are of the split ``test``; none was chosen for its result.
+The uncertainty is drawn from the lowest of a picture (white) to its highest (red).
 
     python benchmarks/readme_picture.py [--out PNG]
 
-About four minutes on one free core; the same picture, byte for byte, on the same machine.
+Takes about four minutes on one free core. The same machine draws the same picture byte for byte.
 """
 
 import argparse
@@ -43,7 +43,7 @@ CLASSES = {
     "ceiling": (243, 223, 165),
     "thing": (47, 121, 196),
 }
-THING = 3  # the rooms' classes from here on are things
+THING = 3  # the rooms' classes with this id or a higher one are things
 MASKS = "masks"  # folder of the four classes
 LABELS = ("depth_m", "semantic", "normals")
 FIRST_ROOM, FIRST_STREET = 6, 0
@@ -58,16 +58,16 @@ class Row:
     """A task of the picture.
 
     Attributes:
-        title: left of the row.
+        title: text at the left of the row.
         label: key of ``Sample.labels``.
-        doubt: returns the uncertainty of a prediction, ``h w``.
-        kind: of the labels, for ``adapt``; empty: the streets.
-        folder: of the labels.
+        uncertainty: returns the uncertainty map ``h w`` of a prediction.
+        kind: of the labels, for ``adapt``; empty for the streets.
+        folder: of the labels; empty for the streets.
     """
 
     title: str
     label: str
-    doubt: Callable[[Any], Tensor]
+    uncertainty: Callable[[Any], Tensor]
     kind: str = ""
     folder: str = ""
 
@@ -81,7 +81,7 @@ STREET = Row("BEV map", "map", lambda p: p.uncertainty.flip(0, 1))  # forward is
 
 
 def write_rooms(out: Path) -> None:
-    """Write ten rooms with their labels as a user has them."""
+    """Write ten rooms with their labels to files, in the formats that a user has."""
     export = Export("val", 0, (SIZE_PX, SIZE_PX), LABELS)
     export.prepare(out)
     (out / MASKS).mkdir()
@@ -94,46 +94,47 @@ def write_rooms(out: Path) -> None:
         mask.save(out / MASKS / name)
 
 
-def learn(row: Row, rooms: Path) -> DenseModel:
-    """Return the model of a task, learned from the ten rooms."""
-    named = {"classes": tuple(CLASSES)} if row.folder == MASKS else {}
+def train_on_rooms(row: Row, rooms: Path) -> DenseModel:
+    """Return the model of a task, trained on the ten rooms."""
+    names = {"classes": tuple(CLASSES)} if row.folder == MASKS else {}
     images, labels = rooms / "images", rooms / row.folder
-    options = {"method": "feature_head", "backbone": BACKBONE, "steps": STEPS, **named}
+    options = {"method": "feature_head", "backbone": BACKBONE, "steps": STEPS, **names}
     model = diffsight.adapt(images, labels, kind=row.kind, calibrate=False, **options)
     say(f"{row.title}: {model.info['verdict']}\n")
     return model
 
 
-def learn_streets(out: Path) -> DenseModel:
-    """Return the model that draws maps of streets."""
+def train_on_streets(out: Path) -> DenseModel:
+    """Return the model that predicts maps of streets."""
     fitted = train(["--recipe", RECIPE, "--out", str(out / "street"), "--seed", "0"])
     assert fitted is not None
     return fitted.model
 
 
 def panels(row: Row, model: DenseModel, samples: Sequence[Sample]) -> list[Image.Image]:
-    """Return image, truth, prediction and uncertainty of the samples, one after the other."""
+    """Return image, truth, prediction and uncertainty of every sample, in this order."""
     predict = diffsight.pipeline(model)
-    found: list[Tensor] = []
+    pictures: list[Tensor] = []
     for sample in samples:
         (truth,) = model.task.truth(collate([sample], row.label).target)
         prediction = predict(sample.image if sample.rig is None else sample.rig)
-        doubt = row.doubt(prediction)
-        doubt = (doubt - doubt.min()) / (doubt.max() - doubt.min())
-        red = draw_red(doubt, torch.ones_like(doubt, dtype=torch.bool))
-        found += [sample.image, truth.draw(), prediction.draw(), red]
-    return [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in found]
+        uncertainty = row.uncertainty(prediction)
+        low, high = uncertainty.min(), uncertainty.max()
+        uncertainty = (uncertainty - low) / (high - low)
+        red = draw_red(uncertainty, torch.ones_like(uncertainty, dtype=torch.bool))
+        pictures += [sample.image, truth.draw(), prediction.draw(), red]
+    return [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
 
 
 def room(index: int) -> Sample:
-    """Return a room that no model has learned from, with the four classes."""
+    """Return a room that no model was trained on, with the four classes."""
     sample = Rooms("test", index + 1, SIZE_PX, LABELS)[index]
     labels = {**sample.labels, "semantic": sample.labels["semantic"].clamp(max=THING)}
     return replace(sample, labels=labels)
 
 
 def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) -> Image.Image:
-    """Return the sheet: a row for each task, the street last."""
+    """Return the sheet: a row for each task, with the street last."""
     begin = MARGIN_PX + NAMES_PX
     left = [begin + i * (SIZE_PX + GAP_PX) + (i > 3) * (SPACE_PX - GAP_PX) for i in range(8)]
     right = left[-1] + SIZE_PX
@@ -147,9 +148,9 @@ def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) 
     sheet = Image.new("RGB", (right + MARGIN_PX, last + tall + MARGIN_PX), GROUND)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_PX)
 
-    def put(title: str, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
+    def paste(title: str, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
         x, y, wide, high = box
-        # nearest first: cells of a map stay sharp
+        # enlarged by nearest neighbour first, so that cells of a map stay sharp
         large = picture.resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
         sheet.paste(large.resize((wide, high), Image.Resampling.BOX), (x, y))
         pen.text((x + wide / 2, y - TITLE_PX / 2), title, INK, font, anchor="mm")
@@ -159,26 +160,28 @@ def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) 
         pen.text((MARGIN_PX, y + SIZE_PX / 2), ROWS[number].title, INK, font, anchor="lm")
         titles = 2 * COLUMNS if number == 0 else 8 * ("",)
         for title, picture, x in zip(titles, pictures, left, strict=True):
-            put(title, picture, (x, y, SIZE_PX, SIZE_PX))
+            paste(title, picture, (x, y, SIZE_PX, SIZE_PX))
     pen.text((MARGIN_PX, last + tall / 2), STREET.title, INK, font, anchor="lm")
     titles = ("six cameras", *COLUMNS[1:])
     for title, picture, x, wide in zip(titles, street, street_left, street_wide, strict=True):
-        put(title, picture, (x, last, wide, tall))
+        paste(title, picture, (x, last, wide, tall))
     return sheet
 
 
 def to_palette(sheet: Image.Image) -> Image.Image:
-    """Return a picture in 256 colours, dithered: a third of the size in bytes."""
+    """Return the picture dithered to 256 colours, which takes a third of the bytes."""
     colours = sheet.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2)
     return sheet.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
 
 
 def main() -> None:
-    """Learn, predict and draw."""
+    """Train, predict and draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS.parent / "readme.png")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS.parent / "readme.png", help="file of the picture"
+    )
     args = parser.parse_args()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -186,10 +189,11 @@ def main() -> None:
         write_rooms(rooms)
         numbers = iter(range(FIRST_ROOM, FIRST_ROOM + 2 * len(ROWS)))
         drawn = [
-            panels(r, learn(r, rooms), [room(next(numbers)), room(next(numbers))]) for r in ROWS
+            panels(r, train_on_rooms(r, rooms), [room(next(numbers)), room(next(numbers))])
+            for r in ROWS
         ]
         street = Streets("test", FIRST_STREET + 1, lidar=False)[FIRST_STREET]
-        map_panels = panels(STREET, learn_streets(Path(folder)), [street])
+        map_panels = panels(STREET, train_on_streets(Path(folder)), [street])
     sheet = to_palette(draw(drawn, map_panels))
     with replacing(args.out) as partial:
         sheet.save(partial, "PNG", optimize=True)

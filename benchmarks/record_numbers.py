@@ -3,10 +3,10 @@
     python benchmarks/record_numbers.py --out record.json              # all cases
     python benchmarks/record_numbers.py --out new.json --against benchmarks/tables/record.json
 
-Each case runs the product's public interface with one thread: ten steps of every rooms recipe,
-20 steps of ``adapt`` for every kind of labels and both methods, ``predict`` of each, ``evaluate``
-of each trained recipe, and the table of ``diffsight demo``. Tensors are hashed by shape and bytes,
-without their names, so that a renamed parameter leaves the record as it is.
+Each case runs the public interface with one thread: ten steps of every rooms recipe, 20 steps of
+``adapt`` for every kind of labels and both methods, ``predict`` with each model, ``evaluate`` of
+each trained recipe, and the table of ``diffsight demo``. Tensors are hashed by shape and bytes,
+without their names, so that a renamed parameter does not change the record.
 """
 
 import argparse
@@ -46,7 +46,7 @@ SHOTS, SIZE_PX = 4, 64
 
 
 def digest(values: Tensor | np.ndarray) -> str:
-    """Return a hash of shape and bytes."""
+    """Return a hash of the dtype, the shape and the bytes of an array, 16 hex digits."""
     array = values.detach().cpu().contiguous() if isinstance(values, Tensor) else values
     if isinstance(array, Tensor):
         array = array.reshape(array.shape).view(torch.uint8) if array.ndim else array[None]
@@ -55,9 +55,13 @@ def digest(values: Tensor | np.ndarray) -> str:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def diffsight(*words: str | Path) -> str:
-    """Run a command line and return its standard output."""
-    command = [sys.executable, "-m", "diffsight", *map(str, words)]
+def diffsight(*arguments: str | Path | int) -> str:
+    """Run a command line and return its standard output.
+
+    Raises:
+        RuntimeError: if the command fails, with its output.
+    """
+    command = [sys.executable, "-m", "diffsight", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
@@ -65,24 +69,24 @@ def diffsight(*words: str | Path) -> str:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return the hashes of the arrays and pictures that ``predict`` wrote."""
-    found = {}
+    """Return the hashes of the arrays and pictures in a folder, by file name."""
+    hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npy":
-            found[path.name] = digest(np.load(path))
+            hashes[path.name] = digest(np.load(path))
         elif path.suffix == ".png":
             with Image.open(path) as image:
-                found[path.name] = digest(np.array(image))
-    return found
+                hashes[path.name] = digest(np.array(image))
+    return hashes
 
 
 def fit_case(name: str, work: Path) -> dict[str, Any]:
-    """Train a recipe for ten steps, predict and evaluate."""
+    """Train a recipe for ten steps, predict and evaluate; return the numbers."""
     out = work / name
     diffsight(
         *("fit", "--recipe", f"rooms/{name}", "--out", out, "--steps", FIT_STEPS),
         *("--train.count", 24, "--val.count", 6, "--batch_size", 4, "--preload", 0),
-        *("--checkpoint_every", FIT_STEPS, "--validate_every", FIT_STEPS, "--accelerator", "cpu"),
+        *("--checkpoint_every", FIT_STEPS, "--validate_every", FIT_STEPS, "--device", "cpu"),
     )
     with (out / "metrics.csv").open(newline="") as file:
         losses = [row[2] for row in csv.reader(file) if row[1].startswith("train/loss")]
@@ -111,7 +115,7 @@ def fit_case(name: str, work: Path) -> dict[str, Any]:
 
 
 def write_examples(kind: str, folder: Path) -> None:
-    """Write a few rooms and their labels as a user would have them."""
+    """Write a few rooms and their labels to files, in the formats that a user has."""
     from diffsight.datasets.depth import write_depth_png
     from diffsight.rooms import Rooms
 
@@ -134,11 +138,11 @@ def write_examples(kind: str, folder: Path) -> None:
 
 
 def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
-    """Adapt for twenty steps, and predict."""
+    """Adapt for twenty steps and predict; return the numbers."""
     import diffsight as library
 
     folder, losses = work / kind, []
-    made = library.adapt(
+    model = library.adapt(
         folder / "images",
         folder / "labels",
         kind=kind,
@@ -150,7 +154,7 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
         ),
     )
     path = work / f"{kind}_{method}.safetensors"
-    library.save(made, path)
+    library.save(model, path)
     out = work / f"{kind}_{method}"
     diffsight("predict", folder / "images", "--model", path, "--out", out / "p")
     views = ("--flip", "--windows", 2, "--short-side", 96)
@@ -159,7 +163,7 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
     diffsight("predict", folder / "images", "--model", path, "--out", out / "e", *ensemble)
     return {
         "losses": losses,
-        "held out": {name: f"{value:.12g}" for name, value in made.info["held_out"].items()},
+        "held out": {name: f"{value:.12g}" for name, value in model.info["held_out"].items()},
         "tensors": sorted({digest(value) for value in load_file(path).values()}),
         "predict": files(out / "p"),
         "predict views": files(out / "q"),
@@ -168,34 +172,40 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
 
 
 def demo_case(work: Path) -> dict[str, Any]:
-    """Run the demo and keep the lines of its table."""
+    """Run the demo; return the scores of its table and the hashes of its files."""
     text = diffsight("demo", "--out", work / "demo", "--steps", ADAPT_STEPS)
     rows = [line.split() for line in text.splitlines() if "│" in line]
     return {"table": [row[-2] for row in rows], "files": files(work / "demo")}
 
 
-def compare(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """Return a line for every difference."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        lines = [f"{where}/{key}: only on one side" for key in ours.keys() ^ theirs.keys()]
-        for key in ours.keys() & theirs.keys():
-            lines += compare(ours[key], theirs[key], f"{where}/{key}")
+def compare(new: Any, old: Any, path: str = "") -> list[str]:
+    """Return a line for every difference between two records.
+
+    Args:
+        new: record, or a part of it.
+        old: record to compare with, or the same part of it.
+        path: keys that lead to the part.
+    """
+    if isinstance(new, dict) and isinstance(old, dict):
+        lines = [f"{path}/{key}: only in one record" for key in new.keys() ^ old.keys()]
+        for key in new.keys() & old.keys():
+            lines += compare(new[key], old[key], f"{path}/{key}")
         return sorted(lines)
-    if where.endswith("/tensors"):
-        lost, new = set(theirs) - set(ours), set(ours) - set(theirs)
-        return [f"{where}: {len(lost)} gone, {len(new)} new of {len(theirs)}"] if lost | new else []
-    return [] if ours == theirs else [f"{where}: {str(theirs)[:90]} -> {str(ours)[:90]}"]
+    if path.endswith("/tensors"):
+        gone, added = set(old) - set(new), set(new) - set(old)
+        return [f"{path}: {len(gone)} gone, {len(added)} new of {len(old)}"] if gone | added else []
+    return [] if new == old else [f"{path}: {str(old)[:90]} -> {str(new)[:90]}"]
 
 
 def main() -> None:
-    """Run the cases that ``--only`` names, or all."""
+    """Run the cases that ``--only`` selects, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--against", type=Path)
-    parser.add_argument("--only", default="", help="part of a case's name")
-    parser.add_argument("--work", type=Path, help="keep the files here")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write the record to")
+    parser.add_argument("--against", type=Path, help="record to compare with")
+    parser.add_argument("--only", default="", help="run the cases whose name has this text")
+    parser.add_argument("--work", type=Path, help="folder in which the files are kept")
     args = parser.parse_args()
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         for kind in KINDS:
@@ -205,13 +215,13 @@ def main() -> None:
         cases["demo"] = (demo_case,)
         for name, (run, *arguments) in cases.items():
             if args.only in name:
-                found[name] = run(*arguments, work)
+                record[name] = run(*arguments, work)
                 sys.stderr.write(f"{name}\n")
-    args.out.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    args.out.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     if args.against:
-        before = json.loads(args.against.read_text())
-        before = {name: value for name, value in before.items() if name in found}
-        lines = compare(found, before)
+        old = json.loads(args.against.read_text())
+        old = {name: value for name, value in old.items() if name in record}
+        lines = compare(record, old)
         sys.stdout.write("\n".join([*lines, f"{len(lines)} differences"]) + "\n")
 
 

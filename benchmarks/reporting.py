@@ -1,8 +1,9 @@
-"""Shared parts of the scripts that write docs/results.md: intervals, tables and marked blocks."""
+"""Shared parts of the scripts that write docs/results.md: intervals, tables, marked blocks."""
 
 import json
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
 def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
-    """Return mean and interval, and in brackets the paired difference to the reference."""
+    """Return mean and 95 % interval, and in brackets the paired difference to the reference.
+
+    Args:
+        scores: by repeat; without any, the text is empty.
+        reference: by repeat; differences are those of the repeats that both have.
+        decimals: digits after the point.
+    """
     if not scores:
         return ""
     text = interval(list(scores.values()), f".{decimals}f")
@@ -41,13 +48,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def paragraph(text: str) -> str:
+    """Return a paragraph of a page, wrapped at 120 characters."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def write_block(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the two marker comments of ``name``, or at the end without markers.
+    """Replace the text between the two marker comments of ``name``; append it if there are none.
 
     Several processes may write blocks of one page at the same time.
 
     Raises:
-        InputError: if only one of the two markers is there.
+        InputError: if the page has only one of the two markers.
     """
     begin, end = f"<!-- {name} begin -->", f"<!-- {name} end -->"
     with FileLock(Path(tempfile.gettempdir()) / f"diffsight-{path.name}.lock"):
@@ -61,42 +73,42 @@ def _write_block(path: Path, begin: str, end: str, text: str) -> None:
     before, has_begin, rest = page.partition(begin)
     _, has_end, after = rest.partition(end)
     if not (has_begin and has_end):
-        raise InputError(f"{path}: add both {begin} and {end}, in this order")
+        raise InputError(f"{path}: a block needs both {begin} and {end}, in this order: add them")
     write_text(path, f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file completely or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(data))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
+    """Write a text file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Make sure that a folder holds results of one setting only.
+    """Record the settings of the results in a folder, which has those of one setting only.
 
     Raises:
-        InputError: if it holds results of another setting.
+        InputError: if the folder has results of other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
-    plain = json.loads(json.dumps(settings))
+    as_json = json.loads(json.dumps(settings))
     if not path.exists():
-        write_json(path, plain)
+        write_json(path, as_json)
     old = json.loads(path.read_text(encoding="utf-8"))
-    differing = [key for key in plain if old.get(key) != plain[key]]
+    differing = [key for key in as_json if old.get(key) != as_json[key]]
     if differing:
         raise InputError(
-            f"{folder}: holds results of other settings (differing: {', '.join(differing)}): "
+            f"{folder}: has results of other settings (differing: {', '.join(differing)}): "
             "give another --out (and another --table, if the script has that option)"
         )
 
 
 def say(text: str) -> None:
-    """Write progress to stderr without delay."""
+    """Write progress to stderr at once, without a buffer."""
     sys.stderr.write(text)
     sys.stderr.flush()

@@ -2,11 +2,15 @@
 
     python benchmarks/rooms_render.py [--seconds 10] [--workers 2]
 
-For each size ``--workers`` processes render scenes, with depth alone and with all labels, people
-and sentences. Columns: images per second by the clock; images per second of processor time, summed
-over the processes (the speed on free cores; a busy machine does not change it much); pixels per
-second of processor time relative to 128 x 128. The exit status is 1 below 10 images per second with
-all labels at 128 x 128.
+For each size, ``--workers`` processes render scenes: with depth only, and with all labels, people
+and sentences. The columns are:
+
+* images per second of wall-clock time,
+* images per second of processor time, summed over the processes: the speed on free cores, which
+  other work on the machine hardly changes,
+* pixels per second of processor time, relative to 128 x 128.
+
+The exit status is 1 below 10 images per second with all labels at 128 x 128.
 """
 
 import argparse
@@ -21,8 +25,15 @@ SIZES = (128, 256, 512)
 REQUIRED_IMAGES_PER_S = 10.0
 
 
-def work(labels: str, size: int, start: int, seconds: float) -> tuple[float, float]:
-    """Return the images per second of the clock and of this process's time."""
+def render_for(labels: str, size: int, start: int, seconds: float) -> tuple[float, float]:
+    """Return the images per second of wall-clock time and of this process's processor time.
+
+    Args:
+        labels: ``depth`` or ``all``.
+        size: side of the images in pixels.
+        start: index of the first scene.
+        seconds: wall-clock time to render for.
+    """
     data = Rooms("train", start + 100_000, size)
     clock, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - clock < seconds:
@@ -39,21 +50,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each size and labels")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render")
     args = parser.parse_args()
     line = "{:>6}{:>8}{:>12}{:>12}{:>12}\n"
     sys.stdout.write(f"{args.workers} processes\n")
-    sys.stdout.write(line.format("size", "labels", "clock", "free cores", "pixels/s"))
+    sys.stdout.write(line.format("size", "labels", "wall clock", "free cores", "pixels/s"))
     rates: dict[tuple[str, int], float] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.workers, mp_context=context) as pool:
-        for future in [pool.submit(work, "all", 64, 0, 2.0) for _ in range(args.workers)]:
+        for future in [pool.submit(render_for, "all", 64, 0, 2.0) for _ in range(args.workers)]:
             future.result()
         for labels in ("depth", "all"):
             for size in SIZES:
                 runs = [
-                    pool.submit(work, labels, size, 1000 * i, args.seconds)
+                    pool.submit(render_for, labels, size, 1000 * i, args.seconds)
                     for i in range(args.workers)
                 ]
                 clock, cpu = (

@@ -1,15 +1,17 @@
-"""How much of the gain of full masks a few strokes give.
+"""Measure how much of the gain of full masks a few strokes achieve.
 
     python benchmarks/scribbles.py --draws 5
     python benchmarks/scribbles.py --images DIR --labels DIR --invalid 0
 
-The rule of the strokes was fixed before the first result: 20 strokes of 3 pixels on each image. A
-stroke begins at a random pixel of a class that is drawn in proportion to its area. It walks in
-steps of one pixel for an eighth of the short side, turns a little at every step, and turns around
-where it would leave the region of its class. Nothing is painted beyond the mask of the class.
+The rule of the strokes was fixed before the first result: 20 strokes of 3 pixels width on each
+image. The class of a stroke is drawn in proportion to its area, and the stroke begins at a random
+pixel of it. It walks in steps of one pixel for an eighth of the short side, turns a little at every
+step, and turns around where it would leave the region of its class. No pixel outside of the mask of
+the class is painted.
 
-Full masks and strokes train the same candidate; the share is (strokes - mean map) / (masks - mean
-map) of the metric on images that were not seen: other rooms, or each photograph in turn.
+The same candidate is trained on full masks and on strokes. The fraction of the gain is (strokes -
+mean map) / (masks - mean map) of the metric on unseen images: other rooms, or each photograph in
+turn.
 """
 
 import argparse
@@ -35,11 +37,11 @@ from diffsight.tasks import AbstractTask, Segmentation
 from diffsight.training.loop import encode, measure_variants, target_of
 
 STROKES, TRIES, TURN = 20, 16, 0.35  # TURN: standard deviation of a step's turn, radians
-SCORE_PX = 256
+SCORE_PX = 256  # short side of the labels that predictions are scored with
 
 
 def scribble(sample: Sample, label: str, seed: int) -> Sample:
-    """Return a sample whose label is known on the strokes alone."""
+    """Return a copy of a sample whose label is valid only on the strokes."""
     ids, valid = sample.labels[label].numpy(), sample.valid[label].numpy()
     height, width = ids.shape
     digest = int(sample.id[:12], 16) if all(c in "0123456789abcdef" for c in sample.id[:12]) else 0
@@ -70,19 +72,19 @@ def scribble(sample: Sample, label: str, seed: int) -> Sample:
 def score(
     train: Sequence[Sample], tests: Sequence[Sample], task: AbstractTask, backbone: str, seed: int
 ) -> list[torch.Tensor]:
-    """Return the metric sums of every test image of the light head on a backbone."""
+    """Train the light head on a backbone, and return the metric sums of every test image."""
     pairs = candidates(["feature_head"], backbone_sources(backbone), lambda **_: task)
     model = select(train, task, pairs, minutes=60.0, seed=seed)
-    held = [encode(model, one, model.info["short_side"], mirror=False) for one in tests]
-    variants = [dict(one) for one in model.method.variants()]
+    held_out = [encode(model, s, model.info["short_side"], mirror=False) for s in tests]
+    variants = [dict(variant) for variant in model.method.variants()]
     best = variants.index(model.info["variant"])
-    return [rows[best] for rows in measure_variants(model, held, targets(tests, task))]
+    return [rows[best] for rows in measure_variants(model, held_out, targets(tests, task))]
 
 
 def targets(samples: Sequence[Sample], task: AbstractTask) -> list:
-    """Return labels at the size of the scores."""
-    sizes = [working_hw(*one.image.shape[-2:], short_side=SCORE_PX) for one in samples]
-    return [target_of(one, hw, task.label) for one, hw in zip(samples, sizes, strict=True)]
+    """Return the labels of samples, resized to a short side of ``SCORE_PX``."""
+    sizes = [working_hw(*s.image.shape[-2:], short_side=SCORE_PX) for s in samples]
+    return [target_of(s, hw, task.label) for s, hw in zip(samples, sizes, strict=True)]
 
 
 def compare(
@@ -92,55 +94,63 @@ def compare(
     backbone: str,
     seed: int,
 ) -> float:
-    """Print the scores of masks, strokes and mean map over all rounds; return the share."""
+    """Print the scores of masks, strokes and mean map; return the fraction of the gain.
+
+    Args:
+        name: first cell of the printed row.
+        rounds: pairs of training and test images; the scores are over all rounds together.
+        task: of the masks.
+        backbone: of the light head.
+        seed: of strokes and trainings.
+    """
     sums: dict[str, list[torch.Tensor]] = {"masks": [], "strokes": [], MEAN_MAP: []}
     labelled = []
     for train, tests in rounds:
-        some = [scribble(one, task.label, seed) for one in train]
-        labelled += [float(one.valid[task.label].float().mean()) for one in some]
+        scribbled = [scribble(sample, task.label, seed) for sample in train]
+        labelled += [float(s.valid[task.label].float().mean()) for s in scribbled]
         sums["masks"] += score(train, tests, task, backbone, seed)
-        sums["strokes"] += score(some, tests, task, backbone, seed)
+        sums["strokes"] += score(scribbled, tests, task, backbone, seed)
         base = measure_baselines(task, targets(train, task), targets(tests, task))
         sums[MEAN_MAP] += base[MEAN_MAP]
     rows = {key: task.score(torch.stack(parts).sum(dim=0)) for key, parts in sums.items()}
-    share = (rows["strokes"] - rows[MEAN_MAP]) / (rows["masks"] - rows[MEAN_MAP])
-    shown = " | ".join(f"{value:.2f}" for value in rows.values())
-    print(
-        f"| {name} | {100 * np.mean(labelled):.1f} % | {shown} | {100 * share:.0f} % |", flush=True
-    )
-    return share
+    fraction = (rows["strokes"] - rows[MEAN_MAP]) / (rows["masks"] - rows[MEAN_MAP])
+    scores = " | ".join(f"{value:.2f}" for value in rows.values())
+    painted = f"{100 * np.mean(labelled):.1f} %"
+    print(f"| {name} | {painted} | {scores} | {100 * fraction:.0f} % |", flush=True)
+    return fraction
 
 
 def main() -> None:
-    """Print a table with a row per draw."""
+    """Print a table with a row for each draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--labels", type=Path)
-    parser.add_argument("--invalid", type=float)
+    parser.add_argument("--images", type=Path, help="folder of photographs; without it, rooms")
+    parser.add_argument("--labels", type=Path, help="folder of their masks")
+    parser.add_argument("--invalid", type=float, help="value of pixels without a label")
     parser.add_argument("--backbone", default="efficientnet-lite0@256")
-    parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--tests", type=int, default=48, help="rooms that are not seen")
-    given = parser.parse_args()
-    print("| draw | pixels with a stroke | mIoU of masks | of strokes | of the mean map | share |")
+    parser.add_argument("--draws", type=int, default=5, help="draws of strokes and of rooms")
+    parser.add_argument("--tests", type=int, default=48, help="unseen rooms")
+    args = parser.parse_args()
+    print("| draw | labelled pixels | masks, mIoU | strokes | mean map | fraction of the gain |")
     print("| --- | --- | --- | --- | --- | --- |")
-    shares = []
-    for draw in range(given.draws):
-        if given.images:
-            form = LabelFormat("segmentation", None, given.invalid, snap=False)
-            folder = read_labelled_folder(given.images, given.labels, form)
+    fractions = []
+    for draw in range(args.draws):
+        if args.images:
+            form = LabelFormat("segmentation", None, args.invalid, snap=False)
+            folder = read_labelled_folder(args.images, args.labels, form)
             samples, task = folder.samples, task_for(folder)
             rounds = [
-                ([one for j, one in enumerate(samples) if j != i], [samples[i]])
+                ([sample for j, sample in enumerate(samples) if j != i], [samples[i]])
                 for i in range(len(samples))
             ]
         else:
             rooms = Rooms("val", 10 * (draw + 1), SCORE_PX, ("semantic",))
-            unseen = Rooms("test", given.tests, SCORE_PX, ("semantic",))
+            unseen = Rooms("test", args.tests, SCORE_PX, ("semantic",))
             task = Segmentation(CLASSES)
             train = [rooms[10 * draw + i] for i in range(10)]
-            rounds = [(train, [unseen[i] for i in range(given.tests)])]
-        shares.append(compare(str(draw), rounds, task, given.backbone, draw))
-    print(f"share: {100 * np.mean(shares):.0f} % (lowest {100 * min(shares):.0f} %)")
+            rounds = [(train, [unseen[i] for i in range(args.tests)])]
+        fractions.append(compare(str(draw), rounds, task, args.backbone, draw))
+    mean, lowest = 100 * np.mean(fractions), 100 * min(fractions)
+    print(f"fraction of the gain: {mean:.0f} % (lowest {lowest:.0f} %)")
 
 
 if __name__ == "__main__":

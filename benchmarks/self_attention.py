@@ -1,10 +1,13 @@
 """Measure how selective the self-attention of the UNet's decoder is.
 
 FewShot propagates its maps with self-attention, which helps where a pixel attends to pixels of its
-own class. For every self-attention layer of the decoder, over held-out rooms at t = 200 under the
-empty prompt: the fraction of the pixels that a pixel attends to (exp of the entropy, divided by the
-number of pixels; 1 means that all are attended to equally), the attention that falls on pixels of
-its own class, and the fraction of such pixels.
+own class. For every self-attention layer of the decoder, at t = 200 with the empty prompt, the
+script averages three fractions over held-out rooms:
+
+* the pixels that a pixel attends to: exp of the entropy, divided by the number of pixels; 1 means
+  that all are attended to equally,
+* the attention on pixels of the own class,
+* the pixels of the own class.
 
     python benchmarks/self_attention.py [--backbone tiny] [--rooms 16] [--write]
 """
@@ -23,11 +26,17 @@ from diffsight.methods.conditioned import Conditioned
 from diffsight.prompts import Unprompted
 from diffsight.rooms import Rooms
 
-FIRST, TIMESTEP = 8, 200  # number of the decoder's first layer among the 16 of the paper
+FIRST_LAYER = 8  # number of the decoder's first layer among the 16 of the paper
+TIMESTEP = 200
 
 
 def attention(layer: Any, hidden: Tensor) -> Tensor:
-    """Return the attention ``p p`` of a layer, averaged over its heads."""
+    """Return the attention of a layer, averaged over its heads, ``p p`` (query, key).
+
+    Args:
+        layer: self-attention module of the UNet.
+        hidden: its input, ``1 p c``.
+    """
     query, key = (
         project(hidden).unflatten(-1, (layer.heads, -1)).movedim(2, 1)
         for project in (layer.to_q, layer.to_k)
@@ -36,10 +45,10 @@ def attention(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def selectivity(attended: Tensor, classes: Tensor) -> Tensor:
-    """Return three fractions of an image.
+    """Return three fractions, averaged over the pixels of an image.
 
-    They are the pixels attended to, the attention on pixels of the same class, and the pixels of
-    the same class.
+    They are the pixels attended to, the attention on pixels of the own class, and the pixels of the
+    own class.
 
     Args:
         attended: attention ``p p``.
@@ -55,13 +64,13 @@ def selectivity(attended: Tensor, classes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rows_of(source: BackboneSource, count: int) -> list[list[str]]:
-    """Return a row per layer, averaged over rooms of the split ``test``."""
+    """Return a table row for each layer, averaged over rooms of the split ``test``."""
     diffusion, hidden = source.diffusion, {}
     modules = diffusion.unet.named_modules()
     layers = {n: m for n, m in modules if n.startswith("up_") and n.endswith("attn1")}
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda _, args, n=name: hidden.__setitem__(n, args[0]))
-    prompts = Unprompted.of_folder(source.folder, diffusion.context_dim)
+    prompts = Unprompted.from_folder(source.folder, diffusion.context_dim)
     backbone = Conditioned(diffusion, prompts, timesteps=(TIMESTEP,))
     rooms = Rooms("test", count, source.short_side_px, ("semantic",))
     sums = dict.fromkeys(layers, torch.zeros(3))
@@ -71,7 +80,7 @@ def rows_of(source: BackboneSource, count: int) -> list[list[str]]:
             classes = room.labels["semantic"]
             sums[name] = sums[name] + selectivity(attention(layer, hidden[name]), classes)
     return [
-        [f"{FIRST + i}", *(f"{float(fraction) / count:.2f}" for fraction in total)]
+        [f"{FIRST_LAYER + i}", *(f"{float(fraction) / count:.2f}" for fraction in total)]
         for i, total in enumerate(sums.values())
     ]
 
@@ -80,7 +89,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="tiny")
-    parser.add_argument("--rooms", type=int, default=16)
+    parser.add_argument("--rooms", type=int, default=16, help="number of rooms")
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     args = parser.parse_args()
     head = ["layer", "pixels attended to", "attention on the own class", "pixels of the own class"]

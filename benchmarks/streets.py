@@ -1,8 +1,8 @@
-"""Maps around a vehicle on rendered streets: DDP with and without diffusion, LiDAR and steps.
+"""Measure maps around a vehicle on streets: DDP with and without diffusion, LiDAR and more steps.
 
-The recipes streets/ddp_cameras and streets/ddp_cameras_lidar, from scratch, paired by seed; rows
-are scored on the same new streets beside two maps that never look at a camera. Finished runs are
-kept as rows of ``--table`` and not repeated.
+The recipes streets/ddp_cameras and streets/ddp_cameras_lidar are trained from scratch, paired by
+seed. All rows and two baselines without an image are scored on the same new streets. Finished runs
+are kept as rows of ``--table`` and are not repeated.
 
     python benchmarks/streets.py [--seeds 3] [--out DIR] [--table CSV] [--write]
 """
@@ -30,15 +30,16 @@ from diffsight.training.preload import InMemory
 TESTS = 150
 CAMERAS, LIDAR = "streets/ddp_cameras", "streets/ddp_cameras_lidar"
 DECODER = {"width": 64, "layers": 3, "hidden": 128, "time_width": None}
-PLAIN = [
+NO_DIFFUSION = [
     *("--method.encoding", "null"),
     *("--method.decoder", json.dumps({"class_path": "MapDecoder", "init_args": DECODER})),
 ]
+# recipe, options that change it, and numbers of denoising steps
 ROWS: dict[str, tuple[str, list[str], tuple[int | None, ...]]] = {
     "six cameras": (CAMERAS, [], (1, 3)),
-    "six cameras, no diffusion": (CAMERAS, PLAIN, (None,)),
+    "six cameras, no diffusion": (CAMERAS, NO_DIFFUSION, (None,)),
     "six cameras and LiDAR": (LIDAR, [], (1, 3)),
-    "six cameras and LiDAR, no diffusion": (LIDAR, PLAIN, (None,)),
+    "six cameras and LiDAR, no diffusion": (LIDAR, NO_DIFFUSION, (None,)),
 }
 FIRST = "six cameras, 3 steps"
 BASELINES = ("constant mean", "mean map")
@@ -46,24 +47,24 @@ Unit = dict[str, Any]
 
 
 def name_of(row: str, steps: int | None) -> str:
-    """Return the name of a row's units for a number of steps."""
+    """Return the name that a row's units have for a number of steps."""
     return row if steps is None else f"{row}, {steps} step{'s' * (steps > 1)}"
 
 
 def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> dict[str, Unit]:
-    """Return the units of one training by their names, and store them."""
+    """Return the units of one training by name; new ones are stored."""
     recipe, changes, numbers = ROWS[row]
-    paths = {name_of(row, n): n for n in numbers}
-    files = {name: args.out / "units" / name / f"seed{seed}.json" for name in paths}
+    steps_by_name = {name_of(row, n): n for n in numbers}
+    files = {name: args.out / "units" / name / f"seed{seed}.json" for name in steps_by_name}
     for path in files.values():
         claim_folder(path.parent, {"weights": FROM_SCRATCH})
     if not all(path.is_file() for path in files.values()):
         folder = args.out / "models" / row / str(seed)
         shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
-        words = ["--recipe", recipe, "--out", str(folder), "--seed", str(seed), *changes]
-        fitted = train([*words, "--cache", str(args.out / "cache")])
+        options = ["--recipe", recipe, "--out", str(folder), "--seed", str(seed), *changes]
+        fitted = train([*options, "--cache", str(args.out / "cache")])
         assert fitted is not None
-        for name, steps in paths.items():
+        for name, steps in steps_by_name.items():
             predictor = Predictor(fitted.model, Plan(batch_size=8, steps=steps))
             rules = protocols.get("maps-v1")
             result = evaluate(predictor, tests, rules, baselines=fitted.model.baselines)
@@ -77,7 +78,7 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
 
 
 def table_of(results: dict[str, list[Unit]]) -> str:
-    """Return the table of all rows, with the baselines below."""
+    """Return the table of all rows, with the baselines without an image last."""
     first = [unit["score"] for unit in results[FIRST]]
     classes = list(results[FIRST][0]["classes"])
     body = []
@@ -89,11 +90,11 @@ def table_of(results: dict[str, list[Unit]]) -> str:
         body.append([name, interval(scores, ".1f"), change, *parts])
     for name in BASELINES:
         body.append([name, f"{results[FIRST][0][name]:.1f}", "", *[""] * len(classes)])
-    return table(("", "mean IoU, %", f"paired difference to {FIRST}", *classes), body)
+    return table(("row", "mean IoU, %", f"paired difference to {FIRST}", *classes), body)
 
 
 def main() -> None:
-    """Train all rows and print the table; seeds are in the outer loop."""
+    """Train all rows, one seed after another, and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

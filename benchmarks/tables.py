@@ -1,13 +1,14 @@
 """Store the results of an experiment as one CSV table, with one row per unit.
 
-Scripts write every finished unit as a JSON file into a working folder outside of git, such as
-``runs/few_shot``. ``pack`` adds the units of such a folder to the table of the experiment.
-``unpack`` writes the rows of a table as unit files, so that a script reads them and does not run
-them again. A table does not keep the scores of single images, only which images were scored.
+A unit is one training with its scores. Scripts write every finished unit as a JSON file into a
+working folder outside of git, such as ``runs/few_shot``. ``pack`` adds the units of such a folder
+to the table of the experiment. ``unpack`` writes the rows of a table as unit files, so that a
+script reads them instead of running them again. A table does not keep the scores of single images,
+only which images were scored.
 
 Columns: ``unit`` is the path of the unit's file without ``.json``. Values of nested dictionaries
-have columns of their own (``measures/miou``), ``settings/...`` come from the ``settings.json`` in
-the unit's folder, and ``train/3-5,9`` stands for the images 3, 4, 5 and 9 of the split ``train``.
+have columns of their own (``measures/miou``). ``settings/...`` come from the ``settings.json`` in
+the unit's folder. ``train/3-5,9`` stands for the images 3, 4, 5 and 9 of the split ``train``.
 
     python benchmarks/tables.py unpack benchmarks/tables/few_shot_tasks.csv runs/few_shot/tasks
     python benchmarks/tables.py pack runs/few_shot/tasks benchmarks/tables/few_shot_tasks.csv
@@ -18,7 +19,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ from diffsight.formats.text import reading
 TABLES = Path(__file__).parent / "tables"
 SETTINGS = "settings.json"
 NOT_UNITS = (SETTINGS, "report.json")
-MOST_IMAGES = 100_000  # of a unit
-LONGEST_NAME = 200  # of a folder or file
+# weights of the embedded model in units that do not name them, by the ``conditions`` of the units
+WEIGHTS = dict.fromkeys(
+    ("e685a65d0fcf0498", "7f4d27004678313b", "c0ca3bf15af0b4bb"), "7c2c23eaaf51"
+)
+MAX_IMAGES = 100_000  # of a unit
+MAX_NAME_LENGTH = 200  # of a folder or file
 Units = dict[str, dict[str, Any]]  # by the unit's path without .json
 
 
@@ -41,9 +46,9 @@ def pack(folder: Path, table: Path) -> None:
     Raises:
         InputError: if a unit's file is damaged or its images are not named SPLIT/NUMBER.
     """
-    units = read(table) | _read_folder(folder)
+    units = read(table) | read_folder(folder)
     if not units:
-        raise InputError(f"{folder}: holds no unit: give the folder that a benchmark wrote")
+        raise InputError(f"{folder}: has no units: give the folder that a benchmark wrote")
     rows = {name: _flatten(units[name]) for name in sorted(units)}
     text = io.StringIO()
     writer = csv.DictWriter(text, ["unit", *_columns(list(rows.values()))], lineterminator="\n")
@@ -54,21 +59,21 @@ def pack(folder: Path, table: Path) -> None:
 
 
 def unpack(table: Path, folder: Path) -> None:
-    """Write the rows of a table as unit files, without changing a file that is there.
+    """Write the rows of a table as unit files; existing files are not changed.
 
     Raises:
         InputError: if a file in the folder differs from the table.
     """
-    there = _read_folder(folder)
+    existing = read_folder(folder)
     for name, unit in read(table).items():
         path = folder / f"{name}.json"
-        if name not in there:
+        if name not in existing:
             settings = unit.pop("settings", None)
             path.parent.mkdir(parents=True, exist_ok=True)
             if settings is not None:
                 _write_settings(path.with_name(SETTINGS), settings, table)
             write_json(path, unit)
-        elif _flatten(there[name]) != _flatten(unit):
+        elif _flatten(existing[name]) != _flatten(unit):
             raise InputError(
                 f"{path}: differs from its row in {table}: delete the file to keep the row, or the "
                 "row to keep the file"
@@ -76,9 +81,9 @@ def unpack(table: Path, folder: Path) -> None:
 
 
 def read(table: Path) -> Units:
-    """Return the units of a table, none if it does not exist.
+    """Return the units of a table by name; a table that does not exist has none.
 
-    Scores of single images are None.
+    The score of each image is None, because tables do not keep it.
 
     Raises:
         InputError: if the table is damaged.
@@ -94,18 +99,36 @@ def read(table: Path) -> Units:
         return {_checked_name(row.pop("unit")): _unflatten(row) for row in rows}
 
 
+def weights_of(units: Iterable[dict[str, Any]]) -> str:
+    """Return the first digits of the embedded model's weights that units were measured with.
+
+    Raises:
+        InputError: if the units have different weights, or do not record them.
+    """
+    weights = {
+        unit.get("settings", {}).get("weights") or WEIGHTS.get(unit.get("conditions", ""))
+        for unit in units
+    }
+    if len(weights) != 1 or None in weights:
+        raise InputError(
+            "units that are compared have different weights, or do not record them: measure them "
+            "again, or add their conditions to WEIGHTS in benchmarks/tables.py"
+        )
+    return str(weights.pop())[:12]
+
+
 def _checked_name(name: str) -> str:
-    """Return the path of a unit, which may not lead out of its folder."""
+    """Return the name of a unit, after a check that its path stays inside of the folder."""
     parts = name.split("/")
-    if not all(0 < len(part) <= LONGEST_NAME and part.isprintable() for part in parts):
-        raise ValueError(f"{name[:LONGEST_NAME]!r} is no path of a unit")
+    if not all(0 < len(part) <= MAX_NAME_LENGTH and part.isprintable() for part in parts):
+        raise ValueError(f"{name[:MAX_NAME_LENGTH]!r} is not the path of a unit")
     if {".", ".."} & {*parts}:
         raise ValueError(f"the unit {name!r} lies outside of the folder")
     return name
 
 
-def _read_folder(folder: Path) -> Units:
-    """Return the units of a folder, each with the settings that lie with it."""
+def read_folder(folder: Path) -> Units:
+    """Return the units of a folder by name, each with the settings of its own folder."""
     units = {}
     for path in sorted(folder.rglob("*.json")):
         if path.name not in NOT_UNITS:
@@ -120,18 +143,18 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise InputError(f"{path}: damaged: delete it, so that the unit runs again") from None
+        raise InputError(f"{path}: damaged: delete it to run the unit again") from None
 
 
 def _write_settings(path: Path, settings: dict[str, Any], table: Path) -> None:
     if not path.exists():
         write_json(path, settings)
     elif _load(path) != settings:
-        raise InputError(f"{path}: other settings than {table}: give another folder")
+        raise InputError(f"{path}: has other settings than {table}: give another folder")
 
 
 def _columns(rows: Sequence[dict[str, str]]) -> list[str]:
-    """Return the columns of all rows, each after the one that precedes it in its row."""
+    """Return the columns of all rows, in an order that agrees with the order within each row."""
     columns: list[str] = []
     for row in rows:
         position = 0
@@ -160,7 +183,7 @@ def _flatten(unit: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _unflatten(cells: dict[str, str]) -> dict[str, Any]:
-    """Return the unit of a row."""
+    """Return the unit of a row; the inverse of ``_flatten``."""
     unit: dict[str, Any] = {}
     for column, cell in cells.items():
         if not cell:
@@ -179,7 +202,7 @@ def _unflatten(cells: dict[str, str]) -> dict[str, Any]:
 
 
 def _to_cell(value: Any) -> str:
-    """Return a text as it is, unless it would be read as JSON (a hash may be all digits)."""
+    """Return a value as JSON; a text stays as it is unless it would be read as JSON."""
     if isinstance(value, str) and value and _from_cell(value) is value:
         return value
     return json.dumps(value)
@@ -193,54 +216,54 @@ def _from_cell(cell: str) -> Any:
 
 
 def _to_ranges(names: Sequence[str]) -> str:
-    """Return the names of images in short: train/3, train/4 and train/9 as ``train/3-4,9``."""
+    """Return the names of images in short form: ``train/3-4,9`` for images 3, 4 and 9."""
     runs: list[list[int]] = []
     split = names[0].rpartition("/")[0] if names else ""
     for number in (name.rpartition("/")[2] for name in names):
         if not number.isdecimal():
-            raise InputError(f"image {number!r}: a table needs names such as train/12")
+            raise InputError(f"image {number!r}: names in a table have the form train/12")
         if runs and int(number) == runs[-1][1] + 1:
             runs[-1][1] += 1
         else:
             runs.append([int(number)] * 2)
     text = f"{split}/" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
     if _from_ranges(text) != list(names):
-        raise InputError(f"images {names[0]}, ...: a table needs names of one split, as train/12")
+        raise InputError(f"images {names[0]}, ...: all images of a unit must be of one split")
     return text
 
 
 def _from_ranges(text: str) -> list[str]:
-    """Return the names of images in full."""
+    """Return the full names of images; the inverse of ``_to_ranges``."""
     split, _, runs = text.rpartition("/")
     names = []
     for run in runs.split(","):
         first, _, last = run.partition("-")
         numbers = range(int(first), int(last or first) + 1)
-        if len(names) + len(numbers) > MOST_IMAGES:
-            raise ValueError(f"more than {MOST_IMAGES:,} images")
+        if len(names) + len(numbers) > MAX_IMAGES:
+            raise ValueError(f"more than {MAX_IMAGES:,} images")
         names += [f"{split}/{number}" for number in numbers]
     return names
 
 
 def main() -> None:
-    """Run one of the two commands."""
+    """Run ``pack`` or ``unpack``."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("pack", help="add the units of a folder to a table")
-    one.add_argument("folder", type=Path)
-    one.add_argument("table", type=Path)
-    other = commands.add_parser("unpack", help="write the rows of a table as unit files")
-    other.add_argument("table", type=Path)
-    other.add_argument("folder", type=Path)
+    pack_parser = commands.add_parser("pack", help="add the units of a folder to a table")
+    pack_parser.add_argument("folder", type=Path, help="working folder with unit files")
+    pack_parser.add_argument("table", type=Path, help="CSV file")
+    unpack_parser = commands.add_parser("unpack", help="write the rows of a table as unit files")
+    unpack_parser.add_argument("table", type=Path, help="CSV file")
+    unpack_parser.add_argument("folder", type=Path, help="working folder with unit files")
     args = parser.parse_args()
     if args.command == "pack":
         pack(args.folder, args.table)
     elif args.table.exists():
         unpack(args.table, args.folder)
     else:
-        raise InputError(f"{args.table}: does not exist: give a table of {TABLES}")
+        raise InputError(f"{args.table}: does not exist: give a table from {TABLES}")
 
 
 if __name__ == "__main__":

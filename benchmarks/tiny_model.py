@@ -1,4 +1,4 @@
-"""Models of Stable Diffusion's topology, small enough to make many of; for scripts and tests."""
+"""Tiny models with the topology of Stable Diffusion, for scripts and tests."""
 
 import functools
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def tiny_method(*, head_width: int = 8) -> Any:
 
 
 def tiny(seed: int = 0, *, head_width: int = 8) -> DenseModel:
-    """Return a depth model up to 8 m with random weights."""
+    """Return a depth model with random weights, for depths up to 8 m."""
     torch.manual_seed(seed)
     method = tiny_method(head_width=head_width)
     return DenseModel(task=Depth(max_depth_m=8.0), method=method).eval()
@@ -77,12 +77,12 @@ def tiny(seed: int = 0, *, head_width: int = 8) -> DenseModel:
 def original_entries(
     unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], *, layers: int
 ) -> dict[str, Tensor]:
-    """Return the entries of an original checkpoint: diffusers' names of four levels turned back.
+    """Return the entries of an original checkpoint, from the state dicts of diffusers.
 
     Args:
-        unet: of diffusers; its last level has no attention.
-        vae: of diffusers.
-        layers: residual blocks of a level of the UNet.
+        unet: state dict of a UNet with four levels; the last level has no attention.
+        vae: state dict of an autoencoder.
+        layers: residual blocks of each level of the UNet.
     """
     table = unet_prefixes(4, layers, (True, True, True, False))
     prefixes = {new: old for old, new in table.items()}

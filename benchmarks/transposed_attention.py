@@ -1,8 +1,8 @@
 """Measure time and memory of the three forms of transposed attention, forward and backward.
 
-Memory is the peak resident size of a process that runs one form alone, minus that of a process
-that only makes the inputs. For times, the forms take turns in one process. The exponent is fitted
-to the memory of the fused form from 4,096 to 16,384 pixels.
+Memory is the peak resident size of a process that runs only one form, minus that of a process that
+only makes the inputs. For times, the forms take turns in one process. The exponent of the growth in
+memory is fitted to the fused form ("sdpa") between 4,096 and 16,384 pixels.
 
     python benchmarks/transposed_attention.py [--rounds 3] [--threads 2]
 """
@@ -26,7 +26,7 @@ FORMS: tuple[Implementation, ...] = ("dense", "chunk", "sdpa")
 
 
 def step(form: Implementation | None, pixels: int) -> None:
-    """Run forward and backward; None only makes the inputs and their gradients."""
+    """Run a form forward and backward; None only makes the inputs and their gradients."""
     torch.manual_seed(0)
     shape = (1, HEADS, pixels, WIDTH)
     query, key = (torch.randn(shape, requires_grad=True) for _ in range(2))
@@ -39,7 +39,7 @@ def step(form: Implementation | None, pixels: int) -> None:
 
 
 def peak_mib(form: Implementation | None, pixels: int, threads: int) -> float:
-    """Return the peak memory of a process of its own."""
+    """Return the peak memory in MiB of a process that runs only this form."""
     command = [sys.executable, __file__, "--child", json.dumps([form, pixels, threads])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout) / 1024
@@ -55,7 +55,7 @@ def seconds(form: Implementation) -> float:
 def main() -> None:
     """Measure all forms and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="timed runs of every form")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -84,8 +84,8 @@ def main() -> None:
     slope = sum((x - centre[0]) * (y - centre[1]) for x, y in logs) / sum(
         (x - centre[0]) ** 2 for x, _ in logs
     )
-    shown = ", ".join(f"{p}: {m:.0f} MiB" for p, m in zip(GROWTH, mib, strict=True))
-    out(f"sdpa by pixels: {shown}; exponent {slope:.2f}\n")
+    sizes = ", ".join(f"{p}: {m:.0f} MiB" for p, m in zip(GROWTH, mib, strict=True))
+    out(f"sdpa by pixels: {sizes}; exponent {slope:.2f}\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Compare the full-size model of a VPD or EVP recipe on a CPU with the plain diffusers networks.
 
-The reference ("floor") is the VAE encoder and the UNet of diffusers with default attention. Random
-weights in the shape of Stable Diffusion 1.5, fp32, batch 1. The variants take turns in one process
-and share their weights; each round starts with another variant and gives a ratio to the floor of
-the same round. The median of the ratios is printed. Peak memory is that of a process that runs one
-variant alone (weights included; Linux), again in turns. Images are padded to a multiple of 64 px,
-as VPD does. The floor gets the padded image and, where that differs, the original image too.
+The reference is the VAE encoder and the UNet of diffusers with default attention. Random weights in
+the shape of Stable Diffusion 1.5, fp32, batch 1. The variants take turns in one process and share
+their weights. Each round starts with another variant and gives a ratio to the reference of the same
+round; the median of the ratios is printed. Peak memory is that of a process that runs only one
+variant (weights included; Linux), again in turns. VPD pads images to a multiple of 64 px. The
+reference gets the padded image and, if that differs, also the original image.
 
     python benchmarks/vpd_inference.py [--recipe vpd/depth_nyu] [--sizes 480x640 512x512]
                                        [--rounds 5] [--threads 2] [--channels-last]
@@ -34,7 +34,7 @@ from diffsight.ops.padding import pad_to_multiple
 from diffsight.types import Inputs
 
 TIMESTEP = 1
-VARIANTS = ("floor", "floor, unpadded", "trunk and taps", "whole model")
+VARIANTS = ("reference", "reference, unpadded", "trunk and taps", "whole model")
 _VAE = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -43,8 +43,8 @@ _VAE = {
 }
 
 
-def build_floor() -> tuple[AutoencoderKL, UNet2DConditionModel]:
-    """Return the networks of diffusers with random weights."""
+def build_reference() -> tuple[AutoencoderKL, UNet2DConditionModel]:
+    """Return the VAE encoder and the UNet of diffusers with random weights."""
     with torch.device("meta"):
         vae, unet = AutoencoderKL(**_VAE), UNet2DConditionModel(**PRESETS["sd15"]["unet"])
     del vae.decoder, vae.post_quant_conv
@@ -56,13 +56,14 @@ def build_floor() -> tuple[AutoencoderKL, UNet2DConditionModel]:
 
 
 def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Any:
-    """Return the method of a recipe with the weights of the floor."""
+    """Return the method of a recipe, which shares the weights of the diffusers networks."""
     data = read(recipe)
     config = {part: without_weights(data[part])[0] for part in ("task", "method")}
     with uninitialised():
         method: Any = build(config).method
-    for parameter in method.parameters():  # the backbone gets those of the floor, below
-        if not any(parameter is one for one in method.backbone.parameters()):
+    shared = {id(parameter) for parameter in method.backbone.parameters()}
+    for parameter in method.parameters():
+        if id(parameter) not in shared:
             parameter.data.normal_(std=0.02)
     method.backbone.unet.load_state_dict(unet.state_dict(), assign=True, strict=False)
     method.backbone.vae.load_state_dict(vae.state_dict(), assign=True)
@@ -73,16 +74,16 @@ def runs(
     recipe: str, height: int, width: int, channels_last: bool = False
 ) -> dict[str, Callable[[], object]]:
     """Return the variants by name, each as a function that runs it once."""
-    vae, unet = build_floor()
+    vae, unet = build_reference()
     ours = build_ours(recipe, vae, unet)
-    if channels_last:  # copies the shared weights, so that the floor keeps the default format
+    if channels_last:  # copies the shared weights, so that the reference keeps its format
         ours = ours.to(memory_format=torch.channels_last)
-    keep_freed_memory()  # as prediction does; the floor profits from it too
+    keep_freed_memory()  # as in prediction; the reference is faster by it too
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
     context = torch.randn(1, ours.prompts.num_tokens, 768)
 
-    def floor(x: torch.Tensor) -> object:
+    def run_reference(x: torch.Tensor) -> object:
         return unet(vae.encode(x * 2 - 1).latent_dist.mode(), TIMESTEP, context)
 
     def features(x: torch.Tensor) -> object:
@@ -90,18 +91,18 @@ def runs(
         return backbone.features(backbone.encode(x), context, torch.tensor([TIMESTEP]))
 
     variants: dict[str, Callable[[], object]] = {
-        "floor": lambda: floor(padded),
-        "floor, unpadded": lambda: floor(image),
+        "reference": lambda: run_reference(padded),
+        "reference, unpadded": lambda: run_reference(image),
         "trunk and taps": lambda: features(padded),
         "whole model": lambda: ours(Inputs(image)),
     }
     if padded.shape == image.shape:
-        del variants["floor, unpadded"]
+        del variants["reference, unpadded"]
     return variants
 
 
 def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every round by variant; each round starts with another one."""
+    """Return the seconds of every round by variant; each round starts with another variant."""
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -111,7 +112,7 @@ def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[s
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-        # the variant after the whole model pays for fresh memory, so that each has its turn
+        # the variant that follows the whole model is slower, because it needs new memory
         order.rotate(1)
     return seconds
 
@@ -120,13 +121,13 @@ def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[s
 def time_ratios(
     recipe: str, height: int, width: int, rounds: int, channels_last: bool
 ) -> dict[str, tuple[float, float]]:
-    """Return the median seconds and the median ratio to the floor, by variant."""
+    """Return the median seconds and the median ratio to the reference, by variant."""
     variants = runs(recipe, height, width, channels_last)
     seconds = seconds_of(variants, rounds)
     return {
         name: (
             statistics.median(values),
-            statistics.median(a / b for a, b in zip(values, seconds["floor"], strict=True)),
+            statistics.median(a / b for a, b in zip(values, seconds["reference"], strict=True)),
         )
         for name, values in seconds.items()
     }
@@ -139,8 +140,8 @@ def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) 
 
 
 def peak_of(run: Callable[[], object]) -> float:
-    """Return the peak memory of this process in MiB while it runs something (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of building
+    """Return the peak memory of this process in MiB while it calls ``run`` (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present size
     run()
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
@@ -159,11 +160,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--recipe", default="vpd/depth_nyu", help="of a model that reads no sentence"
+        "--recipe", default="vpd/depth_nyu", help="recipe of a model whose prompt is not a sentence"
     )
-    parser.add_argument("--sizes", nargs="+", default=["480x640", "512x512"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-rounds", type=int, default=3)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["480x640", "512x512"], help="height x width in pixels"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of timed runs")
+    parser.add_argument("--memory-rounds", type=int, default=3, help="processes for the memory")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--channels-last", action="store_true", help="run our model in this memory format"
@@ -186,13 +189,13 @@ def main() -> None:
             f"\n{args.recipe}, {size}, {args.threads} threads, torch {torch.__version__}\n"
         )
         sys.stdout.write(
-            f"{'':18}{'seconds':>9}{'time x floor':>14}{'peak MB':>9}{'memory x floor':>16}\n"
+            f"{'':20}{'seconds':>9}{'x reference':>13}{'peak MiB':>10}{'x reference':>13}\n"
         )
         for name, (seconds, ratio) in times.items():
-            pairs = zip(memory[name], memory["floor"], strict=True)
+            pairs = zip(memory[name], memory["reference"], strict=True)
             relative = statistics.median(a / b for a, b in pairs)
             peak = statistics.median(memory[name])
-            row = f"{name:18}{seconds:9.2f}{ratio:14.3f}{peak:9.0f}{relative:16.3f}\n"
+            row = f"{name:20}{seconds:9.2f}{ratio:13.3f}{peak:10.0f}{relative:13.3f}\n"
             sys.stdout.write(row)
         sys.stdout.flush()
 

@@ -23,7 +23,7 @@ install_import_hook("diffsight", "tests.typecheck.check")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Stable Diffusion folder; tests must not change it."""
     # not at the top: the hook comes before everything that it checks
-    from tests.assets.pipelines import write_pipeline
+    from tests.support_pipeline import write_pipeline
 
     return write_pipeline(tmp_path_factory.mktemp("assets") / "tiny")
 

@@ -1,4 +1,4 @@
-"""Images on disk, and ``diffsight predict`` on them."""
+"""Images on disk, ``diffsight predict`` on them, and a method outside diffsight."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def photo(path: Path, height: int = 32, width: int = 40, mode: str = "RGB") -> Path:
-    """Write an image of noise, with its folder."""
+    """Write an image of random pixels; create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
@@ -20,7 +20,7 @@ def photo(path: Path, height: int = 32, width: int = 40, mode: str = "RGB") -> P
 
 
 def predict(model: Path, *arguments: str | Path) -> int:
-    """Run the command on the CPU; return its exit status."""
+    """Run ``diffsight predict`` on the CPU; return its exit status."""
     rest = ["--model", str(model), "--device", "cpu"]
     return cli.main(["predict", *map(str, arguments), *rest])
 

@@ -1,4 +1,4 @@
-"""A disk that is full, for the real writers."""
+"""Simulate a full disk, to test how files are written."""
 
 import resource
 import signal
@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def small_disk() -> Iterator[None]:
-    """Let no file of this process grow beyond 20 kB; not for a whole test: a log is a file too."""
+    """Limit every file that this process writes to 20 kB.
+
+    Use it only around the tested call, because the limit also holds for log files.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))

@@ -1,4 +1,4 @@
-"""Small labelled pictures as people and annotation tools store them."""
+"""Write small labelled images as people and annotation tools store them."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Writer = Callable[[np.ndarray, Path], object]
 
 
 def ids(number: int) -> np.ndarray:
-    """Return classes 0 (above), 1 (below) and 2 (a box) of a picture."""
+    """Return the class ids of image ``number``: 0 (above), 1 (below) and 2 (in a box)."""
     classes = np.zeros((HEIGHT, WIDTH), np.uint8)
     classes[HEIGHT // 2 + number :] = 1
     top, bottom, left, right = box(number)
@@ -23,12 +23,12 @@ def ids(number: int) -> np.ndarray:
 
 
 def box(number: int) -> tuple[int, int, int, int]:
-    """Return top, bottom, left and right of class 2."""
+    """Return top, bottom, left and right of class 2 in image ``number``."""
     return 12, 40, 10 + 9 * number, 40 + 9 * number
 
 
 def photograph(number: int) -> Image.Image:
-    """Return a noisy picture of the classes."""
+    """Return image ``number``: one colour for each class, with noise."""
     colours = np.array([[90, 150, 230], [60, 130, 50], [160, 80, 60]])[ids(number)]
     noise = np.random.default_rng(number).normal(0, 9, colours.shape)
     return Image.fromarray((colours + noise).clip(0, 255).astype(np.uint8))
@@ -37,7 +37,11 @@ def photograph(number: int) -> Image.Image:
 def write_folder(
     root: Path, write_label: Writer | None, names: tuple[str, ...] = ("p0", "p1", "p2")
 ) -> tuple[Path, Path]:
-    """Write pictures, and labels by a function of ids and a path without suffix."""
+    """Write images, and labels with ``write_label(class ids, path without suffix)``.
+
+    Returns:
+        The folders of the images and of the labels.
+    """
     images, labels = root / "images", root / "labels"
     for folder in (images, labels):
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +58,7 @@ def png(array: np.ndarray, path: Path, **options: Any) -> None:
 
 
 def shuffled_palette(classes: np.ndarray, path: Path) -> None:
-    """Write indices in another order in every other file, with the same colours."""
+    """Write palette indices in another order in every other file, with the same colours."""
     order = np.array([0, 1, 2] if path.name in ("p0", "p2") else [0, 2, 1], np.uint8)
     image = Image.fromarray(order[classes], mode="P")
     colours = np.zeros((256, 3), np.uint8)
@@ -64,13 +68,13 @@ def shuffled_palette(classes: np.ndarray, path: Path) -> None:
 
 
 def smoothed(array: np.ndarray, path: Path) -> None:
-    """Write a mask that was made smaller and larger again."""
+    """Write a mask that was scaled down and up again, so that its borders are smooth."""
     small = Image.fromarray(array).resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BILINEAR)
     small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(f"{path}.png")
 
 
 def polygons(number: int) -> dict[str, list[list[float]]]:
-    """Return the corners of the classes 1 and 2, in the order of drawing."""
+    """Return the polygons of classes 1 and 2 in image ``number``, in the order of drawing."""
     top, bottom, left, right = box(number)
     low = HEIGHT // 2 + number
     return {
@@ -80,7 +84,7 @@ def polygons(number: int) -> dict[str, list[list[float]]]:
 
 
 def write_labelme(labels: Path, number: int) -> None:
-    """Write a file of labelme."""
+    """Write the labelme file of image ``number``."""
     shapes = [
         {"label": name, "points": corners, "shape_type": "polygon"}
         for name, corners in polygons(number).items()
@@ -91,7 +95,7 @@ def write_labelme(labels: Path, number: int) -> None:
 
 
 def write_coco(path: Path, *, house: Callable[[int], Any] | None = None) -> Path:
-    """Write instances of all pictures; ``house`` returns another segmentation of class 2."""
+    """Write COCO instances of all images; ``house`` may return another segmentation of class 2."""
     images, annotations = [], []
     for number in range(COUNT):
         shape = {"id": number + 7, "file_name": f"photos/p{number}.jpg"}
@@ -116,7 +120,7 @@ def write_coco(path: Path, *, house: Callable[[int], Any] | None = None) -> Path
 
 
 def change_a_pixel_byte(path: Path) -> None:
-    """Change a byte of a PNG's pixels so that Pillow still decodes it, to other pixels."""
+    """Change a byte of a PNG so that Pillow still decodes it, but to other pixels."""
     data, before = path.read_bytes(), np.array(Image.open(path))
     start = data.index(b"IDAT") + 4
     for position in range(start + 2, len(data) - 16):
@@ -128,4 +132,4 @@ def change_a_pixel_byte(path: Path) -> None:
                 return
         except (OSError, SyntaxError):
             continue
-    raise AssertionError("no byte found")
+    raise AssertionError("no change of a byte gives other pixels")

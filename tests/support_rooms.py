@@ -1,4 +1,4 @@
-"""Labelled rooms on disk, as a user would have them."""
+"""Labelled rooms on disk, in the layout of a user's own data."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ KEYS = {
 def write_labelled_rooms(
     folder: Path, *, kind: str, count: int = 3, size: int = 32
 ) -> tuple[Path, Path]:
-    """Write images and labels of the same names; return the two folders."""
+    """Write images and labels with the same file names; return the two folders."""
     from diffsight.datasets.depth import write_depth_png
     from diffsight.rooms import Rooms
 

@@ -9,7 +9,7 @@ from diffsight.atomic import remove_leftovers, remove_leftovers_of, replacing, s
 from diffsight.errors import InputError
 
 
-def test_a_temporary_file_is_new_and_has_a_name_that_nobody_can_guess(tmp_path: Path) -> None:
+def test_a_temporary_file_is_new_and_has_a_random_name(tmp_path: Path) -> None:
     names = set()
     for _ in range(3):
         with replacing(tmp_path / "a.json") as partial:
@@ -66,7 +66,7 @@ def leave(path: Path) -> None:
 kept: list[object] = []
 
 
-def test_leftovers_are_deleted_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name in (".hidden", "last.ckpt", ".mine.partial", "x.0123456789abcdef.partial"):
         (tmp_path / "deep" / name).touch()

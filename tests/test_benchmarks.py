@@ -1,10 +1,9 @@
-"""The scripts of benchmarks/ import what they need from the package as it is now."""
+"""The scripts of benchmarks/ can be imported with the present package."""
 
 import subprocess
 import sys
-from pathlib import Path
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+from tests.support_benchmarks import BENCHMARKS
 
 
 def test_every_script_can_be_imported() -> None:

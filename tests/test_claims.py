@@ -1,26 +1,21 @@
-"""The table of the papers' claims is computed from the kept results."""
+"""The page of the papers' claims is computed from the kept results."""
 
-import importlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-PAGE = BENCHMARKS.parent / "docs" / "claims.md"
+from tests.support_benchmarks import DOCS, TABLES, block_of, import_script
 
 
 @pytest.fixture(scope="module")
-def claims() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)  # its modules import each other by their bare names
-        yield importlib.import_module("claims")
+def claims() -> Any:
+    return import_script("claims")
 
 
 def write_scores(claims: Any, folder: Path, scores: dict[str, list[float]], higher: bool) -> Any:
-    """Keep one unit for each score and return the comparison of the rows `a` and `b`."""
+    """Write a table with one unit for each score; return the comparison of the rows a and b."""
     for name, values in scores.items():
         for repeat, score in enumerate(values):
             path = folder / "units" / "task" / name / f"rep{repeat}.json"
@@ -28,8 +23,8 @@ def write_scores(claims: Any, folder: Path, scores: dict[str, list[float]], high
             path.write_text(json.dumps({"score": score, "higher_is_better": higher}))
             settings = {"weights": "0123456789abcdef"}
             path.with_name("settings.json").write_text(json.dumps(settings))
-    importlib.import_module("tables").pack(folder / "units", folder / "made.csv")
-    return claims.Comparison("depth", "made", "task/a", "task/b")
+    import_script("tables").pack(folder / "units", folder / "scores.csv")
+    return claims.Comparison("depth", "scores", "task/a", "task/b")
 
 
 @pytest.mark.parametrize(
@@ -43,15 +38,17 @@ def write_scores(claims: Any, folder: Path, scores: dict[str, list[float]], high
         ([], "not yet measured"),
     ],
 )
-def test_the_verdict_follows_from_the_interval(claims: Any, gains: list, expected: str) -> None:
+def test_the_verdict_depends_on_the_interval_of_the_difference(
+    claims: Any, gains: list, expected: str
+) -> None:
     assert claims.verdict(gains) == expected
 
 
 @pytest.mark.parametrize(("higher", "expected"), [(True, "held"), (False, "reversed")])
-def test_scores_are_paired_by_repeat_in_the_direction_of_the_measure(
+def test_scores_are_paired_by_repeat_and_compared_by_the_measures_direction(
     claims: Any, higher: bool, expected: str, tmp_path: Path
 ) -> None:
-    scores = {"a": [2.0, 5.1, 9.0, 7.0], "b": [1.0, 4.0, 8.0]}  # the fourth has no partner
+    scores = {"a": [2.0, 5.1, 9.0, 7.0], "b": [1.0, 4.0, 8.0]}  # the fourth has no pair
     comparison = write_scores(claims, tmp_path, scores, higher)
     result = claims.compare(comparison, tmp_path)
     assert (result.verdict, result.weights) == (expected, "0123456789ab")
@@ -62,12 +59,12 @@ def test_scores_are_paired_by_repeat_in_the_direction_of_the_measure(
 def test_a_comparison_without_kept_units_is_not_yet_measured(claims: Any, tmp_path: Path) -> None:
     comparison = write_scores(claims, tmp_path, {"a": [1.0, 2.0]}, higher=True)
     assert claims.compare(comparison, tmp_path) == claims.Result("not yet measured")
-    elsewhere = claims.Comparison("depth", "missing", "task/a", "task/b")
-    assert claims.compare(elsewhere, tmp_path) == claims.Result("not yet measured")
+    without_table = claims.Comparison("depth", "missing", "task/a", "task/b")
+    assert claims.compare(without_table, tmp_path) == claims.Result("not yet measured")
 
 
 def test_verdicts_of_several_tasks_are_counted(claims: Any) -> None:
-    results = [claims.Result(word) for word in ("held", "reversed", "held")]
+    results = [claims.Result(verdict) for verdict in ("held", "reversed", "held")]
     assert claims.summary(results) == "held in 2, reversed in 1 of 3"
     assert claims.summary(results[:1]) == "held"
     assert claims.summary([claims.Result("not yet measured")] * 3) == "not yet measured"
@@ -75,16 +72,18 @@ def test_verdicts_of_several_tasks_are_counted(claims: Any) -> None:
 
 def test_every_row_of_a_claim_is_in_the_kept_table(claims: Any) -> None:
     comparisons = [
-        c for some in claims.CLAIMS.values() for claim in some for c in claim.comparisons
+        comparison
+        for of_paper in claims.CLAIMS.values()
+        for claim in of_paper
+        for comparison in claim.comparisons
     ]
     assert comparisons
     for comparison in comparisons:
-        path = BENCHMARKS / "tables" / f"{comparison.table}.csv"
+        path = TABLES / f"{comparison.table}.csv"
         for folder in (comparison.ahead, comparison.behind):
             assert not path.exists() or claims.rows_of(claims.units_in(path), folder), folder
 
 
 def test_the_page_has_the_tables_that_the_script_makes(claims: Any) -> None:
-    block = PAGE.read_text(encoding="utf-8").split("<!-- claims begin -->")[1]
-    made = claims.report(BENCHMARKS / "tables")
-    assert block.split("<!-- claims end -->")[0].strip() == made, "run benchmarks/claims.py"
+    block = block_of(DOCS / "claims.md", "claims")
+    assert block == claims.report(TABLES), "run benchmarks/claims.py"

@@ -8,7 +8,7 @@ import pytest
 
 from diffsight.config import Configurable, class_of, to_config
 from diffsight.methods import LinearProbe
-from diffsight.methods.base import builder_of
+from diffsight.methods.base import make_builder
 
 
 class Bare(Configurable):
@@ -49,7 +49,7 @@ def test_a_class_without_a_constructor() -> None:
     assert to_config(Bare()) == {"class_path": path_of(Bare), "init_args": {}}
 
 
-def test_a_call_is_written_with_its_defaults_and_parts() -> None:
+def test_a_configuration_has_all_defaults_and_parts() -> None:
     inner = to_config(Part(2, part=functools.partial(Part, size=4)))
     assert inner["init_args"]["names"] == ["a", "b"]
     assert inner["init_args"]["part"] == {
@@ -71,7 +71,7 @@ def test_a_configurable_dataclass_is_a_call_with_its_fields() -> None:
     }
 
 
-def test_arguments_that_others_give_are_not_recorded() -> None:
+def test_unrecorded_arguments_are_not_in_the_configuration() -> None:
     assert to_config(Hidden(output=object()))["init_args"] == {"width": 3}
 
 
@@ -80,15 +80,15 @@ def test_what_is_neither_plain_nor_configurable_is_refused() -> None:
         to_config(Part(1, part=object()))
 
 
-def test_a_builder_says_its_class() -> None:
+def test_the_class_of_a_builder_is_returned() -> None:
     assert class_of(Part) is Part
     assert class_of(functools.partial(Part, size=1)) is Part
     assert class_of(lambda output: Part(1)) is None
-    builder = builder_of(LinearProbe, lambda output: pytest.fail("it is not called"))
+    builder = make_builder(LinearProbe, lambda output: pytest.fail("it is not called"))
     assert class_of(builder) is LinearProbe
 
 
-def test_recorded_arguments_can_be_replaced_by_what_they_stand_for() -> None:
+def test_recorded_arguments_can_be_replaced_by_resolved_values() -> None:
     part = Part(1)
     part._restate({"names": ["x"]})
     assert to_config(part)["init_args"]["names"] == ["x"]

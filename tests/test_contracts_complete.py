@@ -1,7 +1,7 @@
 """Every concrete task, method, head, neck, backbone and data set has a contract test.
 
-The contract test is the subclass of a contract that says so: its ``subject`` (methods), or the
-class that its ``build`` is annotated to return.
+A subclass of a contract tests the class in its attribute ``subject`` (methods), or else the return
+type of its ``build``.
 """
 
 import importlib
@@ -57,7 +57,7 @@ KINDS: dict[str, tuple[tuple[Any, ...], tuple[type, ...], type, tuple[str, ...]]
 
 
 def concrete_classes(packages: tuple[Any, ...], bases: tuple[type, ...]) -> set[type]:
-    """Classes that the packages export, without the abstract ones."""
+    """Return the classes that the packages export, without the abstract ones."""
     exported = (value for package in packages for value in vars(package).values())
     return {
         value
@@ -67,21 +67,23 @@ def concrete_classes(packages: tuple[Any, ...], bases: tuple[type, ...]) -> set[
 
 
 def subject_of(contract: type) -> Any:
-    """The class that a contract test is about."""
+    """Return the class that a contract test tests."""
     subject = vars(contract).get("subject")
     return subject or get_type_hints(vars(contract).get("build")).get("return")
 
 
 def classes_under_test(contract: type, folders: tuple[str, ...]) -> set[Any]:
-    """Subjects of the contract tests in these folders of tests."""
-    found = set()
-    for path in sorted(p for folder in folders for p in (ROOT / folder).glob("test_*.py")):
-        module = importlib.import_module(f"tests.{path.parent.name}.{path.stem}")
+    """Return the subjects of the contract tests in these folders of tests."""
+    subjects = set()
+    for path in sorted(p for folder in folders for p in (ROOT / folder).rglob("test_*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        module = importlib.import_module(".".join(("tests", *parts)))
         for value in vars(module).values():
-            own = inspect.isclass(value) and issubclass(value, contract) and value is not contract
-            if own and value.__name__.startswith("Test") and "build" in vars(value):
-                found.add(subject_of(value))
-    return found
+            is_own = inspect.isclass(value) and issubclass(value, contract)
+            is_own = is_own and value is not contract
+            if is_own and value.__name__.startswith("Test") and "build" in vars(value):
+                subjects.add(subject_of(value))
+    return subjects
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -94,7 +96,7 @@ def test_every_class_has_a_contract_test(kind: str) -> None:
     assert not missing, f"no contract test of {names}: subclass tests.contracts.{contract.__name__}"
 
 
-def test_a_class_without_a_test_would_be_missing() -> None:
+def test_exported_classes_without_a_contract_test_are_listed() -> None:
     class Untested(AbstractDataset):
         def __len__(self) -> int:
             return 0

@@ -9,6 +9,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.support_house import (
+    MAX_PROSE,
+    defined_names,
+    is_unclear,
+    long_lines,
+    method_table,
+    option_texts,
+    parts_of_name,
+    undocumented,
+)
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "diffsight"
@@ -20,6 +32,19 @@ WALLS = {
     "huggingface_hub": {"hub", "weights"},
 }
 MAX_CODE_LINES, MAX_PARAMETERS = 50, 12  # of a function
+MARKDOWN = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+# names with such a word that are clear nevertheless, each with the reason
+CLEAR_NAMES: dict[str, str] = {}
+# columns of the table of methods and tasks: tasks of docs/methods/pairs.md, and task in recipes
+TABLE_TASKS = (
+    (("depth", "depth with bins"), "Depth"),
+    (("segmentation",), "Segmentation"),
+    (("referring segmentation",), "Referring"),
+    (("normals", "normals with bins", "values", "values with bins"), "Normals"),
+    (("joints",), "Pose"),
+    ((), "BEV"),
+)
+ADAPTED = ("Depth", "Segmentation", "Normals")  # tasks that ``adapt`` trains without a recipe
 FORBIDDEN = {
     "hasattr(": "declare it in the base class",
     "print(": "log, or write to stdout in cli/",
@@ -149,6 +174,109 @@ def test_walls_name_every_other_part() -> None:
         (contract,) = (c for c in contracts if library in c.get("forbidden_modules", ()))
         walled = {name.removeprefix("diffsight.") for name in contract["source_modules"]}
         assert walled == parts - allowed - {"__init__", "__main__"}, contract["name"]
+
+
+def test_names_use_the_words_of_the_field() -> None:
+    found = [
+        f"{relative(path)}:{line} {name}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for line, name in defined_names(ast.parse(path.read_text()))
+        if is_unclear(name) and name not in CLEAR_NAMES
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_names_of_the_allow_list_are_still_there() -> None:
+    defined = {
+        name
+        for path in SOURCE.rglob("*.py")
+        for _, name in defined_names(ast.parse(path.read_text()))
+    }
+    assert CLEAR_NAMES.keys() <= defined, CLEAR_NAMES.keys() - defined
+
+
+def test_unclear_words_in_names_are_found() -> None:
+    code = "class KnownRival: pass\ndef f(place, mask=1):\n    self.found = share = floor_m = 0\n"
+    code += "try: pass\nexcept E as wish: pass\nimport a as told\nbasket = answered = 1\n"
+    found = [name for _, name in defined_names(ast.parse(code)) if is_unclear(name)]
+    assert sorted(found) == ["KnownRival", "floor_m", "found", "place", "share", "told", "wish"]
+    assert parts_of_name("VPDHead_of2Words") == {"vpd", "head", "of2", "words"}
+
+
+def test_public_functions_and_classes_are_documented_in_sentences() -> None:
+    found = [
+        f"{relative(path)}:{one}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for one in undocumented(ast.parse(path.read_text()))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_missing_docstrings_are_found() -> None:
+    code = (
+        "class A:\n    'Return a thing.'\n    def b(self): 'no capital.'\n    def _c(self): ...\n"
+    )
+    code += (
+        "def d():\n    'No full stop'\ndef e(): ...\ndef f():\n    'A line\\nof two.\\n\\nMore'\n"
+    )
+    assert [one.split(":")[0] for one in undocumented(ast.parse(code))] == ["5 d", "7 e", "3 A.b"]
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=relative)
+def test_lines_of_prose_are_short(page: Path) -> None:
+    found = long_lines(page.read_text(encoding="utf-8"))
+    assert not found, f"lines {found} have more than {MAX_PROSE} characters"
+
+
+def test_long_lines_of_prose_are_found() -> None:
+    long = "x" * 121
+    page = f"{long}\n| {long} |\n```\n{long}\n```\n[{long}](a)\n{long[1:]}\n* {long}\n"
+    assert long_lines(page) == [1, 8]
+
+
+def test_every_option_is_described_once() -> None:
+    texts = option_texts()
+    assert len(texts) > 100
+    repeated = {
+        text: places for text, places in texts.items() if len(text) > 20 and len(places) > 1
+    }
+    assert not repeated, repeated
+
+
+def test_the_table_of_methods_and_tasks_agrees_with_the_code() -> None:
+    """It is on two pages; ``tests/test_pairs.py`` keeps docs/methods/pairs.md as the code is."""
+    table = method_table(ROOT / "README.md")
+    assert table == method_table(ROOT / "docs" / "index.md")
+    pairs = (ROOT / "docs" / "methods" / "pairs.md").read_text(encoding="utf-8")
+    rows = [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in pairs.splitlines()
+        if "|" in line
+    ]
+    (methods,) = (row[1:] for row in rows if row[0] == "task")
+    works = {
+        (method, row[0])
+        for row in rows
+        for method, cell in zip(methods, row[1:], strict=False)
+        if cell != "refused"
+    }
+    trained = {
+        (recipe["method"]["class_path"].rpartition(".")[2], recipe["task"]["class_path"])
+        for path in (SOURCE / "recipes").rglob("*.yaml")
+        if "method" in (recipe := yaml.safe_load(path.read_text(encoding="utf-8")))
+    }
+    from diffsight.adaptation.candidates import SHORT_NAMES
+
+    for name, *marks in table[2:]:
+        method = name.strip("`")
+        for (tasks, recipe_task), mark in zip(TABLE_TASKS, marks, strict=True):
+            has_recipe = (SHORT_NAMES[method].__name__, recipe_task) in trained
+            is_possible = has_recipe or any((method, task) in works for task in tasks)
+            can_adapt = recipe_task in ADAPTED and is_possible
+            expected = "✓" if has_recipe or can_adapt else "○" if is_possible else ""
+            assert mark == expected, (
+                f"{method}, {recipe_task}: {mark!r}, the code says {expected!r}"
+            )
 
 
 def test_every_method_has_its_page() -> None:

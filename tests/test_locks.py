@@ -42,7 +42,7 @@ def holder(how: str, out: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("claim", [claim_folder, claim_name], ids=["folder", "name"])
-def test_the_message_names_the_other_process_and_a_kill_releases_it(
+def test_the_message_names_the_other_process_and_a_kill_releases_its_lock(
     claim: Claim, tmp_path: Path
 ) -> None:
     out = tmp_path / "x"
@@ -139,7 +139,7 @@ def test_a_planted_link_is_not_opened(tmp_path: Path) -> None:
     assert treasure.read_text() == "precious"
 
 
-def test_without_locks_of_the_file_system_it_warns_and_deletes_nothing(
+def test_a_file_system_without_locks_is_warned_about_and_nothing_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locks(file: int, operation: int) -> None:

@@ -28,7 +28,7 @@ def vpd(**options) -> partial:
     return partial(VPD, **parts | options)
 
 
-def test_a_method_gives_the_first_form_that_it_can() -> None:
+def test_a_model_uses_the_first_output_that_the_method_supports() -> None:
     depth = Depth(bins=4).fitted(torch.linspace(1, 5, 100)[:, None])
     assert choose_output(depth, FewShot).kind == "distribution"
     assert choose_output(depth, VPD).kind == "values"
@@ -50,7 +50,7 @@ def test_values_alone_are_refused_by_methods_of_distributions(task) -> None:
     assert "\n" not in message
 
 
-def test_sentences_are_refused_by_methods_that_read_none() -> None:
+def test_a_referring_task_refuses_methods_without_sentences() -> None:
     with pytest.raises(InputError, match="FewShot reads no sentences, which Referring needs"):
         DenseModel(task=Referring(), method=partial(FewShot, backbone=StableDiffusion(SMALL)))
 
@@ -61,7 +61,7 @@ def test_a_prompt_is_required_by_the_task_or_the_method() -> None:
     assert DenseModel(task=Referring(), method=vpd()).requires_prompt
 
 
-def test_losses_and_predictions_take_what_is_known_already() -> None:
+def test_losses_accept_precomputed_features_and_soft_labels() -> None:
     model = DenseModel(task=Depth(), method=vpd()).eval()
     inputs = Inputs(images(2, 64, 96))
     target = random_target(model.task, 2, 64, 96)

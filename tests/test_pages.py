@@ -1,90 +1,261 @@
-"""What the pages tell people to type is well formed, exists, and where it is cheap is run."""
+"""The code blocks of the pages are run, or parsed where they train for long or download data."""
 
+import contextlib
+import io
+import json
 import re
 import shutil
 import subprocess
-from functools import partial
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
-import diffsight
-from diffsight.backbones import StableDiffusion
-from diffsight.cli import COMMANDS
+from diffsight import recipes
+from diffsight.cli import COMMANDS, main
 from diffsight.datasets.labelled_folder import read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
-from diffsight.heads import DeconvHead
-from diffsight.methods import VPD
-from diffsight.model import DenseModel
-from diffsight.necks import Merging
-from diffsight.prompts import TextTable
-from diffsight.tasks import Depth
-from tests.backbones.conftest import SMALL
+from diffsight.hub.build import check, check_call
+from diffsight.training.fit import fit
+from tests.support_pages import (
+    PAGES,
+    ROOT,
+    Block,
+    Command,
+    inline_commands,
+    parse_command,
+    parser_options,
+    read_blocks,
+    read_commands,
+    reduced,
+    relative,
+    why_not_run,
+)
+from tests.support_workspace import TOY_FOLDER, write_stand_in, write_workspace
 
-ROOT = Path(__file__).parent.parent
 SETUP = ("pip install -e . && diffsight demo", "pip install -e '.[dev]' && pytest")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("[!_]*.md"))]
+TOY = "toy_extension"
+GROUPS = ["Get started", "Guides", "Methods", "Extend", "API"]
+# numbers in Python blocks that are replaced by smaller ones
+LESS = {r"\b(count=|range\()\d+": r"\g<1>2", r"\bsize=\d+": "size=32"}
 
 
-def model() -> DenseModel:
-    method = partial(
-        VPD,
-        backbone=StableDiffusion(SMALL),
-        prompts=TextTable(("kitchen", "office"), dim=24),
-        neck=partial(Merging, width=48, groups=8),
-        head=partial(DeconvHead, widths=(8, 8, 8), width=12),
-    )
-    return DenseModel(task=Depth(), method=method)
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Path:
+    """A folder with the files that the pages name; tests must not change it."""
+    return write_workspace(tmp_path_factory.mktemp("workspace") / "files", pipeline_folder)
 
 
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
+@pytest.fixture
+def here(
+    workspace: Path, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A copy of the workspace as the current folder; long functions do less."""
+    folder = tmp_path / "here"
+    shutil.copytree(workspace, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(TOY_FOLDER)
+    from diffsight.adaptation import adapt
+    from diffsight.benchmark import run
+    from diffsight.benchmark.units import Settings
+    from diffsight.inference import generate
+
+    less = {"steps": 2, "backbone": "tiny", "short_side": 32, "method": "feature_head"}
+    do_less(monkeypatch, adapt, "adapt", **less, device="cpu", minutes=5.0)
+    do_less(monkeypatch, run, "benchmark", repeats=1, settings=Settings(shots=2, steps=1))
+    do_less(monkeypatch, generate, "generate", steps=1)
+    yield folder
+    sys.modules.pop(TOY, None)  # other tests check that nothing imports it
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+def do_less(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, **options: Any) -> None:
+    """Replace a function by one that takes some options from here, whatever it is given."""
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *words, **given: function(*words, **given | options))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_code_in_pages_is_well_formed(page: Path) -> None:
-    for block in blocks(page, "python"):
-        compile(block, relative(page), "exec")
+def test_blocks_of_a_page_run(page: Path, here: Path) -> None:
+    names: dict[str, Any] = {}
+    missing: set[str] = set()
+    for block in read_blocks(page, "python", "bash"):
+        if block.language == "python":
+            run_python(block, names)
+        else:
+            check_shell(block)
+            for command in read_commands(block.text):
+                run_command(block, command, here, missing)
+
+
+def run_python(block: Block, names: dict[str, Any]) -> None:
+    """Run a block in the names of the earlier blocks of the page, on less data."""
+    code = block.text
+    for pattern, replacement in LESS.items():
+        code = re.sub(pattern, replacement, code)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(code, block.name, "exec"), names)
+
+
+def check_shell(block: Block) -> None:
+    """Check the syntax of a script, and that the files of the repository that it runs exist."""
     bash = shutil.which("bash")
     assert bash
-    for block in blocks(page, "bash"):
-        done = subprocess.run([bash, "-n"], input=block, text=True, capture_output=True)
-        assert done.returncode == 0, f"{relative(page)}: {done.stderr}\n{block}"
+    done = subprocess.run([bash, "-n"], input=block.text, text=True, capture_output=True)
+    assert done.returncode == 0, f"{block.name}: {done.stderr}"
+    for script in re.findall(r"\bpython (\S+\.py)", block.text):
+        assert (ROOT / script).is_file(), f"{block.name}: {script}"
 
 
-def test_commands_in_pages_exist() -> None:
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            used = set(re.findall(r"\bdiffsight ([a-z][a-z-]*)", block))
-            assert used <= COMMANDS.keys(), f"{relative(page)}: {used - COMMANDS.keys()}"
+def run_command(block: Block, command: Command, here: Path, missing: set[str]) -> None:
+    """Parse a command; run it, unless that takes long or something has to be downloaded."""
+    at = f"{block.name}: diffsight {command.name}"
+    try:
+        parse_command(command.name, command.words)
+    except (SystemExit, ValueError) as error:
+        if not (isinstance(error, SystemExit) and error.code == 0):
+            pytest.fail(f"{at}: {error}")
+    if why_not_run(command, here, missing) is not None:
+        missing |= missing_outputs(command, here)
+        return
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            status = main([command.name, *reduced(command)])
+        except SystemExit as end:
+            status = end.code
+    assert status in (0, None), f"{at}: {errors.getvalue()}"
+    if command.writes:
+        (here / command.writes).write_text(output.getvalue())
+
+
+def missing_outputs(command: Command, here: Path) -> set[str]:
+    """Return what a command that is not run would write, but for the stand-ins of trainings."""
+    out, recipe = command.value_of("--out"), command.value_of("--recipe")
+    if out is None or (here / out / "model").exists():
+        return set()
+    if command.name in ("fit", "pretrain") and recipe and not (here / out).exists():
+        trusted = [word for word in (command.value_of("--trust"),) if word]
+        if write_stand_in(here / out, recipes.find(recipe), trusted):
+            return set()
+    return {out, f"{out}/model"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_constructor_calls_and_json_in_a_page_are_valid(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TOY_FOLDER)
+    for block in read_blocks(page, "yaml"):
+        values = yaml.safe_load(block.text)
+        if "class_path" in values:
+            check(values, trusted=[TOY])
+        else:
+            check_call(fit, values, options=("augment",), trusted=[TOY])
+    for block in read_blocks(page, "json"):
+        json.loads(block.text)
+    sys.modules.pop(TOY, None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_commands_stand_in_shell_blocks_and_have_these_options(page: Path) -> None:
+    for block in read_blocks(page, "", "text", "console", "sh"):
+        commands = list(read_commands(block.text))
+        assert not commands, f"{block.name}: write ```bash before commands"
+    for line, command in inline_commands(page):
+        assert command.name in COMMANDS, f"{relative(page)}:{line}: diffsight {command.name}"
+        flags = {word.partition("=")[0] for word in command.words if word.startswith("--")}
+        unknown = {flag for flag in flags - parser_options(command.name) if "." not in flag}
+        assert not unknown, f"{relative(page)}:{line}: diffsight {command.name}: {unknown}"
+        recipe = command.value_of("--recipe")
+        assert recipe is None or recipe.isupper() or recipe in recipes.names(), f"{line}: {recipe}"
 
 
 def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
-    readme = "".join(blocks(ROOT / "README.md", "bash")).splitlines()
+    readme = "".join(block.text for block in read_blocks(ROOT / "README.md", "bash")).splitlines()
     assert set(SETUP) <= set(readme)
     assert SETUP[1] in (ROOT / ".ci" / "run").read_text()
 
 
-def test_readme_draws_and_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_the_page_of_commands_lists_every_command_once() -> None:
+    text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `diffsight ([\w-]+)` \|", text, re.MULTILINE) == list(COMMANDS)
+
+
+def test_every_page_is_in_one_of_five_groups() -> None:
+    blocks = read_blocks(ROOT / "docs" / "index.md", "{toctree}")
+    captions = [re.findall(r"^:caption: (.*)$", block.text, re.MULTILINE) for block in blocks]
+    assert captions == [[group] for group in GROUPS]
+    lines = [line for block in blocks for line in block.text.splitlines()]
+    listed = [line for line in lines if line and not line.startswith(":")]
+    pages = {p.relative_to(ROOT / "docs").with_suffix("").as_posix() for p in PAGES[2:]}
+    assert sorted(listed) == sorted(pages - {"index"})
+
+
+def test_readme_draws_a_mask_that_adapt_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "masks"):
         (tmp_path / name).mkdir()
     Image.new("RGB", (640, 480), (120, 160, 220)).save("photos/beach.jpg")
-    diffsight.save(model(), "runs/my-rooms/model")
-    Image.new("RGB", (50, 40), (120, 90, 60)).save("photo.jpg")
-    names: dict[str, Any] = {}
-    for block in blocks(ROOT / "README.md", "python"):
-        exec(compile(block, "README.md", "exec"), names)
+    (block,) = (b for b in read_blocks(ROOT / "README.md", "python") if "polygon" in b.text)
+    run_python(block, {})
     folder = read_labelled_folder(Path("photos"), Path("masks"), LabelFormat("segmentation"))
     assert folder.ids == (0, 1)
     assert folder.colours == ((40, 40, 40), (0, 130, 200))
     sky = folder.samples[0].labels["semantic"].float().mean()
     assert 0.4 < float(sky) < 0.45  # 200 of 480 rows
-    assert names["prediction"].depth_m.shape == (40, 50)
-    assert 0 < names["near"] < 10
+
+
+def test_commands_are_read_from_scripts() -> None:
+    script = (
+        "pip install . && diffsight demo  # a comment\n"
+        "diffsight predict 'a b/*.jpg' --model m \\\n    --out o\n"
+        "diffsight recipes rooms/vpd_depth > mine.yaml; echo diffsight show\n"
+    )
+    assert list(read_commands(script)) == [
+        Command("demo", ()),
+        Command("predict", ("a b/*.jpg", "--model", "m", "--out", "o")),
+        Command("recipes", ("rooms/vpd_depth",), "mine.yaml"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("fit --recipe rooms/vpd_depth --out runs/a", "it trains for minutes"),
+        ("fit --recipe rooms/vpd_depth --print_config", None),
+        ("convert vpd-depth a.pth --out a", "it downloads networks"),
+        ("predict a.jpg --model MODEL --out b", "MODEL is a placeholder"),
+        ("predict a.jpg --model gone --out b", "gone is not there"),
+        ("predict a.jpg --model owner/name --out b", "owner/name is a network"),
+        ("evaluate --model a --data Folder root=gone", "root=gone is a data set"),
+        ("evaluate --model a --data Folder root=data", None),
+        ("predict a.jpg --model a.safetensors --out b", None),
+    ],
+)
+def test_only_cheap_commands_with_their_files_at_hand_are_run(
+    line: str, reason: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (command,) = read_commands(f"diffsight {line}")
+    why = why_not_run(command, tmp_path, {"gone"})
+    assert why is None if reason is None else (why or "").startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["predict a --model m --out o --nowhere", "adapt --kind sky", "fit --recipe no/such --out o"],
+)
+def test_wrong_commands_are_refused(line: str) -> None:
+    (command,) = read_commands(f"diffsight {line}")
+    with contextlib.redirect_stderr(io.StringIO()), pytest.raises((SystemExit, ValueError)):
+        parse_command(command.name, command.words)

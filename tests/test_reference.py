@@ -1,24 +1,55 @@
-"""The reference pages list every public module once."""
+"""The pages of the API list every package once, in the order of the layers."""
 
 import re
+import tomllib
 from pathlib import Path
 
+import diffsight
+
 ROOT = Path(__file__).parent.parent
-# the command line has pages of its own; of rooms only what a user calls is listed
-LEFT_OUT = ("diffsight.cli.", "diffsight.rooms.", "diffsight.streets.")
+PAGE = ROOT / "docs" / "reference" / "index.md"
+LEFT_OUT = {"cli"}  # its docstrings are the texts of --help, not those of pages
 
 
-def test_every_public_module_is_in_one_list() -> None:
-    pages = [page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md"))]
-    listed = re.findall(r"^\.\. automodule:: (\S+)$", "\n".join(pages), re.MULTILINE)
-    assert len(set(listed)) == len(listed)
-    source = ROOT / "src"
-    modules = {
-        ".".join(path.relative_to(source).with_suffix("").parts)
-        for path in source.rglob("*.py")
-        if not path.name.startswith("_")
-    }
-    missing = {name for name in modules - set(listed) if not name.startswith(LEFT_OUT)}
-    assert not missing
-    packages = {"diffsight.assets", "diffsight.hub.convert", "diffsight.protocols"}
-    assert set(listed) - modules == packages, "a module that does not exist"
+def listed() -> list[list[str]]:
+    """Return the names in each table of the page that generates pages of its names."""
+    tables = re.findall(
+        r"^\.\. autosummary::\n   :toctree: api\n((?:.*\n)*?)```", PAGE.read_text(), re.MULTILINE
+    )
+    return [re.findall(r"^   (diffsight\.\w+)$", table, re.MULTILINE) for table in tables]
+
+
+def layers() -> list[set[str]]:
+    """Return the packages of every layer, highest first."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = (c for c in config["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    return [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+
+
+def test_the_public_functions_come_first() -> None:
+    names = {name for name in diffsight.__all__ if name not in ("DenseModel", "__version__")}
+    assert {name.removeprefix("diffsight.") for name in listed()[0]} == names
+
+
+def test_every_package_and_module_is_listed_once() -> None:
+    """Their own modules are found by autosummary, which is recursive."""
+    package = ROOT / "src" / "diffsight"
+    modules = {p.stem for p in package.glob("*.py") if not p.name.startswith("_")}
+    modules |= {p.parent.name for p in package.glob("*/__init__.py")}
+    names = [name.removeprefix("diffsight.") for table in listed()[1:] for name in table]
+    assert sorted(names) == sorted(modules - LEFT_OUT)
+    assert all(":recursive:" in part for part in PAGE.read_text().split(":toctree: api")[2:])
+
+
+def test_packages_are_in_the_order_of_the_layers() -> None:
+    names = [name.removeprefix("diffsight.") for table in listed()[1:] for name in table]
+    order = {name: number for number, layer in enumerate(layers()) for name in layer}
+    numbers = [order[name] for name in names]
+    assert numbers == sorted(numbers)
+
+
+def test_folders_of_modules_are_packages() -> None:
+    """A folder without ``__init__.py`` would be left out by autosummary."""
+    package = ROOT / "src" / "diffsight"
+    folders = {path.parent for path in package.rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]

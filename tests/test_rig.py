@@ -24,7 +24,7 @@ def sample(one: Rig | None) -> Sample:
     return Sample("a", torch.zeros(3, 16, 20, dtype=torch.uint8), label, valid, rig=one)
 
 
-def test_rows_of_a_batch_are_what_was_joined() -> None:
+def test_rows_of_a_joined_batch_equal_the_single_rigs() -> None:
     first, second = rig(0), rig(1, points=3)
     batch = Rig.joined([first, second])
     assert len(batch) == 2
@@ -57,7 +57,7 @@ def test_points_move_with_the_frame_and_keep_intensity_and_age() -> None:
     assert one.moved_points() is one.points
 
 
-def test_batches_that_do_not_fit_together() -> None:
+def test_rigs_of_different_layouts_are_not_joined() -> None:
     with pytest.raises(InputError, match=r"differ \(1 of 20 x 16 px, 2 of 20 x 16 px\): use"):
         Rig.joined([rig(), rig(views=1)])
     with pytest.raises(InputError, match="only some samples of a batch have points"):
@@ -66,7 +66,7 @@ def test_batches_that_do_not_fit_together() -> None:
         collate([sample(rig()), sample(None)], "map")
 
 
-def test_bytes_and_floats_in_one_batch_have_one_range() -> None:
+def test_images_in_bytes_and_floats_are_joined_in_one_range() -> None:
     one = rig()
     batch = Rig.of_samples([one, one.in_floats()], torch.bfloat16)
     assert batch.images.dtype == torch.bfloat16

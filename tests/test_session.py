@@ -19,8 +19,8 @@ from diffsight.prompts import TextTable
 from diffsight.rooms import ROOM_TYPES, Rooms
 from diffsight.tasks import Depth
 from diffsight.training.optim import AdamW
-from tests.hub.tiny import ARCHITECTURE
 from tests.support_adapt import assert_same_weights, pictures
+from tests.support_models import ARCHITECTURE
 
 PARITY = Path(__file__).parent / "parity" / "vpd_depth"
 FORMS = ("x", "x.safetensors")
@@ -64,7 +64,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> DenseModel:
         steps=1,
         batch_size=2,
         workers=0,
-        accelerator="cpu",
+        device="cpu",
     )
     return found.model
 

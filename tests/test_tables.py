@@ -1,4 +1,4 @@
-"""The result tables of benchmarks/ can be read and written by benchmarks/tables.py."""
+"""benchmarks/tables.py reads and writes the tables of kept results."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-TABLES = sorted((BENCHMARKS / "tables").glob("*.csv"))
+from tests.support_benchmarks import BENCHMARKS, TABLES
+
 UNIT = {"task": "a/b", "key": "12", "score": 0.1, "per_image": {"test/0": 0.2, "test/1": 0.3}}
 UNIT |= {
     "training_images": ["train/7", "train/3", "train/4"],
@@ -17,19 +17,19 @@ UNIT |= {
 }
 
 
-def tables(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, BENCHMARKS / "tables.py", *words]
+def tables(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, BENCHMARKS / "tables.py", *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda path: path.stem)
-def test_a_table_is_written_again_byte_for_byte(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", sorted(TABLES.glob("*.csv")), ids=lambda path: path.stem)
+def test_unpacking_and_packing_a_table_gives_the_same_bytes(table: Path, tmp_path: Path) -> None:
     assert tables("unpack", table, tmp_path / "units").returncode == 0
     assert tables("pack", tmp_path / "units", tmp_path / "again.csv").returncode == 0
     assert (tmp_path / "again.csv").read_bytes() == table.read_bytes()
 
 
-def test_a_table_keeps_everything_but_the_scores_of_single_images(tmp_path: Path) -> None:
+def test_a_table_keeps_everything_except_the_scores_of_single_images(tmp_path: Path) -> None:
     path = tmp_path / "units" / "b" / "rep000.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(UNIT))
@@ -50,7 +50,7 @@ def test_columns_keep_their_order_when_units_have_different_keys(tmp_path: Path)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()
 
 
-def test_a_unit_file_is_not_overwritten_by_another_row(tmp_path: Path) -> None:
+def test_unpacking_does_not_overwrite_a_unit_file_that_differs(tmp_path: Path) -> None:
     path = tmp_path / "units" / "rep000.json"
     path.parent.mkdir()
     path.write_text(json.dumps(UNIT))
@@ -71,11 +71,13 @@ def test_a_unit_file_is_not_overwritten_by_another_row(tmp_path: Path) -> None:
         (lambda text: text.replace(b"3-4", b"3-x"), "invalid literal"),
         (lambda text: text.replace(b"3-4", b"3-99999999999"), "more than 100,000 images"),
         (lambda text: text.replace(b"b/rep000", b"../../rep000"), "lies outside of the folder"),
-        (lambda text: text.replace(b"b/rep000", b"/tmp/rep000"), "is no path of a unit"),
-        (lambda text: text.replace(b"b/rep000", b"7" * 5000), "is no path of a unit"),
+        (lambda text: text.replace(b"b/rep000", b"/tmp/rep000"), "is not the path of a unit"),
+        (lambda text: text.replace(b"b/rep000", b"7" * 5000), "is not the path of a unit"),
     ],
 )
-def test_a_damaged_table_is_refused_in_one_line(change, reason: str, tmp_path: Path) -> None:
+def test_a_damaged_table_is_refused_with_one_line_and_nothing_is_written(
+    change, reason: str, tmp_path: Path
+) -> None:
     path = tmp_path / "units" / "b" / "rep000.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(UNIT))

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all. This module imports nothing heavy."""
+"""Files and folders that are written completely or not at all. Imports nothing heavy."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffsight.errors import InputError
 
-# with a number that nobody can guess: no other process has the name, and no link was planted there
+# the random number keeps other processes and planted links away from the name
 _PARTIAL = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _NAME_CHARS = 40  # of the final name: file systems limit names to 255 bytes
 
@@ -21,9 +21,9 @@ def _partial(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary file in the folder of ``path``; afterwards it becomes ``path``.
+    """Yield an empty temporary file next to ``path``, which replaces ``path`` at the end.
 
-    Several processes may write the same path: it is always the whole file of one of them.
+    Several processes may write the same path: it always holds the complete file of one of them.
 
     Raises:
         InputError: if the folder cannot be written to, or the disk is full.
@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     partial = _partial(path)
     try:
-        # exclusive: what exists is not opened, and a link is not followed
+        # exclusive: does not open an existing file or follow a link
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield partial
@@ -48,7 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new folder next to ``folder``; what is not moved out of it is deleted afterwards.
+    """Yield a new folder next to ``folder``; files left in it are deleted at the end.
 
     Raises:
         OSError: if it cannot be made.
@@ -62,19 +62,19 @@ def staging(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders of killed processes, in all of a folder.
+    """Delete the temporary files and folders that killed processes left anywhere in a folder.
 
-    Nobody else may write there meanwhile.
+    No other process may write there at the same time.
     """
-    for where, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in [name for name in folders if _PARTIAL.fullmatch(name)]:
             folders.remove(name)
-            shutil.rmtree(Path(where, name), ignore_errors=True)
-        _unlink(Path(where, name) for name in files if _PARTIAL.fullmatch(name))
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
+        _unlink(Path(parent, name) for name in files if _PARTIAL.fullmatch(name))
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Delete what killed processes left of one file or folder, next to it and in it."""
+    """Delete the temporary files that killed processes left next to a path and inside it."""
     with contextlib.suppress(OSError):
         for one in list(path.parent.iterdir()):
             match = _PARTIAL.fullmatch(one.name)

@@ -1,16 +1,16 @@
-"""Names that options choose from. No torch, so that ``--help`` can list them at once."""
+"""Choices and defaults of options. This module imports no torch, so that ``--help`` is fast."""
 
 from typing import Literal
 
 LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
-LabelFileForm = Literal["masks", "coco", "labelme"]  # that labels are written in
+LabelFileForm = Literal["masks", "coco", "labelme"]  # file formats of labels
 Spacing = Literal["log", "log1p", "linear", "quantile"]
-Preset = Literal["vtm", "clean", "native"]  # of Taskonomy
+Preset = Literal["vtm", "clean", "native"]  # protocols of the Taskonomy benchmark
 NYUTrainSplit = Literal["train", "official-train"]
-TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need its loss scaled
+TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need loss scaling
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 CONTROLNET = "lllyasviel/sd-controlnet-seg"
-"""ControlNet of segmentation that ``diffsight control`` uses by default."""
+"""Segmentation ControlNet that ``diffsight control`` uses by default."""
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-"""Stable Diffusion that it was trained with."""
+"""Stable Diffusion model that ``CONTROLNET`` was trained with."""

@@ -12,13 +12,14 @@ Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 class Configurable:
-    """Base of everything that a recipe can name. Records the arguments of the constructor call.
+    """Base of every class that a recipe can name. It records the arguments of its constructor.
 
-    The constructor is the schema: arguments are plain values, other configurables, or builders (a
-    configurable class, or ``functools.partial`` of one). Of a dataclass they are its fields.
+    The constructor is the schema. Its arguments are plain values, other configurables, or builders
+    (a configurable class, or ``functools.partial`` of one). The arguments of a dataclass are its
+    fields.
     """
 
-    _arguments: Mapping[str, Any] = MappingProxyType({})  # of a class without a constructor
+    _arguments: Mapping[str, Any] = MappingProxyType({})  # for classes without a constructor
     unrecorded: frozenset[str] = frozenset()  # arguments that are not part of the configuration
 
     def _restate(self, arguments: Mapping[str, Any]) -> None:
@@ -47,10 +48,10 @@ def _recorded(init: Any) -> Any:
 
 
 def to_config(value: Any) -> Plain:
-    """The constructor call that makes ``value``, with its defaults, as plain data.
+    """Return the constructor call that makes ``value``, defaults included, as plain data.
 
     Raises:
-        TypeError: if a part of it is neither plain nor configurable.
+        TypeError: if a part of the value is neither plain nor configurable.
     """
     if isinstance(value, Configurable):
         return _call(type(value), _arguments_of(value))
@@ -69,7 +70,7 @@ def to_config(value: Any) -> Plain:
     if isinstance(value, Sequence):
         return [to_config(v) for v in value]
     raise TypeError(
-        f"{value!r} cannot be written into a recipe: it is no plain value and no Configurable"
+        f"{value!r} cannot be written into a recipe: it is neither a plain value nor a Configurable"
     )
 
 
@@ -90,7 +91,7 @@ def _call(cls: type[Configurable], arguments: Mapping[str, Any]) -> dict[str, An
 
 
 def class_of(builder: Any) -> type[Configurable] | None:
-    """Return the class that a builder makes objects of; None if it does not say so."""
+    """Return the configurable class that a builder calls; None if it calls none."""
     candidates = (builder, getattr(builder, "func", None), *getattr(builder, "args", ()))
-    found = (c for c in candidates if isinstance(c, type) and issubclass(c, Configurable))
-    return next(found, None)
+    classes = (c for c in candidates if isinstance(c, type) and issubclass(c, Configurable))
+    return next(classes, None)

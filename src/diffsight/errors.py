@@ -1,4 +1,4 @@
-"""Errors that the user can mend. This module imports nothing heavy."""
+"""Errors that the user can repair. This module imports nothing heavy."""
 
 import difflib
 from collections.abc import Collection
@@ -7,22 +7,22 @@ NEAREST = 3
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used; one line says what, where, and the repair."""
+    """An input cannot be used. The message is one line: what is wrong, where, and the repair."""
 
 
 class TooLargeError(InputError):
-    """There is too little memory."""
+    """An operation needs more memory than is available."""
 
 
-def suggest(name: str, known: Collection[str], *, listing: str = "") -> str:
-    """Return a question with the nearest of the known names, and where all of them are listed.
+def suggest(name: str, choices: Collection[str], *, listing: str = "") -> str:
+    """Return a "did you mean" question with the names nearest to a mistyped one.
 
     Args:
-        name: what the user gave.
-        known: names that would have been understood.
-        listing: command that prints them all.
+        name: mistyped name.
+        choices: valid names.
+        listing: command that prints all valid names.
     """
-    near = difflib.get_close_matches(name, sorted(known), n=NEAREST, cutoff=0)
+    near = difflib.get_close_matches(name, sorted(choices), n=NEAREST, cutoff=0)
     if not near:
         return ""
     others = f"next: {', '.join(map(repr, near[1:]))}" if len(near) > 1 else ""

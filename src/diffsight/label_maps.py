@@ -1,4 +1,4 @@
-"""Class names of well-known data sets, in the order of their ids."""
+"""Class names, colours and joints of public data sets, in the order of their ids."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _ADE20K = (
     "clock, flag"
 )
 ADE20K_CLASSES = tuple(_ADE20K.split(", "))
-"""The first word of every class, in the order of the challenge; its annotations count from 1."""
+"""First name of each class, in the order of the challenge, whose annotations count from 1."""
 
 _ADE20K_RGB = (
     "787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d "
@@ -41,9 +41,9 @@ _ADE20K_RGB = (
 )
 ADE20K_COLOURS = tuple(
     (code >> 16, code >> 8 & 255, code & 255)
-    for code in (int(one, 16) for one in _ADE20K_RGB.split())
+    for code in (int(digits, 16) for digits in _ADE20K_RGB.split())
 )
-"""RGB of the classes in pictures of mmsegmentation, which ControlNets of segmentation read."""
+"""RGB of each class in mmsegmentation, which ControlNets for segmentation were trained with."""
 
 _ADE20K_FULL = (
     "2978 312 2420 976 2855 447 2131 165 3055 1125 350 2377 1831 838 774+783 2684 1610 1910 687 "
@@ -55,10 +55,10 @@ _ADE20K_FULL = (
     "1563 642 1708 103 1002 2569 2704 2833 1551 1981 29 187 1393 747 2254 206 2262 1260 2243 "
     "2932 2836 2850 64 894 1858 3109 1919 1583 318 2356 2046 1098 530 954"
 )
-ADE20K_FULL = tuple(tuple(map(int, one.split("+"))) for one in _ADE20K_FULL.split())
-"""Of every class of the challenge, its numbers in the full data set (its own ``mapFromADE``)."""
+ADE20K_FULL = tuple(tuple(map(int, row.split("+"))) for row in _ADE20K_FULL.split())
+"""Class numbers in the full data set for each class of the challenge (``mapFromADE.txt``)."""
 
-# class, number in the label files, category, colour
+# class, id in the label files, category, colour
 _CITYSCAPES = (
     "road 7 flat 804080, sidewalk 8 flat f423e8, building 11 construction 464646, wall 12 "
     "construction 66669c, fence 13 construction be9999, pole 17 object 999999, traffic_light 19 "
@@ -67,47 +67,47 @@ _CITYSCAPES = (
     "00008e, truck 27 vehicle 000046, bus 28 vehicle 003c64, train 31 vehicle 005064, motorcycle "
     "32 vehicle 0000e6, bicycle 33 vehicle 770b20"
 )
-_CITYSCAPES_ROWS = tuple(one.split() for one in _CITYSCAPES.split(", "))
+_CITYSCAPES_ROWS = tuple(row.split() for row in _CITYSCAPES.split(", "))
 NUSCENES_CLASSES = (
     *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area", "divider"),
 )
-"""Of maps, in the order of BEVFusion; ``divider`` is that of roads and of lanes."""
+"""Map classes in the order of BEVFusion; ``divider`` combines road and lane dividers."""
 CITYSCAPES_CLASSES = tuple(row[0].replace("_", " ") for row in _CITYSCAPES_ROWS)
-"""The 19 classes that are scored, in the order of ``labelTrainIds``."""
+"""Names of the 19 scored classes, in the order of ``labelTrainIds``."""
 CITYSCAPES_IDS = tuple(int(row[1]) for row in _CITYSCAPES_ROWS)
-"""Their numbers in ``labelIds``, which submissions have."""
+"""Id of each class in ``labelIds``, which submissions to the benchmark use."""
 CITYSCAPES_COLOURS = tuple(tuple(bytes.fromhex(row[3])) for row in _CITYSCAPES_ROWS)
 """RGB of each class."""
 CITYSCAPES_CATEGORIES = tuple(
     tuple(i for i, row in enumerate(_CITYSCAPES_ROWS) if row[2] == name)
     for name in dict.fromkeys(row[2] for row in _CITYSCAPES_ROWS)
 )
-"""Classes of each of the seven categories."""
+"""Positions of the classes of each of the seven categories."""
 MAPILLARY_TO_CITYSCAPES = (
     (13, 24, 41), (2, 15), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,), (27,), (19,),
     (20, 21, 22), (55,), (61,), (54,), (58,), (57,), (52,),
 )  # fmt: skip
-"""Of each class of Cityscapes, its classes in Mapillary Vistas v1.2 (Meta Prompts' map)."""
+"""Class ids in Mapillary Vistas v1.2 for each class of Cityscapes, as in Meta Prompts."""
 
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
     "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
     "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
-"""Joints of a person, in the order of their annotations."""
+"""Names of a person's joints, in the order of the annotations."""
 COCO_SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
     0.087, 0.087, 0.089, 0.089,
 )  # fmt: skip
-"""How far annotators disagree about each joint, by the root of the person's area."""
+"""Standard deviation of annotators for each joint, relative to the root of the person's area."""
 COCO_LIMBS = (
     (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (5, 11), (6, 12), (11, 12), (11, 13), (12, 14), (13, 15), (14, 16),
 )  # fmt: skip
-"""Joints that a line joins in pictures."""
+"""Pairs of joints between which a line is drawn."""
 
 LEFT, RIGHT = "left_", "right_"
-"""How the names of joints begin that change places in a mirror image."""
+"""Prefixes of the names of joints that a mirror image exchanges."""
 
 _NYU = (
     "printer_room, bathroom, living_room, study, conference_room, study_room, kitchen, "
@@ -116,7 +116,7 @@ _NYU = (
     "dining_room, reception_room, computer_lab, classroom, office, bookstore"
 )
 NYU_SCENES = tuple(_NYU.split(", "))
-"""Scene types of NYU Depth v2 in the order of VPD's text table, with its spelling."""
+"""Scene types of NYU Depth v2 in the order and spelling of VPD's text table."""
 
 _BY_NAME = {
     "ade20k": ADE20K_CLASSES,
@@ -126,38 +126,50 @@ _BY_NAME = {
 
 
 def clean_name(name: str) -> str:
-    """Return a name without control characters, which a terminal would obey."""
+    """Return a name without control characters, which would affect a terminal."""
     return "".join(c for c in name if unicodedata.category(c) != "Cc")
 
 
-def class_names(names: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names, or those of the list that is called ``ade20k`` or ``nyu_scenes``.
+def resolve_class_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the given class names, or those of a known data set.
+
+    Args:
+        names: class names; or ``ade20k``, ``cityscapes`` or ``nyu_scenes``.
 
     Raises:
-        InputError: if no list is called so.
+        InputError: if there is no list with this name.
     """
     if not isinstance(names, str):
         return tuple(map(clean_name, names))
     if names not in _BY_NAME:
-        known = ", ".join(_BY_NAME)
-        raise InputError(f"no list of class names is called {names!r}: give the names, or {known}")
+        available = ", ".join(_BY_NAME)
+        raise InputError(
+            f"no list of class names is called {names!r}: give the names, or one of {available}"
+        )
     return _BY_NAME[names]
 
 
-def mirrored_joints(names: Sequence[str]) -> list[int]:
-    """Return for every joint the number of the one that takes its place in a mirror image."""
-    numbers = {name: i for i, name in enumerate(names)}
-    swaps = {LEFT: RIGHT, RIGHT: LEFT}
+def compute_mirror_order(names: Sequence[str]) -> list[int]:
+    """Return the permutation of the joints in a mirror image.
+
+    It exchanges each left joint with the right joint of the same name. Joints without a counterpart
+    stay.
+
+    Args:
+        names: names of the joints.
+    """
+    positions = {name: i for i, name in enumerate(names)}
+    opposite = {LEFT: RIGHT, RIGHT: LEFT}
     order = []
     for name in names:
-        side = side_of(name)
-        other = swaps[side] + name.removeprefix(side) if side else name
-        order.append(numbers.get(other, numbers[name]))
+        side = get_side_prefix(name)
+        other = opposite[side] + name.removeprefix(side) if side else name
+        order.append(positions.get(other, positions[name]))
     return order
 
 
-def side_of(*names: str) -> str:
-    """Return ``left_`` or ``right_`` if all names of joints begin with it, else nothing."""
+def get_side_prefix(*names: str) -> str:
+    """Return the prefix ``left_`` or ``right_`` that all joint names share, or an empty string."""
     for side in (LEFT, RIGHT):
         if all(name.startswith(side) for name in names):
             return side

@@ -1,7 +1,6 @@
-"""Locks of outputs, so that two runs do not write one. This module imports nothing heavy.
+"""Locks that keep two runs from writing the same output. This module imports nothing heavy.
 
-The operating system holds a lock for as long as a file is open: it ends with the process, however
-that ends.
+The operating system holds a lock as long as a file is open, so the lock ends with the process.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from diffsight.atomic import remove_leftovers, remove_leftovers_of
 from diffsight.errors import InputError
 
 LOCK = ".lock"
-_WAIT_S = 5.0  # for a process that looks for leftovers before it shares a folder
+_WAIT_S = 5.0  # for another process that deletes leftovers before it shares the folder
 _held: set[int] = set()  # open lock files of this process
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(file: int, *, shared: bool = False) -> None:
-        """Lock a byte behind the text of the file; a locked one cannot be read by others.
+        """Lock a byte behind the text of the file: other processes cannot read a locked byte.
 
         Raises:
             BlockingIOError: if another process has locked it.
@@ -40,12 +39,12 @@ if sys.platform == "win32":
         except PermissionError as error:
             raise BlockingIOError(error.errno, error.strerror) from None
 
-    CAN_SHARE = False
+    HAS_SHARED_LOCKS = False
 else:
     import fcntl
 
     def _try_lock(file: int, *, shared: bool = False) -> None:
-        """Lock a file, or turn its lock into the other kind.
+        """Lock a file, or change the kind of its lock.
 
         Raises:
             BlockingIOError: if another process has locked it.
@@ -54,21 +53,22 @@ else:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     def _close_in_child() -> None:
-        """Close what a forked process has inherited: the lock would outlive its owner."""
+        """Close the inherited lock files in a forked process: no lock outlives its owner."""
         for file in _held:
             os.close(file)
         _held.clear()
 
     os.register_at_fork(after_in_child=_close_in_child)
-    CAN_SHARE = True
+    HAS_SHARED_LOCKS = True
 
 
 @contextlib.contextmanager
 def claim_folder(out: Path) -> Iterator[None]:
-    """Be the only process that writes a folder, which is made; leftovers in it are deleted.
+    """Make a folder and keep other processes from writing it; delete leftovers in it.
 
     Raises:
-        InputError: if another process writes it, which is named; or if it cannot be written.
+        InputError: if another process writes it (the message names that process), or it cannot be
+            written.
     """
     with _folder(out), _claim(out, out / LOCK, lambda: remove_leftovers(out)):
         yield
@@ -76,12 +76,13 @@ def claim_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim_name(out: Path) -> Iterator[None]:
-    """Be the only process that writes a file, or a folder that must not hold other files.
+    """Keep other processes from writing a file, or a folder that must not hold other files.
 
-    The lock is next to it. Leftovers are deleted.
+    The lock file is next to it. Leftovers are deleted.
 
     Raises:
-        InputError: if another process writes it, which is named; or if it cannot be written.
+        InputError: if another process writes it (the message names that process), or it cannot be
+            written.
     """
     if not out.name:
         raise InputError(f"{out}: names no model and no file: give --out a name, such as mine.json")
@@ -91,15 +92,15 @@ def claim_name(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def share_folder(out: Path) -> Iterator[None]:
-    """Write a folder, which is made, together with other processes that share it.
+    """Make a folder and write it together with other processes that share it.
 
-    The first one deletes leftovers. On Windows, whose locks cannot be shared, nothing is locked.
+    The first process deletes leftovers. Windows has no shared locks, so nothing is locked there.
 
     Raises:
         InputError: if a process claims the folder for itself, or it cannot be written.
     """
     with _folder(out):
-        if not CAN_SHARE:
+        if not HAS_SHARED_LOCKS:
             yield
             return
         with _claim(out, out / LOCK, lambda: remove_leftovers(out), shared=True):
@@ -108,7 +109,7 @@ def share_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _folder(out: Path) -> Iterator[None]:
-    """Make a folder; one that was made and stays empty is removed.
+    """Make a folder; remove it at the end if it is new and still empty.
 
     Raises:
         InputError: if it cannot be made.
@@ -130,13 +131,13 @@ def _folder(out: Path) -> Iterator[None]:
 def _claim(
     out: Path, lock: Path, clean: Callable[[], None], *, shared: bool = False
 ) -> Iterator[None]:
-    """Hold a lock file, which is removed at the end.
+    """Hold a lock file, and remove it at the end.
 
     Args:
         out: output, for messages.
         lock: file.
         clean: called while no other process has the lock.
-        shared: whether others may have it too, afterwards.
+        shared: whether other processes may hold the lock at the same time.
     """
     file, process = _open(out, lock, clean, shared), os.getpid()
     _held.add(file)
@@ -185,9 +186,9 @@ def _open(out: Path, lock: Path, clean: Callable[[], None], shared: bool) -> int
 
 
 def _lock(file: int, lock: Path, clean: Callable[[], None], shared: bool) -> bool:
-    """Lock an open file; return whether it still is the one of its name.
+    """Lock an open file; return whether its name still belongs to it.
 
-    Its last owner may have removed it after it was opened here.
+    The previous owner may have removed the file after it was opened here.
 
     Raises:
         BlockingIOError: if another process has locked it.
@@ -201,7 +202,7 @@ def _lock(file: int, lock: Path, clean: Callable[[], None], shared: bool) -> boo
     else:
         if not _has_name(file, lock):
             return False
-        os.ftruncate(file, 0)  # of a killed process
+        os.ftruncate(file, 0)  # text of a killed process
         if not shared:
             now = datetime.now().isoformat(timespec="minutes")
             os.write(file, json.dumps([os.getpid(), socket.gethostname(), now]).encode())
@@ -219,7 +220,7 @@ def _has_name(file: int, path: Path) -> bool:
 
 
 def _owner(lock: Path) -> str:
-    """Return who has locked a file, as far as it says."""
+    """Return a description of the process that has locked a file."""
     for _ in range(10):  # it may be about to be written
         with contextlib.suppress(OSError, ValueError, TypeError):
             process, host, time_text = json.loads(lock.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""DenseModel: one task and one method; what is trained, saved, loaded and run on images."""
+"""DenseModel: one task and one method, trained, saved, loaded and run as one module."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,23 +16,23 @@ from diffsight.types import Draws, Inputs, Target
 
 
 class DenseModel(nn.Module, Configurable):
-    """A task and the method that solves it, however it was made.
+    """A task and the method that solves it.
 
     Args:
-        task: what the numbers mean.
-        method: builder of the architecture; it is given the first form of output that the task has
-            a loss for and the method can give.
+        task: meaning of the labels and predictions.
+        method: builder of the architecture. It is called with the first output spec of the task
+            that the method supports.
 
     Attributes:
-        output: form of the method's output.
-        info: what is known about the model, as plain data: ``short_side`` of its training images,
+        output: spec of the method's output.
+        info: facts about the model as plain data: ``short_side`` of its training images,
             ``held_out`` scores, ``evaluations``, ``license`` ... Saved with the model.
         baselines: label maps of the training set by name, the same for every image
             (``AbstractTask.baselines``). ``save`` stores them, ``load`` reads them.
 
     Raises:
-        InputError: if the method can give nothing that the task has a loss for, or does not read
-            the sentences that are a part of the task.
+        InputError: if the method supports no output of the task, or reads no sentences although
+            the task needs them.
     """
 
     def __init__(self, *, task: AbstractTask, method: MethodBuilder) -> None:
@@ -51,16 +51,16 @@ class DenseModel(nn.Module, Configurable):
 
     @property
     def requires_prompt(self) -> bool:
-        """Whether every image needs a sentence: the task's question, or a caption."""
+        """Whether every image needs a sentence (a referring expression or a caption)."""
         return self.task.requires_prompt or self.method.requires_prompt
 
     @property
     def reads_rig(self) -> bool:
-        """Whether the model reads several cameras, not one image."""
+        """Whether the model reads a rig of several cameras instead of one image."""
         return self.output.grid is not None
 
     def encode(self, inputs: Inputs) -> Any:
-        """Return what is frozen and free of noise, see ``AbstractMethod.encode``."""
+        """Return the frozen, noise-free features of the inputs, see ``AbstractMethod.encode``."""
         return self.method.encode(inputs)
 
     def forward(
@@ -88,8 +88,8 @@ class DenseModel(nn.Module, Configurable):
         Args:
             inputs: images and prompts.
             target: labels.
-            encoded: what ``encode`` gives for the inputs, if it is known.
-            soft_labels: what the task's ``encode_label`` gives for the labels, if it is known.
+            encoded: result of ``encode`` for the inputs, if it was computed before.
+            soft_labels: result of the task's ``encode_label``, if it was computed before.
             draws: random numbers of the pass.
         """
         output = self(inputs, encoded, target, draws=draws)
@@ -105,7 +105,7 @@ class DenseModel(nn.Module, Configurable):
 
 
 def choose_output(task: AbstractTask, method: MethodBuilder) -> OutputSpec:
-    """Return the first form of output that the task has a loss for and the method can give.
+    """Return the first output spec of the task that the method supports.
 
     Raises:
         InputError: if there is none.

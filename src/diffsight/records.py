@@ -10,14 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Record:
-    """A dataclass whose tensors are changed together; everything else in it stays."""
+    """A dataclass whose tensors are moved and copied together; other fields stay as they are."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Copy the tensors to ``device``."""
+        """Return a record with all tensors on ``device``."""
         return self._map(lambda tensor: tensor.to(device))
 
     def copied(self) -> Self:
-        """Copy the tensors."""
+        """Return a record with copies of all tensors."""
         return self._map(torch.clone)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:

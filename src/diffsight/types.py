@@ -1,4 +1,4 @@
-"""The records that travel between the parts of diffsight, and the one legend of axis names.
+"""Records that the parts of diffsight exchange, and the legend of axis names.
 
 Axes: ``b`` image in the batch, ``c`` channels, ``h w`` pixels (rows, columns), ``n`` tokens, ``k``
 classes or outputs, ``j`` joints, ``q`` queries, ``t`` steps. Images are RGB in [0, 1] unless a name
@@ -49,13 +49,13 @@ class Latents(Protocol):
         image: Images,
         compute: Callable[[Images], Float[Tensor, "n ..."]],
     ) -> Float[Tensor, "b ..."]:
-        """Return what ``compute`` gives for the images, or what it gave for them before."""
+        """Return ``compute`` of the images; images that were computed before are not repeated."""
         ...
 
 
 @runtime_checkable
 class TextFeatures(Protocol):
-    """What a frozen text tower gives for sentences, computed once for each of them."""
+    """Features of sentences from a frozen text tower, computed once for each sentence."""
 
     def get(
         self,
@@ -64,7 +64,7 @@ class TextFeatures(Protocol):
         compute: Callable[[str | None], Float[Tensor, "1 n c"]],
         device: torch.device,
     ) -> Float[Tensor, "b n c"]:
-        """Return what ``compute`` gives for each sentence, or what it gave before on this device.
+        """Return ``compute`` of each sentence; results on this device are kept and reused.
 
         Raises:
             InputError: as ``compute``.
@@ -74,20 +74,19 @@ class TextFeatures(Protocol):
 
 @dataclass(frozen=True)
 class Inputs(Record):
-    """A batch as a method sees it.
+    """A batch of inputs of a method.
 
     Attributes:
         image: RGB in [0, 1].
         prompts: one text per image: a name for methods with a text table (for depth the scene
             type; None in a row, or None altogether, stands for the mean of the table), or a
             sentence.
-        text: instead of sentences what a text tower reads or gives: token ids ``b n``, or
-            features ``b n c``.
-        latents: shared with other models that predict on the same image.
-        text_features: of sentences that were encoded before; kept by whoever makes the batches.
-        people: whose joints are to be found, for each image; None: an image shows one person.
-        steps: of a method that refines its output step by step; None: the method's own number.
-        rig: of several cameras, for maps seen from above; None: one image.
+        text: replaces sentences: token ids ``b n``, or features ``b n c`` of the text tower.
+        latents: cache shared with other models that predict on the same image.
+        text_features: cache of encoded sentences, kept by the code that makes the batches.
+        people: people of each image whose joints are predicted; None: an image shows one person.
+        steps: number of refinement steps of an iterative method; None: the method's own number.
+        rig: several cameras, for maps seen from above; None: one image.
     """
 
     image: Images
@@ -102,20 +101,20 @@ class Inputs(Record):
 
 @dataclass(frozen=True)
 class Encoded(Record):
-    """What a method computes once per image: frozen, and free of noise.
+    """Frozen, noise-free features that a method computes once per image.
 
-    A method that has such a part declares a subclass. Its fields are tensors with a row per image,
+    A method with a frozen part declares a subclass. Its fields are tensors with a row per image,
     tuples of them, or None.
     """
 
     def rows(self, index: slice | Sequence[int]) -> Self:
-        """Select images."""
+        """Return the features of some images."""
         chosen = index if isinstance(index, slice) else list(index)
         return self._map(lambda tensor: tensor[chosen])
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join batches of images of one size."""
+        """Return several batches of one image size as one batch."""
         columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
         return cls(*(_joined(column) for column in columns))
 
@@ -130,14 +129,14 @@ def _joined(values: Sequence[Any]) -> Any:
 class Boxes(Record):
     """Boxes of one image, each around one object of its class.
 
-    Outside all boxes of a class there is no pixel of it. Inside, pixels are of a class of the boxes
-    that cover them, or background; an object touches all four sides of its box.
+    No pixel of a class lies outside all boxes of that class. A pixel inside has a class of one of
+    the boxes that cover it, or is background. An object touches all four sides of its box.
 
     Attributes:
         class_ids: numbers of the classes.
         edges: left, top, right and bottom in pixels; the top-left corner of the image is (0, 0).
-        is_whole: False for a box of which a part lies outside the image.
-        background: number of the class of pixels that show no object.
+        is_whole: False for a box that reaches beyond the image.
+        background: class number of pixels without an object.
     """
 
     class_ids: Int[Tensor, " m"]
@@ -166,7 +165,7 @@ class Boxes(Record):
         return Boxes(*rows, self.background)
 
     def windows(self, hw: tuple[int, int]) -> list[tuple[slice, slice]]:
-        """Return the rows and columns of every box: pixels whose centre is inside, at least one."""
+        """Return rows and columns of every box: pixels with their centre inside, at least one."""
         windows = []
         for left, top, right, bottom in self.edges.tolist():
             spans = []
@@ -182,16 +181,16 @@ class Boxes(Record):
 
 @dataclass(frozen=True)
 class People(Record):
-    """People of one image: where they are, and what is labelled or known of them.
+    """Boxes, joints and areas of the people in one image.
 
     Attributes:
         edges: left, top, right and bottom of a box around each, in pixels; the centre of the
             top-left pixel is (0, 0).
-        scores: of the boxes, in [0, 1]; 1 for those that somebody drew.
-        keypoints: x and y in pixels, and 0 for a joint without a label, 1 for a covered one, 2 for
-            one that is seen.
-        areas: of their silhouettes in pixels.
-        is_crowd: True for a box around many, which is neither missed nor wrongly found.
+        scores: confidence of each box in [0, 1]; 1 for a labelled box.
+        keypoints: x and y in pixels, and COCO's visibility: 0 not labelled, 1 labelled but not
+            visible, 2 visible.
+        areas: of the silhouettes in pixels.
+        is_crowd: True for a box around a crowd, which is neither missed nor a false alarm.
     """
 
     edges: Float[Tensor, "m 4"]
@@ -202,33 +201,33 @@ class People(Record):
 
     @classmethod
     def of_boxes(cls, edges: Float[Tensor, "m 4"], scores: Float[Tensor, " m"]) -> "People":
-        """Return people of whom only boxes are known."""
+        """Return people that have boxes and scores but no joints."""
         sides = (edges[:, 2:] - edges[:, :2]).prod(dim=1)
         nobody = torch.zeros(len(edges), dtype=torch.bool)
         return cls(edges, scores, edges.new_zeros(len(edges), 0, 3), sides, nobody)
 
     def at(self, rows: Tensor) -> "People":
-        """Return some of them."""
+        """Return some of the people."""
         return self._map(lambda tensor: tensor[rows])
 
     def labelled(self) -> "People":
-        """Return those with at least one labelled joint, no crowds."""
+        """Return the people with at least one labelled joint; crowds are left out."""
         return self.at((self.keypoints[..., 2] > 0).any(dim=1) & ~self.is_crowd)
 
     def __len__(self) -> int:
-        """Number of people."""
+        """Return the number of people."""
         return len(self.edges)
 
 
 @dataclass(frozen=True)
 class Target(Record):
-    """What the labels of a batch say, in the units of the task.
+    """Labels of a batch in the units of the task.
 
     Attributes:
         label: ``b k h w`` of floats, ``b h w`` of class ids, or ``b m j 3`` of joints.
-        valid: where the label means something; everything else is ignored by losses and metrics.
-        boxes: of each image, for class ids that are known but for the boxes; None without any.
-        people: of each image, for labels that are joints; None without any.
+        valid: pixels that have a label; losses and metrics ignore all others.
+        boxes: of each image, if class ids are known only outside of boxes; None without boxes.
+        people: of each image, for labels that are joints; None for other labels.
     """
 
     label: Tensor
@@ -237,7 +236,7 @@ class Target(Record):
     people: tuple[People | None, ...] | None = None
 
     def row(self, index: int) -> "Target":
-        """Return one image, as a batch of one."""
+        """Return the labels of one image as a batch of one."""
         rows = slice(index, index + 1)
         boxes, people = self.boxes and self.boxes[rows], self.people and self.people[rows]
         return Target(self.label[rows], self.valid[rows], boxes, people)
@@ -249,12 +248,12 @@ class Target(Record):
 
 @dataclass(frozen=True)
 class PixelErrors:
-    """Errors of the pixels of one prediction, with its uncertainty and confidence.
+    """Errors of the pixels of one prediction, with their uncertainty and confidence.
 
     Attributes:
-        error: 0 or 1 of classes, else a distance in the unit of the labels.
-        uncertainty: larger where an error is expected; of numbers a standard deviation.
-        confidence: of classes, the probability of the predicted one.
+        error: 0 or 1 for classes, otherwise a distance in the unit of the labels.
+        uncertainty: larger where a larger error is expected; for numbers a standard deviation.
+        confidence: probability of the predicted class; None for numbers.
     """
 
     error: Float[Tensor, "h w"]
@@ -268,22 +267,22 @@ PixelGrid = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one pass: a seed per image, so rows do not depend on their batch."""
+    """Random numbers of one pass. Every image has a seed, so rows do not depend on the batch."""
 
     seeds: tuple[int, ...]
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
-        """Standard normal numbers, ``shape`` per image; ``stream`` tells uses apart."""
+        """Return standard normal numbers, ``shape`` per image; each use has its own ``stream``."""
         rows = [torch.randn(shape, generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
 
     def uniform(self, stream: int) -> Float[Tensor, " b"]:
-        """A number in [0, 1) per image."""
+        """Return a number in [0, 1) per image."""
         rows = [torch.rand((), generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
 
     def integers(self, stream: int, low: int, high: int) -> Int[Tensor, " b"]:
-        """A whole number per image, both ends included."""
+        """Return a whole number in [low, high] per image."""
         rows = [torch.randint(low, high + 1, (), generator=g) for g in self._generators(stream)]
         return torch.stack(rows)
 
@@ -293,7 +292,7 @@ class Draws:
 
     @classmethod
     def of_content(cls, image: Images) -> "Draws":
-        """Seeds from the pixels, rounded to 8 bits: the same wherever the image lies."""
+        """Return seeds computed from the pixels (rounded to 8 bits), not from the file name."""
         pixels = (image.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
         prefix = f"{tuple(image.shape[-2:])} ".encode()
         digests = (hashlib.sha256(prefix + row.numpy().tobytes()).digest() for row in pixels)
@@ -302,14 +301,14 @@ class Draws:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Feature maps of one batch, finest first.
+    """Feature maps of a batch, finest level first.
 
     Attributes:
         features: maps; level i has ``1 / strides[i]`` of the padded image's size.
         strides: image pixels per feature pixel.
         valid_hw: size of the image in pixels before padding on the right and at the bottom.
-        extent_hw: pixels that the maps cover, padding included; None: grid times stride. A backbone
-            that squeezes the image into a square covers all of it, whatever the grid.
+        extent_hw: pixels that the maps cover, padding included; None: grid times stride. The maps
+            of a backbone that resizes the image to a square cover the whole image.
         attention: cross-attention maps by level, averaged over heads and layers, one channel per
             token.
     """
@@ -329,5 +328,5 @@ class Pyramid:
 
 
 ErrorKind = Literal["classes", "number", "vector"]
-"""What is wrong of a pixel: its class, one number, or several."""
+"""Kind of error of a pixel: a wrong class, or the distance of a number or a vector."""
 DepthType = Literal["z", "euclidean"]

@@ -31,7 +31,7 @@ from diffsight.types import Draws, Inputs
         ("normals", "few_shot"),
     ],
 )
-def test_every_kind_is_learned_saved_and_loaded(
+def test_a_model_of_every_kind_is_trained_saved_and_loaded(
     kind: str, method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path, kind)
@@ -68,7 +68,7 @@ def test_features_beat_the_constant_on_held_out_images(
     assert held_out["feature_head"] < 0.9 * held_out["constant"]
 
 
-def test_auto_takes_the_better_method(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_auto_chooses_the_better_method(backbone: BackboneSource, tmp_path: Path) -> None:
     seen: list[Progress] = []
     folder = pictures(tmp_path, count=3)
     info = run(folder, backbone, steps=1, mirror=False, advance=seen.append).info
@@ -81,7 +81,7 @@ def test_auto_takes_the_better_method(backbone: BackboneSource, tmp_path: Path) 
     ]
 
 
-def test_names_and_order_of_the_files_change_nothing(
+def test_the_result_does_not_depend_on_names_and_order_of_files(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "a", count=4)
@@ -98,7 +98,7 @@ def test_names_and_order_of_the_files_change_nothing(
     assert ours.info["seed"] == 0
 
 
-def test_a_validation_set_of_ones_own(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_a_separate_validation_set_is_scored(backbone: BackboneSource, tmp_path: Path) -> None:
     folder, other = pictures(tmp_path / "a"), pictures(tmp_path / "b", seed=1)
     seen: list[Progress] = []
     model = run(
@@ -148,7 +148,9 @@ def test_an_image_of_the_training_set_is_not_held_out(
     )
 
 
-def test_an_interruption_keeps_what_is_trained(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_an_interruption_returns_the_model_trained_so_far(
+    backbone: BackboneSource, tmp_path: Path
+) -> None:
     options = {"method": "feature_head", "steps": 30, "mirror": False}
 
     def stop(progress: Progress) -> None:
@@ -257,7 +259,7 @@ def test_a_picture_under_many_names_is_not_held_out(
     assert model.info["chosen"] == "feature_head"
 
 
-def test_numbers_that_learn(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_trainable_parameters_are_counted(backbone: BackboneSource, tmp_path: Path) -> None:
     folder = pictures(tmp_path, count=1)
     model = run(folder, backbone, method="few_shot", steps=1)
     assert model.info["learned_parameters"] == 20 * 16 + 10 * 20 + 12 * 10
@@ -275,9 +277,13 @@ def test_numbers_that_learn(backbone: BackboneSource, tmp_path: Path) -> None:
         ("no image", {}, r"1 of 6 label\(s\) .* have no image .*4\.png"),
         ("size", {}, r"labels/2\.png: a label of 30 x 20 pixels for an image .* 64 x 64"),
         ("constant", {}, r"labels: every label is 5"),
-        (None, {"kind": "segmentation", "classes": ["a", "b"]}, "class ids without one: .* px"),
+        (
+            None,
+            {"kind": "segmentation", "classes": ["a", "b"]},
+            "class names, but the labels contain class ids without a name: .* px",
+        ),
         (None, {"bins": 100_000}, "100000 bins, but the labels have only"),
-        (None, {"codebook": 2}, "codebook is no option of feature_head: leave it out"),
+        (None, {"codebook": 2}, "codebook is not an option of feature_head: leave it out"),
         (None, {"codebook": -1, "method": "few_shot"}, "a codebook of -1 tables"),
         (None, {"backbone": "nowhere/there"}, "nowhere/there"),
         (None, {"backbone": "./nowhere"}, "^./nowhere: no such file or folder, and not a hub id"),
@@ -326,7 +332,7 @@ def test_a_single_labelled_pixel_stays_at_the_working_size(
 
 
 @pytest.mark.parametrize("method", ["feature_head", "few_shot"])
-def test_mixed_precision_learns_nearly_the_same(
+def test_mixed_precision_gives_nearly_the_same_model(
     method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path, count=3)
@@ -350,7 +356,7 @@ def test_several_tables_need_a_clip_model(
     assert run(folder, source, method="feature_head", steps=1)
     assert "1 table" not in caplog.text
     model = run(folder, source, method="few_shot", steps=1)
-    assert "a codebook of 1 table is learned" in caplog.text
+    assert "a codebook of 1 table is trained" in caplog.text
     assert model.method.vision is None
 
 

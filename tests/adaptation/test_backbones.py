@@ -71,7 +71,7 @@ def test_a_resumed_comparison_of_backbones_ends_the_same(tmp_path: Path) -> None
         run(folder, "tiny@32,efficientnet-lite0@96", **options, state=state, resume=True)
 
 
-def test_auto_is_what_comes_with_the_package() -> None:
+def test_auto_compares_the_backbones_of_the_package() -> None:
     assert [str(source) for source in backbone_sources("auto")] == [*AUTO_BACKBONES]
     given = backbone_sources("auto", short_side=96)
     assert [str(source) for source in given] == ["tiny", "efficientnet-lite0"]
@@ -79,7 +79,7 @@ def test_auto_is_what_comes_with_the_package() -> None:
     assert {pair.short_side for pair in pairs} == {96}
 
 
-def test_a_method_is_tried_where_it_can_stand(tmp_path: Path) -> None:
+def test_a_method_is_tried_on_the_backbones_that_it_supports(tmp_path: Path) -> None:
     task = Segmentation(("a", "b"))
     sources = backbone_sources("tiny,efficientnet-lite0")
     pairs = candidates(["few_shot", "linear_probe", "vpd"], sources, lambda **_: task)
@@ -93,14 +93,14 @@ def test_a_method_is_tried_where_it_can_stand(tmp_path: Path) -> None:
         run(pictures(tmp_path, count=2), "efficientnet-lite0", method="few_shot", steps=1)
 
 
-def test_a_vision_backbone_alone_needs_no_name_of_a_method(tmp_path: Path) -> None:
+def test_auto_on_a_vision_backbone_is_the_feature_head(tmp_path: Path) -> None:
     model = run(pictures(tmp_path, count=2), "efficientnet-lite0@32", steps=1)
     assert isinstance(model.method, FeatureHead)
     assert model.info["chosen"] == "feature_head"
     assert model.method.pixel_step == 4
 
 
-def test_several_timesteps_of_a_diffusion_model(tmp_path: Path) -> None:
+def test_a_feature_head_takes_several_timesteps(tmp_path: Path) -> None:
     options = {"method": "feature_head:timesteps=[1,200]", "steps": 1}
     model = run(pictures(tmp_path, count=2), "tiny", **options)
     path = diffsight.save(model, tmp_path / "model.safetensors")

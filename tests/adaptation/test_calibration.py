@@ -88,7 +88,7 @@ def test_images_weigh_the_same_and_residuals_are_of_whole_images() -> None:
     assert len(found["residuals"]["mean"]) == 9  # 0 is left out
 
 
-def test_scores_that_are_no_numbers_end_the_thresholds() -> None:
+def test_infinite_scores_have_no_threshold() -> None:
     scores = drawn_scores(10, seed=3)
     scores[0][:] = math.inf
     assert max(thresholds(scores)) < 0.82
@@ -151,7 +151,7 @@ def test_below_nine_images_a_single_method_is_not_calibrated() -> None:
     assert "calibration" not in trained(8).info
 
 
-def test_methods_that_are_compared_are_calibrated_at_no_cost() -> None:
+def test_compared_methods_are_calibrated_without_further_trainings() -> None:
     seen: list[Progress] = []
     model = trained(6, ("one", "other"), advance=seen.append)
     assert len({one.run for one in seen}) == 7
@@ -189,7 +189,7 @@ def test_a_calibration_that_is_interrupted_leaves_the_model_and_can_be_resumed(
     assert again.info == whole.info
 
 
-def test_images_without_a_label_are_left_out_and_boxes_are_not_calibrated() -> None:
+def test_images_without_labels_are_skipped_and_boxes_are_not_calibrated() -> None:
     task = Segmentation(("a", "b"))
     maps = torch.randn(1, 2, 4, 5, generator=torch.Generator().manual_seed(0))
     label = torch.zeros(1, 4, 5, dtype=torch.long)

@@ -45,7 +45,7 @@ def test_several_methods_are_compared(backbone: BackboneSource, tmp_path: Path) 
     assert info["chosen"] == better
 
 
-def test_a_method_is_found_by_its_full_path() -> None:
+def test_a_method_can_be_named_by_its_full_path() -> None:
     assert method_class("diffsight.methods.few_shot.FewShot") is FewShot
 
 
@@ -54,12 +54,15 @@ def test_a_method_is_found_by_its_full_path() -> None:
     [
         ("fewshot", "unknown method 'fewshot': did you mean 'few_shot'?"),
         ("diffsight.methods.few_shot.FewShott", "there is no class .*did you mean 'FewShot'"),
-        ("diffsight.heads.DeconvHead", "diffsight.heads.DeconvHead is no method: give a subclass"),
+        (
+            "diffsight.heads.DeconvHead",
+            "diffsight.heads.DeconvHead is not a method: give a subclass",
+        ),
         ("os.path.join", "add --trust os"),
         ("tests.training.conftest.Tiny", "add --trust tests"),
     ],
 )
-def test_names_that_are_no_methods(name: str, message: str) -> None:
+def test_names_of_other_things_than_methods_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         method_class(name)
 
@@ -71,10 +74,12 @@ def test_a_trusted_method_without_default_parts(backbone: BackboneSource) -> Non
         candidates([name], [backbone], depth, trusted=("tests",))
 
 
-def test_options_go_to_the_methods_that_take_them(backbone: BackboneSource) -> None:
+def test_options_are_passed_to_the_methods_that_accept_them(backbone: BackboneSource) -> None:
     taken: dict[str, Any] = {"codebook": 1}
     assert len(candidates(["feature_head", "few_shot"], [backbone], depth, options=taken)) == 2
-    with pytest.raises(InputError, match=r"codebook is no option of feature_head, linear_probe: l"):
+    with pytest.raises(
+        InputError, match=r"codebook is not an option of feature_head, linear_probe: l"
+    ):
         candidates(["feature_head", "linear_probe"], [backbone], depth, options=taken)
 
 
@@ -120,8 +125,8 @@ def test_brackets_keep_a_comma_in_its_spec() -> None:
         ("few_shot:alpha=1:alpha=2", "repeats 'alpha'"),
         ("few_shot:train_timesteps=[5", "'\\[5' is no value"),
         ("few_shot:maps.combin=slime", "maps have no option combin: did you mean 'combine'"),
-        ("few_shot:batch_size=0", "batch_size of a training is out of range"),
-        ("few_shot:learning_rates.concepts=0", "learning_rates 'concepts' of a training is out"),
+        ("few_shot:batch_size=0", "batch_size is out of range"),
+        ("few_shot:learning_rates.concepts=0", "learning_rates 'concepts' is out of range"),
     ],
 )
 def test_bad_specs_are_one_line(spec: str, message: str, backbone: BackboneSource) -> None:
@@ -130,7 +135,7 @@ def test_bad_specs_are_one_line(spec: str, message: str, backbone: BackboneSourc
     assert "\n" not in str(caught.value)
 
 
-def test_settings_of_parameters_that_are_not_there_name_the_nearest(
+def test_an_unknown_parameter_prefix_is_refused_with_the_nearest(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path, count=2)
@@ -162,5 +167,5 @@ def test_hard_labels_are_the_nearest_codebook_vector(
     assert hard.task.encode_label(torch.randn(1, 3, 2, 2)).ids.shape[1] == 1
     again = load(save(hard, tmp_path / "hard.safetensors"))
     assert again.task.hard_labels
-    with pytest.raises(InputError, match="kind depth are no mixtures: leave hard_labels out"):
+    with pytest.raises(InputError, match="kind depth are never mixtures: leave hard_labels out"):
         AdaptOptions(hard_labels=True).check_kind("depth")

@@ -30,7 +30,7 @@ def thin_out(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "scalar", "normals"])
 @pytest.mark.parametrize("method", ["feature_head", "few_shot"])
-def test_a_few_labelled_pixels_are_learned(
+def test_a_few_labelled_pixels_train_a_model(
     kind: str, method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path, kind, sizes=((128, 128),))
@@ -43,7 +43,7 @@ def test_a_few_labelled_pixels_are_learned(
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "scalar", "normals", "vector"])
-def test_points_are_learned(kind: str, backbone: BackboneSource, tmp_path: Path) -> None:
+def test_points_train_a_model(kind: str, backbone: BackboneSource, tmp_path: Path) -> None:
     folder = pictures(tmp_path, "segmentation", sizes=((128, 160),))
     rows = ["image;x;y;" + ("nx;ny;nz" if kind == "normals" else "value")]
     for number in range(COUNT):
@@ -90,7 +90,7 @@ def write_diamonds(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "steps"), [("feature_head", 60), ("few_shot", 2)])
-def test_boxes_teach_masks(
+def test_boxes_train_a_model_of_masks(
     method: str, steps: int, backbone: BackboneSource, tmp_path: Path
 ) -> None:
     write_diamonds(tmp_path / "a")
@@ -119,7 +119,7 @@ def test_boxes_teach_masks(
     assert 0 <= folds.info["held_out"]["constant"] <= 100
 
 
-def test_boxes_that_fill_their_images(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_boxes_may_fill_their_images(backbone: BackboneSource, tmp_path: Path) -> None:
     write_diamonds(tmp_path)
     file = tmp_path / "boxes.json"
     data = json.loads(file.read_text())

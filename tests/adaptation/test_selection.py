@@ -142,11 +142,11 @@ def test_batches_become_smaller_until_they_fit(
     model = run(folder, backbone, method="vpd:batch_size=4", steps=1, mirror=False)
     assert seen[:4] == [(4, False), (2, False), (1, False), (1, True)]
     assert model.info["chosen"] == "vpd:batch_size=4"
-    line = "not enough memory, once more with smaller steps: vpd:batch_size=4 2 image(s) a step"
+    line = "not enough memory, trying again with smaller steps: vpd:batch_size=4 2 image(s) a step"
     assert line in caplog.messages
 
 
-def test_a_score_that_is_no_number_is_not_the_better_one(
+def test_a_score_of_nan_is_never_the_best(
     backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(model: DenseModel, held: Any, *_: Any) -> list[torch.Tensor]:
@@ -160,7 +160,7 @@ def test_a_score_that_is_no_number_is_not_the_better_one(
     assert info["chosen"] == "few_shot"
 
 
-def test_a_training_that_diverges_leaves_nothing(
+def test_a_diverged_training_leaves_no_file(
     backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverge(step: Any, *_: Any, **__: Any) -> None:
@@ -226,7 +226,7 @@ def test_class_frequencies_are_those_of_labelled_pixels() -> None:
     torch.testing.assert_close(found, torch.tensor([1.5, 1.0, 0.5, 0.0]) / 3)
 
 
-def test_options_without_a_meaning() -> None:
+def test_options_without_effect_are_refused() -> None:
     """Types are checked in tests, so the constructors are not called."""
     with pytest.raises(InputError, match=r"combine 'Slime' .*: give per_layer or slime"):
         ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))

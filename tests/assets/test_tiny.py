@@ -1,4 +1,4 @@
-"""The embedded model as it is shipped."""
+"""The packaged model ``tiny``: its files, its shapes and its outputs."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ from diffsight.tasks import Depth
 from diffsight.types import Inputs
 
 ROOT = Path(__file__).parents[2]
-MOST_BYTES = 25_000_000
+MAX_BYTES = 25_000_000
 SCENES = 16
 
 
@@ -37,38 +37,38 @@ def folder() -> Path:
     return assets.find("tiny")
 
 
-def test_size_and_files(folder: Path) -> None:
+def test_the_folder_is_below_25_mb_and_lists_all_files(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     listed = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     assert listed == {path.relative_to(folder).as_posix() for path in files} - {"SHA256SUMS"}
     assert {"README.md", "samples.png", "model_index.json", "tokenizer/vocab.json"} <= listed
 
 
-def test_no_file_names_the_machine_that_it_was_made_on(folder: Path) -> None:
+def test_no_file_has_a_path_of_the_machine_that_wrote_it(folder: Path) -> None:
     for path in (*folder.rglob("*config.json"), folder / "README.md", folder / "training.json"):
         text = path.read_text(encoding="utf-8")
         assert "_name_or_path" not in text, path
         assert '"/' not in text, path
 
 
-def test_the_wheel_takes_the_folder() -> None:
-    """hatchling takes all files below a package that git does not ignore."""
+def test_the_wheel_contains_the_folder() -> None:
+    """hatchling includes all files of a package that git does not ignore."""
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     assert wheel == {"targets": {"wheel": {"packages": ["src/diffsight"]}}}
     ignored = (ROOT / ".gitignore").read_text().splitlines()
     assert not [line for line in ignored if "safetensors" in line or "assets" in line]
 
 
-def test_all_weights_have_16_bit(folder: Path) -> None:
+def test_all_weights_have_half_precision(folder: Path) -> None:
     for path in folder.rglob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
-            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-        assert kinds == {"F16"}, path
+            dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        assert dtypes == {"F16"}, path
     assert not list(folder.rglob("*.bin"))
 
 
-def test_the_layout_is_diffusers_own(folder: Path) -> None:
+def test_the_folder_has_the_layout_of_diffusers(folder: Path) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionPipeline"
     assert index["text_encoder"] == ["transformers", "CLIPTextModel"]
@@ -87,7 +87,7 @@ def test_the_layout_is_diffusers_own(folder: Path) -> None:
 
 
 def test_the_topology_is_that_of_stable_diffusion(folder: Path) -> None:
-    """So that every table of layers in the papers applies."""
+    """Tables of layers in the papers then apply to it, too."""
     unet = json.loads((folder / "unet" / "config.json").read_text())
     reference = PRESETS["sd15"]["unet"]
     for name in ("down_block_types", "up_block_types"):
@@ -97,7 +97,7 @@ def test_the_topology_is_that_of_stable_diffusion(folder: Path) -> None:
     assert (len(vae["block_out_channels"]), vae["latent_channels"]) == (4, 16)
 
 
-def test_features_at_any_size() -> None:
+def test_features_are_finite_for_an_image_of_any_size() -> None:
     backbone = StableDiffusion("tiny").eval()
     assert backbone.strides[0] == 8
     method = functools.partial(
@@ -122,14 +122,16 @@ def test_features_at_any_size() -> None:
         assert feature.std() > 1e-3
 
 
-def test_captions_and_images_meet(folder: Path) -> None:
-    """The pair knows which caption goes with which of 16 held-out rooms better than chance does."""
+def test_clip_matches_captions_and_images_better_than_chance(folder: Path) -> None:
+    """Each of 16 held-out captions is matched to one of their images."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     text = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder").float().eval()
     vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").float().eval()
     assert text.config.eos_token_id == tokenizer.eos_token_id
-    notes = json.loads((folder / "image_encoder" / "preprocessor_config.json").read_text())
-    mean, std = (torch.tensor(notes[name])[:, None, None] for name in ("image_mean", "image_std"))
+    preprocessing = json.loads((folder / "image_encoder" / "preprocessor_config.json").read_text())
+    mean, std = (
+        torch.tensor(preprocessing[name])[:, None, None] for name in ("image_mean", "image_std")
+    )
     size = vision.config.image_size
     rooms = [render_scene(i, split="test", size=(size, size), labels=()) for i in range(SCENES)]
     pixels = torch.stack([torch.from_numpy(room.image) / 255 for room in rooms])
@@ -144,7 +146,7 @@ def test_captions_and_images_meet(folder: Path) -> None:
     assert hits >= 0.25  # chance: 1/16
 
 
-def test_it_paints() -> None:
+def test_generated_images_have_contrast_and_differ_between_seeds() -> None:
     images = generate("a red sphere beside a table in a kitchen", count=2, steps=4, device="cpu")
     assert images.float().std() > 10
     assert not torch.equal(images[0], images[1])

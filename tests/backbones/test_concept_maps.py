@@ -1,11 +1,11 @@
-"""Maps of concepts: the layers that the paper names, and what is computed from them."""
+"""Concept maps: the layers of the paper, their combination and their gradients."""
 
 import pytest
 import torch
 from tests.support import noise
 
 from diffsight.backbones import StableDiffusion
-from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
+from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resize_contiguous
 from diffsight.errors import InputError
 
 ARCHITECTURE = {
@@ -39,9 +39,9 @@ def run(backbone, request, context, batch=2):
     return recorder.close(), taps
 
 
-def probabilities(backbone, context):
-    """Self- and cross-attention of every layer, head by head, from hooks: the definition."""
-    found = {}
+def compute_attention(backbone, context):
+    """Return self- and cross-attention of every layer by their definition, from hooks."""
+    attention_of = {}
 
     def note(name, kind):
         def hook(attention, inputs, keywords, output):
@@ -53,7 +53,7 @@ def probabilities(backbone, context):
                 for t in (query, key)
             )
             weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)
-            found[name, kind] = weights
+            attention_of[name, kind] = weights
 
         return hook
 
@@ -68,39 +68,39 @@ def probabilities(backbone, context):
     run(backbone, ConceptRequest(), context)
     for hook in hooks:
         hook.remove()
-    return found
+    return attention_of
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("transposed", [True, False])
 @pytest.mark.parametrize("self_attention", [True, False])
 @pytest.mark.parametrize("combine", ["per_layer", "slime"])
-def test_maps_are_those_of_the_definition(backbone, combine, self_attention, transposed):
+def test_maps_equal_those_of_the_definition(backbone, combine, self_attention, transposed):
     context = noise(2, 5, 12, seed=3) * 3
-    attention = probabilities(backbone, context)
+    attention = compute_attention(backbone, context)
     names = dict(enumerate(ORDER, start=1))
     cross = {i: attention[names[i], 2].mT for i in (8, 9, 10, 11, 12, 14, 15, 16)}
-    spread = {i: attention[names[i], 1] for i in cross}
+    own = {i: attention[names[i], 1] for i in cross}
     if not transposed:
-        spread = {i: weights.mT for i, weights in spread.items()}
+        own = {i: weights.mT for i, weights in own.items()}
     if combine == "per_layer":
         maps = [
-            (m @ spread[i] if self_attention else m).unflatten(2, hw)
+            (m @ own[i] if self_attention else m).unflatten(2, hw)
             for (i, m), hw in zip(cross.items(), GRIDS, strict=True)
         ]
     else:
         five = [cross[i].unflatten(2, hw) for i, hw in zip(range(8, 13), GRIDS, strict=False)]
-        mean = torch.stack([resized(m, (16, 24)) for m in five]).mean(dim=0).flatten(2)
-        maps = [(mean @ spread[i]).unflatten(2, (16, 24)) for i in (14, 15, 16)]
+        mean = torch.stack([resize_contiguous(m, (16, 24)) for m in five]).mean(dim=0).flatten(2)
+        maps = [(mean @ own[i]).unflatten(2, (16, 24)) for i in (14, 15, 16)]
         maps = maps if self_attention else five
     request = ConceptRequest(combine, self_attention=self_attention, transposed=transposed)
-    found, _ = run(backbone, request, context)
-    assert len(found) == len(maps)
-    for ours, theirs in zip(found, maps, strict=True):
+    result, _ = run(backbone, request, context)
+    assert len(result) == len(maps)
+    for ours, theirs in zip(result, maps, strict=True):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-6, rtol=1e-4)
 
 
-def test_only_the_concepts_receive_a_gradient(backbone):
+def test_only_the_concepts_get_a_gradient(backbone):
     context = noise(2, 5, 12).requires_grad_()
     maps, _ = run(backbone, ConceptRequest(), context)
     sum(m[:, 0].square().sum() for m in maps).backward()
@@ -108,20 +108,20 @@ def test_only_the_concepts_receive_a_gradient(backbone):
     assert all(p.grad is None for p in backbone.parameters())
 
 
-def test_a_cut_gradient_is_another_one_of_the_same_maps(backbone):
+def test_detached_features_change_the_gradient_but_not_the_maps(backbone):
     context = noise(2, 5, 12).requires_grad_()
     gradients = []
     for detach in (False, True):
         maps, _ = run(backbone, ConceptRequest(detach=detach), context)
         total = sum(m[:, 0].square().sum() for m in maps)
         gradients.append((total.detach(), *torch.autograd.grad(total, context)))
-    (loss, whole), (same, cut) = gradients
+    (loss, full), (same, detached) = gradients
     assert torch.equal(loss, same)
-    assert float(cut.abs().max()) > 0
-    assert not torch.allclose(whole, cut)
+    assert float(detached.abs().max()) > 0
+    assert not torch.allclose(full, detached)
 
 
-def test_recomputation_gives_the_same_gradient(backbone):
+def test_gradient_checkpointing_gives_the_same_gradient(backbone):
     gradients = []
     for checkpointing in (False, True):
         backbone.gradient_checkpointing = checkpointing
@@ -136,17 +136,17 @@ def test_recomputation_gives_the_same_gradient(backbone):
 
 
 @torch.no_grad()
-def test_layers_after_the_last_one_are_not_run(backbone):
-    seen = []
+def test_layers_after_the_last_required_one_do_not_run(backbone):
+    names = []
     modules = dict(backbone.unet.named_modules())
     hooks = [
-        modules[name].register_forward_hook(lambda *_, name=name: seen.append(name))
+        modules[name].register_forward_hook(lambda *_, name=name: names.append(name))
         for name in ORDER
     ]
     run(backbone, ConceptRequest("slime", self_attention=False), noise(2, 5, 12))
     for hook in hooks:
         hook.remove()
-    assert seen == list(ORDER[:12])
+    assert names == list(ORDER[:12])
 
 
 @torch.no_grad()
@@ -158,7 +158,7 @@ def test_a_row_does_not_depend_on_its_batch(backbone):
         torch.testing.assert_close(a[:1], b, atol=1e-6, rtol=1e-5)
 
 
-def test_another_topology_is_refused():
+def test_a_unet_with_fewer_layers_is_refused():
     small = ARCHITECTURE["unet"] | {"layers_per_block": 1}
     backbone = StableDiffusion({"unet": small, "vae": ARCHITECTURE["vae"]}, trainable=())
     with pytest.raises(InputError, match=r"10 layers with attention, .* need 16"):

@@ -1,4 +1,4 @@
-"""Configurations of a pretrained model that are damaged are refused in one line."""
+"""Damaged files of a pretrained model are refused with a message of one line."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(whole: Path, tmp_path: Path) -> Path:
-    """Links to the files of the embedded model; a test may replace one."""
+    """Return a folder of links to the files of the embedded model, which tests may replace."""
     for file in whole.rglob("*"):
         link = tmp_path / "model" / file.relative_to(whole)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,9 @@ def replace(path: Path, change: Callable[[Any], Any]) -> None:
         ("vae", {"latent_channels": -4}, "no UNet and VAE of its configuration"),
     ],
 )
-def test_sizes_that_cannot_be_built(folder: Path, part: str, change: Any, message: str) -> None:
+def test_configurations_that_cannot_be_built_are_refused(
+    folder: Path, part: str, change: Any, message: str
+) -> None:
     replace(folder / part / "config.json", lambda config: {**config, **change})
     with pytest.raises(InputError, match=message) as error:
         _ = BackboneSource(folder).diffusion
@@ -61,7 +63,7 @@ def test_sizes_that_cannot_be_built(folder: Path, part: str, change: Any, messag
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
 @pytest.mark.parametrize("text", ["[]", "3", "[" * 10_000, "7" * 5000, '{"a": 1}', "{"])
-def test_files_that_are_no_configuration(folder: Path, part: str, text: str) -> None:
+def test_files_that_are_not_a_configuration_are_refused(folder: Path, part: str, text: str) -> None:
     path = folder / part / "config.json"
     path.unlink()
     path.write_text(text)
@@ -73,7 +75,7 @@ def test_files_that_are_no_configuration(folder: Path, part: str, text: str) -> 
     "value",
     [[], 3, None, {"image_mean": 3}, {"image_mean": ["a"] * 3}, {"image_std": [0, 0, 0]}],
 )
-def test_preprocessor_configurations(folder: Path, value: Any) -> None:
+def test_damaged_preprocessor_configurations_are_refused(folder: Path, value: Any) -> None:
     replace(folder / "image_encoder" / "preprocessor_config.json", lambda _: value)
     with pytest.raises(InputError, match=r"preprocessor_config\.json: damaged \(.*\): fetch"):
         ClipVision(folder)
@@ -88,7 +90,9 @@ def test_preprocessor_configurations(folder: Path, value: Any) -> None:
         {"patch_size": 0},
     ],
 )
-def test_image_encoders_that_do_not_fit_their_weights(folder: Path, change: Any) -> None:
+def test_image_encoders_that_do_not_fit_their_weights_are_refused(
+    folder: Path, change: Any
+) -> None:
     replace(folder / "image_encoder" / "config.json", lambda config: {**config, **change})
     with pytest.raises(InputError, match="CLIP vision model") as error:
         ClipVision(folder)
@@ -106,7 +110,7 @@ def test_image_encoders_that_do_not_fit_their_weights(folder: Path, change: Any)
         {"hidden_act": "NaN"},
     ],
 )
-def test_architectures_that_no_vision_backbone_has(change: Any) -> None:
+def test_invalid_architectures_of_vision_backbones_are_refused(change: Any) -> None:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8}
     normal = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     whole = {"model_type": "dinov2", "image_size": 32, **sizes, **normal}
@@ -116,7 +120,7 @@ def test_architectures_that_no_vision_backbone_has(change: Any) -> None:
 
 
 @pytest.mark.parametrize("weights", [[torch.ones(2)], {"a": 3}, 3])
-def test_weights_that_are_no_state_dict(folder: Path, weights: Any) -> None:
+def test_weights_that_are_not_a_state_dict_are_refused(folder: Path, weights: Any) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     torch.save(weights, folder / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(

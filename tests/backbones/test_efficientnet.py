@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: its weights come with the package and are those that were released."""
+"""EfficientNet-Lite0: number of parameters, levels, and checks of the installed weights."""
 
 from importlib import metadata
 from pathlib import Path
@@ -16,20 +16,20 @@ from diffsight.weights import read_checkpoint
 
 
 class TestEfficientNetLite0(BackboneContract):
-    """Randomly initialised, two levels."""
+    """A contract test of a randomly initialised network with two levels."""
 
     def build(self) -> EfficientNetLite0:
         torch.manual_seed(0)
         return EfficientNetLite0(levels=(8, 32))
 
 
-def test_it_has_the_parameters_of_the_paper_without_head_and_classifier() -> None:
+def test_the_number_of_parameters_is_that_of_the_paper_without_classifier() -> None:
     count = sum(p.numel() for p in EfficientNetLite0().parameters())
     head = 320 * 1280 + 2 * 1280
     assert count + head + 1281 * 1000 == 4_652_008
 
 
-def test_levels_are_strides() -> None:
+def test_levels_are_chosen_by_their_strides() -> None:
     network = EfficientNetLite0("efficientnet-lite0", levels=(2, 16))
     features = network(torch.rand(1, 3, 64, 96)).features
     assert [tuple(one.shape[1:]) for one in features] == [(16, 32, 48), (112, 4, 6)]
@@ -37,7 +37,7 @@ def test_levels_are_strides() -> None:
         EfficientNetLite0(levels=(4, 2))
 
 
-def test_sides_that_do_not_fit_are_refused() -> None:
+def test_sides_that_are_not_multiples_of_32_are_refused() -> None:
     with pytest.raises(InputError, match="64 x 100 px: both sides must be multiples of 32 px"):
         EfficientNetLite0()(torch.rand(1, 3, 64, 100))
 
@@ -59,7 +59,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         EfficientNetLite0(tmp_path / "bad.safetensors")
 
 
-def test_a_file_that_was_changed_is_not_loaded(
+def test_changed_or_missing_weights_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Package:

@@ -1,4 +1,4 @@
-"""The names agree with diffusers' own converter on Stable Diffusion 1.5's full list of keys."""
+"""Converted names equal those of diffusers' converter, for all keys of Stable Diffusion 1.5."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from diffsight.backbones import StableDiffusion
-from diffsight.backbones.sources import ldm_renamer
+from diffsight.backbones.diffusion_weights import ldm_renamer
 
 MANIFEST = Path(__file__).parents[1] / "parity" / "vpd_depth" / "manifest.json"
 UNET = "encoder.unet.unet.diffusion_model."
 VAE = "encoder.encoder_vq."
 
 
-def tagged(prefix: str, new_prefix: str) -> dict[str, torch.Tensor]:
-    """Original keys with values that tell them apart."""
+def number_keys(prefix: str, new_prefix: str) -> dict[str, torch.Tensor]:
+    """Return original keys with values that identify them."""
     keys = [key for key in json.loads(MANIFEST.read_text()) if key.startswith(prefix)]
     return {
         new_prefix + key.removeprefix(prefix): torch.full((1, 1, 1, 1), float(i))
@@ -26,10 +26,10 @@ def tagged(prefix: str, new_prefix: str) -> dict[str, torch.Tensor]:
     }
 
 
-def test_unet_names_agree_with_diffusers() -> None:
+def test_unet_names_equal_those_of_diffusers() -> None:
     with torch.device("meta"):
         unet = StableDiffusion("sd15").unet
-    original = tagged(UNET, "model.diffusion_model.")
+    original = number_keys(UNET, "model.diffusion_model.")
     for i, key in enumerate(("out.0.weight", "out.0.bias", "out.2.weight", "out.2.bias")):
         original[f"model.diffusion_model.{key}"] = torch.full((1,), -1.0 - i)
     theirs = convert_ldm_unet_checkpoint(dict(original), dict(unet.config))
@@ -43,10 +43,10 @@ def test_unet_names_agree_with_diffusers() -> None:
     assert set(unet.state_dict()) <= set(ours)
 
 
-def test_vae_names_agree_with_diffusers() -> None:
+def test_vae_names_equal_those_of_diffusers() -> None:
     with torch.device("meta"):
         vae = StableDiffusion("sd15").vae
-    original = tagged(VAE, "first_stage_model.")
+    original = number_keys(VAE, "first_stage_model.")
     config = {
         "down_block_types": ("D",) * 4,
         "up_block_types": ("U",) * 4,

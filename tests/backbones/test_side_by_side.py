@@ -1,4 +1,4 @@
-"""Several backbones as one: sizes, order of the levels, names with sizes, save and load."""
+"""SideBySide: image sizes, order of the levels, names with sizes, saved models."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ import diffsight
 from diffsight.backbones import BackboneSource, EfficientNetLite0, SideBySide
 from diffsight.errors import InputError
 from diffsight.methods import FeatureHead
-from diffsight.methods.feature_head import pyramid_backbone
+from diffsight.methods.feature_head import build_pyramid_backbone
 
 
 class TestSideBySide(BackboneContract):
-    """One network at two sizes."""
+    """A contract test with one network at two sizes."""
 
     def build(self) -> SideBySide:
         torch.manual_seed(0)
@@ -27,10 +27,10 @@ class TestSideBySide(BackboneContract):
         return max(backbone.short_sides), 2 * max(backbone.short_sides)
 
 
-def test_levels_are_ordered_by_their_pixels_in_the_image() -> None:
+def test_levels_are_ordered_by_their_stride_in_the_image() -> None:
     network = EfficientNetLite0(levels=(8, 16))
     pyramid = SideBySide([network, network], [64, 128])(torch.rand(1, 3, 100, 150))
-    # 8 px of 128 are 8 px of the largest image, 8 px of 64 are 16 of them
+    # stride 8 at a short side of 64 px is stride 16 of the largest image
     assert pyramid.strides == (8, 16, 16, 32)
     assert [tuple(one.shape[-2:]) for one in pyramid.features] == [
         (16, 24),
@@ -41,22 +41,22 @@ def test_levels_are_ordered_by_their_pixels_in_the_image() -> None:
     assert pyramid.covered_hw(0) == pyramid.covered_hw(3) == (100, 150)
 
 
-def test_a_backbone_sees_the_image_at_its_own_size() -> None:
-    seen: list[tuple[int, int]] = []
+def test_each_backbone_reads_the_image_at_its_own_size() -> None:
+    sizes: list[tuple[int, int]] = []
     network = EfficientNetLite0(levels=(8,))
-    network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[-2:])))
+    network.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape[-2:])))
     SideBySide([network, network], [64, 96])(torch.rand(1, 3, 480, 640))
-    assert seen == [(64, 96), (96, 128)]
+    assert sizes == [(64, 96), (96, 128)]
 
 
 @pytest.mark.parametrize("sides", [[], [32], [32, 64, 96]])
-def test_every_backbone_needs_a_size(sides: list[int]) -> None:
+def test_another_number_of_sizes_than_backbones_is_refused(sides: list[int]) -> None:
     network = EfficientNetLite0(levels=(8,))
     with pytest.raises(InputError, match=f"2 backbones, but {len(sides)} sizes"):
         SideBySide([network, network], sides)
 
 
-def test_names_carry_sizes_and_are_joined() -> None:
+def test_a_name_may_join_several_backbones_with_sizes() -> None:
     source = BackboneSource("tiny+efficientnet-lite0@96")
     assert [(part.name, part.side_px) for part in source.parts] == [
         ("tiny", None),
@@ -66,7 +66,7 @@ def test_names_carry_sizes_and_are_joined() -> None:
     assert source.short_side_px == 128
     assert not source.is_diffusion
     assert source.training_images == "rendered rooms and photographs"
-    backbone = pyramid_backbone(source)
+    backbone = build_pyramid_backbone(source)
     assert isinstance(backbone, SideBySide)
     assert backbone.short_sides == (128, 96)
     with pytest.raises(InputError, match=r"tiny@8: a short side of 8 px: give 16 or more"):
@@ -82,13 +82,13 @@ def test_names_carry_sizes_and_are_joined() -> None:
         ("", "the name of a backbone is missing"),
     ],
 )
-def test_names_that_are_no_backbones(name: str, message: str) -> None:
+def test_unknown_names_of_backbones_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         BackboneSource(name)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_whose_name_has_a_sign_is_a_folder(
+def test_a_folder_name_may_contain_plus_or_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a+b", "net@64"):
@@ -100,7 +100,7 @@ def test_a_folder_whose_name_has_a_sign_is_a_folder(
     assert str(BackboneSource("net@64@128")) == "net@64@128"
 
 
-def test_joined_features_are_learned_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_model_on_joined_backbones_is_trained_saved_and_loaded(tmp_path: Path) -> None:
     folder = pictures(tmp_path, count=3)
     options = {"method": "feature_head", "steps": 2}
     model = run(folder, "tiny@32+efficientnet-lite0@64", **options)

@@ -1,11 +1,11 @@
-"""A pretrained model by its name: what is shared, what is a copy, and what is refused."""
+"""BackboneSource: names, shared and copied parts, the CLIP tower, and refused sources."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tests.weights.layouts import cache, equal
+from tests.support_weights import cache, equal
 from transformers import ConvNextConfig, ConvNextModel
 
 from diffsight import assets
@@ -28,7 +28,7 @@ def vision(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_embedded_model(tiny: BackboneSource) -> None:
+def test_the_embedded_model_is_a_diffusion_model_with_clip(tiny: BackboneSource) -> None:
     assert (tiny.name, tiny.is_local, tiny.is_diffusion, tiny.has_clip) == (
         "tiny",
         False,
@@ -47,7 +47,7 @@ def test_frozen_parts_are_loaded_once(tiny: BackboneSource) -> None:
         assert not any(p.requires_grad for p in part.parameters())
 
 
-def test_what_learns_is_a_copy(tiny: BackboneSource) -> None:
+def test_a_trained_diffusion_model_is_a_copy(tiny: BackboneSource) -> None:
     first, second = (tiny.fresh_diffusion(trainable=("unet",)) for _ in range(2))
     assert first is not second
     assert all(p.requires_grad for p in first.unet.parameters())
@@ -57,7 +57,7 @@ def test_what_learns_is_a_copy(tiny: BackboneSource) -> None:
     assert tiny.fresh_diffusion(trainable=(), latent_scale=0.5).latent_scale == 0.5
 
 
-def test_a_folder_is_known_by_its_whole_path(vision: Path) -> None:
+def test_the_name_of_a_folder_is_its_absolute_path(vision: Path) -> None:
     source = BackboneSource(vision)
     assert source.is_local
     assert source.name == str(vision.resolve())
@@ -67,20 +67,20 @@ def test_a_folder_is_known_by_its_whole_path(vision: Path) -> None:
     assert not any(p.requires_grad for p in source.vision.parameters())
 
 
-def test_a_vision_backbone_is_no_diffusion_model(vision: Path) -> None:
+def test_a_vision_backbone_is_refused_as_diffusion_model(vision: Path) -> None:
     with pytest.raises(InputError, match=r"no diffusion model .*feature_head, linear_probe"):
         BackboneSource(vision).fresh_diffusion(trainable=())
 
 
 @pytest.fixture
 def stable_diffusion(pipeline_folder: Path, tmp_path: Path) -> BackboneSource:
-    """A folder without a CLIP vision tower, as Stable Diffusion's are."""
+    """Return a folder without a CLIP vision tower, like those of Stable Diffusion."""
     shutil.copytree(pipeline_folder, tmp_path / "sd")
     shutil.rmtree(tmp_path / "sd" / "image_encoder")
     return BackboneSource(tmp_path / "sd")
 
 
-def test_stable_diffusion_has_the_vision_tower_of_the_paper(
+def test_stable_diffusion_uses_the_clip_tower_of_the_paper(
     stable_diffusion: BackboneSource,
     pipeline_folder: Path,
     tmp_path: Path,
@@ -101,10 +101,10 @@ def test_stable_diffusion_has_the_vision_tower_of_the_paper(
     assert BackboneSource("tiny").default_clip == "tiny"
 
 
-def test_without_the_vision_tower_there_is_one_table(
+def test_without_a_clip_tower_the_codebook_has_one_table(
     stable_diffusion: BackboneSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Classes need no tower, and look for none."""
+    """Classes need no tower, and do not look for one."""
     caplog.set_level("INFO")
     builder = FewShot.from_backbone(stable_diffusion)
     DenseModel(task=Segmentation(("wall", "door")), method=builder)
@@ -114,12 +114,12 @@ def test_without_the_vision_tower_there_is_one_table(
     assert model.method.codebook.size == 1
     (message,) = caplog.messages
     assert message.startswith("the paper mixes a codebook of 10 tables by CLIP ViT-L/14, but ")
-    assert f"{CLIP} cannot be fetched: a codebook of 1 table is learned" in message
+    assert f"{CLIP} cannot be fetched: a codebook of 1 table is trained" in message
     with pytest.raises(InputError, match=r"of 10 tables is mixed .* cannot be fetched: go online"):
         FewShot.from_backbone(stable_diffusion, codebook=10)(output=depth.outputs[0])
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         BackboneSource("nothing-of-that-name")
     (tmp_path / "file.safetensors").touch()

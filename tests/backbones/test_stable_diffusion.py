@@ -1,3 +1,5 @@
+"""Stable Diffusion: features, attention maps, latents, weights and refused files."""
+
 import argparse
 import copy
 import json
@@ -11,12 +13,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tests.contracts import BackboneContract
 from tests.support import SMALL
-from tests.weights.layouts import ldm_file
+from tests.support_weights import write_original_file
 
 from diffsight.backbones import StableDiffusion
 from diffsight.backbones.attention_maps import MapRequest
 from diffsight.errors import InputError
-from diffsight.methods.parts import prompted_pyramid
+from diffsight.methods.parts import run_prompted_unet
 from diffsight.types import Draws, Pyramid
 
 
@@ -27,8 +29,8 @@ def run(
     maps: MapRequest | None = None,
     timestep: int = 1,
 ) -> Pyramid:
-    """One pass on the latent of an image without noise."""
-    return prompted_pyramid(
+    """Return the pyramid of one pass on the latent of an image, without noise."""
+    return run_prompted_unet(
         backbone,
         backbone.encode(image),
         context,
@@ -38,7 +40,7 @@ def run(
     )
 
 
-def parameters(module: torch.nn.Module) -> int:
+def count_parameters(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
@@ -72,17 +74,17 @@ def folder(tmp_path: Path, real_unet: UNet2DConditionModel) -> Path:
 @pytest.mark.parametrize(
     ("architecture", "expected"), [("sd15", 859_520_964), ("sd21", 865_910_724)]
 )
-def test_parameter_counts(architecture: str, expected: int) -> None:
+def test_the_number_of_parameters_is_that_of_the_release(architecture: str, expected: int) -> None:
     with torch.device("meta"):
         whole = StableDiffusion(architecture, conv_out=True)
         trunk = StableDiffusion(architecture)
-    assert parameters(whole.unet) == expected
-    assert expected - parameters(trunk.unet) == 12_164
-    assert parameters(trunk.vae.encoder) == 34_163_592
-    assert parameters(trunk.vae.quant_conv) == 72
+    assert count_parameters(whole.unet) == expected
+    assert expected - count_parameters(trunk.unet) == 12_164
+    assert count_parameters(trunk.vae.encoder) == 34_163_592
+    assert count_parameters(trunk.vae.quant_conv) == 72
 
 
-def test_declared_channels_and_strides(small: StableDiffusion) -> None:
+def test_features_have_the_declared_channels_and_strides(small: StableDiffusion) -> None:
     pyramid = run(small, torch.rand(2, 3, 64, 192), torch.randn(2, 3, 24))
     for feature, channels, stride in zip(
         pyramid.features, small.channels, small.strides, strict=True
@@ -91,28 +93,32 @@ def test_declared_channels_and_strides(small: StableDiffusion) -> None:
     assert small.strides == (8, 16, 32, 64)
 
 
-def test_taps_are_those_of_diffusers(folder: Path, real_unet: UNet2DConditionModel) -> None:
+def test_features_equal_those_inside_the_unet_of_diffusers(
+    folder: Path, real_unet: UNet2DConditionModel
+) -> None:
     """Spec 0.2: the second pair of up-blocks 0 to 2, the last of up-block 3."""
     ours = StableDiffusion(SMALL, weights=folder).eval()
     vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
     image, context = torch.rand(2, 3, 64, 128), torch.randn(2, 4, 24)
-    taps: dict[int, torch.Tensor] = {}
+    expected: dict[int, torch.Tensor] = {}
     up = real_unet.up_blocks
     modules = [up[3].attentions[2], up[2].attentions[1], up[1].attentions[1], up[0].resnets[1]]
     for level, module in enumerate(modules):
         module.register_forward_hook(
-            lambda *a, level=level: taps.update({level: a[2] if torch.is_tensor(a[2]) else a[2][0]})
+            lambda *a, level=level: expected.update(
+                {level: a[2] if torch.is_tensor(a[2]) else a[2][0]}
+            )
         )
     with torch.no_grad():
         latent = vae.encode(image * 2 - 1).latent_dist.mode()
         real_unet(latent, 7, context)
         pyramid = run(ours, image, context, timestep=7)
     for level, feature in enumerate(pyramid.features):
-        torch.testing.assert_close(feature, taps[level], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(feature, expected[level], rtol=1e-4, atol=1e-5)
 
 
-def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) -> None:
-    """Against probabilities computed from captured queries and keys, all heads at once."""
+def test_maps_are_averaged_over_heads_and_chosen_layers(small: StableDiffusion) -> None:
+    """Compare with attention that is computed from captured queries and keys."""
     unet = small.unet
     layers = [unet.down_blocks[1].attentions[j] for j in (0, 1)]
     layers += [unet.up_blocks[2].attentions[j] for j in (0, 1, 2)]
@@ -132,7 +138,7 @@ def test_maps_are_the_head_average_of_the_chosen_layers(small: StableDiffusion) 
     torch.testing.assert_close(pyramid.attention[1].sum(1), torch.ones(2, 4, 12))
 
 
-def test_maps_of_one_token_are_ones_and_queries_learn_nothing(small: StableDiffusion) -> None:
+def test_maps_of_one_token_are_ones_and_queries_get_no_gradient(small: StableDiffusion) -> None:
     request = MapRequest((0, 1, 2, 3), ("down", "mid", "up"), detach=False)
     pyramid = run(small, torch.rand(1, 3, 64, 64), torch.randn(1, 1, 24), request)
     for maps in pyramid.attention.values():
@@ -144,15 +150,17 @@ def test_maps_of_one_token_are_ones_and_queries_learn_nothing(small: StableDiffu
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradient_through_maps_only_when_asked(small: StableDiffusion, checkpointing: bool) -> None:
+def test_gradients_pass_through_maps_only_without_detach(
+    small: StableDiffusion, checkpointing: bool
+) -> None:
     small.gradient_checkpointing = checkpointing
     context = torch.randn(1, 3, 24, requires_grad=True)
     image = torch.rand(1, 3, 64, 64)
     detached = run(small, image, context, MapRequest((1,))).attention[1]
     assert not detached.requires_grad
-    kept = run(small, image, context, MapRequest((1,), detach=False)).attention[1]
-    torch.testing.assert_close(kept, detached)
-    kept.square().sum().backward()
+    attached = run(small, image, context, MapRequest((1,), detach=False)).attention[1]
+    torch.testing.assert_close(attached, detached)
+    attached.square().sum().backward()
     assert context.grad.abs().max() > 0
 
 
@@ -169,15 +177,15 @@ def test_gradient_checkpointing_changes_no_gradient(small: StableDiffusion) -> N
             torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
-def test_frozen_parts_stay_frozen(small: StableDiffusion) -> None:
+def test_only_trainable_parts_require_gradients(small: StableDiffusion) -> None:
     assert not any(p.requires_grad for p in small.vae.parameters())
     assert small.encode(torch.rand(1, 3, 64, 64)).grad_fn is None
-    learning = StableDiffusion(SMALL, trainable=("vae",))
-    assert not any(p.requires_grad for p in learning.unet.parameters())
-    assert learning.encode(torch.rand(1, 3, 64, 64)).requires_grad
+    trained_vae = StableDiffusion(SMALL, trainable=("vae",))
+    assert not any(p.requires_grad for p in trained_vae.unet.parameters())
+    assert trained_vae.encode(torch.rand(1, 3, 64, 64)).requires_grad
 
 
-def test_latent_options(small: StableDiffusion) -> None:
+def test_latents_are_scaled_or_sampled(small: StableDiffusion) -> None:
     image = torch.rand(3, 3, 64, 64)
     mode = small.encode(image)
     scaled = copy.deepcopy(small)
@@ -193,12 +201,12 @@ def test_latent_options(small: StableDiffusion) -> None:
     assert (together - mode).abs().max() > 0.01
 
 
-def test_other_sizes_are_refused_with_the_repair(small: StableDiffusion) -> None:
+def test_sides_that_are_not_multiples_of_64_are_refused(small: StableDiffusion) -> None:
     with pytest.raises(InputError, match=r"64 x 100 px.*multiples of 64.*pad"):
         run(small, torch.rand(1, 3, 64, 100), torch.randn(1, 1, 24))
 
 
-def test_bfloat16_autocast(small: StableDiffusion) -> None:
+def test_attention_maps_keep_32_bits_under_autocast(small: StableDiffusion) -> None:
     image, context = torch.rand(1, 3, 64, 64), torch.randn(1, 3, 24)
     exact = run(small, image, context, MapRequest((1,)))
     with torch.autocast("cpu", torch.bfloat16):
@@ -211,7 +219,7 @@ def test_bfloat16_autocast(small: StableDiffusion) -> None:
 def test_one_original_file_gives_the_same_weights_as_the_folder(
     folder: Path, tmp_path: Path
 ) -> None:
-    state = ldm_file(tmp_path / "original.safetensors", folder)
+    state = write_original_file(tmp_path / "original.safetensors", folder)
     torch.save({"state_dict": state, "global_step": 3}, tmp_path / "original.ckpt")
     expected = StableDiffusion(SMALL, weights=folder).state_dict()
     for name in ("original.safetensors", "original.ckpt"):
@@ -220,17 +228,17 @@ def test_one_original_file_gives_the_same_weights_as_the_folder(
         assert all(torch.equal(loaded[key], expected[key]) for key in expected), name
 
 
-def test_what_original_checkpoints_hold_beside_tensors(
+def test_checkpoints_with_other_objects_than_tensors_are_loaded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning's callback as a key, scores of NumPy, settings; zipped, and as before torch 1.6."""
+    """Lightning's callbacks, NumPy scores and settings, in the old and new format of torch."""
     lightning = "pytorch_lightning.callbacks.model_checkpoint"
     callback = type("ModelCheckpoint", (), {"__module__": lightning})
     for name in (lightning, lightning.rpartition(".")[0], "pytorch_lightning"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setattr(sys.modules[lightning], "ModelCheckpoint", callback, raising=False)
     container = {
-        "state_dict": ldm_file(tmp_path / "original.safetensors", folder),
+        "state_dict": write_original_file(tmp_path / "original.safetensors", folder),
         "callbacks": {callback: {"best_model_score": np.float64(0.5)}},
         "args": argparse.Namespace(lr=5e-5),
     }
@@ -244,7 +252,7 @@ def test_what_original_checkpoints_hold_beside_tensors(
         assert all(torch.equal(loaded[key], expected[key]) for key in expected), path
 
 
-def test_half_precision_files_are_read_in_full(folder: Path) -> None:
+def test_half_precision_weights_are_loaded_in_32_bit(folder: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").half()
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     unet.save_pretrained(folder / "unet", variant="fp16")
@@ -252,7 +260,7 @@ def test_half_precision_files_are_read_in_full(folder: Path) -> None:
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
 
 
-def test_wrong_architecture_names_the_entry_and_the_repair(folder: Path) -> None:
+def test_weights_of_another_architecture_are_refused_with_the_entry(folder: Path) -> None:
     wide = json.loads(json.dumps(SMALL))
     wide["unet"]["cross_attention_dim"] = 32
     with pytest.raises(
@@ -261,7 +269,7 @@ def test_wrong_architecture_names_the_entry_and_the_repair(folder: Path) -> None
         StableDiffusion(wide, weights=folder)
 
 
-def test_truncated_file(folder: Path) -> None:
+def test_a_truncated_file_is_refused(folder: Path) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match=r"diffusion_pytorch_model.safetensors: not a complete"):
@@ -269,7 +277,7 @@ def test_truncated_file(folder: Path) -> None:
 
 
 class Payload:
-    """Pickles into a call that writes a file."""
+    """An object whose pickle calls a function that writes a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -278,7 +286,7 @@ class Payload:
         return (Path.touch, (self.path,))
 
 
-def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_refused_and_not_executed(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": Payload(tmp_path / "ran")}}, tmp_path / "evil.ckpt")
     with pytest.raises(InputError, match=r"evil.ckpt: refused.*safetensors"):
         StableDiffusion(SMALL, weights=tmp_path / "evil.ckpt")
@@ -293,12 +301,12 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
         ("owner/model-that-is-not-here", "not on this machine"),
     ],
 )
-def test_missing_source(source: str, message: str) -> None:
+def test_a_missing_source_is_refused(source: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         StableDiffusion(SMALL, weights=source)
 
 
-def test_unknown_architecture() -> None:
+def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(InputError, match=r"unknown architecture 'sd3'.*sd15"):
         StableDiffusion("sd3")
 
@@ -308,6 +316,6 @@ class TestStableDiffusion(BackboneContract):
         return StableDiffusion(SMALL)
 
     def run(self, backbone: StableDiffusion, image: torch.Tensor) -> Pyramid:
-        # several tokens, so that every weight of the cross-attention matters
+        # several tokens, so that every weight of the cross-attention gets a gradient
         tokens = torch.linspace(-1, 1, 3 * backbone.context_dim).reshape(1, 3, -1)
         return run(backbone, image, tokens.expand(len(image), -1, -1))

@@ -1,4 +1,4 @@
-"""Vision backbones of transformers with random weights, and methods that stand on them."""
+"""Vision backbones of transformers with random weights, and methods that use them."""
 
 from functools import partial
 from pathlib import Path
@@ -52,17 +52,17 @@ SHAPES = {
 @pytest.fixture(scope="module", params=NETWORKS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("networks") / request.param
-    NETWORKS[request.param]().save_pretrained(place)
-    return place
+    path = tmp_path_factory.mktemp("networks") / request.param
+    NETWORKS[request.param]().save_pretrained(path)
+    return path
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("clip")
-    CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)).save_pretrained(place)
-    return place
+    path = tmp_path_factory.mktemp("clip")
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP)).save_pretrained(path)
+    return path
 
 
 def test_channels_and_strides_are_those_of_the_network(folder: Path) -> None:
@@ -86,7 +86,7 @@ def test_stages_can_be_chosen(folder: Path) -> None:
         VisionBackbone(folder, stages=("stage9",))
 
 
-def test_its_recorded_call_builds_it_without_its_files(folder: Path) -> None:
+def test_recorded_arguments_rebuild_the_network_without_its_files(folder: Path) -> None:
     backbone = VisionBackbone(folder, trainable=False).eval()
     arguments = to_config(backbone)["init_args"]
     stages = tuple(arguments["stages"])
@@ -113,8 +113,8 @@ def test_weights_of_another_network_are_refused(folder: Path, clip: Path) -> Non
 
 
 @pytest.mark.parametrize("method", [FeatureHead, LinearProbe])
-def test_methods_for_few_images_stand_on_it(folder: Path, method: Any) -> None:
-    """An image of any size becomes a prediction of its size; the backbone never learns."""
+def test_few_shot_methods_run_on_a_vision_backbone(folder: Path, method: Any) -> None:
+    """Predictions have the size of the image; the backbone is never trained."""
     source = BackboneSource(folder)
     assert not source.is_diffusion
     task = Depth(bins=3).fitted(torch.linspace(0.5, 4, 200)[:, None])
@@ -126,12 +126,12 @@ def test_methods_for_few_images_stand_on_it(folder: Path, method: Any) -> None:
     torch.testing.assert_close(output.probability.sum(dim=1), torch.ones(2, 37, 90))
     (first, _) = task.decode(output)
     assert first.hw == (37, 90)
-    learning = [n for n, p in model.named_parameters() if p.requires_grad]
-    assert learning
-    assert not any(name.startswith("method.backbone.") for name in learning)
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert trainable
+    assert not any(name.startswith("method.backbone.") for name in trainable)
 
 
-def test_a_model_on_it_can_be_saved(folder: Path, tmp_path: Path) -> None:
+def test_a_model_on_a_vision_backbone_can_be_saved(folder: Path, tmp_path: Path) -> None:
     task = Segmentation(("wall", "door"))
     model = DenseModel(task=task, method=LinearProbe.from_backbone(BackboneSource(folder))).eval()
     diffsight.save(model, tmp_path / "model")
@@ -141,33 +141,33 @@ def test_a_model_on_it_can_be_saved(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(loaded(inputs).maps, model(inputs).maps)
 
 
-def test_the_source_says_its_side(folder: Path) -> None:
+def test_the_short_side_is_that_of_the_training_images(folder: Path) -> None:
     assert BackboneSource(folder).short_side_px == {"dinov2": 32}.get(folder.name, 224)
 
 
 @pytest.mark.parametrize(("side", "grid"), [(None, 4), (48, 6)])
-def test_clip_gives_a_token_per_patch_in_rows(clip: Path, side: int | None, grid: int) -> None:
+def test_clip_tokens_are_ordered_row_by_row(clip: Path, side: int | None, grid: int) -> None:
     backbone = ClipTokens(ClipVision(clip), side=side)
     image = images(2, 40, 60)
     pyramid = backbone(image)
     (tokens,) = pyramid.features
     assert tokens.shape == (2, 16, grid, grid)
     assert (pyramid.valid_hw, pyramid.covered_hw(0)) == ((40, 60), (40, 60))
-    small = backbone.squeeze(image)
+    small = backbone.preprocess(image)
     assert small.shape[-2:] == (grid * 8, grid * 8)
     tower = backbone.clip.tower
     rows = tower(pixel_values=small, interpolate_pos_encoding=True).last_hidden_state[:, 1:]
     torch.testing.assert_close(tokens[:, :, 1, 2], rows[:, grid + 2])
 
 
-def test_clip_takes_multiples_of_its_patch(clip: Path) -> None:
+def test_clip_refuses_sides_that_are_not_multiples_of_the_patch(clip: Path) -> None:
     with pytest.raises(InputError, match="multiples of 8 pixels"):
         ClipTokens(ClipVision(clip), side=20)
     assert ClipTokens(ClipVision(clip)).size_multiple == 1
 
 
-def test_a_map_of_a_squeezed_image_covers_all_of_it(clip: Path) -> None:
-    """Whatever the sides of the image: a method must not take the grid for its size."""
+def test_maps_from_clip_tokens_cover_the_whole_image(clip: Path) -> None:
+    """The grid of tokens is square, whatever the aspect ratio of the image."""
     task = Segmentation(("wall", "door"))
     for method in (FeatureHead, LinearProbe):
         torch.manual_seed(0)
@@ -183,8 +183,8 @@ class TestVisionBackbone(BackboneContract):
     def _with_folder(self, folder: Path) -> None:
         self.folder = folder
 
-    # of pretraining, and the final normalisation, which maps of stages do not pass
-    idle = ("mask_token", "swin.layernorm.", "cls_token")
+    # used only in pretraining, and the final normalisation, which feature maps do not pass
+    without_gradient = ("mask_token", "swin.layernorm.", "cls_token")
 
     def build(self) -> VisionBackbone:
         torch.manual_seed(0)
@@ -192,7 +192,7 @@ class TestVisionBackbone(BackboneContract):
 
 
 class TestClipTokens(BackboneContract):
-    """The image is squeezed: the grid does not follow its size, and nothing learns."""
+    """The grid does not depend on the size of the image, and no parameter is trained."""
 
     @pytest.fixture(autouse=True)
     def _with_folder(self, clip: Path) -> None:
@@ -204,15 +204,15 @@ class TestClipTokens(BackboneContract):
     def size(self, backbone: ClipTokens) -> tuple[int, int]:
         return 32, 32
 
-    def test_gradients_reach_what_learns(self) -> None:
+    def test_gradients_reach_trainable_parameters(self) -> None:
         backbone = self.build()
         assert not any(p.requires_grad for p in backbone.parameters())
         pyramid: Pyramid = backbone(images(1, 32, 32))
         assert not pyramid.features[0].requires_grad
 
 
-def test_position_tables_of_swin_fit_windows_of_another_size(tmp_path: Path) -> None:
-    """Bicubic, as mmsegmentation does it; everything else is as it was."""
+def test_position_tables_of_swin_are_resized_to_other_windows(tmp_path: Path) -> None:
+    """The resizing is bicubic, as in mmsegmentation; all other weights are unchanged."""
     torch.manual_seed(0)
     config = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
     SwinModel(SwinConfig(**config, window_size=4)).save_pretrained(tmp_path)

@@ -1,11 +1,11 @@
-"""A whole benchmark: finished units stay, shards divide the work, the report pairs units."""
+"""A complete benchmark: finished units are kept, shards divide the work, a report is written."""
 
 import json
 import math
 
 import pytest
 import torch
-from tests.benchmark.conftest import squares
+from tests.support_benchmark import squares
 
 from diffsight.benchmark import report
 from diffsight.benchmark import run as module
@@ -23,8 +23,9 @@ from diffsight.training.loop import Runtime
 METHODS = {"constant": Constant(), "mean-map": MeanMap()}
 
 
-def go(out, pretrained, **options):
-    seen = []
+def run_benchmark(out, pretrained, **options):
+    """Run a short benchmark on squares, and return the progress after each unit."""
+    progress = []
     benchmark(
         squares(),
         tasks=options.pop("tasks", ("size",)),
@@ -32,49 +33,49 @@ def go(out, pretrained, **options):
         pretrained=pretrained,
         out=out,
         settings=Settings(shots=3, steps=1),
-        advance=seen.append,
+        advance=progress.append,
         **options,
     )
-    return seen
+    return progress
 
 
 def test_finished_units_are_not_run_again(pretrained, tmp_path, monkeypatch) -> None:
-    calls, whole = [], module.run
+    calls, run = [], module.run
 
     def counted(unit, *rest):
         calls.append(unit)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return whole(unit, *rest)
+        return run(unit, *rest)
 
     monkeypatch.setattr(module, "run", counted)
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, pretrained, repeats=2)
+        run_benchmark(tmp_path, pretrained, repeats=2)
     assert len(list(tmp_path.rglob("rep*.json"))) == 2
-    seen = go(tmp_path, pretrained, repeats=2)
-    assert [s.done for s in seen] == [3, 4]
-    assert not go(tmp_path, pretrained, repeats=2)
+    progress = run_benchmark(tmp_path, pretrained, repeats=2)
+    assert [one.done for one in progress] == [3, 4]
+    assert not run_benchmark(tmp_path, pretrained, repeats=2)
     assert len(calls) == 5
 
 
-def test_an_interrupted_training_leaves_no_unit(pretrained, tmp_path, monkeypatch) -> None:
-    """``adapt`` keeps what is trained at Ctrl-C; a unit that was cut off is not finished."""
-    real = resumable.train
+def test_an_interrupted_training_writes_no_unit(pretrained, tmp_path, monkeypatch) -> None:
+    """``adapt`` returns the partly trained model at Ctrl-C, but such a unit is not finished."""
+    train = resumable.train
 
-    def cut(*rest, advance, **options):
+    def interrupted(*rest, advance, **options):
         def stop(step, losses):
             advance(step, losses)
             raise KeyboardInterrupt
 
-        real(*rest, advance=stop, **options)
+        train(*rest, advance=stop, **options)
 
-    monkeypatch.setattr(resumable, "train", cut)
+    monkeypatch.setattr(resumable, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, pretrained, repeats=1, methods=benchmark_methods(("feature_head",)))
+        run_benchmark(tmp_path, pretrained, repeats=1, methods=benchmark_methods(("feature_head",)))
     assert not list(tmp_path.rglob("rep*.json"))
 
 
-def test_a_curve_is_recorded_and_changes_nothing(pretrained, tmp_path) -> None:
+def test_recording_a_curve_does_not_change_the_scores(pretrained, tmp_path) -> None:
     methods = benchmark_methods(("feature_head", "few_shot:codebook=1", "constant"))
     runs = {}
     for name, every in (("with", 2), ("without", None)):
@@ -104,7 +105,7 @@ def test_a_curve_is_recorded_and_changes_nothing(pretrained, tmp_path) -> None:
     assert curves["feature_head"]["4"] == pytest.approx((rows[0][1][1] + rows[1][1][1]) / 2)
 
 
-def test_several_numbers_of_shots_have_a_table(pretrained, tmp_path) -> None:
+def test_the_report_has_a_table_by_number_of_shots(pretrained, tmp_path) -> None:
     for shots in (2, 3):
         benchmark(
             squares(),
@@ -120,31 +121,31 @@ def test_several_numbers_of_shots_have_a_table(pretrained, tmp_path) -> None:
     assert "| method | 2 | 3 |" in page
 
 
-def test_a_target_is_shown_with_its_own_measure_only() -> None:
+def test_the_papers_score_is_shown_only_for_the_papers_measure() -> None:
     def title(measure: str) -> str:
         unit = {"measure": measure, "higher_is_better": False}
         return report._title("depth_euclidean", 10, {"auto": {0: unit}})
 
     assert "the paper's FewShot: 0.0776" in title("vtm_mae")
-    assert "paper" not in title("rmse")  # metres
+    assert "paper" not in title("rmse")  # in metres
     assert ("nyu_normal", AngleMeasure(Normals()).name) in report.TARGETS
 
 
-def test_shards_divide_the_units(pretrained, tmp_path) -> None:
-    halves = [go(tmp_path, pretrained, repeats=3, shard=(i, 2)) for i in (0, 1)]
+def test_shards_divide_the_units_of_every_method(pretrained, tmp_path) -> None:
+    halves = [run_benchmark(tmp_path, pretrained, repeats=3, shard=(i, 2)) for i in (0, 1)]
     assert [len(half) for half in halves] == [3, 3]
     assert len(list(tmp_path.rglob("rep*.json"))) == 6
-    of = [[standing.unit.method for standing in half] for half in halves]
-    assert max(half.count("constant") for half in of) == 2  # not all trainings on one machine
+    methods = [[progress.unit.method for progress in half] for half in halves]
+    assert max(half.count("constant") for half in methods) == 2
     with pytest.raises(InputError, match="shard 2 of 2"):
-        go(tmp_path, pretrained, shard=(2, 2))
+        run_benchmark(tmp_path, pretrained, shard=(2, 2))
 
 
-def test_the_report_pairs_training_images(pretrained, tmp_path) -> None:
-    go(tmp_path, pretrained, repeats=3, tasks=("size", "where"))
+def test_the_report_pairs_methods_by_training_images(pretrained, tmp_path) -> None:
+    run_benchmark(tmp_path, pretrained, repeats=3, tasks=("size", "classes"))
     page = write_report(tmp_path, reference="constant")
     assert "### size: rmse_valid, 3 shots (lower is better)" in page
-    assert "### where: miou, 3 shots (higher is better)" in page
+    assert "### classes: miou, 3 shots (higher is better)" in page
     data = json.loads((tmp_path / "report.json").read_text())
     entries = {entry["method"]: entry for entry in data["size, 3 shots"]}
     rows = [
@@ -163,8 +164,8 @@ def test_the_report_pairs_training_images(pretrained, tmp_path) -> None:
         write_report(tmp_path, reference="ours")
 
 
-def test_units_of_other_conditions_are_refused(pretrained, tmp_path) -> None:
-    go(tmp_path, pretrained, repeats=1, methods={"constant": Constant()})
+def test_the_report_refuses_units_that_cannot_be_compared(pretrained, tmp_path) -> None:
+    run_benchmark(tmp_path, pretrained, repeats=1, methods={"constant": Constant()})
     path = tmp_path / "size" / "constant" / "shots3" / "rep000.json"
     unit = json.loads(path.read_text())
     other = tmp_path / "size" / "theirs" / "shots3" / "rep000.json"
@@ -176,37 +177,39 @@ def test_units_of_other_conditions_are_refused(pretrained, tmp_path) -> None:
         {"per_image": fewer},
     ):
         other.write_text(json.dumps(unit | {"method": "theirs"} | change))
-        with pytest.raises(InputError, match=r"theirs.*made with another base.*than .*constant"):
+        with pytest.raises(
+            InputError, match=r"theirs.*made with another backbone.*than .*constant"
+        ):
             write_report(tmp_path)
     scored = {id: score + 1 for id, score in unit["per_image"].items()}
     other.write_text(json.dumps(unit | {"method": "theirs", "per_image": scored}))
     assert "| theirs |" in write_report(tmp_path)
 
 
-def test_classes_that_are_a_task_each_have_a_mean(pretrained, tmp_path) -> None:
-    """As the paper's Table 2 has it: over twelve, of methods that have all of them."""
-    go(tmp_path, pretrained, repeats=2, tasks=("one", "where"), methods=METHODS)
-    (tmp_path / "where").rename(tmp_path / "segment_semantic")
+def test_the_report_has_the_mean_over_tasks_of_one_class(pretrained, tmp_path) -> None:
+    """As in the paper's Table 2: over twelve classes, for methods that have all of them."""
+    run_benchmark(tmp_path, pretrained, repeats=2, tasks=("foreground", "classes"), methods=METHODS)
+    (tmp_path / "classes").rename(tmp_path / "segment_semantic")
     for path in (tmp_path / "segment_semantic").rglob("rep*.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "segment_semantic"}))
 
     def write(name: str, score: float) -> None:
-        for path in (tmp_path / "one").rglob("rep*.json"):
+        for path in (tmp_path / "foreground").rglob("rep*.json"):
             unit = json.loads(path.read_text())
             if (name, unit["method"]) == ("b", "mean-map"):
                 continue
-            there = tmp_path / "segment_semantic" / name / unit["method"] / "shots3" / path.name
-            there.parent.mkdir(parents=True, exist_ok=True)
+            copy = tmp_path / "segment_semantic" / name / unit["method"] / "shots3" / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
             measures = {"iou": score, "iou_vtm": score / 2}
             change = {"task": f"segment_semantic/{name}", "score": score, "measures": measures}
-            there.write_text(json.dumps(unit | change))
+            copy.write_text(json.dumps(unit | change))
 
     write("a", 0.2)
     write("b", 0.6)
     page = write_report(tmp_path)
     assert "### segment_semantic/*: mean iou of 2, 3 shots (higher is better)\n" in page
     data = json.loads((tmp_path / "report.json").read_text())
-    assert len(data["segment_semantic, 3 shots"]) == 2  # the task of all classes stays
+    assert len(data["segment_semantic, 3 shots"]) == 2  # the task with all classes is no such task
     (entry,) = data["segment_semantic/*, 3 shots"]
     assert (entry["method"], entry["repeats"]) == ("constant", 2)
     assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
@@ -216,7 +219,7 @@ def test_classes_that_are_a_task_each_have_a_mean(pretrained, tmp_path) -> None:
     assert title in write_report(tmp_path)
 
 
-def test_another_version_changes_the_keys(pretrained, monkeypatch) -> None:
+def test_the_keys_depend_on_the_version_of_diffsight(pretrained, monkeypatch) -> None:
     unit, settings = Unit("size", "constant", 0), Settings()
 
     def hashes() -> tuple[str, str]:
@@ -229,23 +232,23 @@ def test_another_version_changes_the_keys(pretrained, monkeypatch) -> None:
     assert not set(hashes()) & set(before)
 
 
-def test_units_of_several_devices_can_be_compared(pretrained) -> None:
-    some = [
+def test_units_of_different_devices_can_be_compared(pretrained) -> None:
+    devices = [
         Settings(runtime=Runtime(torch.device(name), dtype))
         for name in ("cpu", "cuda", "cuda:1")
         for dtype in (None, torch.bfloat16)
     ]
-    assert len({conditions("squares", pretrained, one) for one in some}) == 1
+    assert len({conditions("squares", pretrained, one) for one in devices}) == 1
     others = (Settings(seed=1), Settings(minutes=2.0), Settings(steps=5), Settings(short_side=32))
-    assert len({conditions("squares", pretrained, one) for one in (some[0], *others)}) == 5
+    assert len({conditions("squares", pretrained, one) for one in (devices[0], *others)}) == 5
     unit = Unit("size", "constant", 0)
-    keys = [unit.key(Constant(), squares(), pretrained, one) for one in some]
-    assert keys[2] == keys[4]  # any GPU
+    keys = [unit.key(Constant(), squares(), pretrained, one) for one in devices]
+    assert keys[2] == keys[4]  # the number of the GPU does not matter
     assert len(set(keys)) == 4
 
 
 def test_a_folder_without_units_has_no_report(tmp_path) -> None:
-    with pytest.raises(InputError, match="holds no finished unit"):
+    with pytest.raises(InputError, match="has no finished unit"):
         write_report(tmp_path)
 
 
@@ -257,17 +260,17 @@ def test_stored_predictions_are_scored(pretrained, tmp_path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, sample.labels["values"].numpy() + 0.25)
     methods = {"theirs": Stored(tmp_path / "maps")}
-    seen = go(tmp_path / "out", pretrained, repeats=1, methods=methods)
-    assert seen[0].score == pytest.approx(0.25, abs=1e-6)
+    progress = run_benchmark(tmp_path / "out", pretrained, repeats=1, methods=methods)
+    assert progress[0].score == pytest.approx(0.25, abs=1e-6)
     np.save(path, sample.labels["values"].numpy())
     with pytest.raises(InputError, match="made with other options"):
-        go(tmp_path / "out", pretrained, repeats=1, methods=methods)
+        run_benchmark(tmp_path / "out", pretrained, repeats=1, methods=methods)
     path.unlink()
-    with pytest.raises(InputError, match=r"test__2.npy: no prediction there"):
-        go(tmp_path / "again", pretrained, repeats=1, methods=methods)
+    with pytest.raises(InputError, match=r"test__2.npy: no such file"):
+        run_benchmark(tmp_path / "again", pretrained, repeats=1, methods=methods)
 
 
-def test_stored_predictions_may_be_those_of_a_repeat(pretrained, tmp_path) -> None:
+def test_stored_predictions_may_differ_by_repeat(pretrained, tmp_path) -> None:
     import numpy as np
 
     for folder, error in ((tmp_path, 0.5), (tmp_path / "rep001", 0.25)):
@@ -276,21 +279,21 @@ def test_stored_predictions_may_be_those_of_a_repeat(pretrained, tmp_path) -> No
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, sample.labels["values"].numpy() + error)
     methods = {"theirs": Stored(tmp_path)}
-    seen = go(tmp_path / "out", pretrained, repeats=2, methods=methods)
-    assert [one.score for one in seen] == pytest.approx([0.5, 0.25], abs=1e-6)
+    progress = run_benchmark(tmp_path / "out", pretrained, repeats=2, methods=methods)
+    assert [one.score for one in progress] == pytest.approx([0.5, 0.25], abs=1e-6)
     np.save(path, sample.labels["values"].numpy())
     with pytest.raises(InputError, match="made with other options"):
-        go(tmp_path / "out", pretrained, repeats=2, methods=methods)
+        run_benchmark(tmp_path / "out", pretrained, repeats=2, methods=methods)
 
 
-def test_regression_is_left_out_where_it_has_no_meaning(pretrained, tmp_path) -> None:
+def test_the_regression_is_left_out_for_classes(pretrained, tmp_path) -> None:
     methods = benchmark_methods(("few_shot-regression",))
-    assert not go(tmp_path, pretrained, repeats=1, tasks=("where",), methods=methods)
+    assert not run_benchmark(tmp_path, pretrained, repeats=1, tasks=("classes",), methods=methods)
 
 
-def test_an_unknown_task_names_the_others(pretrained, tmp_path) -> None:
-    with pytest.raises(InputError, match="squares has no task 'depth': size, where"):
-        go(tmp_path, pretrained, tasks=("depth",))
+def test_the_message_about_an_unknown_task_lists_the_tasks(pretrained, tmp_path) -> None:
+    with pytest.raises(InputError, match="squares has no task 'depth': choose from size, classes"):
+        run_benchmark(tmp_path, pretrained, tasks=("depth",))
 
 
 @pytest.mark.parametrize(
@@ -310,14 +313,14 @@ def test_an_unknown_task_names_the_others(pretrained, tmp_path) -> None:
 )
 def test_damaged_units_are_refused_in_one_line(tmp_path, change, message) -> None:
     texts = {name: "x" for name in ("task", "method", "source", "conditions")}
-    whole = {**texts, "measure": "rmse", "repeat": 0, "shots": 3, "higher_is_better": False}
-    whole |= {"score": 0.5, "fit_seconds": 1, "measures": {"rmse": 0.5}, "per_image": {}}
-    whole |= {"training_images": []}
+    unit = {**texts, "measure": "rmse", "repeat": 0, "shots": 3, "higher_is_better": False}
+    unit |= {"score": 0.5, "fit_seconds": 1, "measures": {"rmse": 0.5}, "per_image": {}}
+    unit |= {"training_images": []}
     path = tmp_path / "x" / "shots3" / "rep000.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(whole))
+    path.write_text(json.dumps(unit))
     assert "| x | 0.5 |" in write_report(tmp_path)
-    path.write_text(json.dumps(whole | change))
+    path.write_text(json.dumps(unit | change))
     with pytest.raises(InputError, match=rf"rep000\.json: damaged \(.*{message}.*\): delete it"):
         write_report(tmp_path)
     path.write_text("[" * 10_000)
@@ -325,7 +328,7 @@ def test_damaged_units_are_refused_in_one_line(tmp_path, change, message) -> Non
         write_report(tmp_path)
 
 
-def test_the_time_left_is_that_of_the_same_methods() -> None:
+def test_the_time_left_is_estimated_from_units_of_the_same_methods() -> None:
     spent = {"constant": [1.0], "auto": [100.0, 300.0]}
     assert seconds_left(["constant", "auto"], spent) == 201
     assert seconds_left(["few_shot"], spent) == pytest.approx(401 / 3)

@@ -1,4 +1,4 @@
-"""One method, one draw of training images: what it is trained on and scored by, what is kept."""
+"""Units of the benchmark: their training images, their scores, and their files."""
 
 import json
 import math
@@ -8,14 +8,14 @@ from functools import partial
 
 import pytest
 import torch
-from tests.benchmark.conftest import squares
+from tests.support_benchmark import squares
 
 from diffsight.adaptation.selection import MIN_STEPS
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.benchmark.measures import ValueMeasure
 from diffsight.benchmark.registry import benchmark_methods
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap
-from diffsight.benchmark.units import Settings, Unit, draw, run, save, stored
+from diffsight.benchmark.units import Settings, Unit, draw, read_finished, run, save
 from diffsight.errors import InputError
 
 FAST = Settings(shots=3, steps=1)
@@ -24,14 +24,15 @@ ALL += ("few_shot:maps.self_attention=false:timestep=100", "vpd", "linear_probe"
 
 
 def drawn(source, name: str, shots: int, repeat: int = 0) -> list[str]:
+    """Return the ids of the training images of a repeat."""
     samples = draw(source, source.tasks[name], shots, seed=0, repeat=repeat)
     return [sample.id for sample in samples]
 
 
-def test_training_images_are_the_same_for_every_method_and_others_in_every_repeat() -> None:
+def test_training_images_depend_on_the_repeat_and_not_on_the_task() -> None:
     source = squares()
     first = drawn(source, "size", 4)
-    assert first == drawn(source, "where", 4)
+    assert first == drawn(source, "classes", 4)
     assert first != drawn(source, "size", 4, repeat=1)
     assert len(set(first)) == 4
     broken = squares(broken=first[0])
@@ -41,20 +42,20 @@ def test_training_images_are_the_same_for_every_method_and_others_in_every_repea
         drawn(broken, "size", 8)
 
 
-def test_methods_see_no_prompt_that_the_task_does_not_ask() -> None:
+def test_prompts_are_dropped_unless_the_task_requires_them() -> None:
     source = squares()
     (sample,) = draw(source, source.tasks["size"], 1, seed=0, repeat=0)
     assert source.tasks["size"].train[0].prompt == "a bright square"
     assert sample.prompt is None
 
 
-def test_the_constant_and_the_mean_map_by_hand(pretrained) -> None:
+def test_the_constant_and_the_mean_map_score_as_computed_by_hand(pretrained) -> None:
     source = squares()
     spec = source.tasks["size"]
     samples = draw(source, spec, 3, seed=0, repeat=0)
     maps = [sample.labels["values"][0] for sample in samples]
     valid = samples[0].valid["values"]
-    mean = torch.cat([one[valid] for one in maps]).mean()
+    mean = torch.cat([values[valid] for values in maps]).mean()
     result = run(Unit("size", "constant", 0), Constant(), source, pretrained, FAST)
     truths = [sample.labels["values"][0][valid] for sample in spec.test]
     count = sum(len(truth) for truth in truths)
@@ -69,17 +70,17 @@ def test_the_constant_and_the_mean_map_by_hand(pretrained) -> None:
 
 def test_the_constant_of_a_segmentation_is_the_most_frequent_class(pretrained) -> None:
     source = squares()
-    result = run(Unit("where", "constant", 0), Constant(), source, pretrained, FAST)
+    result = run(Unit("classes", "constant", 0), Constant(), source, pretrained, FAST)
     ground = [
         float((sample.labels["semantic"][2:] == 0).float().mean())
-        for sample in source.tasks["where"].test
+        for sample in source.tasks["classes"].test
     ]
     assert result["score"] == pytest.approx(sum(ground) / 3 / 2, rel=1e-6)
     assert result["higher_is_better"]
 
 
-@pytest.mark.parametrize("task", ["size", "where", "way", "one"])
-def test_every_method_learns_every_kind_of_label(task, pretrained) -> None:
+@pytest.mark.parametrize("task", ["size", "classes", "normals", "foreground"])
+def test_every_method_is_trained_on_every_kind_of_label(task, pretrained) -> None:
     source = squares()
     for name, method in benchmark_methods(ALL).items():
         if task != "size" and name not in ("feature_head", "few_shot", "vpd"):
@@ -91,27 +92,27 @@ def test_every_method_learns_every_kind_of_label(task, pretrained) -> None:
         json.dumps(result)
 
 
-def test_the_regression_is_between_the_extremes(pretrained) -> None:
+def test_the_regression_learns_two_concepts_for_one_value_per_pixel(pretrained) -> None:
     source = squares()
     (method,) = benchmark_methods(("few_shot-regression",)).values()
     result = run(Unit("size", "few_shot-regression", 0), method, source, pretrained, FAST)
     assert result["facts"]["parameters"] == 2 * pretrained.diffusion.context_dim
     assert method.supports(source.tasks["size"])
-    for name in ("where", "way", "pair"):
+    for name in ("classes", "normals", "pair"):
         assert not method.supports(source.tasks[name])
-    several = replace(source.tasks["size"], codebook=lambda values, bins: None)
-    assert not method.supports(several)  # a scalar that is scored as vectors
+    with_codebook = replace(source.tasks["size"], codebook=lambda values, bins: None)
+    assert not method.supports(with_codebook)  # the codebook is fixed
 
 
 @pytest.mark.parametrize("task", ["size", "pair"])
-def test_images_pass_the_frozen_encoder_once(task, pretrained, monkeypatch) -> None:
-    """Training images as they are and mirrored, test images once, however many steps there are."""
-    plain, passes = StableDiffusion.encode, 0
+def test_images_are_encoded_once_for_any_number_of_steps(task, pretrained, monkeypatch) -> None:
+    """Training images are encoded twice, as they are and mirrored, and test images once."""
+    encode, passes = StableDiffusion.encode, 0
 
     def counted(self, image, *rest, **options):
         nonlocal passes
         passes += len(image)
-        return plain(self, image, *rest, **options)
+        return encode(self, image, *rest, **options)
 
     monkeypatch.setattr(StableDiffusion, "encode", counted)
     for name, method in benchmark_methods(("few_shot", "vpd")).items():
@@ -120,7 +121,7 @@ def test_images_pass_the_frozen_encoder_once(task, pretrained, monkeypatch) -> N
         assert passes == 2 * 3 + 3, name
 
 
-def test_a_training_takes_its_minutes(pretrained) -> None:
+def test_very_few_minutes_are_enough_for_the_fewest_steps(pretrained) -> None:
     short = Settings(shots=3, minutes=1e-6)
     for name, method in benchmark_methods(("feature_head", "vpd")).items():
         result = run(Unit("size", name, 0), method, squares(), pretrained, short)
@@ -129,12 +130,12 @@ def test_a_training_takes_its_minutes(pretrained) -> None:
 
 def test_auto_compares_two_methods(pretrained) -> None:
     (method,) = benchmark_methods(("auto",)).values()
-    facts = run(Unit("where", "auto", 0), method, squares(), pretrained, FAST)["facts"]
+    facts = run(Unit("classes", "auto", 0), method, squares(), pretrained, FAST)["facts"]
     assert facts["held_out"].keys() == {"feature_head", "few_shot", "constant", "mean map"}
     assert facts["chosen"] in facts["steps"]
 
 
-def test_an_unknown_method_names_the_others() -> None:
+def test_unknown_methods_and_options_are_refused() -> None:
     with pytest.raises(InputError, match="unknown method 'ours': choose from auto, few_shot"):
         benchmark_methods(("ours",))
     with pytest.raises(InputError, match="alpha is fixed for few_shot-regression: leave it out"):
@@ -143,18 +144,18 @@ def test_an_unknown_method_names_the_others() -> None:
         benchmark_methods(("dinov2-linear",))
 
 
-def test_a_method_class_is_named_by_its_path(pretrained) -> None:
+def test_a_method_may_be_the_path_of_its_class(pretrained) -> None:
     path = "diffsight.methods.FeatureHead"
     (method,) = benchmark_methods((path,)).values()
-    result = run(Unit("where", path, 0), method, squares(), pretrained, FAST)
+    result = run(Unit("classes", path, 0), method, squares(), pretrained, FAST)
     (plain,) = benchmark_methods(("feature_head",)).values()
-    same = run(Unit("where", "feature_head", 0), plain, squares(), pretrained, FAST)
+    same = run(Unit("classes", "feature_head", 0), plain, squares(), pretrained, FAST)
     assert result["score"] == same["score"]
     with pytest.raises(InputError, match="--trust someones_package"):
         benchmark_methods(("someones_package.Method",))
 
 
-def test_a_unit_is_kept_whole_and_its_options_are_checked(pretrained, tmp_path) -> None:
+def test_a_finished_unit_is_read_again_only_with_the_same_options(pretrained, tmp_path) -> None:
     unit, method = Unit("size", "constant", 2), Constant()
     key = unit.key(method, squares(), pretrained, FAST)
     assert key == unit.key(Constant(), squares(), pretrained, Settings(shots=3, steps=1))
@@ -162,35 +163,35 @@ def test_a_unit_is_kept_whole_and_its_options_are_checked(pretrained, tmp_path) 
     assert key != unit.key(MeanMap(), squares(), pretrained, FAST)
     path = unit.path(tmp_path, 3)
     assert path == tmp_path / "size/constant/shots3/rep002.json"
-    assert stored(path, key) is None
+    assert read_finished(path, key) is None
     result = run(unit, method, squares(), pretrained, FAST)
     save(path, key, result)
-    again = stored(path, key)
+    again = read_finished(path, key)
     assert again is not None
     assert again["score"] == result["score"]
     with pytest.raises(InputError, match="made with other options"):
-        stored(path, "another")
+        read_finished(path, "another")
     path.write_text(path.read_text()[:50])
     with pytest.raises(InputError, match=r"rep002.json: damaged"):
-        stored(path, key)
+        read_finished(path, key)
     with pytest.raises(InputError, match="score is nan"):
         save(path, key, result | {"measures": {"score": math.nan}})
 
 
-def test_the_constant_is_the_best_of_its_measure(pretrained) -> None:
-    """The median where errors are absolute; the foreground, where its IoU is scored."""
+def test_the_constant_depends_on_the_measure(pretrained) -> None:
+    """It is the median for absolute errors, and the foreground for the foreground's IoU."""
     source = squares()
     spec = replace(source.tasks["size"], measure=partial(ValueMeasure, name="vtm_mae"))
     source.tasks = {**source.tasks, "size": spec}
     result = run(Unit("size", "constant", 0), Constant(), source, pretrained, FAST)
     samples = draw(source, spec, 3, seed=0, repeat=0)
     median = torch.cat([s.labels["values"][0][s.valid["values"]] for s in samples]).median()
-    gaps = [
+    errors = [
         float(((s.labels["values"][0] - median).abs() * s.valid["values"]).mean())
         for s in spec.test
     ]
-    assert result["score"] == pytest.approx(sum(gaps) / 3, rel=1e-5)
-    foreground = run(Unit("one", "constant", 0), Constant(), source, pretrained, FAST)
+    assert result["score"] == pytest.approx(sum(errors) / 3, rel=1e-5)
+    foreground = run(Unit("foreground", "constant", 0), Constant(), source, pretrained, FAST)
     assert foreground["score"] > 0.2
 
 
@@ -206,15 +207,15 @@ def test_a_codebook_of_many_tables_needs_a_clip_model(
         unit.key(few_shot, source, without, FAST)
     with pytest.raises(InputError, match=r"no CLIP vision model.* a linear probe"):
         unit.key(probe, source, without, FAST)
-    where = Unit("where", "few_shot", 0)
-    assert where.key(few_shot, source, without, FAST)
-    assert run(where, few_shot, source, without, FAST)["score"] > 0
+    of_classes = Unit("classes", "few_shot", 0)
+    assert of_classes.key(few_shot, source, without, FAST)
+    assert run(of_classes, few_shot, source, without, FAST)["score"] > 0
     tower = pipeline_folder / "image_encoder"
-    lent = replace(FAST, clip=str(tower))
-    facts = run(unit, few_shot, source, without, lent)["facts"]
+    with_clip = replace(FAST, clip=str(tower))
+    facts = run(unit, few_shot, source, without, with_clip)["facts"]
     assert facts["options"] == {"codebook": 10, "clip": str(tower)}
-    assert run(Unit("size", "clip-linear", 0), probe, source, without, lent)["score"] > 0
-    keys = [unit.key(few_shot, source, without, lent)]
+    assert run(Unit("size", "clip-linear", 0), probe, source, without, with_clip)["score"] > 0
+    keys = [unit.key(few_shot, source, without, with_clip)]
     shutil.copytree(tower, tmp_path / "tower")
     other = replace(FAST, clip=str(tmp_path / "tower"))
     for _ in range(2):
@@ -224,7 +225,7 @@ def test_a_codebook_of_many_tables_needs_a_clip_model(
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_vision_backbone_may_stand_in_for_the_pretrained_model(pretrained, tmp_path) -> None:
+def test_a_vision_backbone_may_replace_the_pretrained_model(pretrained, tmp_path) -> None:
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)
@@ -233,7 +234,7 @@ def test_a_vision_backbone_may_stand_in_for_the_pretrained_model(pretrained, tmp
     )
     Dinov2Model(config).save_pretrained(tmp_path / "dino")
     (method,) = benchmark_methods(("dinov2-linear",), dino=str(tmp_path / "dino")).values()
-    unit = Unit("where", "dinov2-linear", 0)
+    unit = Unit("classes", "dinov2-linear", 0)
     assert run(unit, method, squares(), pretrained, FAST)["facts"]["parameters"] == 2 * (16 + 1)
     key = unit.key(method, squares(), pretrained, FAST)
     path = tmp_path / "dino" / "config.json"
@@ -268,5 +269,5 @@ def test_test_images_are_encoded_once_for_all_methods_and_repeats(
         scores.append(run(unit, methods[name], source, pretrained, settings)["per_image"])
         counts.append(len(encoded))
     tests = len(source.tasks["size"].test)
-    assert counts[0] - tests == counts[1] == counts[2]  # training images alone
+    assert counts[0] - tests == counts[1] == counts[2]  # later runs encode training images only
     assert scores[0] == scores[2] == alone["per_image"]

@@ -1,4 +1,4 @@
-"""``diffsight adapt``, then show, predict and evaluate; and inputs that cannot be used."""
+"""``diffsight adapt``, then show, predict and evaluate; and invalid options."""
 
 import json
 import re
@@ -24,9 +24,16 @@ def run(*arguments: object) -> int:
 
 
 def adapt(folder: Path, out: Path, *more: object) -> int:
-    where = ("--images", folder / "images", "--labels", folder / "labels", "--out", out)
-    cheap = ("--method", "feature_head", "--backbone", "tiny", "--steps", 2)  # the last one counts
-    return run("adapt", *where, *cheap, *more)
+    data = ("--images", folder / "images", "--labels", folder / "labels", "--out", out)
+    cheap = (
+        "--method",
+        "feature_head",
+        "--backbone",
+        "tiny",
+        "--steps",
+        2,
+    )  # later options override these
+    return run("adapt", *data, *cheap, *more)
 
 
 def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
@@ -39,12 +46,12 @@ def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images and masks."""
+    """Return a folder with images and masks."""
     return pictures(tmp_path / "data", "segmentation")
 
 
 @pytest.mark.usefixtures("embedded")
-def test_adapt_show_predict_evaluate(
+def test_an_adapted_model_can_be_shown_run_and_evaluated(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.safetensors"
@@ -65,8 +72,8 @@ def test_adapt_show_predict_evaluate(
     ids = np.asarray(Image.open(tmp_path / "p" / about["classes"]))
     assert ids.shape == (64, 64)
     assert set(np.unique(ids)) <= {2, 7}
-    words = ("--model", out, "--classes", "class 7", "--out", tmp_path / "q")
-    assert run("predict", images, *words) == 0
+    arguments = ("--model", out, "--classes", "class 7", "--out", tmp_path / "q")
+    assert run("predict", images, *arguments) == 0
     assert set(np.unique(np.asarray(Image.open(tmp_path / "q" / "0_classes.png")))) == {7}
     data = ("--images", images, "--labels", folder / "labels")
     assert run("evaluate", "--model", out, *data, "--json", "--record") == 0
@@ -74,17 +81,17 @@ def test_adapt_show_predict_evaluate(
     figures = ["mIoU, %", "pixel accuracy, %", "IoU class 2, %", "IoU class 7, %"]
     assert list(report["metrics"]) == figures
     assert report["images"] == COUNT
-    # of the training labels, which are stored with the model
+    # baselines of the training labels are stored in the model
     assert report["baselines"].keys() == {"constant majority", "majority map"}
     assert run("show", out) == 0
     assert "evaluated: Segmentation metric on " in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("embedded")
-def test_several_models_share_backbone_and_latents(
+def test_several_models_encode_every_image_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file and a folder; every image is encoded once, and predicted as by one model alone."""
+    """Two models with one backbone, a file and a folder, predict the same as each alone."""
     folder, first, second = pictures(tmp_path / "data"), tmp_path / "a.safetensors", tmp_path / "b"
     assert adapt(folder, first, "--kind", "scalar") == 0
     assert adapt(folder, second, "--kind", "depth", "--seed", 1) == 0
@@ -104,16 +111,16 @@ def test_several_models_share_backbone_and_latents(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_a_method_of_the_user(folder: Path, tmp_path: Path) -> None:
-    """A class that is typed on the command line is trusted by adapt, but not by predict."""
+def test_own_methods_are_trusted_by_adapt_but_not_by_predict(folder: Path, tmp_path: Path) -> None:
+    """A class that the command line names is trusted; one that a saved model names is not."""
     out = tmp_path / "mine"
     typed = ("--kind", "segmentation", "--method", "tests.support_cli.OwnHead")
     assert adapt(folder, out, *typed) == 0
     method = hub.read_config(out)["method"]["class_path"]
     assert method == "tests.support_cli.OwnHead"
-    words = ("predict", folder / "images", "--model", out, "--out", tmp_path / "p")
-    assert run(*words) == 2
-    assert run(*words, "--trust", "tests") == 0
+    arguments = ("predict", folder / "images", "--model", out, "--out", tmp_path / "p")
+    assert run(*arguments) == 2
+    assert run(*arguments, "--trust", "tests") == 0
 
 
 BAD_OPTIONS = {
@@ -136,12 +143,12 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.usefixtures("embedded")
-def test_options_that_cannot_be_used(
+def test_invalid_options_are_refused_in_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.safetensors"
-    for words, parts in BAD_OPTIONS.items():
-        assert adapt(folder, out, "--kind", "segmentation", *words.split()) == 2
+    for arguments, parts in BAD_OPTIONS.items():
+        assert adapt(folder, out, "--kind", "segmentation", *arguments.split()) == 2
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert all(part in line for part in parts), line
         assert not out.exists()
@@ -153,12 +160,12 @@ BAD_NAMES = {
     "one\n": ("1 class names", "2 (", "7 ("),
     "one\n\ntwo\n": ("names.txt", "line 2 is empty"),
     "one\n" * 8: ("8 classes are named 'one'",),
-    "": ("names.txt", "holds no name"),
+    "": ("names.txt", "contains no name"),
 }
 
 
 @pytest.mark.usefixtures("embedded")
-def test_lists_of_names_that_cannot_be_used(
+def test_invalid_files_of_class_names_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, names = tmp_path / "mine.safetensors", tmp_path / "names.txt"
@@ -172,7 +179,7 @@ def test_lists_of_names_that_cannot_be_used(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_names_of_models_that_cannot_be_written(
+def test_outputs_that_cannot_be_written_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, kind = tmp_path / "mine.safetensors", ("--kind", "segmentation")
@@ -191,23 +198,25 @@ def test_names_of_models_that_cannot_be_written(
         assert adapt(folder, path, *kind, *more) == 2
         assert message in capsys.readouterr().err
     assert out.read_text() == "precious"
-    for words in (("show", out), ("predict", folder / "images", "--model", out, "--out", others)):
-        assert run(*words) == 2
+    for arguments in (
+        ("show", out),
+        ("predict", folder / "images", "--model", out, "--out", others),
+    ):
+        assert run(*arguments) == 2
         assert "mine.safetensors: no safetensors file" in capsys.readouterr().err
     assert adapt(folder, out, *kind, "--overwrite") == 0
 
 
 @pytest.mark.usefixtures("embedded")
-def test_black_and_white_masks(
+def test_255_is_a_class_of_black_and_white_masks_unless_it_is_invalid(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """255 is a class, unless --invalid says that it is none."""
     out = tmp_path / "mine.safetensors"
     for path in (folder / "labels").iterdir():
         mask = np.asarray(Image.open(path)) == 7
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)
     assert adapt(folder, out, "--kind", "segmentation", "--invalid", 255) == 2
-    assert "there is nothing to tell apart" in capsys.readouterr().err
+    assert "at least two classes are needed" in capsys.readouterr().err
     assert adapt(folder, out, "--kind", "segmentation") == 0
     assert run("predict", folder / "images", "--model", out, "--out", tmp_path / "p") == 0
     about = json.loads((tmp_path / "p" / "0.json").read_text())
@@ -215,10 +224,10 @@ def test_black_and_white_masks(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_names_are_logged_with_their_colours(
+def test_class_names_are_logged_with_their_colours(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Names go to colours in the order of their numbers, which the user can check."""
+    """Names are assigned to colours in ascending order, and the user can check it in the log."""
     names = tmp_path / "names.txt"
     for path in (folder / "labels").iterdir():
         square = np.asarray(Image.open(path)) == 7
@@ -226,13 +235,13 @@ def test_names_are_logged_with_their_colours(
         Image.fromarray(mask).save(path)
     names.write_text("ground\nsquare\n")
     caplog.set_level("INFO")
-    words = ("--kind", "segmentation", "--classes", names)
-    assert adapt(folder, tmp_path / "mine.safetensors", *words) == 0
+    arguments = ("--kind", "segmentation", "--classes", names)
+    assert adapt(folder, tmp_path / "mine.safetensors", *arguments) == 0
     assert "  ground (#0000ff): " in caplog.text
     assert "  square (#ff0000): " in caplog.text
 
 
-def test_validation_in_one_folder_or_two(
+def test_validation_is_read_from_one_folder_or_two(
     embedded: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -240,22 +249,22 @@ def test_validation_in_one_folder_or_two(
 ) -> None:
     caplog.set_level("INFO")
     folder, other = pictures(tmp_path / "data"), pictures(tmp_path / "other", seed=1)
-    words = ("--kind", "scalar", "--method", "few_shot", "--validation")
-    assert adapt(folder, tmp_path / "a.safetensors", *words, other, other, other) == 2
+    arguments = ("--kind", "scalar", "--method", "few_shot", "--validation")
+    assert adapt(folder, tmp_path / "a.safetensors", *arguments, other, other, other) == 2
     assert "--validation: 3 folders: give DIR, or IMAGES and LABELS" in capsys.readouterr().err
     for name, held in (("a", (other,)), ("b", (other / "images", other / "labels"))):
-        assert adapt(folder, tmp_path / f"{name}.safetensors", *words, *held) == 0
+        assert adapt(folder, tmp_path / f"{name}.safetensors", *arguments, *held) == 0
     first, second = (hub.read_config(tmp_path / f"{name}.safetensors") for name in "ab")
-    assert first == second  # the fingerprint of the weights is part of it
+    assert first == second  # it contains the fingerprint of the weights
     assert "few_shot, 2 steps" in capsys.readouterr().out
-    # without a terminal, a line per training
+    # without a terminal, one line per training is logged
     assert " 50 %  few_shot, all images" in caplog.messages
 
 
-def test_resume_after_a_model_could_not_be_saved(
+def test_resume_after_a_failed_save_trains_nothing_again(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state is kept until the model is saved; nothing is trained twice."""
+    """The state is kept until the model is saved."""
     folder, out = pictures(tmp_path / "data"), tmp_path / "mine.safetensors"
     save = hub.save
 
@@ -273,20 +282,19 @@ def test_resume_after_a_model_could_not_be_saved(
     assert not state.exists()
 
 
-def test_a_backbone_that_moved(
+def test_a_model_with_a_moved_backbone_needs_its_new_path(
     pipeline_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A model that refers to a local folder needs --backbone after the folder moved."""
     folder, out, base = pictures(tmp_path / "data"), tmp_path / "mine", tmp_path / "base"
     shutil.copytree(pipeline_folder, base)
-    words = ("--kind", "scalar", "--method", "few_shot", "--backbone", base)
-    assert adapt(folder, tmp_path / "whole.safetensors", *words) == 0
+    arguments = ("--kind", "scalar", "--method", "few_shot", "--backbone", base)
+    assert adapt(folder, tmp_path / "whole.safetensors", *arguments) == 0
     save = hub.save
     monkeypatch.setattr(hub, "save", lambda model, path: save(model, path, embed=False))
-    assert adapt(folder, out, *words) == 0
+    assert adapt(folder, out, *arguments) == 0
     predict = ("predict", folder / "images" / "0.png", "--model")
     assert run(*predict, out, "--out", tmp_path / "a") == 0
     base.rename(tmp_path / "moved")
@@ -295,7 +303,7 @@ def test_a_backbone_that_moved(
     assert all(part in error for part in (str(out), str(base), "--backbone"))
     moved = ("--backbone", tmp_path / "moved")
     assert run(*predict, out, "--out", tmp_path / "b", *moved) == 0
-    # by default a model of a local backbone holds it
+    # by default a saved model contains its local backbone
     assert run(*predict, tmp_path / "whole.safetensors", "--out", tmp_path / "w") == 0
     first, again = (np.load(tmp_path / name / "0_values.npy") for name in "ab")
     assert np.array_equal(first, again)
@@ -308,7 +316,7 @@ def test_a_backbone_that_moved(
     assert "give the one that it was made with (--backbone)" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = pictures(tmp_path / "data") / "images"
     model = "models/deep/typo.safetensors"
     assert run("predict", images, "--model", model, "--out", tmp_path / "p") == 2

@@ -1,4 +1,4 @@
-"""Commands that write into an output for long keep other runs away from it."""
+"""Long commands refuse a second run with the same output."""
 
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def test_a_second_training_is_refused(training: Any, tmp_path: Path) -> None:
         training(out=tmp_path)
 
 
-def test_the_processes_of_one_training_do_not_refuse_each_other(
+def test_processes_of_one_training_do_not_refuse_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_only

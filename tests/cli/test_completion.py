@@ -1,4 +1,4 @@
-"""``diffsight completion``: what shells offer for a command line."""
+"""``diffsight completion``: the completions that shells offer for a command line."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from diffsight import cli, recipes
-from diffsight.cli.completion import Words, words_of
+from diffsight.cli.completion import Completions, completions_of
 
 Complete = Callable[..., set[str]]
 BASH = "".join(
@@ -23,8 +23,8 @@ BASH = "".join(
 
 
 @pytest.fixture(scope="module")
-def words() -> dict[str, Words]:
-    return {name: words_of(name) for name in cli.COMMANDS}
+def completions() -> dict[str, Completions]:
+    return {name: completions_of(name) for name in cli.COMMANDS}
 
 
 def script(shell: str) -> str:
@@ -35,12 +35,12 @@ def script(shell: str) -> str:
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Complete:
-    """Return a function from words, of which the last is unfinished, to those that bash offers."""
+    """Return a function that completes the last argument of a command line in bash."""
     path = tmp_path_factory.mktemp("completion") / "diffsight"
     path.write_text(script("bash"))
 
-    def offered(*words: str) -> set[str]:
-        run = ["bash", "--norc", "-c", BASH, "bash", str(path), "diffsight", *words]
+    def offered(*arguments: str) -> set[str]:
+        run = ["bash", "--norc", "-c", BASH, "bash", str(path), "diffsight", *arguments]
         done = subprocess.run(run, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         return set(done.stdout.split())
@@ -48,15 +48,17 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Complete:
     return offered
 
 
-def test_the_first_word_is_a_command(complete: Complete) -> None:
+def test_the_first_argument_is_completed_to_a_command(complete: Complete) -> None:
     assert complete("") == {*cli.COMMANDS, "--help", "--version"}
     assert complete("de") == {"demo", "describe"}
 
 
-def test_options_of_every_command_are_offered(complete: Complete, words: dict[str, Words]) -> None:
-    for name, known in words.items():
-        assert "--help" in known.options
-        assert complete(name, "--") == set(known.options), name
+def test_options_of_every_command_are_offered(
+    complete: Complete, completions: dict[str, Completions]
+) -> None:
+    for name, expected in completions.items():
+        assert "--help" in expected.options
+        assert complete(name, "--") == set(expected.options), name
 
 
 @pytest.mark.parametrize(
@@ -79,19 +81,19 @@ def test_options_of_every_command_are_offered(complete: Complete, words: dict[st
         (("no-command", "--"), set()),
     ],
 )
-def test_words_that_fit_are_offered_and_files_elsewhere(
+def test_options_values_and_names_are_completed(
     complete: Complete, line: tuple[str, ...], offered: set[str]
 ) -> None:
     assert complete(*line) == offered
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_scripts_of_other_shells_hold_all_commands_and_options(
-    shell: str, words: dict[str, Words]
+def test_scripts_of_other_shells_contain_all_commands_and_options(
+    shell: str, completions: dict[str, Completions]
 ) -> None:
     text = script(shell)
     dashes = "-l " if shell == "fish" else "--"
-    for name, known in words.items():
+    for name, expected in completions.items():
         lines = [line for line in text.splitlines() if name in line]
-        for option in known.options:
+        for option in expected.options:
             assert any(option.replace("--", dashes, 1) in line for line in lines), (name, option)

@@ -1,4 +1,4 @@
-"""The time left of long commands, on a terminal and in a log file."""
+"""The time left that long commands print, on a terminal and in a log file."""
 
 import io
 import time
@@ -11,7 +11,7 @@ from diffsight.cli import console
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time of the process, which only a test changes."""
+    """Return a list with the time of the process, which the test changes."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
@@ -26,10 +26,10 @@ def run(
     is_terminal: bool = False,
     done: int = 0,
 ) -> str:
-    """Return what is printed in a command whose steps take these seconds."""
+    """Return the output of a progress whose steps take these seconds."""
     file = io.StringIO()
-    made = Console(file=file, force_terminal=is_terminal, width=200, legacy_windows=False)
-    monkeypatch.setattr(console, "console", lambda: made)
+    fake = Console(file=file, force_terminal=is_terminal, width=200, legacy_windows=False)
+    monkeypatch.setattr(console, "console", lambda: fake)
     with console.progress("predicting", total, done=done) as advance:
         for seconds in steps:
             clock[0] += seconds
@@ -57,7 +57,7 @@ def test_a_short_command_logs_no_time_left(
     assert not run(monkeypatch, clock, [1.0] * 20, total=20)
 
 
-def test_steps_that_were_done_before_take_no_time(
+def test_steps_of_an_earlier_run_do_not_change_the_estimate(
     monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     text = run(monkeypatch, clock, [60.0], total=20, done=17)

@@ -1,4 +1,4 @@
-"""``diffsight demo`` from rendering to the picture, a few steps long."""
+"""``diffsight demo`` with a few steps, from rendering to the picture."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from diffsight.hub import read_config
 
 
 @pytest.mark.usefixtures("embedded")
-def test_demo(
+def test_the_demo_trains_a_model_and_draws_a_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SHOTS", 4)
@@ -33,7 +33,7 @@ def test_demo(
     assert len(list((out / "images").iterdir())) == len(list((out / "depth").iterdir())) == 4
 
 
-def test_files_of_others_are_kept(
+def test_a_folder_with_other_files_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("diffsight.adaptation.adapt.adapt", pytest.fail)
@@ -42,13 +42,15 @@ def test_files_of_others_are_kept(
         path.parent.mkdir()
         path.write_text("a picture")
     assert main(["demo", "--out", str(tmp_path), "--steps", "1"]) == 2
-    message = f"{theirs.parent}: holds files that are not of a demo (holiday.png): choose another"
+    message = f"{theirs.parent}: contains files that no demo wrote (holiday.png): choose another"
     assert message in capsys.readouterr().err
     assert ours.read_text() == theirs.read_text() == "a picture"
     assert len(list(tmp_path.rglob("*"))) == 4
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_that_is_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "demo").write_text("a file")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "1"]) == 2
     assert "choose another --out" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+"""``diffsight doctor``: checks of sound and broken installations."""
+
 import importlib.metadata
 import json
 import os
@@ -29,7 +31,7 @@ def examine(*, path: Path | None = None, **variables: str) -> tuple[int, dict[st
 
 
 def stub(root: Path, name: str, body: str) -> Path:
-    """A package that is found before the installed one, with metadata as pip leaves it."""
+    """Write a package that shadows the installed one, with metadata; return its folder."""
     (root / name).mkdir(parents=True)
     (root / name / "__init__.py").write_text(body)
     about = root / f"{name}-0.0.1.dist-info"
@@ -38,7 +40,7 @@ def stub(root: Path, name: str, body: str) -> Path:
     return root
 
 
-def test_a_sound_installation() -> None:
+def test_a_sound_installation_passes() -> None:
     status, findings = examine()
     assert status == 0
     assert findings["torchvision"]["status"] == "ok"
@@ -46,7 +48,7 @@ def test_a_sound_installation() -> None:
     assert findings["diffusers"]["status"] == "ok"
 
 
-def test_a_broken_torchvision_is_found_and_the_repair_is_its_removal(tmp_path: Path) -> None:
+def test_a_broken_torchvision_is_to_be_uninstalled(tmp_path: Path) -> None:
     message = "operator torchvision::nms does not exist"
     path = stub(tmp_path, "torchvision", f"raise RuntimeError({message!r})\n")
     status, findings = examine(path=path)
@@ -54,13 +56,13 @@ def test_a_broken_torchvision_is_found_and_the_repair_is_its_removal(tmp_path: P
     assert findings["torchvision"]["status"] == "broken"
     assert message in findings["torchvision"]["detail"]
     assert findings["torchvision"]["repair"].startswith("pip uninstall torchvision")
-    # it takes others down with it: the repair is the same, not a reinstallation of each
-    fallen = [f for f in findings.values() if f["status"] == "broken"]
-    assert all("pip uninstall torchvision" in finding["repair"] for finding in fallen)
+    # libraries that import it are broken, too, and have the same repair
+    broken = [f for f in findings.values() if f["status"] == "broken"]
+    assert all("pip uninstall torchvision" in finding["repair"] for finding in broken)
     assert findings["PYTHONPATH"]["status"] == "note"
 
 
-def test_a_package_of_a_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_version_is_reported_with_the_required_one(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.metadata.version
     fake = {"torch": "2.5.1", "safetensors": "0.99"}
     monkeypatch.setattr(importlib.metadata, "version", lambda name: fake.get(name) or real(name))
@@ -70,20 +72,20 @@ def test_a_package_of_a_wrong_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.repair == 'pip install "torch<2.14,>=2.6"'
 
 
-def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["no-such-thing>=1", *ANY])
     (finding,) = [f for f in doctor._packages() if f.status == "broken"]
     assert finding.detail == "no-such-thing is missing, not no-such-thing>=1"
 
 
-def test_a_package_that_ends_the_process(tmp_path: Path) -> None:
+def test_a_package_that_ends_the_process_is_reported(tmp_path: Path) -> None:
     status, findings = examine(path=stub(tmp_path, "torch", "import os\nos._exit(9)\n"))
     assert status == 1
     assert "ended the process with status 9" in findings["torch"]["detail"]
     assert "lightning" not in findings
 
 
-def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     findings = {finding.name: finding for finding in doctor._environment()}
     assert "cache only" in findings["HF_HUB_OFFLINE"].detail
@@ -91,7 +93,7 @@ def test_offline_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HF_HUB_OFFLINE" not in {finding.name for finding in doctor._environment()}
 
 
-def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", "/proc/cache")
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "/proc")
@@ -100,7 +102,9 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
     assert finding.repair.startswith("export HF_HOME=")
 
 
-def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_problems_and_repairs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = doctor.Finding("torch", "broken", "1.0, not torch>=2.6", 'pip install "torch>=2.6"')
     for part in ("_packages", "_imports", "_storage", "_environment"):
         monkeypatch.setattr(doctor, part, lambda part=part: [bad] if part == "_packages" else [])

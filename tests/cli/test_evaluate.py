@@ -1,3 +1,5 @@
+"""``diffsight evaluate``: scores of models and of stored predictions."""
+
 import json
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tests.hub.tiny import tiny
+from tests.support_models import tiny
 
 from diffsight import cli
 from diffsight.hub import read_config, save, write_baselines
@@ -15,7 +17,7 @@ from diffsight.rooms import ReferringRooms, Rooms
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    """Three images of two sizes with depth in millimetres."""
+    """Return a folder of three images in two sizes, with depth in millimetres."""
     root = tmp_path / "pairs"
     rng = np.random.default_rng(0)
     for kind in ("images", "depth"):
@@ -38,7 +40,9 @@ def run(folder: Path, *arguments: str | Path) -> int:
     return cli.main(["evaluate", *rest, *map(str, arguments)])
 
 
-def test_table(folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_scores_baselines_protocol_and_plan(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(folder, "--data", "Folder", f"root={pairs}", "--windows", "2") == 0
     out = capsys.readouterr().out
     for text in ("abs_rel", "rmse", "d1", "model", "constant median (oracle)", "mean map (oracle)"):
@@ -46,10 +50,10 @@ def test_table(folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "protocol  rooms-v1 [" in out
     assert "plan      own size, 2 square windows, no flip" in out
     assert "pairs: 3 images" in out
-    assert "made of the evaluated labels" in out
+    assert "computed from the evaluated labels" in out
 
 
-def test_report(
+def test_the_json_report_is_printed_written_and_recorded(
     folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "reports" / "r.json"
@@ -65,7 +69,7 @@ def test_report(
     assert stored["metrics"] == report["metrics"]
 
 
-def test_baselines_of_the_training_labels(
+def test_stored_baselines_of_the_training_labels_are_used(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tensors = {"mean map": torch.full((4, 5), 3.0), "constant median": torch.full((1, 1), 3.0)}
@@ -76,18 +80,18 @@ def test_baselines_of_the_training_labels(
     assert baselines["mean map"] == pytest.approx(baselines["constant median"])
 
 
-@pytest.mark.parametrize("place", ["model", "run"])
-def test_the_recipe_of_the_training_names_the_data(
-    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], place: str
+@pytest.mark.parametrize("location", ["model", "run"])
+def test_the_recipe_of_the_training_gives_the_validation_set(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], location: str
 ) -> None:
     call = {"class_path": "Folder", "init_args": {"root": str(pairs), "split": "val"}}
-    home = folder if place == "model" else folder.parent
-    (home / "recipe.yaml").write_text(yaml.safe_dump({"val": call}))
+    parent = folder if location == "model" else folder.parent
+    (parent / "recipe.yaml").write_text(yaml.safe_dump({"val": call}))
     assert run(folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
-def test_the_validation_set_of_another_recipe(
+def test_another_recipe_gives_the_validation_set(
     folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": {"root": str(pairs)}}
@@ -115,7 +119,7 @@ def test_the_validation_set_of_another_recipe(
         (["--unit", "mm"], "--unit is for --labels: leave it out"),
     ],
 )
-def test_options_that_cannot_be_used(
+def test_invalid_options_are_refused_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert run(folder, *arguments) == 2
@@ -124,7 +128,7 @@ def test_options_that_cannot_be_used(
     assert error.count("\n") == 1
 
 
-def test_a_crop_of_another_size(
+def test_the_crop_of_a_protocol_must_fit_the_images(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--data", "Folder", f"root={pairs}", "--protocol", "nyu-eigen-v1"]
@@ -149,21 +153,21 @@ def test_depth_of_another_program_is_scored_without_a_model(
         else:
             Image.fromarray(counts + np.uint16(500)).save(theirs / path.name)
     (theirs / f"other.{suffix}").touch()
-    words = ["--protocol", "rooms-v1", *(["--unit", "mm"] if suffix == "png" else [])]
+    options = ["--protocol", "rooms-v1", *(["--unit", "mm"] if suffix == "png" else [])]
     data = ["Folder", f"root={pairs}"]
-    assert score(theirs, data, *words, "--json") == 0
+    assert score(theirs, data, *options, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["predictions"] == {"folder": str(theirs)}
     assert report["metrics"]["rmse"] == pytest.approx(0.5, abs=1e-5)
     assert report["images"] == 3
     assert set(report["baselines"]) == {"constant median (oracle)", "mean map (oracle)"}
     (theirs / f"b.{suffix}").unlink()
-    assert score(theirs, data, *words) == 2
+    assert score(theirs, data, *options) == 2
     error = capsys.readouterr().err
     assert "no prediction for 1 of 3 samples: b: write each as ID.npy or ID.png" in error
 
 
-def test_files_without_a_sample_are_named(
+def test_predictions_without_a_sample_are_named(
     pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (pairs / "depth").iterdir():
@@ -173,7 +177,7 @@ def test_files_without_a_sample_are_named(
     assert "1 files belong to no sample: surplus.npy" in caplog.text
 
 
-def test_classes_and_masks_of_another_program(
+def test_classes_and_masks_of_another_program_are_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rooms, masks, ids = ReferringRooms("val", 2, 32), tmp_path / "masks", tmp_path / "ids"
@@ -199,7 +203,7 @@ def test_classes_and_masks_of_another_program(
     assert report["classes"]
     np.save(ids / f"{name}.npy", np.full((32, 32), 99))
     assert score(ids, data, "--protocol", "classes-v1") == 2
-    assert "class 99, but the 30 classes are numbered from 0" in capsys.readouterr().err
+    assert "class 99, but the classes are 0 to 29" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -220,13 +224,13 @@ def test_stored_predictions_that_cannot_be_scored(
     message: str,
 ) -> None:
     np.save(tmp_path / "a.npy", np.ones((64, 64)))
-    words = [word.format(pairs=pairs) for word in arguments]
-    assert cli.main(["evaluate", "--predictions", str(tmp_path), *words]) == 2
+    options = [option.format(pairs=pairs) for option in arguments]
+    assert cli.main(["evaluate", "--predictions", str(tmp_path), *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_nothing_to_score(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_or_predictions_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--protocol", "rooms-v1"]) == 2
     assert "give --model, or --predictions DIR" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``diffsight fit``: names, overrides, one-line errors, and a run of a few steps."""
+"""``diffsight fit``: short names, overrides, one-line errors, and a run of a few steps."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import rgbd_rows
+from tests.support_images import rgbd_rows
 
 import diffsight
 from diffsight.cli import main
@@ -26,8 +26,8 @@ SMALL = [
 ]
 
 
-def settings(*words: str):
-    return parse(fit_parser(), ["--recipe", "rooms/vpd_depth", "--out", "run", *words], fit)
+def settings(*arguments: str):
+    return parse(fit_parser(), ["--recipe", "rooms/vpd_depth", "--out", "run", *arguments], fit)
 
 
 def test_dotted_overrides_with_and_without_init_args():
@@ -53,17 +53,17 @@ NO_CLASS = {
 }
 OTHER = {
     "train.count=3": "'train.count=3' belongs to no option: write options as --key value or",
-    "--method.head.width null": "method.head.width: null is no value for it: leave it out",
+    "--method.head.width null": "method.head.width: null is not allowed: leave the key out",
     "--batch_size many": "batch_size: Expected a <class 'int'>. Got value: many",
     "--recipe rooms/vpd": "no recipe 'rooms/vpd', neither a file nor a name: did you mean 'rooms/v",
 }
-MESSAGES = {words: f"unknown key {text}" for words, text in UNKNOWN.items()} | NO_CLASS | OTHER
+MESSAGES = {key: f"unknown key {text}" for key, text in UNKNOWN.items()} | NO_CLASS | OTHER
 
 
-@pytest.mark.parametrize(("words", "message"), MESSAGES.items(), ids=MESSAGES)
-def test_errors_are_one_line_and_name_the_nearest(words, message):
+@pytest.mark.parametrize(("arguments", "message"), MESSAGES.items(), ids=MESSAGES)
+def test_errors_are_one_line_and_suggest_the_nearest_name(arguments, message):
     with pytest.raises(InputError) as error:
-        settings(*words.split())
+        settings(*arguments.split())
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
@@ -76,14 +76,14 @@ class Typed:
     def __init__(self, *, rate: float | None, width: int = 3) -> None: ...
 
 
-@pytest.mark.parametrize(("name", "found"), [("Untyped", None), ("Typed", "parts.width")])
-def test_nulls_are_found_where_types_are_known(name, found):
+@pytest.mark.parametrize(("name", "null_key"), [("Untyped", None), ("Typed", "parts.width")])
+def test_a_null_is_an_error_if_its_argument_has_a_type(name, null_key):
     arguments = {"rate": None, "width": None}
     calls = [{"class_path": f"{__name__}.{name}", "init_args": arguments}]
-    assert find_null({"parts": calls}) == found
+    assert find_null({"parts": calls}) == null_key
 
 
-def test_errors_in_files(tmp_path, capsys):
+def test_errors_in_recipe_files_are_one_line(tmp_path, capsys):
     recipe = tmp_path / "own.yaml"
     recipe.write_text("method: {class_path: VPD, init_args: {bond: 1}}\n")
     assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
@@ -97,7 +97,7 @@ def test_errors_in_files(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_print_config_shows_what_would_run(capsys):
+def test_print_config_prints_the_complete_recipe(capsys):
     with pytest.raises(SystemExit) as stop:
         settings("--print_config")
     assert stop.value.code == 0
@@ -120,7 +120,7 @@ def test_a_run_ends_with_a_model_and_its_table(run, capsys):
     assert result["images"] == 2
 
 
-def test_resume_needs_the_folder_only(run, capsys, caplog):
+def test_resume_needs_only_the_folder(run, capsys, caplog):
     caplog.set_level(logging.INFO)
     assert main(["fit", "--resume", "--out", str(run), "--steps", "3"]) == 0
     text = capsys.readouterr()
@@ -143,50 +143,57 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
     assert line.startswith(f"diffsight: {out}: cannot be written (Not a directory)")
 
 
-def own(where: list[str], out: Path, steps: int) -> list[str]:
-    """Return a training of the small recipe on pairs of the user."""
+def fit_on_pairs(overrides: list[str], out: Path, steps: int) -> list[str]:
+    """Return a command line that trains the small recipe on the user's images and labels."""
     data = [
         word
         for side in ("train", "val")
         for word in (f"--{side}", "Folder", f"--{side}.split", side)
     ]
-    data += [word.replace("SIDE", side) for side in ("train", "val") for word in where]
+    data += [word.replace("SIDE", side) for side in ("train", "val") for word in overrides]
     rest = ["--batch_size", "2", "--devices", "1", "--workers", "0"]
     lengths = ["--steps", str(steps), "--validate_every", str(steps)]
     return ["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *data, *rest, *lengths]
 
 
-def test_own_pairs_from_training_to_prediction(tmp_path, capsys):
+def test_a_model_of_own_pairs_is_trained_evaluated_and_run(tmp_path, capsys):
     pairs, out = tmp_path / "pairs", tmp_path / "run"
     render = ["render", "--count", "8", "--size", "32", "--labels", "depth_m", "--workers", "1"]
     assert main([*render, "--out", str(pairs)]) == 0
-    where = ["--SIDE.root", str(pairs), "--SIDE.unit", "mm"]
-    assert main(own(where, out, steps=2)) == 0
+    overrides = ["--SIDE.root", str(pairs), "--SIDE.unit", "mm"]
+    assert main(fit_on_pairs(overrides, out, steps=2)) == 0
     capsys.readouterr()
     model = ["--model", str(out / "model")]
     assert main(["evaluate", *model, "--protocol", "rooms-v1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["images"] + report["skipped"] == 8 - len(list_of(pairs, "train"))
+    assert report["images"] + report["skipped"] == 8 - len(open_pairs(pairs, "train"))
     assert set(report["baselines"]) == {"constant median", "mean map"}
     assert main(["predict", str(pairs / "images"), *model, "--out", str(tmp_path / "depth")]) == 0
     assert len(list((tmp_path / "depth").glob("*.json"))) == 8
 
 
-def list_of(pairs: Path, split: str) -> Folder:
+def open_pairs(pairs: Path, split: str) -> Folder:
     return Folder(root=pairs, unit="mm", split=split)
 
 
 @pytest.mark.realdata
-def test_the_real_pairs_from_training_to_prediction(tmp_path):
-    """Five pairs in four encodings; photographs of another data set."""
+def test_a_model_of_real_pairs_predicts_photographs_of_another_data_set(tmp_path):
+    """It is trained on five pairs of images and depth in four encodings."""
     root = os.environ.get("DIFFSIGHT_DATA_DIR")
     assert root, "set DIFFSIGHT_DATA_DIR to the folder with the real data"
     (tmp_path / "list.csv").write_text("image,label,encoding\n" + rgbd_rows(Path(root) / "rgbd"))
-    where = ["--SIDE.root", str(tmp_path), "--SIDE.manifest", "list.csv", "--SIDE.size", "[48,64]"]
+    overrides = [
+        "--SIDE.root",
+        str(tmp_path),
+        "--SIDE.manifest",
+        "list.csv",
+        "--SIDE.size",
+        "[48,64]",
+    ]
     out, photographs = tmp_path / "run", sorted((Path(root) / "coco").glob("*.jpg"))
-    assert main(own(where, out, steps=4)) == 0
-    words = ["predict", *map(str, photographs), "--model", str(out / "model")]
-    assert main([*words, "--out", str(tmp_path / "depth")]) == 0
+    assert main(fit_on_pairs(overrides, out, steps=4)) == 0
+    arguments = ["predict", *map(str, photographs), "--model", str(out / "model")]
+    assert main([*arguments, "--out", str(tmp_path / "depth")]) == 0
     for path in photographs:
         about = json.loads((tmp_path / "depth" / f"{path.stem}.json").read_text())
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Flags that are made from signatures and docstrings."""
+"""Flags from signatures and docstrings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ class Framed(Size):
     frame: int = 2
 
 
-given: dict[str, Any] = {}
+received: dict[str, Any] = {}
 
 
-@command("draw", either=("red", "blue"))
+@command("draw", exclusive=("red", "blue"))
 def draw(
     files: Sequence[Path],
     *,
@@ -48,7 +48,7 @@ def draw(
     mirror: bool | None = None,
     loud: bool = False,
     seed: int = 0,
-    layer: Annotated[Sequence[str], Flag("NAME", repeat=True)] = (),
+    layer: Annotated[Sequence[str], Flag("NAME", repeatable=True)] = (),
     red: str | None = None,
     blue: str | None = None,
     size: Size,
@@ -73,48 +73,48 @@ def draw(
         size: how large.
         later: how large it becomes.
     """
-    given.update(locals())
+    received.update(locals())
     return 3
 
 
 def test_defaults_are_those_of_the_signature() -> None:
     assert draw(["a", "b"]) == 3
-    assert given["files"] == [Path("a"), Path("b")]
-    assert (given["kind"], given["scales"], given["side"]) == ("oil", (1.0, 1.5), "own")
-    assert (given["mirror"], given["loud"], list(given["layer"])) == (None, False, [])
-    assert given["size"] == Size(height=64)
+    assert received["files"] == [Path("a"), Path("b")]
+    assert (received["kind"], received["scales"], received["side"]) == ("oil", (1.0, 1.5), "own")
+    assert (received["mirror"], received["loud"], list(received["layer"])) == (None, False, [])
+    assert received["size"] == Size(height=64)
 
 
-def test_words_become_values_of_the_annotated_types() -> None:
-    words = "a --kind ink --scales 1,2.5 --side 32 --no-mirror --loud --layer x --layer y"
-    assert draw([*words.split(), "--height", "8", "--blue", "sky"]) == 3
-    assert (given["kind"], given["scales"], given["side"]) == ("ink", (1.0, 2.5), 32)
-    assert (given["mirror"], given["loud"], given["layer"]) == (False, True, ["x", "y"])
-    assert given["size"] == Size(height=8)
-    assert (given["red"], given["blue"]) == (None, "sky")
+def test_arguments_are_converted_to_the_annotated_types() -> None:
+    arguments = "a --kind ink --scales 1,2.5 --side 32 --no-mirror --loud --layer x --layer y"
+    assert draw([*arguments.split(), "--height", "8", "--blue", "sky"]) == 3
+    assert (received["kind"], received["scales"], received["side"]) == ("ink", (1.0, 2.5), 32)
+    assert (received["mirror"], received["loud"], received["layer"]) == (False, True, ["x", "y"])
+    assert received["size"] == Size(height=8)
+    assert (received["red"], received["blue"]) == (None, "sky")
 
 
-def test_a_repeated_flag_does_not_keep_what_an_earlier_call_gave() -> None:
+def test_a_repeatable_flag_does_not_keep_values_of_an_earlier_call() -> None:
     draw(["a", "--layer", "x"])
     draw(["a", "--layer", "y"])
-    assert given["layer"] == ["y"]
+    assert received["layer"] == ["y"]
 
 
-def test_an_object_that_is_completed_later_leaves_flags_of_the_same_name_to_others() -> None:
+def test_a_partial_leaves_flags_of_the_same_name_to_other_parameters() -> None:
     draw(["a", "--height", "8", "--frame", "1"])
-    assert given["later"].keywords == {"frame": 1}
-    assert given["later"](height=3) == Framed(height=3, frame=1)
+    assert received["later"].keywords == {"frame": 1}
+    assert received["later"](height=3) == Framed(height=3, frame=1)
 
 
 @pytest.mark.parametrize(
-    "words", ["--red x --blue y", "--kind water", "--scales 1,x", "--side other", "--height x"]
+    "arguments", ["--red x --blue y", "--kind water", "--scales 1,x", "--side other", "--height x"]
 )
-def test_words_that_fit_no_flag_are_refused(words: str) -> None:
+def test_invalid_values_are_refused(arguments: str) -> None:
     with pytest.raises(SystemExit, match="2"):
-        draw(["a", *words.split()])
+        draw(["a", *arguments.split()])
 
 
-def test_help_is_the_docstring_with_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_docstring_and_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         draw(["--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -148,18 +148,18 @@ def read(file: Path | None = None, *, deep: bool = False) -> int:
         diffsight read a-file-with-a-long-name-in-a-folder/with-a-long-name-too.txt --deep
         diffsight read > all.txt
     """
-    given.update(locals())
+    received.update(locals())
     return 0
 
 
-def test_a_word_with_a_default_may_be_left_out() -> None:
+def test_a_positional_argument_with_a_default_is_optional() -> None:
     read(["--deep"])
-    assert (given["file"], given["deep"]) == (None, True)
+    assert (received["file"], received["deep"]) == (None, True)
     read(["a"])
-    assert given["file"] == Path("a")
+    assert received["file"] == Path("a")
 
 
-def test_help_ends_with_the_examples_on_a_line_each(
+def test_help_ends_with_one_line_per_example(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "50")
@@ -174,5 +174,5 @@ def test_help_ends_with_the_examples_on_a_line_each(
     assert not any("Example" in line for line in lines)
 
 
-def test_a_command_without_an_example_has_none_in_its_help() -> None:
+def test_help_has_no_example_if_the_docstring_has_none() -> None:
     assert draw.parser().epilog == ""

@@ -1,4 +1,4 @@
-"""``diffsight generate``: one PNG, a row per prompt."""
+"""``diffsight generate``: one PNG with a row per prompt."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from diffsight.inference.generate import generate
 QUICK = ["--steps", "2", "--size", "32", "--device", "cpu"]
 
 
-def test_one_prompt(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_prompt_makes_the_image_of_its_seed(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "x.png"
     assert main(["generate", "a red sphere", "--out", str(out), "--seed", "3", *QUICK]) == 0
     (expected,) = generate("a red sphere", seed=3, steps=2, size=32, device="cpu")
@@ -22,7 +24,7 @@ def test_one_prompt(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["x.png"]
 
 
-def test_several_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
+def test_several_prompts_and_seeds_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.png"
     command = ["generate", "a", "b", "--out", str(out), "--count", "3", *QUICK]
     command += ["--model", str(pipeline_folder), "--guidance", "2", "--negative", "c"]
@@ -50,7 +52,7 @@ def test_several_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
     [
         (["--out", "gone/x.png"], "gone/x.png: cannot be written (No such file or directory)"),
         (["--out", "file/x.png"], "file/x.png: cannot be written (Not a directory)"),
-        (["--out", "x.jpg"], "--out x.jpg: a PNG is written"),
+        (["--out", "x.jpg"], "--out x.jpg: the output is a PNG"),
         (
             ["--out", "x.png", "--size", "999424"],
             "1 x 999424 x 999424 px: takes at least ",
@@ -58,10 +60,10 @@ def test_several_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
         (["--out", "x.png", "--count", "999999999999"], "are free: choose a smaller --size, or a"),
         (["--out", "x.png", "--size", "33"], "size 33: tiny needs a multiple of 32 px"),
         (["--out", "x.png", "--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--out", "x.png", "--model", "tinny"], "tinny: no scheduler/ in it: give tiny"),
+        (["--out", "x.png", "--model", "tinny"], "tinny: has no folder scheduler/: give tiny"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_invalid_options_are_refused_in_one_line(
     arguments: list[str],
     message: str,
     embedded: Path,
@@ -78,7 +80,7 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_an_older_picture_stays_when_the_new_one_cannot_be_made(
+def test_an_earlier_picture_is_kept_if_generation_fails(
     embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.png"

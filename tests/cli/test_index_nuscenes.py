@@ -1,11 +1,11 @@
-"""``diffsight index-nuscenes``."""
+"""``diffsight index-nuscenes``: the index file, and damaged or incomplete tables."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.datasets import nuscenes_files
+from tests import support_nuscenes
 
 from diffsight import cli
 from diffsight.datasets import NuScenes
@@ -16,7 +16,7 @@ VERSION = "v1.0-mini"
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "nuscenes"
-    nuscenes_files.write(folder)
+    support_nuscenes.write_nuscenes(folder)
     return folder
 
 
@@ -25,7 +25,8 @@ def run(root: Path, version: str = VERSION) -> int:
     return cli.main(["index-nuscenes", "--root", str(root), "--version", version, "--out", out])
 
 
-def refused(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the error of a run that must fail without writing an index."""
     assert run(root) == 2
     assert not (root.parent / "index.json").exists()
     error = capsys.readouterr().err
@@ -33,9 +34,7 @@ def refused(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return error.removeprefix("diffsight: ").strip()
 
 
-def test_it_writes_an_index_that_the_data_set_reads(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_data_set_reads_the_index(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     assert run(root) == 0
     assert "3 samples for training, 3 for validation" in caplog.text
@@ -43,18 +42,18 @@ def test_it_writes_an_index_that_the_data_set_reads(
     assert [sample.id for sample in data] == ["1-0", "1-1", "1-2"]
 
 
-def test_the_index_names_files_and_no_folder_of_this_machine(root: Path) -> None:
+def test_the_index_contains_no_absolute_paths(root: Path) -> None:
     assert run(root) == 0
     assert str(root) not in (root.parent / "index.json").read_text()
 
 
-def test_both_versions_have_their_split(root: Path) -> None:
+def test_trainval_has_its_own_split(root: Path) -> None:
     (root / VERSION).rename(root / "v1.0-trainval")
     assert run(root, "v1.0-trainval") == 0
     assert len(NuScenes(root=root, index=root.parent / "index.json", split="val")) == 3
 
 
-def test_missing_files_are_counted_and_the_first_are_named(
+def test_missing_files_are_counted_and_the_first_five_are_named(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = sorted((root / "samples" / "CAM_BACK").iterdir())
@@ -63,12 +62,12 @@ def test_missing_files_are_counted_and_the_first_are_named(
     ]
     for path in (*images[:4], *sweeps):
         path.unlink()
-    message = refused(root, capsys)
+    message = error_of(root, capsys)
     assert message.startswith(f"{root}: 7 of 55 files are missing (first: ")
     assert message.count("/CAM_BACK/") + message.count("/LIDAR_TOP/") == 5
     assert message.endswith("extract v1.0-mini.tgz there")
-    (root / "maps" / "expansion" / f"{nuscenes_files.LOCATION}.json").unlink()
-    message = refused(root, capsys)
+    (root / "maps" / "expansion" / f"{support_nuscenes.LOCATION}.json").unlink()
+    message = error_of(root, capsys)
     assert message.startswith(f"{root}: 8 of 55 files")
     assert "nuScenes-map-expansion-v1.3.zip (into maps)" in message
 
@@ -78,7 +77,7 @@ def test_a_missing_table_is_named_with_its_archive(
 ) -> None:
     table = root / VERSION / "ego_pose.json"
     table.unlink()
-    assert refused(root, capsys) == f"{table}: missing: extract v1.0-mini.tgz into {root}"
+    assert error_of(root, capsys) == f"{table}: missing: extract v1.0-mini.tgz into {root}"
 
 
 def test_a_sample_without_a_sensor_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +86,7 @@ def test_a_sample_without_a_sensor_is_named(root: Path, capsys: pytest.CaptureFi
     for channel in ("CAM_BACK_LEFT", "LIDAR_TOP"):
         table.write_text(whole)
 
-        def take_away(rows: list[dict[str, Any]], channel: str = channel) -> None:
+        def remove(rows: list[dict[str, Any]], channel: str = channel) -> None:
             token = f"calibrated-{channel}"
             rows[:] = [
                 row
@@ -95,43 +94,45 @@ def test_a_sample_without_a_sensor_is_named(root: Path, capsys: pytest.CaptureFi
                 if row["sample_token"] != "1-1" or row["calibrated_sensor_token"] != token
             ]
 
-        nuscenes_files.change(table, take_away)
+        support_nuscenes.edit_json(table, remove)
         expected = f"{table}: sample 1-1 of scene-0103 has no {channel}: "
-        assert refused(root, capsys).startswith(expected)
+        assert error_of(root, capsys).startswith(expected)
 
 
-def test_damaged_tables_are_one_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def changed(name: str, edit: Callable[[Any], Any]) -> str:
+def test_errors_of_damaged_tables_are_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def error_after(name: str, edit: Callable[[Any], Any]) -> str:
         path = root / VERSION / f"{name}.json"
         whole = path.read_text()
-        nuscenes_files.change(path, edit)
-        message = refused(root, capsys)
+        support_nuscenes.edit_json(path, edit)
+        message = error_of(root, capsys)
         path.write_text(whole)
         assert message.startswith(f"{root / VERSION}")
         assert "extract v1.0-mini.tgz again" in message
         return message
 
     nan = float("nan")
-    assert "not finite" in changed("ego_pose", lambda rows: rows[0].update(translation=[nan] * 3))
+    assert "not finite" in error_after(
+        "ego_pose", lambda rows: rows[0].update(translation=[nan] * 3)
+    )
     zero = [0.0] * 4
-    assert "zero norm" in changed("ego_pose", lambda rows: rows[0].update(rotation=zero))
-    assert "LIDAR_TOP-0-0" in changed("ego_pose", lambda rows: rows.pop(0))
-    assert "invalid literal" in changed("scene", lambda rows: rows[0].update(name="a drive"))
-    assert "'location'" in changed("log", lambda rows: rows[0].pop("location"))
-    assert "holds no list" in changed("sensor", lambda rows: rows.append(3))
-    assert "'token9'" in changed("sample_data", lambda rows: rows[3].update(prev="token9"))
+    assert "zero norm" in error_after("ego_pose", lambda rows: rows[0].update(rotation=zero))
+    assert "LIDAR_TOP-0-0" in error_after("ego_pose", lambda rows: rows.pop(0))
+    assert "invalid literal" in error_after("scene", lambda rows: rows[0].update(name="a drive"))
+    assert "'location'" in error_after("log", lambda rows: rows[0].pop("location"))
+    assert "holds no list" in error_after("sensor", lambda rows: rows.append(3))
+    assert "'token9'" in error_after("sample_data", lambda rows: rows[3].update(prev="token9"))
 
 
-def test_a_file_that_is_no_index_is_not_replaced(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_an_earlier_index_is_replaced(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = root / VERSION / "sample.json"
     before = table.read_bytes()
-    words = ["index-nuscenes", "--root", str(root), "--version", VERSION, "--out"]
-    assert cli.main([*words, str(table)]) == 2
+    arguments = ["index-nuscenes", "--root", str(root), "--version", VERSION, "--out"]
+    assert cli.main([*arguments, str(table)]) == 2
     assert "exists already and is no index: choose another --out" in capsys.readouterr().err
     assert table.read_bytes() == before
-    assert cli.main([*words, str(root / "none" / "a.json")]) == 2
+    assert cli.main([*arguments, str(root / "none" / "a.json")]) == 2
     assert "there is no such folder: make it" in capsys.readouterr().err
-    assert cli.main([*words, str(root / "a.json")]) == 0
-    assert cli.main([*words, str(root / "a.json")]) == 0  # an index may be written again
+    assert cli.main([*arguments, str(root / "a.json")]) == 0
+    assert cli.main([*arguments, str(root / "a.json")]) == 0  # an index may be written again

@@ -1,4 +1,4 @@
-"""``diffsight labels`` writes labels in another form, and replaces nothing unasked."""
+"""``diffsight labels``: conversion between formats, and protection of existing files."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ FORM = LabelFormat("segmentation")
 
 
 def run(images: Path, labels: Path, to: str, out: Path, *more: str) -> int:
-    where = ["--images", str(images), "--labels", str(labels), "--out", str(out)]
-    return main(["labels", *where, "--to", to, *more])
+    paths = ["--images", str(images), "--labels", str(labels), "--out", str(out)]
+    return main(["labels", *paths, "--to", to, *more])
 
 
-def test_coco_becomes_masks_labelme_and_coco(
+def test_coco_is_converted_to_all_formats_without_a_change_of_pixels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, _ = write_folder(tmp_path, None)
@@ -41,7 +41,7 @@ def test_coco_becomes_masks_labelme_and_coco(
     )
 
 
-def test_classes_and_the_marker_are_those_of_adapt(tmp_path: Path) -> None:
+def test_classes_and_invalid_have_the_meaning_of_adapt(tmp_path: Path) -> None:
     images, labels = write_folder(tmp_path, lambda c, p: png(np.where(c == 2, 9, c), p))
     (tmp_path / "names.txt").write_text("sky\ngrass\n")
     more = ["--classes", str(tmp_path / "names.txt"), "--invalid", "9"]
@@ -53,15 +53,15 @@ def test_classes_and_the_marker_are_those_of_adapt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "out", "message"),
     [
-        ("masks", "labels", "labels: holds what is read: choose another --out"),
-        ("masks", "images", "images: holds what is read: choose another --out"),
-        ("coco", "x", "x: COCO is one file: give --out NAME.json"),
-        ("labelme", "taken.json", "taken.json: is a file, but labelme are many"),
+        ("masks", "labels", "labels: is an input of the command: choose another --out"),
+        ("masks", "images", "images: is an input of the command: choose another --out"),
+        ("coco", "x", "x: COCO labels are one file: give --out NAME.json"),
+        ("labelme", "taken.json", "taken.json: is a file, but labelme needs a folder"),
         ("coco", "taken.json", "taken.json: exists already: choose another --out, or give --overw"),
         ("labelme", "images", "images: exists already"),
     ],
 )
-def test_what_is_there_is_not_replaced(
+def test_existing_files_are_not_replaced(
     to: str, out: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, labels = write_folder(tmp_path, lambda c, p: png(c, p))

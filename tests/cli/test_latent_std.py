@@ -1,4 +1,4 @@
-"""The deviation of a data set's latents."""
+"""``diffsight latent-std``: the standard deviation of a data set's latents."""
 
 import json
 from pathlib import Path
@@ -22,21 +22,21 @@ train: {class_path: Rooms, init_args: {count: 3, size: 64}}
 """
 
 
-def test_it_is_that_of_all_latents_before_any_scale(
+def test_the_deviation_is_of_all_latents_before_scaling(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(RECIPE)
     assert main(["latent-std", "--recipe", str(recipe), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     backbone = StableDiffusion("tiny").eval()
     data = Rooms(count=3, size=64)
     images = torch.stack([data[i].image for i in range(3)]).float() / 255
     with torch.no_grad():
         expected = float(backbone.encode(images).double().std(correction=0))
-    assert found["std"] == pytest.approx(expected, rel=1e-5)
-    assert found["latent_scale"] == pytest.approx(1 / expected, rel=1e-5)
-    scales = found["channel_latent_scale"]
+    assert result["std"] == pytest.approx(expected, rel=1e-5)
+    assert result["latent_scale"] == pytest.approx(1 / expected, rel=1e-5)
+    scales = result["channel_latent_scale"]
     scaled = StableDiffusion("tiny", latent_scale=tuple(scales)).eval()
     with torch.no_grad():
         latent = scaled.encode(images).double()
@@ -45,5 +45,5 @@ def test_it_is_that_of_all_latents_before_any_scale(
     with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent 16 channels"):
         StableDiffusion("tiny", latent_scale=(1.0, 2.0))
     assert main(["latent-std", "--recipe", "pretrain/rooms"]) == 2
-    assert "no task and method" in capsys.readouterr().err
+    assert "no task, or no method" in capsys.readouterr().err
     assert main(["latent-std", "--recipe", str(recipe), "--images", "0"]) == 2

@@ -1,3 +1,5 @@
+"""The command line as a whole: help, imports, exit status and error messages."""
+
 import importlib
 import itertools
 import json
@@ -44,7 +46,7 @@ def test_running_a_model_imports_neither_lightning_nor_gradio() -> None:
     assert not loaded & {"torchvision", "lightning", "gradio", "matplotlib"}
 
 
-def test_help_needs_no_library() -> None:
+def test_help_imports_no_library() -> None:
     program = (
         "import sys\n"
         "from diffsight.cli import main\n"
@@ -70,7 +72,7 @@ def test_help_is_fast() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         status = cli.main([command, "--help"])
     except SystemExit as stop:
@@ -79,38 +81,38 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"diffsight {command}" in capsys.readouterr().out
 
 
-def parse(command: str, words: list[str]) -> None:
-    """Parse the words of a command line without running it."""
+def parse(command: str, arguments: list[str]) -> None:
+    """Parse the arguments of a command without running it."""
     if command == "fit":
         from diffsight.training.fit import fit
 
-        recipe.parse(parser_of(command), words, fit)
+        recipe.parse(parser_of(command), arguments, fit)
     elif command == "pretrain":
         from diffsight.pretrain import pretrain
 
-        recipe.parse(parser_of(command), words, pretrain)
+        recipe.parse(parser_of(command), arguments, pretrain)
     else:
-        parser_of(command).parse_args(words[1:] if command == "benchmark" else words)
+        parser_of(command).parse_args(arguments[1:] if command == "benchmark" else arguments)
 
 
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
-def test_help_ends_with_an_example_that_the_command_takes(
+def test_help_ends_with_a_valid_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     (example,) = capsys.readouterr().out.partition("\n\nexample: ")[2].splitlines()
-    program, name, *words = shlex.split(example.partition(" > ")[0])
+    program, name, *arguments = shlex.split(example.partition(" > ")[0])
     assert (program, name) == ("diffsight", command)
-    parse(command, words)
-    for option, value in itertools.pairwise((command, *words)):
+    parse(command, arguments)
+    for option, value in itertools.pairwise((command, *arguments)):
         if option in ("--recipe", "recipes"):
             assert value in recipes.names()
 
 
 @pytest.mark.parametrize("command", ["adapt", "predict", "evaluate", "doctor", "models", "recipes"])
-def test_help_of_a_command_needs_no_torch(command: str) -> None:
+def test_help_of_a_command_imports_no_torch(command: str) -> None:
     program = (
         "import sys\n"
         "from diffsight.cli import main\n"
@@ -121,12 +123,12 @@ def test_help_of_a_command_needs_no_torch(command: str) -> None:
     assert python(program, command).returncode == 0
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("diffsight 0.")
 
 
-def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predcit"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("diffsight: unknown command 'predcit'")
@@ -164,7 +166,7 @@ def test_errors_become_one_line(
 
 
 @pytest.mark.parametrize(
-    ("command", "repair"),
+    ("command", "advice"),
     [
         ("fit", "choose a smaller --batch_size"),
         ("generate", "choose a smaller --size"),
@@ -176,9 +178,9 @@ def test_errors_become_one_line(
     ],
 )
 @pytest.mark.parametrize("is_gpu", [False, True])
-def test_too_little_memory_is_one_line_with_a_repair(
+def test_too_little_memory_is_one_line_with_advice(
     command: str,
-    repair: str,
+    advice: str,
     is_gpu: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -192,7 +194,7 @@ def test_too_little_memory_is_one_line_with_a_repair(
     monkeypatch.setattr(module, "main", fail)
     assert cli.main([command]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"diffsight: {command}: not enough memory: {repair}")
+    assert error.startswith(f"diffsight: {command}: not enough memory: {advice}")
     assert error.count("\n") == 1
 
 
@@ -207,7 +209,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main(["doctor"])
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     program = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-m', 'diffsight', 'doctor', '--json'],\n"

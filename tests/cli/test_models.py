@@ -1,4 +1,4 @@
-"""``diffsight models``: networks that are installed or known, and saved models in a folder."""
+"""``diffsight models``: installed networks, models on the hub, and saved models in a folder."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.hub.tiny import edit, tiny
+from tests.support_models import edit, tiny
 
 from diffsight import assets, cli, recipes
 from diffsight.cli.models import embedded_models
@@ -20,15 +20,15 @@ SWIN = "microsoft/swin-tiny-patch4-window7-224"
 NAMED = re.compile(r"^[^#\n]*weights: ([\w-]+/[\w-]+)(?![\w.-])", re.MULTILINE)
 
 
-def listed(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Any:
-    assert cli.main(["models", *map(str, words), "--json"]) == 0
+def list_models(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Any:
+    assert cli.main(["models", *map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_networks_of_the_package_have_the_size_and_the_licence_of_their_files(
+def test_installed_networks_have_the_size_and_licence_of_their_files(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = {row["name"]: row for row in listed(capsys)["embedded"]}
+    rows = {row["name"]: row for row in list_models(capsys)["embedded"]}
     assert tuple(rows) == assets.NAMES
     files = [path for path in (assets.FOLDER / "tiny").rglob("*") if path.is_file()]
     sizes = {"tiny": sum(path.stat().st_size for path in files)}
@@ -41,7 +41,7 @@ def test_networks_of_the_package_have_the_size_and_the_licence_of_their_files(
     assert rows[assets.LITE]["trained_on"].startswith("photographs")
 
 
-def test_a_damaged_network_is_listed_with_the_repair_and_what_its_card_says(
+def test_a_damaged_network_is_listed_with_its_card_and_a_repair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tiny").mkdir()
@@ -57,24 +57,24 @@ def test_a_damaged_network_is_listed_with_the_repair_and_what_its_card_says(
     assert SWIN in out
 
 
-def test_models_that_recipes_name_are_listed_with_what_the_cache_holds(
+def test_models_of_recipes_are_listed_with_their_size_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / f"models--{SWIN.replace('/', '--')}"
     (folder / "blobs").mkdir(parents=True)
     (folder / "blobs" / "abc").write_bytes(bytes(2_000_000))
-    for commit in ("1", "2"):  # two snapshots share their file
+    for commit in ("1", "2"):  # two snapshots of one file
         (folder / "snapshots" / commit).mkdir(parents=True)
         link = folder / "snapshots" / commit / "model.safetensors"
         link.symlink_to(folder / "blobs" / "abc")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    rows = {row["id"]: row for row in listed(capsys)["hub"]}
+    rows = {row["id"]: row for row in list_models(capsys)["hub"]}
     assert rows[SWIN]["size_mb"] == 2.0
     assert all(row["size_mb"] is None for name, row in rows.items() if name != SWIN)
     texts = {name: recipes.find(name).read_text() for name in recipes.names()}
-    found = [(x[1], name) for name, text in texts.items() for x in NAMED.finditer(text)]
-    assert {(row["id"], name) for row in rows.values() for name in row["recipes"]} == set(found)
-    assert (SWIN, "ddp/ade20k_swin_t") in found
+    used = [(x[1], name) for name, text in texts.items() for x in NAMED.finditer(text)]
+    assert {(row["id"], name) for row in rows.values() for name in row["recipes"]} == set(used)
+    assert (SWIN, "ddp/ade20k_swin_t") in used
 
 
 def test_networks_are_listed_without_torch_and_without_the_hub() -> None:
@@ -89,7 +89,7 @@ def test_networks_are_listed_without_torch_and_without_the_hub() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_saved_models_below_a_folder_are_listed_and_nothing_else(
+def test_only_saved_models_in_a_folder_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny()
@@ -101,7 +101,7 @@ def test_saved_models_below_a_folder_are_listed_and_nothing_else(
     save_file({"x": torch.zeros(3)}, tmp_path / "other" / "model.safetensors")
     (tmp_path / ".cache").mkdir()
     save(tiny(), tmp_path / ".cache" / "hidden.safetensors")
-    rows = {row["path"]: row for row in listed(capsys, tmp_path)}
+    rows = {row["path"]: row for row in list_models(capsys, tmp_path)}
     assert set(rows) == {str(one), str(two)}
     assert rows[str(one)]["held_out"] == "vpd 0.25, constant 1.5 (RMSE, m)"
     assert rows[str(two)]["size_mb"] == pytest.approx(two.stat().st_size / 1e6, abs=0.05)
@@ -115,16 +115,16 @@ def test_saved_models_below_a_folder_are_listed_and_nothing_else(
     assert f"saved models in {one}: 1" in out
 
 
-def test_a_damaged_saved_model_is_listed_with_what_is_wrong(
+def test_a_damaged_saved_model_is_listed_with_its_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(tiny(), tmp_path / "m")
     edit(path, lambda config: config.pop("fingerprint"))
-    (row,) = listed(capsys, tmp_path)
+    (row,) = list_models(capsys, tmp_path)
     assert row["path"] == str(path)
-    assert "not whole (fingerprint is missing)" in row["problem"]
+    assert "incomplete (fingerprint is missing)" in row["problem"]
 
 
-def test_a_folder_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "nowhere"]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

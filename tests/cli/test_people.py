@@ -1,4 +1,4 @@
-"""Models of joints on the command line."""
+"""Pose models on the command line: predict, explain and evaluate."""
 
 import json
 from functools import partial
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.test_coco_keypoints import box, write, write_boxes
 from tests.support import SMALL
 from tests.support_cli import photo
 from tests.support_cli import predict as run
+from tests.support_datasets import person_detection, write_detections, write_people
+from tests.support_inference import write_detector
 
 from diffsight import cli
 from diffsight.backbones import StableDiffusion
@@ -45,11 +46,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(coco_model(), tmp_path_factory.mktemp("pose") / "model.safetensors")
 
 
-def test_predict_draws_people_where_boxes_are(saved: Path, tmp_path: Path) -> None:
+def test_predict_writes_the_joints_of_every_box(saved: Path, tmp_path: Path) -> None:
     for name in ("000000000139.jpg", "b.png"):
         photo(tmp_path / "in" / name, 30, 40)
-    rows = [box(139, 0.9, 4, 5, 20, 10), box("b.png", 0.5, 1, 1, 9, 9), box("b", 0.4, 9, 3, 9, 9)]
-    boxes = write_boxes(tmp_path, rows)
+    rows = [
+        person_detection(139, 0.9, 4, 5, 20, 10),
+        person_detection("b.png", 0.5, 1, 1, 9, 9),
+        person_detection("b", 0.4, 9, 3, 9, 9),
+    ]
+    boxes = write_detections(tmp_path, rows)
     out = tmp_path / "out"
     assert run(saved, tmp_path / "in", "--out", out, "--boxes", boxes) == 0
     assert {p.name for p in out.iterdir()} == {
@@ -66,21 +71,21 @@ def test_predict_draws_people_where_boxes_are(saved: Path, tmp_path: Path) -> No
         assert drawn.size == (40, 30)
 
 
-def test_boxes_that_do_not_fit_cost_one_line(
+def test_invalid_boxes_are_refused_in_one_line(
     saved: Path, depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = photo(tmp_path / "a.jpg", 30, 40)
-    wrong = write_boxes(tmp_path, [box("other.jpg", 0.9, 4, 5, 20, 10)])
+    wrong = write_detections(tmp_path, [person_detection("other.jpg", 0.9, 4, 5, 20, 10)])
     assert run(saved, image, "--out", tmp_path / "out", "--boxes", wrong) == 2
-    assert "names none of the images (it has other.jpg)" in capsys.readouterr().err
-    outside = write_boxes(tmp_path, [box("a.jpg", 0.9, 400, 5, 20, 10)])
+    assert "no boxes of the given images (it has other.jpg)" in capsys.readouterr().err
+    outside = write_detections(tmp_path, [person_detection("a.jpg", 0.9, 400, 5, 20, 10)])
     assert run(saved, image, "--out", tmp_path / "out", "--boxes", outside) == 1
     assert "lies outside of its image of 40 x 30 px" in capsys.readouterr().err
     assert run(depth_model, image, "--out", tmp_path / "out", "--boxes", outside) == 2
-    assert "finds no joints: leave --boxes out" in capsys.readouterr().err
+    assert "predicts no joints: leave --boxes out" in capsys.readouterr().err
 
 
-def test_without_boxes_and_network_there_is_one_line(
+def test_without_boxes_and_a_detector_there_is_one_line(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = photo(tmp_path / "a.jpg", 30, 40)
@@ -91,19 +96,40 @@ def test_without_boxes_and_network_there_is_one_line(
     assert not (tmp_path / "out" / "a.json").exists()
 
 
-def test_explain_shows_what_prompts_attend_to_in_the_view_of_one_person() -> None:
-    image = torch.randint(256, (3, 50, 90), dtype=torch.uint8)
-    found = explain(coco_model(), image)
-    assert found.picture.shape == (3, 64, 64)
-    assert len(found.maps) == 4
-    assert all(one.shape == (64, 64) for one in found.maps.values())
-    assert found.classes is None
-
-
-def test_results_are_written_and_scored_again(
+def test_an_image_in_which_no_person_is_found_has_one_line(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path)
+    write_detector(tmp_path / "detector", {0: "person", 1: "cat"}, bias=-9.0)
+    image, out = photo(tmp_path / "a.jpg", 30, 40), tmp_path / "out"
+    assert run(saved, image, "--out", out, "--detector", tmp_path / "detector") == 0
+    lines = capsys.readouterr().err.splitlines()
+    line = f"{image}: no person was found: give boxes with --boxes FILE"
+    assert [one for one in lines if "person" in one] == [line]
+    assert json.loads((out / "a.json").read_text())["people"] == []
+    assert np.load(out / "a_keypoints.npy").shape == (0, 17, 3)
+    photo(tmp_path / "b.jpg", 30, 40)
+    boxes = write_detections(tmp_path, [person_detection("b.jpg", 0.9, 4, 5, 20, 10)])
+    photos = tmp_path / "*.jpg"
+    assert run(saved, photos, "--out", out, "--boxes", boxes) == 0
+    printed = capsys.readouterr().err
+    assert printed.count("no person was found") == 1
+    assert f"{image}: no person was found" in printed
+    assert len(json.loads((out / "b.json").read_text())["people"]) == 1
+
+
+def test_explain_draws_the_attention_of_every_prompt_for_one_person() -> None:
+    image = torch.randint(256, (3, 50, 90), dtype=torch.uint8)
+    explanation = explain(coco_model(), image)
+    assert explanation.picture.shape == (3, 64, 64)
+    assert len(explanation.maps) == 4
+    assert all(one.shape == (64, 64) for one in explanation.maps.values())
+    assert explanation.classes is None
+
+
+def test_written_results_have_the_same_scores(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_people(tmp_path)
     data = ["--data", "CocoKeypoints", f"root={tmp_path}", "split=val"]
     results, report = tmp_path / "results.json", tmp_path / "report.json"
     command = ["evaluate", *data, "--protocol", "coco-pose-v1"]
@@ -128,11 +154,11 @@ def test_results_are_written_and_scored_again(
     assert "entry 0 has 1 numbers for 17 joints" in capsys.readouterr().err
 
 
-def test_results_are_those_of_joints(
+def test_results_of_a_depth_model_are_refused(
     depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path)
+    write_people(tmp_path)
     data = ["--data", "CocoKeypoints", f"root={tmp_path}", "split=val"]
     command = ["evaluate", *data, "--model", str(depth_model), "--results", str(tmp_path / "r")]
     assert cli.main(command) == 2
-    assert "finds no joints: leave --results out" in capsys.readouterr().err
+    assert "predicts no joints: leave --results out" in capsys.readouterr().err

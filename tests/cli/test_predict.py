@@ -1,3 +1,5 @@
+"""``diffsight predict``: files, JSON lines, errors, and too little memory."""
+
 import json
 import shutil
 from pathlib import Path
@@ -7,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.hub.tiny import tiny
 from tests.support_cli import RNG, photo
 from tests.support_cli import predict as run
+from tests.support_models import tiny
 
 from diffsight import cli
 from diffsight.hub import read_config, save
@@ -27,7 +29,9 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_folder_of_photos(depth_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_predictions_of_a_folder_are_written_with_metadata(
+    depth_model: Path, photos: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assert run(depth_model, photos, "--out", out) == 0
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
@@ -49,7 +53,7 @@ def test_a_folder_of_photos(depth_model: Path, photos: Path, tmp_path: Path) -> 
     assert about["evaluated"] == []
 
 
-def test_json_lines_on_stdout_and_the_rest_on_stderr(
+def test_json_lines_go_to_stdout_and_messages_to_stderr(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -66,7 +70,7 @@ def test_json_lines_on_stdout_and_the_rest_on_stderr(
     assert "3 of 3 images" in printed.err
 
 
-def test_the_size_of_the_training_images_is_the_default(
+def test_the_default_size_is_that_of_the_training_images(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = tmp_path / "trained"
@@ -80,7 +84,7 @@ def test_the_size_of_the_training_images_is_the_default(
             assert json.loads(line)["plan"] == f"{plan}, whole image, no flip"
 
 
-def test_bad_images_cost_a_line_each(
+def test_every_unusable_image_is_reported_in_one_line(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "a2.jpg").write_bytes(b"")
@@ -105,7 +109,7 @@ def test_bad_images_cost_a_line_each(
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "I;16"])
-def test_images_of_other_modes(depth_model: Path, tmp_path: Path, mode: str) -> None:
+def test_images_of_all_modes_are_read(depth_model: Path, tmp_path: Path, mode: str) -> None:
     if mode == "I;16":
         pixels = RNG.integers(0, 65536, (32, 32)).astype(np.uint16)
         Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -114,7 +118,7 @@ def test_images_of_other_modes(depth_model: Path, tmp_path: Path, mode: str) -> 
     assert run(depth_model, tmp_path, "--out", tmp_path / "out") == 0
 
 
-def test_exif_orientation(depth_model: Path, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(depth_model: Path, tmp_path: Path) -> None:
     image = Image.fromarray(RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8))
     exif = image.getexif()
     exif[0x0112] = 6
@@ -133,7 +137,7 @@ def test_exif_orientation(depth_model: Path, tmp_path: Path) -> None:
         MemoryError(),
     ],
 )
-def test_an_image_too_large_for_the_memory_is_reported_and_all_others_are_done(
+def test_an_image_too_large_for_the_memory_is_reported_and_all_others_are_predicted(
     raised: Exception,
     batch_size: str,
     depth_model: Path,
@@ -150,7 +154,7 @@ def test_an_image_too_large_for_the_memory_is_reported_and_all_others_are_done(
         return forward(self, inputs, *args, **options)
 
     monkeypatch.setattr(DenseModel, "forward", limited)
-    photo(photos / "aa.png", 96, 128)  # between the others
+    photo(photos / "aa.png", 96, 128)  # between the other images
     photo(photos / "c.png", 48, 33)
     photo(photos / "d.png", 48, 33)
     out = tmp_path / "out"
@@ -165,7 +169,7 @@ def test_an_image_too_large_for_the_memory_is_reported_and_all_others_are_done(
     assert names == {"a", "b", "c", "d"}
 
 
-def test_files_too_large_for_the_memory_are_reported(
+def test_output_files_too_large_for_the_memory_are_reported(
     depth_model: Path,
     photos: Path,
     tmp_path: Path,
@@ -177,10 +181,10 @@ def test_files_too_large_for_the_memory_are_reported(
 
     monkeypatch.setattr(DepthPrediction, "draw", draw)
     assert run(depth_model, photos, "--out", tmp_path / "out") == 1
-    assert capsys.readouterr().err.count("not enough memory for its files") == 3
+    assert capsys.readouterr().err.count("not enough memory for its output files") == 3
 
 
-def test_a_size_beyond_the_memory_is_refused(
+def test_a_size_too_large_for_the_memory_is_refused(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("--out", tmp_path / "out", "--short-side", "99999999")
@@ -190,7 +194,7 @@ def test_a_size_beyond_the_memory_is_refused(
     assert error.count("\n") == 1
 
 
-def test_unknown_scene(
+def test_an_unknown_scene_is_refused_with_a_suggestion(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -200,7 +204,7 @@ def test_unknown_scene(
     assert list(out.iterdir()) == []
 
 
-def test_out_that_cannot_be_written(
+def test_an_output_that_cannot_be_written_is_refused(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -212,14 +216,14 @@ def test_out_that_cannot_be_written(
     assert error.count("\n") == 1
 
 
-def test_full_disk(
+def test_a_full_disk_leaves_no_incomplete_result(
     depth_model: Path,
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The sidecar goes to a device that is always full: the maps before it must go, too."""
+    """The JSON file is written to a device that is always full; the maps must be removed."""
 
     def full(self: Path, text: str, encoding: str) -> None:
         with open("/dev/full", "w") as device:
@@ -241,7 +245,7 @@ def test_full_disk(
         (["--model", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_options_that_cannot_be_used(
+def test_invalid_options_are_refused_in_one_line(
     depth_model: Path,
     photos: Path,
     tmp_path: Path,
@@ -256,7 +260,7 @@ def test_options_that_cannot_be_used(
     assert error.count("\n") == 1
 
 
-def test_evaluations_of_the_model_are_written_too(photos: Path, tmp_path: Path) -> None:
+def test_metadata_has_the_recorded_evaluations_of_the_model(photos: Path, tmp_path: Path) -> None:
     result = {
         "protocol": {"name": "rooms-v1"},
         "data": "rooms",
@@ -269,7 +273,7 @@ def test_evaluations_of_the_model_are_written_too(photos: Path, tmp_path: Path) 
     assert about["evaluated"] == [result | {"protocol": "rooms-v1"}]
 
 
-def test_results_can_lie_beside_their_images(depth_model: Path, photos: Path) -> None:
+def test_results_can_be_written_next_to_their_images(depth_model: Path, photos: Path) -> None:
     assert run(depth_model, photos, "--out", photos) == 0
     first = {path: path.stat().st_size for path in photos.rglob("*")}
     assert run(depth_model, photos, "--out", photos) == 0
@@ -277,7 +281,7 @@ def test_results_can_lie_beside_their_images(depth_model: Path, photos: Path) ->
 
 
 @pytest.mark.parametrize("name", ["a_depth.png", "a.json"])
-def test_other_files_beside_an_image_are_not_replaced(
+def test_other_files_next_to_an_image_are_not_replaced(
     name: str, depth_model: Path, photos: Path, capsys
 ) -> None:
     own = photos / name
@@ -288,7 +292,7 @@ def test_other_files_beside_an_image_are_not_replaced(
     assert f"{own}: exists already" in err
     lines = [json.loads(line) for line in out.splitlines()]
     assert sum("exists already" in line.get("error", "") for line in lines) == 1
-    assert sum("error" not in line for line in lines) > 0  # the others are done
+    assert sum("error" not in line for line in lines) > 0  # the others are predicted
     assert others < {path.name for path in photos.iterdir()}
     assert own.read_text() == '{"of": "mine"}'
     assert {path.name for path in photos.glob("a*")} == {"a.jpg", name}

@@ -1,4 +1,4 @@
-"""``diffsight predict --confidence``: files, JSON, and what is refused."""
+"""``diffsight predict --confidence``: files, JSON, and invalid confidences."""
 
 import functools
 import json
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.hub.tiny import ARCHITECTURE, edit
-from tests.inference.test_confidence import calibrated
 from tests.support_cli import photo
 from tests.support_cli import predict as run
+from tests.support_inference import calibrated
+from tests.support_models import ARCHITECTURE, edit
 
 from diffsight.backbones import StableDiffusion
 from diffsight.heads.deconv import DeconvHead
@@ -49,7 +49,7 @@ def calibrated_classes(tmp_path: Path) -> Path:
     return save(model, tmp_path / "classes")
 
 
-def test_intervals_are_written_with_their_meaning(
+def test_intervals_are_written_with_metadata(
     calibrated_depth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photo(tmp_path / "a.jpg"), tmp_path / "out"
@@ -71,23 +71,23 @@ def test_intervals_are_written_with_their_meaning(
     abstain = np.asarray(Image.open(out / line["abstain"]))
     assert set(np.unique(abstain)) <= {0, 255}
     assert about["abstained"] == pytest.approx((abstain == 255).mean(), abs=1e-5)
-    # another run without it takes its files away
+    # a run without --confidence removes these files
     assert run(calibrated_depth, image, "--out", out) == 0
     assert not (out / "a_low.npy").exists()
     assert "calibrated" not in json.loads((out / "a.json").read_text())
 
 
-def test_sets_of_classes_are_written(calibrated_classes: Path, tmp_path: Path) -> None:
+def test_sets_of_classes_are_written_with_areas(calibrated_classes: Path, tmp_path: Path) -> None:
     image, out = photo(tmp_path / "a.jpg"), tmp_path / "out"
     assert run(calibrated_classes, image, "--out", out, "--confidence", "0.9") == 0
     about = json.loads((out / "a.json").read_text())
-    there = np.load(out / about["set"])
-    assert there.shape == (3, 32, 40)
-    assert there.dtype == bool
+    included = np.load(out / about["set"])
+    assert included.shape == (3, 32, 40)
+    assert included.dtype == bool
     ids = np.asarray(Image.open(out / about["classes"]))
-    assert np.take_along_axis(there, ids[None].astype(int), axis=0).all()
+    assert np.take_along_axis(included, ids[None].astype(int), axis=0).all()
     abstain = np.asarray(Image.open(out / about["abstain"])) == 255
-    assert (abstain == (there.sum(axis=0) > 1)).all()
+    assert (abstain == (included.sum(axis=0) > 1)).all()
     area = about["calibrated"]["area"]
     assert list(area) == ["floor", "wall", "door"]
     assert sum(one["value"] for one in area.values()) == pytest.approx(1)
@@ -101,11 +101,11 @@ def test_sets_of_classes_are_written(calibrated_classes: Path, tmp_path: Path) -
         (["--confidence", "1.5"], "confidence 1.5: give a number from 0.5 to 0.999"),
         (
             ["--confidence", "0.9", "--classes", "floor"],
-            "a confidence is that of all classes: leave --classes or --confidence out",
+            "--confidence is calibrated for all classes: leave --classes or --confidence out",
         ),
     ],
 )
-def test_what_cannot_be_promised_is_refused_in_one_line(
+def test_invalid_confidences_are_refused_in_one_line(
     arguments: list[str],
     message: str,
     calibrated_classes: Path,

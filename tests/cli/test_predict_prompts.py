@@ -1,4 +1,4 @@
-"""Prompts of ``diffsight predict``: a sentence, a caption per image, or some of the classes."""
+"""Prompts of ``diffsight predict``: a sentence, a caption per image, or a subset of classes."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ NAMES = ("wall", "floor", "lamp", "chair")
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = functools.partial(
         VPD,
         backbone=StableDiffusion("tiny"),
@@ -42,7 +42,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def referring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     method = functools.partial(
         VPD,
         backbone=StableDiffusion("tiny"),
@@ -53,7 +53,7 @@ def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(DenseModel(task=Referring(), method=method), tmp_path_factory.mktemp("f") / "model")
 
 
-def reader(num_tokens: int) -> DenseModel:
+def build_captioned(num_tokens: int) -> DenseModel:
     """Return a depth model that reads a caption, as EVP does."""
     method = functools.partial(
         VPD,
@@ -67,39 +67,39 @@ def reader(num_tokens: int) -> DenseModel:
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(reader(8), tmp_path_factory.mktemp("d") / "model")
+    return save(build_captioned(8), tmp_path_factory.mktemp("d") / "model")
 
 
 @pytest.fixture(scope="module")
 def sensitive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model whose depth changes with the caption by metres."""
-    model = reader(12)
+    """Return a model whose depth changes by metres with the caption."""
+    model = build_captioned(12)
     torch.manual_seed(0)
     for weight in model.method.head.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return save(model, tmp_path_factory.mktemp("l") / "model")
 
 
-def test_depth_of_a_caption(
+def test_depth_with_a_caption_is_predicted_and_evaluated(
     captioned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photo(tmp_path / "a.png"), tmp_path / "out"
     assert run(captioned, image, "--out", out, "--expression", "a kitchen") == 0
     assert (out / "a_depth.png").is_file()
     assert run(captioned, image, "--out", out) == 2
-    assert "reads captions: give one with --expression" in capsys.readouterr().err
+    assert "needs a caption: give one with --expression" in capsys.readouterr().err
     data = ["--data", "Rooms", "split=val", "count=2", "size=64", "prompt=caption"]
-    words = ["evaluate", "--model", str(captioned), "--protocol", "rooms-v1", *data, "--json"]
-    assert main(words) == 0
+    arguments = ["evaluate", "--model", str(captioned), "--protocol", "rooms-v1", *data, "--json"]
+    assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["protocol"]["prompt"] == "caption"
-    assert main([*words, "--oracle-scene"]) == 2
+    assert main([*arguments, "--oracle-scene"]) == 2
     assert "reads captions, not scene types" in capsys.readouterr().err
 
 
 def test_every_image_has_its_own_caption(
     sensitive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A damaged image and windows that share a batch change nothing."""
+    """Neither a damaged image nor a larger batch mixes up the captions."""
     root = tmp_path / "in"
     texts = {"x/a": "a kitchen", "y/a": "a red sphere", "y/c": "a bathroom"}
     for name in texts:
@@ -122,9 +122,9 @@ def test_every_image_has_its_own_caption(
         for name, text in texts.items():
             about = json.loads((out / f"{name}.json").read_text())
             assert (about["expression"], about["scene"]) == (text, None)
-            for words, differs in ((text, False), ("a white lamp", True)):
+            for sentence, differs in ((text, False), ("a white lamp", True)):
                 image, alone = root / f"{name}.png", tmp_path / "alone"
-                rest = ["--out", alone, "--expression", words, *sizes]
+                rest = ["--out", alone, "--expression", sentence, *sizes]
                 assert run(sensitive, image, *rest) == 0
                 one = depth(alone / f"{image.stem}_depth.png")
                 assert (np.abs(depth(out / f"{name}_depth.png") - one).max() > 5) == differs
@@ -133,7 +133,7 @@ def test_every_image_has_its_own_caption(
         ({"x/a": "a", "y/a": "b"}, f"{path}: no caption for 1 of 4 images: {root}/y/c.png"),
         ({**texts, "y/a": long}, f"{path}: '{long}' has "),
         ({**texts, "y/a": " "}, f"{path}: the caption of in/y/a.png is empty"),
-        ({**texts, "y/a": 3}, f"{path}: the caption of in/y/a.png is 3: write a text there"),
+        ({**texts, "y/a": 3}, f"{path}: the caption of in/y/a.png is 3: replace it by a string"),
     ]:
         write(captions)
         assert run(sensitive, root, "--out", out, "--captions", path) == 2
@@ -143,7 +143,7 @@ def test_every_image_has_its_own_caption(
     assert "captions of data set 'nyu', not of 'images'" in capsys.readouterr().err
 
 
-def test_predict_reads_what_caption_writes(
+def test_predict_reads_the_file_of_caption(
     sensitive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = iter(("a kitchen", "a red sphere", "a bathroom"))
@@ -158,19 +158,19 @@ def test_predict_reads_what_caption_writes(
     photos, path = tmp_path / "in", tmp_path / "captions" / "captions.json"
     for name in ("a", "b", "x/a"):
         photo(photos / f"{name}.png")
-    words = ["caption", "--images", str(photos), "--captioner", "fake", "--out", str(path)]
-    assert main([*words, "--device", "cpu"]) == 0
+    arguments = ["caption", "--images", str(photos), "--captioner", "fake", "--out", str(path)]
+    assert main([*arguments, "--device", "cpu"]) == 0
     assert run(sensitive, photos, "--out", tmp_path / "out", "--captions", path) == 0
     abouts = [json.loads(file.read_text()) for file in sorted((tmp_path / "out").rglob("*.json"))]
-    read = {Path(about["image"]).relative_to(photos): about["expression"] for about in abouts}
-    made = json.loads(path.read_text())["captions"]
-    assert read == {Path(name).relative_to("../in"): text for name, text in made.items()}
-    assert set(read.values()) == {"a kitchen", "a red sphere", "a bathroom"}
+    used = {Path(about["image"]).relative_to(photos): about["expression"] for about in abouts}
+    written = json.loads(path.read_text())["captions"]
+    assert used == {Path(name).relative_to("../in"): text for name, text in written.items()}
+    assert set(used.values()) == {"a kitchen", "a red sphere", "a bathroom"}
 
 
-def test_sentences_that_do_not_fit_are_refused(finder: Path, captioned: Path) -> None:
+def test_empty_and_long_sentences_are_refused(referring: Path, captioned: Path) -> None:
     image = np.zeros((32, 40, 3), dtype=np.uint8)
-    for folder in (finder, captioned):
+    for folder in (referring, captioned):
         predict = diffsight.pipeline(folder, device="cpu")
         predict(image, prompt="the red chair")
         long = "the red chair to the left of the table"
@@ -185,35 +185,35 @@ def test_sentences_that_do_not_fit_are_refused(finder: Path, captioned: Path) ->
 
 
 def test_classes_restrict_the_prediction(
-    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    segmenter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photo(tmp_path / "a.png"), tmp_path / "out"
-    assert run(classes, image, "--out", out, "--classes", "chair, floor") == 0
+    assert run(segmenter, image, "--out", out, "--classes", "chair, floor") == 0
     ids = set(np.unique(np.array(Image.open(out / "a_classes.png"))))
     assert ids <= {1, 3}
     about = json.loads((out / "a.json").read_text())
     assert about["only_classes"] == ["chair", "floor"]
     assert about["classes"] == "a_classes.png"
-    assert run(classes, image, "--out", out) == 0
+    assert run(segmenter, image, "--out", out) == 0
     assert json.loads((out / "a.json").read_text())["only_classes"] is None
-    for words, message in [
+    for names, message in [
         ("chiar", "unknown class 'chiar': did you mean 'chair'"),
         ("chair,chair", "give different names"),
         ("", "unknown class ''"),
     ]:
-        assert run(classes, image, "--out", out, "--classes", words) == 2
+        assert run(segmenter, image, "--out", out, "--classes", names) == 2
         assert message in capsys.readouterr().err
-    assert run(classes, image, "--out", out, "--expression", "the chair") == 2
-    assert "takes no sentence" in capsys.readouterr().err
+    assert run(segmenter, image, "--out", out, "--expression", "the chair") == 2
+    assert "reads no sentences" in capsys.readouterr().err
 
 
-def test_a_mask_of_a_sentence(
-    finder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_sentence_is_required_and_used_by_a_referring_model(
+    referring: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photo(tmp_path / "a.png"), tmp_path / "out"
-    assert run(finder, image, "--out", out, "--expression", "the red chair") == 0
+    assert run(referring, image, "--out", out, "--expression", "the red chair") == 0
     assert json.loads((out / "a.json").read_text())["expression"] == "the red chair"
-    for words, message in [
+    for arguments, message in [
         ((), "give one with --expression"),
         (("--expression", "  "), "give one with --expression"),
         (
@@ -222,5 +222,5 @@ def test_a_mask_of_a_sentence(
         ),
         (("--expression", "the chair", "--classes", "a"), "predicts no classes"),
     ]:
-        assert run(finder, image, "--out", out, *words) == 2
+        assert run(referring, image, "--out", out, *arguments) == 2
         assert message in capsys.readouterr().err

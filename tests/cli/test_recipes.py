@@ -1,4 +1,4 @@
-"""``diffsight recipes``: the list, one recipe, and names that do not exist."""
+"""``diffsight recipes``: the list, one recipe, and unknown names."""
 
 import json
 import subprocess
@@ -19,12 +19,12 @@ def test_all_recipes_are_listed_with_their_first_line(capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out) == dict(rows)
 
 
-def test_a_printed_recipe_is_the_file_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_recipe_equals_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes", "rooms/vpd_depth"]) == 0
     assert capsys.readouterr().out == recipes.find("rooms/vpd_depth").read_text()
 
 
-def test_json_of_a_recipe_is_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_of_a_recipe_has_its_content(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipes", "rooms/vpd_depth", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == read("rooms/vpd_depth")
 
@@ -38,13 +38,15 @@ def test_an_unknown_name_gets_the_nearest_three(capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [[], ["vpd/depth_nyu"]])
-def test_recipes_are_listed_and_printed_without_torch(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [[], ["vpd/depth_nyu"]])
+def test_recipes_are_listed_and_printed_without_torch(arguments: list[str]) -> None:
     program = (
         "import sys\n"
         "from diffsight.cli import main\n"
         "status = main(['recipes', *sys.argv[1:]])\n"
         "sys.exit(status or int(bool({'torch', 'numpy', 'jsonargparse'} & set(sys.modules))))"
     )
-    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")

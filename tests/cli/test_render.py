@@ -1,4 +1,4 @@
-"""``diffsight render``: files that can be read back, continued runs, and clear errors."""
+"""``diffsight render``: files that can be read back, continued runs, and errors."""
 
 import json
 from pathlib import Path
@@ -35,11 +35,11 @@ def record(out: Path, index: int = 1) -> dict:
 
 def test_every_label_has_a_folder_with_a_file_per_scene(out: Path) -> None:
     for folder in ("images", "meta", *FOLDERS.values()):
-        found = sorted(p.stem for p in (out / folder).iterdir())
+        stems = sorted(p.stem for p in (out / folder).iterdir())
         if folder == "principal_curvature":
-            assert found == [f"{stem}_{i}" for stem in STEMS for i in (1, 2)]
+            assert stems == [f"{stem}_{i}" for stem in STEMS for i in (1, 2)]
         else:
-            assert found == STEMS
+            assert stems == STEMS
     with Image.open(out / "contact.png") as sheet:
         assert sheet.size == (64 * (2 + len(LABELS)), 48 * 3)
     assert not [p for p in out.rglob(".*")]
@@ -58,7 +58,7 @@ def test_images_and_depth_make_a_folder_data_set(out: Path) -> None:
         assert error <= 0.00051
 
 
-def test_maps_are_decoded_as_the_sidecar_says(out: Path, rendering: Rendering) -> None:
+def test_maps_are_decoded_as_the_metadata_describe(out: Path, rendering: Rendering) -> None:
     for name, files in record(out)["labels"].items():
         if name == "points_m":
             continue
@@ -91,7 +91,9 @@ def test_points_are_a_readable_cloud(out: Path, rendering: Rendering) -> None:
     np.testing.assert_array_equal(rows["c"].T, rendering.image[:, valid])
 
 
-def test_the_sidecar_tells_the_rest(out: Path, rendering: Rendering) -> None:
+def test_metadata_have_caption_camera_people_and_expressions(
+    out: Path, rendering: Rendering
+) -> None:
     note = record(out)
     assert note["caption"] == rendering.caption
     assert note["room_type"] == rendering.room_type
@@ -134,7 +136,7 @@ def test_a_run_is_continued_and_finished_scenes_are_kept(
         (["--count", "1", "--labels", "depth"], "unknown label 'depth' of rooms"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_options_are_refused_in_one_line(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["render", "--out", str(tmp_path / "out"), *arguments]) == 2
@@ -144,7 +146,7 @@ def test_bad_arguments(
     assert not (tmp_path / "out").exists()
 
 
-def test_output_that_cannot_be_written(
+def test_an_output_with_other_contents_is_refused(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")

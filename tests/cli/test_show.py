@@ -1,16 +1,16 @@
-"""``diffsight show``: lists of names, and names that do not exist."""
+"""``diffsight show``: protocols, calibration, and mistyped names."""
 
 import json
 from pathlib import Path
 
 import pytest
-from tests.hub.tiny import tiny
+from tests.support_models import tiny
 
 from diffsight import cli, protocols
 from diffsight.hub import save
 
 
-def test_all_protocols_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_protocol_is_listed_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["show", "protocols"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert tuple(line.split()[0] for line in lines) == protocols.names()
@@ -19,7 +19,7 @@ def test_all_protocols_are_listed_with_a_line_each(capsys: pytest.CaptureFixture
     assert tuple(json.loads(capsys.readouterr().out)) == protocols.names()
 
 
-def test_a_mistyped_model_gets_the_nearest_names_of_its_folder(
+def test_a_mistyped_model_gets_the_nearest_name_of_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -45,7 +45,7 @@ def test_a_mistyped_name_is_one_short_line(
     assert len(error) < 250
 
 
-def test_the_confidences_of_a_calibrated_model_are_shown(
+def test_the_range_of_confidences_of_a_calibrated_model_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny()

@@ -1,4 +1,4 @@
-"""Steps and uncertainty of DDP on the command line."""
+"""Numbers of steps and uncertainty of DDP on the command line."""
 
 import json
 from functools import partial
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.methods.test_ddp import estimator, segmenter
 from tests.support import enliven
 from tests.support_cli import photo
 from tests.support_cli import predict as run
+from tests.support_ddp import build_ddp_depth, build_ddp_segmentation
 
 from diffsight.cli import main
 from diffsight.datasets.files import read_image
@@ -21,12 +21,12 @@ from diffsight.hub import save
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("ddp")
-    made = {"classes": segmenter(), "depth": estimator()}
+    made = {"classes": build_ddp_segmentation(), "depth": build_ddp_depth()}
     return {name: save(enliven(model), folder / name) for name, model in made.items()}
 
 
 @pytest.mark.parametrize("kind", ["classes", "depth"])
-def test_several_steps_are_shown_with_their_times(
+def test_several_numbers_of_steps_are_drawn_with_their_times(
     models: dict[str, Path], kind: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -35,8 +35,8 @@ def test_several_steps_are_shown_with_their_times(
     about = json.loads((out / "a.json").read_text())
     assert [row["steps"] for row in about["steps_compared"]] == [1, 3, 10]
     assert all(row["seconds"] > 0 for row in about["steps_compared"])
-    word = "mIoU, %" if kind == "classes" else "RMSE, m"
-    assert about["steps_compared"][0]["compared_with_last"].startswith(word)
+    metric = "mIoU, %" if kind == "classes" else "RMSE, m"
+    assert about["steps_compared"][0]["compared_with_last"].startswith(metric)
     assert "compared_with_last" not in about["steps_compared"][2]
     sheet = read_image(out / about["steps"])
     assert sheet.shape[2] > 4 * 64  # the photograph and three predictions
@@ -48,12 +48,12 @@ def test_several_steps_are_shown_with_their_times(
     name = "classes" if kind == "classes" else "depth"
     first, second = (np.asarray(Image.open(f / again[name])) for f in (out, alone))
     assert (first == second).all()
-    doubt = np.load(alone / again["uncertainty"])
-    assert doubt.shape == (48, 64)
-    assert doubt.max() > 0
+    uncertainty = np.load(alone / again["uncertainty"])
+    assert uncertainty.shape == (48, 64)
+    assert uncertainty.max() > 0
 
 
-def test_steps_that_cannot_be_used(
+def test_invalid_steps_are_refused(
     models: dict[str, Path], depth_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = photo(tmp_path / "a.png")
@@ -63,7 +63,7 @@ def test_steps_that_cannot_be_used(
     assert "depth: VPD has no steps to choose: leave --steps out" in capsys.readouterr().err
 
 
-def test_uncertainty_is_scored(
+def test_evaluate_scores_the_uncertainty(
     models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "pairs"
@@ -73,19 +73,19 @@ def test_uncertainty_is_scored(
         (root / "depth").mkdir(exist_ok=True)
         counts = rng.integers(1000, 6000, (64, 64)).astype(np.uint16)
         Image.fromarray(counts).save(root / "depth" / f"{name}.png")
-    words = ["evaluate", "--model", str(models["depth"]), "--device", "cpu"]
-    words += ["--data", "Folder", f"root={root}", "--uncertainty"]
-    assert main([*words, "--json", "--steps", "5"]) == 0
+    arguments = ["evaluate", "--model", str(models["depth"]), "--device", "cpu"]
+    arguments += ["--data", "Folder", f"root={root}", "--uncertainty"]
+    assert main([*arguments, "--json", "--steps", "5"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert sorted(report["uncertainty"]) == ["ause", "ece", "errors_in_top_10"]
     assert report["plan"].endswith("5 steps")
-    assert main([*words, "--protocol", "rooms-v1"]) == 0
+    assert main([*arguments, "--protocol", "rooms-v1"]) == 0
     assert "uncertainty  ause" in capsys.readouterr().out
-    assert main([*words, "--steps", "1"]) == 2
+    assert main([*arguments, "--steps", "1"]) == 2
     assert "the predictions have no uncertainty" in capsys.readouterr().err
 
 
-def test_classes_are_scored_by_their_confidence_where_nothing_says_more(tmp_path: Path) -> None:
+def test_the_default_uncertainty_of_classes_is_one_minus_confidence(tmp_path: Path) -> None:
     from diffsight.tasks import Segmentation
     from diffsight.tasks.segmentation import ClassPrediction
     from diffsight.types import Target
@@ -97,15 +97,15 @@ def test_classes_are_scored_by_their_confidence_where_nothing_says_more(tmp_path
     plain = task.pixel_errors(build(), target)
     assert plain.error.tolist() == [[0, 1]]
     torch.testing.assert_close(plain.uncertainty, 1 - confidence)
-    told = task.pixel_errors(build(torch.tensor([[0.25, 0.5]])), target)
-    assert told.uncertainty.tolist() == [[0.25, 0.5]]
+    errors = task.pixel_errors(build(torch.tensor([[0.25, 0.5]])), target)
+    assert errors.uncertainty.tolist() == [[0.25, 0.5]]
 
 
 def test_an_explanation_draws_every_step(models: dict[str, Path], tmp_path: Path) -> None:
     image = photo(tmp_path / "a.png", 48, 64)
     out = tmp_path / "why"
     for kind in ("classes", "depth"):
-        words = ["explain", str(image), "--model", str(models[kind]), "--out", str(out)]
-        assert main([*words, "--device", "cpu"]) == 0
+        arguments = ["explain", str(image), "--model", str(models[kind]), "--out", str(out)]
+        assert main([*arguments, "--device", "cpu"]) == 0
         assert read_image(out / "steps.png").shape[2] > 3 * 64
         assert (out / "maps.png").is_file()

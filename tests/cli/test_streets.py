@@ -1,4 +1,4 @@
-"""Maps around a vehicle from every command: fit, evaluate, predict, explain, describe."""
+"""Bird's-eye-view maps on the command line: fit, evaluate, predict, explain and show."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,9 @@ def scene(tmp_path: Path) -> Path:
     return write_rig(Streets(split="test", count=1, image_hw=(32, 64))[0].rig, tmp_path / "scene")
 
 
-def test_evaluate_gives_the_table(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_scores_every_class_and_the_baselines(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = ["--data", "Streets", "split=test", "count=2", "image_hw=[32, 64]"]
     assert main(["evaluate", "--model", str(model), *data, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -45,8 +47,8 @@ def test_evaluate_gives_the_table(model: Path, capsys: pytest.CaptureFixture[str
 
 def test_predict_draws_the_cameras_and_the_map(model: Path, scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["predict", str(scene), "--model", str(model), "--out", str(out), "--steps", "1,2"]
-    assert main(words) == 0
+    arguments = ["predict", str(scene), "--model", str(model), "--out", str(out), "--steps", "1,2"]
+    assert main(arguments) == 0
     stored = np.load(out / "rig_map.npy")
     assert stored.shape == (50, 50, 6)
     about = json.loads((out / "rig.json").read_text())
@@ -54,20 +56,20 @@ def test_predict_draws_the_cameras_and_the_map(model: Path, scene: Path, tmp_pat
     assert [row["steps"] for row in about["steps_compared"]] == [1, 2]
     with Image.open(out / "rig_colour.png") as picture:
         assert picture.width == 3 * 64 + 64  # three views a row, and the map at their height
-    # the prediction of the same rig in memory
+    # the rig in memory has the same prediction
     alone = pipeline(model)(Streets(split="test", count=1, image_hw=(32, 64))[0].rig)
     assert alone.hw == (50, 50)
     again = pipeline(model)([scene])[0]
     torch.testing.assert_close(again.probability, alone.probability)
 
 
-def test_explain_shows_the_steps(model: Path, scene: Path, tmp_path: Path) -> None:
+def test_explain_draws_the_maps_and_steps(model: Path, scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["explain", str(scene), "--model", str(model), "--out", str(out)]) == 0
     assert {one.name for one in out.iterdir()} == {"explain.json", "maps.png", "steps.png"}
 
 
-def test_saved_as_one_file_it_predicts_the_same(model: Path, tmp_path: Path) -> None:
+def test_a_model_in_one_file_has_the_same_predictions(model: Path, tmp_path: Path) -> None:
     rig = Streets(split="test", count=1, image_hw=(32, 64))[0].rig
     loaded = hub.load(model)
     again = hub.load(hub.save(loaded, tmp_path / "one.safetensors"))
@@ -76,18 +78,18 @@ def test_saved_as_one_file_it_predicts_the_same(model: Path, tmp_path: Path) -> 
     assert all(one.shape[0] == 6 for one in again.baselines.values())
 
 
-def test_bad_input_is_one_line(
+def test_invalid_inputs_are_refused_in_one_line(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def error(*words: str) -> str:
-        assert main([*words, "--model", str(model), "--out", str(tmp_path / "out")]) != 0
+    def error(*arguments: str) -> str:
+        assert main([*arguments, "--model", str(model), "--out", str(tmp_path / "out")]) != 0
         return capsys.readouterr().err
 
     picture = photo(tmp_path / "a.png")
     assert "a.png: the model reads several cameras: give their JSON file" in error(
         "predict", str(picture)
     )
-    assert "grid of their own: leave --flip out" in error("predict", str(scene), "--flip")
+    assert "their own grid: leave --flip out" in error("predict", str(scene), "--flip")
     about = json.loads(scene.read_text())
     about["cameras"][2].pop("intrinsics")
     scene.write_text(json.dumps(about))
@@ -95,7 +97,7 @@ def test_bad_input_is_one_line(
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-def test_one_unsuitable_rig_does_not_end_the_others(
+def test_other_rigs_are_predicted_if_one_cannot_be_used(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample = Streets(split="test", count=1, image_hw=(32, 64))[0]
@@ -128,40 +130,42 @@ def test_a_result_never_replaces_the_file_of_another_rig(
 ) -> None:
     other = write_rig(Streets(count=1, image_hw=(32, 64))[0].rig, tmp_path / "other")
     before = other.read_bytes()
-    words = ["predict", str(scene), "--model", str(model), "--out", str(other.parent)]
-    assert main(words) == 1
+    arguments = ["predict", str(scene), "--model", str(model), "--out", str(other.parent)]
+    assert main(arguments) == 1
     assert "other/rig.json: exists already and is not of an earlier run" in capsys.readouterr().err
     assert other.read_bytes() == before
-    assert main([*words[:-1], str(tmp_path / "out")]) == 0
-    assert main([*words[:-1], str(tmp_path / "out")]) == 0  # of an earlier run
+    assert main([*arguments[:-1], str(tmp_path / "out")]) == 0
+    assert (
+        main([*arguments[:-1], str(tmp_path / "out")]) == 0
+    )  # replaces the results of an earlier run
     pattern = str(tmp_path / "sc*" / "*.json")
-    assert main(["predict", pattern, *words[2:-1], str(tmp_path / "again")]) == 0
+    assert main(["predict", pattern, *arguments[2:-1], str(tmp_path / "again")]) == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--train.cells", "40"], "maps of 40 cells of 0.5 m, the task of 50 cells of 0.5 m"),
         (["--val.cell_m", "1.0"], "maps of 50 cells of 1 m, the task of 50 cells of 0.5 m"),
-        (["--augment+=HorizontalFlip"], "HorizontalFlip does not change several cameras"),
+        (["--augment+=HorizontalFlip"], "HorizontalFlip does not support several cameras"),
         (["--method.covers", "2"], "covers must be more than 0 and at most 1, got 2"),
         (["--method.backbone.stages", "[]"], "give channels and stride of one or more stages"),
         (["--method.backbone.cameras", "0"], "width, context and cameras must be at least 1"),
     ],
 )
-def test_trainings_that_do_not_fit_end_before_they_begin(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_contradictory_options_are_refused_before_the_training(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     recipe = ["--recipe", "streets/ddp_cameras", "--out", str(out)]
-    assert main(["fit", *recipe, *SMALL, *words]) == 2
+    assert main(["fit", *recipe, *SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (out / "model").exists()
 
 
-def test_another_length_of_a_cell_is_not_scored(
+def test_a_data_set_with_another_cell_length_is_refused(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--data", "Streets", "split=test", "count=1", "image_hw=[32, 64]", "cell_m=1.0"]
@@ -169,7 +173,7 @@ def test_another_length_of_a_cell_is_not_scored(
     assert "maps of 50 cells of 1 m, the task of 50 cells of 0.5 m" in capsys.readouterr().err
 
 
-def test_show_and_the_card_name_what_the_model_reads(
+def test_show_and_the_model_card_give_the_command_for_rigs(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", str(model)]) == 0
@@ -177,8 +181,8 @@ def test_show_and_the_card_name_what_the_model_reads(
     assert 'predict("rig.json")' in (model / "README.md").read_text()
 
 
-def test_rigs_in_one_batch_are_what_they_are_alone(model: Path) -> None:
-    """With noise averaged over two passes, and for cameras alone one rig without points."""
+def test_rigs_in_one_batch_have_the_predictions_of_single_rigs(model: Path) -> None:
+    """Two passes with noise are averaged; without a LiDAR, one rig has no points."""
     rigs = [Streets(split="test", count=3, image_hw=(32, 64))[i].rig for i in range(3)]
     loaded = hub.load(model)
     if "lidar" not in dict(loaded.method.backbone.named_children()):

@@ -1,4 +1,4 @@
-"""Classes outside diffsight are refused before they are imported, unless the user trusts them."""
+"""Classes outside diffsight are refused before their import, unless the user trusts them."""
 
 import itertools
 import json
@@ -11,8 +11,8 @@ import pytest
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.hub.tiny import tiny
 from tests.support_cli import photo
+from tests.support_models import tiny
 
 from diffsight import cli
 from diffsight.cli import recipe
@@ -24,7 +24,7 @@ from diffsight.rooms import Rooms
 from diffsight.training.fit import fit
 
 PACKAGE = "foreign_package"
-# importing it, calling its function and calling its class leave a mark each
+# importing it, calling its function and calling its class each create a file
 SOURCE = """
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def builder(*, output: OutputSpec) -> AbstractMethod:
 
 @pytest.fixture
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of the marks that a package of somebody else leaves."""
+    """Return the folder of the files that the foreign package creates."""
     marks = tmp_path / "marks"
     marks.mkdir()
     (tmp_path / f"{PACKAGE}.py").write_text(SOURCE.format(marks=str(marks)))
@@ -73,7 +73,7 @@ def names(folder: Path) -> set[str]:
 
 
 def small_recipe() -> dict[str, Any]:
-    """Return the recipe of a training of two steps."""
+    """Return the recipe of a training of one step."""
     config: Any = to_config(tiny())
     rooms = to_config(Rooms(count=2, size=64))
     optim = {"class_path": "AdamW", "init_args": {"lr": 1e-4}}
@@ -121,23 +121,23 @@ def write(path: Path, change: Change | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", [*FOREIGN, *MALFORMED])
+@pytest.mark.parametrize("case", [*FOREIGN, *MALFORMED])
 def test_foreign_classes_in_recipes_are_refused(
-    what: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path / "recipe.yaml", (FOREIGN | MALFORMED)[what])
+    path = write(tmp_path / "recipe.yaml", (FOREIGN | MALFORMED)[case])
     assert cli.main(["fit", "--plan", "--out", str(tmp_path / "run"), "--recipe", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"diffsight: {path}: ")
     assert error.count("\n") == 1
     assert names(marks) == set()
     assert not (tmp_path / "run").exists()
-    if what in FOREIGN:
+    if case in FOREIGN:
         assert "is refused, because importing it could run any code: add --trust" in error
 
 
 @pytest.mark.parametrize(
-    ("command", "what"),
+    ("command", "case"),
     [
         ("describe", "a foreign class"),
         ("describe", "a foreign function"),
@@ -147,9 +147,9 @@ def test_foreign_classes_in_recipes_are_refused(
     ],
 )
 def test_other_commands_refuse_foreign_classes_in_recipes(
-    command: str, what: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, case: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path / "recipe.yaml", FOREIGN[what])
+    path = write(tmp_path / "recipe.yaml", FOREIGN[case])
     assert cli.main([command, "--recipe", str(path)]) == 2
     error = capsys.readouterr().err
     assert f"add --trust {PACKAGE}" in error
@@ -158,30 +158,30 @@ def test_other_commands_refuse_foreign_classes_in_recipes(
 
 
 def test_commands_accept_trusted_packages(marks: Path, tmp_path: Path) -> None:
-    for command, what in (("describe", "a foreign class"), ("latent-std", "a data set")):
-        path = write(tmp_path / "recipe.yaml", FOREIGN[what])
+    for command, case in (("describe", "a foreign class"), ("latent-std", "a data set")):
+        path = write(tmp_path / "recipe.yaml", FOREIGN[case])
         assert cli.main([command, "--recipe", str(path), "--trust", PACKAGE]) == 0
     assert names(marks) == {"imported"}
 
 
 def test_trusted_packages_are_imported(marks: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", FOREIGN["a foreign class"])
-    words = ["--recipe", str(path), "--out", str(tmp_path / "run")]
+    arguments = ["--recipe", str(path), "--out", str(tmp_path / "run")]
     for more in (["--trust", PACKAGE], [f"--trust={PACKAGE}"]):
-        settings = recipe.parse(fit_parser(), [*words, *more], fit)
+        settings = recipe.parse(fit_parser(), [*arguments, *more], fit)
         assert settings.method.init_args.head.class_path == HEAD
     assert names(marks) == {"imported"}
     with pytest.raises(InputError, match="is refused"):
-        recipe.parse(fit_parser(), [*words, "--trust", PACKAGE[:-1]], fit)
+        recipe.parse(fit_parser(), [*arguments, "--trust", PACKAGE[:-1]], fit)
 
 
 def test_functions_of_trusted_packages_are_not_called(marks: Path, tmp_path: Path) -> None:
     for name in ("builder", "NoPart"):
         call = {"class_path": f"{PACKAGE}.{name}"}
         path = write(tmp_path / "recipe.yaml", lambda r, call=call: r.update(method=call))
-        words = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--trust", PACKAGE]
-        with pytest.raises(InputError, match="is not a class that is derived from"):
-            recipe.parse(fit_parser(), words, fit)
+        arguments = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--trust", PACKAGE]
+        with pytest.raises(InputError, match="is not derived from a configurable class"):
+            recipe.parse(fit_parser(), arguments, fit)
     assert names(marks) == {"imported"}
 
 
@@ -197,22 +197,31 @@ def test_functions_of_trusted_packages_are_not_called(marks: Path, tmp_path: Pat
         ("--method.init_args", f'{{"neck": {{"class_path": "{FUNCTION}"}}}}'),
     ],
 )
-def test_only_classes_of_ours_can_be_typed(
+def test_only_configurable_classes_can_be_named_on_the_command_line(
     option: str, name: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml")
-    words = ["fit", "--recipe", str(path), "--out", str(tmp_path / "run"), "--plan", option, name]
-    assert cli.main(words) == 2
+    arguments = [
+        "fit",
+        "--recipe",
+        str(path),
+        "--out",
+        str(tmp_path / "run"),
+        "--plan",
+        option,
+        name,
+    ]
+    assert cli.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert "called" not in names(marks)
 
 
-def test_typed_classes_are_trusted(
+def test_classes_on_the_command_line_are_trusted(
     marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml")
-    words = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--method.head", HEAD]
-    settings = recipe.parse(fit_parser(), words, fit)
+    arguments = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--method.head", HEAD]
+    settings = recipe.parse(fit_parser(), arguments, fit)
     assert settings.method.init_args.head.class_path == HEAD
     assert len(recipe.data_of([f"{PACKAGE}.Data", "count=3", "size=32"])) == 3
     model = save(tiny(), tmp_path / "model")
@@ -221,16 +230,16 @@ def test_typed_classes_are_trusted(
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
-def test_a_resumed_run_needs_trust_too(
+def test_a_resumed_run_needs_trust(
     marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     write(run / "recipe.yaml", FOREIGN["a foreign class"])
-    words = ["fit", "--resume", "--plan", "--out", str(run)]
-    assert cli.main(words) == 2
+    arguments = ["fit", "--resume", "--plan", "--out", str(run)]
+    assert cli.main(arguments) == 2
     assert "add --trust foreign_package" in capsys.readouterr().err
     assert names(marks) == set()
-    assert cli.main([*words, "--trust", PACKAGE]) == 0
+    assert cli.main([*arguments, "--trust", PACKAGE]) == 0
     assert names(marks) == {"imported"}
 
 
@@ -263,25 +272,25 @@ def test_saved_models_need_trust(
         "explain": ["explain", str(image), "--out", str(tmp_path / "e"), *model],
         "evaluate": ["evaluate", *model, *data],
     }
-    for words in commands.values():
-        assert cli.main(words) == 2
+    for arguments in commands.values():
+        assert cli.main(arguments) == 2
         error = capsys.readouterr().err
         assert f"class '{HEAD}' is refused" in error
         assert error.count("\n") == 1
     assert cli.main(["show", str(path)]) == 0  # imports nothing
     assert f"--trust {PACKAGE}" in capsys.readouterr().out
     assert names(marks) == set()
-    for words in commands.values():
-        assert cli.main([*words, "--trust", PACKAGE]) == 0
+    for arguments in commands.values():
+        assert cli.main([*arguments, "--trust", PACKAGE]) == 0
     assert names(marks) == {"imported"}
 
 
 def test_functions_in_saved_models_are_not_called(marks: Path, tmp_path: Path) -> None:
     path, image = save(tiny(), tmp_path / "model"), tmp_path / "a.png"
     edit_model(path, FOREIGN["a foreign function"])
-    words = ["predict", str(image), "--out", str(tmp_path / "p"), "--model", str(path)]
-    assert cli.main(words) == 2
-    assert cli.main([*words, "--trust", PACKAGE]) == 2
+    arguments = ["predict", str(image), "--out", str(tmp_path / "p"), "--model", str(path)]
+    assert cli.main(arguments) == 2
+    assert cli.main([*arguments, "--trust", PACKAGE]) == 2
     assert "called" not in names(marks)
 
 
@@ -291,8 +300,8 @@ def test_the_recipe_of_a_model_needs_trust(
     """``evaluate`` reads the validation set of the training."""
     model = save(tiny(), tmp_path / "run" / "model")
     write(tmp_path / "run" / "recipe.yaml", FOREIGN["a validation set"])
-    words = ["evaluate", "--model", str(model), "--device", "cpu", "--limit", "1"]
-    assert cli.main(words) == 2
+    arguments = ["evaluate", "--model", str(model), "--device", "cpu", "--limit", "1"]
+    assert cli.main(arguments) == 2
     assert "add --trust foreign_package" in capsys.readouterr().err
     assert names(marks) == set()
-    assert cli.main([*words, "--trust", PACKAGE]) == 0
+    assert cli.main([*arguments, "--trust", PACKAGE]) == 0

@@ -1,4 +1,4 @@
-"""Bins of a scalar: what is encoded comes back to half a bin."""
+"""Bins of scalars: spacings, rare values, names, and labels that cannot be fitted."""
 
 import math
 
@@ -28,7 +28,7 @@ def decoded(codec, soft):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_a_scalar_comes_back_to_half_a_bin(spacing):
+def test_decoding_returns_a_scalar_to_half_a_bin(spacing):
     values = scalars()
     codec = ScalarBins.fit(values, 40, spacing=spacing, limits=(0.7, 9.7))
     assert bool((codec.edges.diff() > 0).all())
@@ -43,7 +43,7 @@ def test_a_scalar_comes_back_to_half_a_bin(spacing):
     assert bool((ids[order].diff() >= 0).all())
 
 
-def test_spacings():
+def test_edges_and_values_follow_the_spacing():
     values = scalars()
     log = ScalarBins.fit(values, 20, spacing="log", limits=(0.5, 8.0))
     torch.testing.assert_close(
@@ -65,7 +65,7 @@ def test_spacings():
 
 @pytest.mark.parametrize("spacing", ["log1p", "linear", "quantile"])
 @pytest.mark.parametrize("few", [(0.0, 1.0), (0.0, 1.0, 2.0, 3.0, 9.0)])
-def test_as_few_values_as_bins_come_back_exactly(spacing, few):
+def test_every_value_gets_its_own_bin_if_there_are_as_many_bins(spacing, few):
     labels = torch.tensor(few).repeat(50)[:, None]
     codec = ScalarBins.fit(labels, len(few), spacing=spacing)
     soft = codec.encode(labels.T[None, :, None])
@@ -81,7 +81,7 @@ def test_outliers_do_not_stretch_the_bins():
     assert ids.tolist() == [9, 0]
 
 
-def test_mostly_zeros():
+def test_labels_that_are_mostly_zero_can_be_fitted():
     values = torch.zeros(100_000, 1)
     values[:50] = torch.arange(1, 51)[:, None] / 50
     codec = ScalarBins.fit(values, 20)
@@ -100,7 +100,7 @@ def test_every_finite_scalar_has_a_bin(bins, seed):
     assert int(ids.max()) < bins
 
 
-def test_a_placeholder_of_as_many_bins_takes_the_state():
+def test_the_state_can_be_loaded_into_new_bins():
     codec = ScalarBins.fit(scalars(), 12).with_statistics(scalars())
     again = ScalarBins(12)
     again.load_state_dict(codec.state_dict())
@@ -118,13 +118,13 @@ def test_bins_are_named_by_their_edges():
 @pytest.mark.parametrize(
     ("values", "bins", "options", "message"),
     [
-        (torch.zeros(0, 1), 4, {}, "no valid label pixel"),
-        (torch.tensor([[1.0], [math.nan]]), 4, {}, "NaN or infinity"),
+        (torch.zeros(0, 1), 4, {}, "no pixel has a valid label"),
+        (torch.tensor([[1.0], [math.nan]]), 4, {}, "NaN or infinite"),
         (torch.full((9, 1), 2.5), 4, {}, "every label is 2.5"),
         (torch.arange(9.0)[:, None], 20, {}, "at most 9"),
-        (torch.arange(-1.0, 8)[:, None], 4, {"spacing": "log"}, "no logarithm"),
+        (torch.arange(-1.0, 8)[:, None], 4, {"spacing": "log"}, "log needs positive labels"),
     ],
 )
-def test_labels_that_cannot_be_fitted(values, bins, options, message):
+def test_unusable_labels_are_refused(values, bins, options, message):
     with pytest.raises(InputError, match=message):
         ScalarBins.fit(values, bins, **options)

@@ -1,4 +1,4 @@
-"""Codebooks of vectors: labels as their nearest vector, or mixtures that give them back."""
+"""Codebooks: labels become their nearest vector, or a mixture that reproduces the label."""
 
 import math
 
@@ -28,7 +28,7 @@ def without_simplices(codec):
     return VectorCodebook.of(codec.vectors, spherical=codec.spherical)
 
 
-def test_directions():
+def test_without_simplices_directions_take_the_nearest_vector():
     values = normals()
     codec = VectorCodebook.fit(values, 40, spherical=True)
     torch.testing.assert_close(codec.vectors.norm(dim=1), torch.ones(40))
@@ -41,7 +41,7 @@ def test_directions():
     assert float(angles.mean()) < 15
 
 
-def test_mixed_vectors_give_directions_back():
+def test_mixtures_reproduce_directions():
     values = normals()
     codec = VectorCodebook.fit(values, 40, spherical=True)
     soft = codec.encode(as_map(values))
@@ -54,8 +54,9 @@ def test_mixed_vectors_give_directions_back():
 
 @pytest.mark.parametrize("cap", [30, 60, 90])
 def test_vectors_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
-    """A camera sees surfaces that face it: what closes the vectors' hull behind them is no triangle
-    of directions.
+    """A camera sees only surfaces that face it.
+
+    The facets that close the hull on the empty side of the sphere are no triangles of directions.
     """
     generator = torch.Generator().manual_seed(0)
     height = 1 - torch.rand(6000, generator=generator) * (1 - math.cos(math.radians(cap)))
@@ -75,8 +76,8 @@ def test_vectors_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
     assert float(inside.float().mean()) > 0.7
 
 
-def test_vectors_along_the_axes():
-    """Triangles through the origin have no weights."""
+def test_triangles_through_the_origin_are_dropped():
+    """Vectors along the axes: two opposite ones lie on a line through the origin."""
     axes = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, -1]])
     codec = VectorCodebook.fit(axes.repeat(20, 1), 5, spherical=True)
     values = functional.normalize(torch.tensor([[0.2, 0.3, -1.0], [-0.5, 0.1, -0.2]]), dim=1)
@@ -86,8 +87,8 @@ def test_vectors_along_the_axes():
 
 
 @pytest.mark.parametrize("directions", [2, 3, 4])
-def test_few_directions_are_their_nearest_vectors(directions):
-    """Floor and walls: no triangle covers a side of the sphere."""
+def test_few_directions_give_a_codebook_without_simplices(directions):
+    """A floor and walls: no triangle covers a side of the sphere."""
     axes = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, -1, 0], [-1, 0, 0]])[:directions]
     codec = VectorCodebook.fit(axes.repeat(30, 1), directions, spherical=True)
     soft = codec.encode(axes.T[None, :, None])
@@ -96,7 +97,7 @@ def test_few_directions_are_their_nearest_vectors(directions):
     assert len(codec.simplices) == 0
 
 
-def test_mixed_vectors_of_a_plane():
+def test_mixtures_reproduce_labels_inside_the_hull_of_a_plane():
     values = noise(3000, 2)
     codec = VectorCodebook.fit(values, 30)
     soft = codec.encode(as_map(values))
@@ -108,8 +109,8 @@ def test_mixed_vectors_of_a_plane():
     torch.testing.assert_close(back[~inside], nearest[~inside], atol=1e-4, rtol=0)
 
 
-def test_channels_that_all_but_follow_from_each_other():
-    """Numbers that sum to 1 but for their rounding: some of their simplices are nearly flat."""
+def test_nearly_dependent_channels_are_encoded_well():
+    """Channels that sum to 1 except for rounding: some of their simplices are nearly flat."""
     values = (2 * noise(3000, 3)).softmax(dim=1)
     codec = VectorCodebook.fit(values, 40)
     back = decoded(codec, codec.encode(as_map(values)))[0, :, 0].T
@@ -119,7 +120,7 @@ def test_channels_that_all_but_follow_from_each_other():
     assert float(gaps.mean()) < float(nearest.mean()) / 2
 
 
-def test_far_from_the_origin_a_codebook_is_as_good():
+def test_an_offset_of_the_labels_does_not_make_the_codebook_worse():
     values = noise(4000, 2) + 5000
     codec = VectorCodebook.fit(values, 40)
     near = VectorCodebook.fit(values - 5000, 40)
@@ -130,11 +131,11 @@ def test_far_from_the_origin_a_codebook_is_as_good():
     assert float(gaps[0]) == pytest.approx(float(gaps[1]), rel=0.05)
     ids = without_simplices(codec).encode(as_map(values)).ids.flatten()
     exact = torch.cdist(values.double(), codec.vectors.double())
-    found = exact[torch.arange(4000), ids]
-    torch.testing.assert_close(found, exact.min(dim=1).values, atol=2e-3, rtol=0)
+    chosen = exact[torch.arange(4000), ids]
+    torch.testing.assert_close(chosen, exact.min(dim=1).values, atol=2e-3, rtol=0)
 
 
-def test_vectors_are_local_means():
+def test_vectors_are_the_means_of_clusters_and_depend_on_the_seed_alone():
     centres = torch.tensor([[0.0, 0], [10, 0], [0, 10], [10, 10]])
     values = (centres[:, None] + 0.1 * noise(4, 50, 2)).flatten(0, 1)
     vectors = VectorCodebook.fit(values, 4, seed=3).vectors
@@ -143,7 +144,7 @@ def test_vectors_are_local_means():
     assert torch.equal(vectors, VectorCodebook.fit(values, 4, seed=3).vectors)
 
 
-def test_a_placeholder_of_the_same_sizes_takes_the_state():
+def test_the_state_can_be_loaded_into_a_codebook_of_the_same_sizes():
     for spherical, values in ((True, normals()), (False, noise(1000, 2))):
         codec = VectorCodebook.fit(values, 12, spherical=spherical).with_statistics(values)
         sizes = {"simplices": len(codec.simplices), "spherical": spherical}
@@ -164,6 +165,6 @@ def test_a_placeholder_of_the_same_sizes_takes_the_state():
         (torch.randn(9, 2), 2, {}, "2 codebook vectors for .* 2 channels: .* least 3"),
     ],
 )
-def test_labels_that_cannot_be_fitted(values, size, options, message):
+def test_unusable_labels_are_refused(values, size, options, message):
     with pytest.raises(InputError, match=message):
         VectorCodebook.fit(values, size, **options)

@@ -1,4 +1,6 @@
-"""What every method, task, head, neck, backbone and data set must keep: subclass and build.
+"""Contract tests of methods, tasks, heads, necks, backbones and data sets.
+
+Subclass a contract and implement its ``build``:
 
     class TestDeconvHead(HeadContract):
         pyramids = (((12,), (8,)),)
@@ -6,7 +8,7 @@
         def build(self, in_channels, strides):
             return DeconvHead(in_channels=in_channels, strides=strides, output=self.output)
 
-Models are to be tiny: a contract runs them a dozen times.
+Use tiny models: a contract runs them a dozen times.
 """
 
 from tests.contracts.checks import (

@@ -12,7 +12,7 @@ ROW_TOLERANCE = 1e-5
 
 
 def assert_rows_independent(run: Callable[[int | None], Tensor], batch: int) -> None:
-    """``run(None)`` is the batch's output, ``run(i)`` that of image ``i`` alone."""
+    """Compare every row of the batch output ``run(None)`` with ``run(i)`` of image ``i`` alone."""
     with torch.no_grad():
         together = run(None)
         for i in range(batch):
@@ -21,24 +21,32 @@ def assert_rows_independent(run: Callable[[int | None], Tensor], batch: int) -> 
             assert worst <= ROW_TOLERANCE, f"row {i} depends on its batch: {worst:.2e} relative"
 
 
-def assert_gradients_reach(module: nn.Module, loss: Tensor, idle: Sequence[str] = ()) -> None:
-    """Every parameter that learns gets a finite, non-zero gradient, but those with idle parts."""
+def assert_gradients_reach(
+    module: nn.Module, loss: Tensor, without_gradient: Sequence[str] = ()
+) -> None:
+    """Check that trainable parameters get finite, non-zero gradients, and frozen ones none.
+
+    Args:
+        module: has the parameters.
+        loss: a value that depends on them.
+        without_gradient: parts of the names of parameters that are not checked.
+    """
     loss.backward()
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             assert parameter.grad is None, f"{name} is frozen and has a gradient"
             continue
-        if any(part in name for part in idle):
+        if any(part in name for part in without_gradient):
             continue
-        assert parameter.grad is not None, f"{name} learns and no gradient reaches it"
+        assert parameter.grad is not None, f"{name} is trainable but has no gradient"
         assert parameter.grad.isfinite().all(), f"{name} has a gradient that is not finite"
-        assert parameter.grad.any(), f"{name} learns and its gradient is all zeros"
+        assert parameter.grad.any(), f"{name} is trainable but its gradient is zero"
 
 
 def assert_declared(
     pyramid: Pyramid, channels: Sequence[int], strides: Sequence[int], size: tuple[int, int]
 ) -> None:
-    """The pyramid has these channels and strides, finest first, for a padded image of this size."""
+    """Check channels and strides of a pyramid, finest first, for a padded image of this size."""
     assert tuple(pyramid.strides) == tuple(strides) == tuple(sorted(strides))
     assert tuple(f.shape[1] for f in pyramid.features) == tuple(channels)
     expected = [(size[0] // stride, size[1] // stride) for stride in strides]
@@ -47,7 +55,7 @@ def assert_declared(
 
 
 def assert_in_32_bit(output: Output) -> None:
-    """All tensors have 32 bits, and the maps are none that bfloat16 could hold."""
+    """Check that all tensors are float32, and that maps are not rounded to bfloat16."""
     tensors = [value for value in vars(output).values() if isinstance(value, Tensor)]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     for maps in (tensor for tensor in tensors if tensor.ndim == 4):

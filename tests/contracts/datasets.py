@@ -1,4 +1,4 @@
-"""The contract of data sets."""
+"""Contract tests of data sets."""
 
 import abc
 import pickle
@@ -13,23 +13,23 @@ from tests.support import assert_same_sample, assert_sample
 
 
 class DatasetContract(abc.ABC):
-    """A data set: reading is a function of the index, and a sample is what ``Sample`` says.
+    """Tests of a data set: samples are valid and depend only on their index.
 
     Attributes:
-        checked: how many samples are read.
+        checked: number of samples that are read.
     """
 
     checked: ClassVar[int] = 4
 
     @abc.abstractmethod
     def build(self, folder: Path) -> AbstractDataset:
-        """A data set of a few samples, with its files in ``folder``; called again, the same one."""
+        """Return a data set of a few samples, with its files in ``folder``; always the same one."""
 
     def indices(self, dataset: AbstractDataset) -> range:
-        """Samples that are looked at."""
+        """Return the indices of the samples that are checked."""
         return range(min(self.checked, len(dataset)))
 
-    def test_samples_are_what_they_should_be(self, tmp_path: Path) -> None:
+    def test_samples_are_valid(self, tmp_path: Path) -> None:
         dataset = self.build(tmp_path)
         assert len(dataset) > 0
         assert dataset.name
@@ -47,18 +47,18 @@ class DatasetContract(abc.ABC):
         for i in reversed(self.indices(second)):
             assert_same_sample(forwards[i], second[i])
 
-    def test_reading_draws_no_random_number(self, tmp_path: Path) -> None:
+    def test_reading_does_not_change_the_random_state(self, tmp_path: Path) -> None:
         dataset = self.build(tmp_path)
         state = torch.random.get_rng_state()
         for i in self.indices(dataset):
             dataset[i]
         assert torch.equal(torch.random.get_rng_state(), state)
 
-    def test_worker_processes_can_have_it(self, tmp_path: Path) -> None:
+    def test_the_data_set_can_be_pickled(self, tmp_path: Path) -> None:
         dataset = self.build(tmp_path)
         assert_same_sample(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
 
-    def test_it_ends(self, tmp_path: Path) -> None:
+    def test_an_index_past_the_end_raises_index_error(self, tmp_path: Path) -> None:
         dataset = self.build(tmp_path)
         with pytest.raises(IndexError):
             dataset[len(dataset)]

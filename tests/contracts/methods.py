@@ -1,4 +1,4 @@
-"""The contract of methods."""
+"""Contract tests of methods."""
 
 import abc
 import copy
@@ -26,35 +26,35 @@ from tests.support import enliven, images, random_target
 
 
 class MethodContract(abc.ABC):
-    """A method inside its model.
+    """Tests of a method inside its model.
 
     Attributes:
         subject: class of the method.
-        sizes: images that it must take, multiples of 64 and others.
-        frozen: prefixes of parameters that must not change in training.
-        idle: parts of names of parameters that learn in principle but get no gradient in this
-            set-up (the queries of an attention over one token).
-        prompts: text names that the model knows, at least two, or None.
+        sizes: heights and widths of images, multiples of 64 and others.
+        frozen: prefixes of the names of frozen parameters.
+        without_gradient: parts of the names of trainable parameters that get no gradient in this
+            test (such as the queries of an attention over one token).
+        prompts: two or more prompts that the model supports, or None.
     """
 
     subject: ClassVar[type[AbstractMethod]]
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((64, 64), (64, 128), (37, 90))
     frozen: ClassVar[tuple[str, ...]] = ()
-    idle: ClassVar[tuple[str, ...]] = ()
+    without_gradient: ClassVar[tuple[str, ...]] = ()
     prompts: ClassVar[tuple[str, ...] | None] = None
 
     @abc.abstractmethod
     def build(self) -> DenseModel:
-        """A tiny model; its weights may be random."""
+        """Return a tiny model; its weights may be random."""
 
     def inputs(self, batch: int, height: int, width: int) -> Inputs:
-        """A batch with a different prompt in each row, the last row without one."""
+        """Return a batch with different prompts, and no prompt in the last row."""
         prompts = None
         if self.prompts:
             prompts = (*(self.prompts[i % len(self.prompts)] for i in range(batch - 1)), None)
         return Inputs(images(batch, height, width), prompts)
 
-    def test_any_size(self) -> None:
+    def test_the_output_has_the_size_of_the_image(self) -> None:
         model = self.build().eval()
         assert isinstance(model.method, self.subject)
         kinds = [spec.kind for spec in model.task.outputs]
@@ -74,7 +74,7 @@ class MethodContract(abc.ABC):
             lambda i: model(inputs if i is None else row_of(inputs, i)).stack, 3
         )
 
-    def test_an_encoded_pass_equals_a_whole_one(self) -> None:
+    def test_a_pass_on_encoded_images_equals_a_full_pass(self) -> None:
         model = enliven(self.build()).eval()
         inputs = self.inputs(3, *self.sizes[-1])
         draws = Draws((1, 2, 3))
@@ -82,11 +82,11 @@ class MethodContract(abc.ABC):
             encoded = model.encode(inputs)
             whole = model(inputs, draws=draws).stack
             assert torch.equal(model(inputs, encoded, draws=draws).stack, whole)
-            # encoding reads the image alone
+            # encoding reads only the image
             again = model.encode(replace(inputs, prompts=None))
         assert_same_encoded(encoded, again)
 
-    def test_rows_of_what_is_encoded_are_those_of_the_images(self) -> None:
+    def test_rows_of_encoded_images_are_independent(self) -> None:
         model = enliven(self.build()).eval()
         inputs = self.inputs(3, *self.sizes[-1])
         draws = Draws((1, 2, 3))
@@ -103,21 +103,21 @@ class MethodContract(abc.ABC):
 
         assert_rows_independent(run, 3)
 
-    def test_gradients_reach_what_learns_and_frozen_stays_frozen(self) -> None:
+    def test_gradients_reach_trainable_parameters_and_frozen_ones_do_not_change(self) -> None:
         model = self.build().train()
-        # of two sizes the wide one: attention over a single position has no gradient
+        # the larger size: attention over a single position has no gradient
         inputs, target = self.inputs(2, *self.sizes[1]), self.target(model, 2, *self.sizes[1])
         before = copy.deepcopy(model.state_dict())
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad != name.startswith(self.frozen), name
-        assert_gradients_reach(model, model.losses(inputs, target)["loss"], self.idle)
-        learning = [p for p in model.parameters() if p.requires_grad]
-        torch.optim.SGD(learning, lr=0.1).step()
+        assert_gradients_reach(model, model.losses(inputs, target)["loss"], self.without_gradient)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        torch.optim.SGD(trainable, lr=0.1).step()
         for name, value in model.state_dict().items():
             if name.startswith(self.frozen):
                 assert torch.equal(value, before[name]), f"{name} is frozen and has changed"
 
-    def test_what_it_calls_frozen_never_learns(self) -> None:
+    def test_frozen_parts_are_not_trainable(self) -> None:
         model = self.build()
         for path, part in model.method.frozen().items():
             assert isinstance(part, PretrainedPart)
@@ -125,13 +125,13 @@ class MethodContract(abc.ABC):
             assert f"method.{path}.".startswith(self.frozen)
             assert not any(p.requires_grad for p in part.parameters())
 
-    def test_evaluation_repeats_itself(self) -> None:
+    def test_evaluation_is_deterministic(self) -> None:
         model = self.build().eval()
         inputs = self.inputs(1, *self.sizes[0])
         with torch.no_grad():
             assert torch.equal(model(inputs).stack, model(inputs).stack)
 
-    def test_every_variant_is_what_it_says(self) -> None:
+    def test_every_variant_equals_the_output_with_its_arguments(self) -> None:
         model = enliven(self.build()).eval()
         method, inputs = model.method, self.inputs(2, *self.sizes[0])
         variants = method.variants()
@@ -140,21 +140,21 @@ class MethodContract(abc.ABC):
             assert len(outputs) == len(variants) > 0
             for variant, output in zip(variants, outputs, strict=True):
                 method.use(variant)
-                found = method(inputs, draws=Draws((0, 0))).stack
-                torch.testing.assert_close(found, output.stack)
+                expected = method(inputs, draws=Draws((0, 0))).stack
+                torch.testing.assert_close(expected, output.stack)
                 assert all(method._arguments[name] == value for name, value in variant.items())
 
-    def test_one_image_is_explained(self) -> None:
+    def test_an_explanation_has_the_output_and_maps_of_the_image(self) -> None:
         model = enliven(self.build()).eval()
         inputs = self.inputs(1, *self.sizes[-1])
         with torch.no_grad():
-            found = model.method.explain(inputs, model.encode(inputs))
+            explanation = model.method.explain(inputs, model.encode(inputs))
             expected = model(inputs, draws=Draws((0,)))
-        torch.testing.assert_close(found.output.stack, expected.stack)
-        for maps in found.maps.values():
+        torch.testing.assert_close(explanation.output.stack, expected.stack)
+        for maps in explanation.maps.values():
             assert maps.shape == self.sizes[-1]
-        if found.weights is not None:
-            torch.testing.assert_close(found.weights.sum(), torch.ones(()))
+        if explanation.weights is not None:
+            torch.testing.assert_close(explanation.weights.sum(), torch.ones(()))
 
     def test_outputs_have_32_bits_in_mixed_precision(self) -> None:
         model = enliven(self.build()).eval()
@@ -162,7 +162,7 @@ class MethodContract(abc.ABC):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             assert_in_32_bit(model(inputs, draws=Draws((0,))))
 
-    def test_a_pass_needs_no_data_to_be_counted(self) -> None:
+    def test_a_pass_runs_on_the_meta_device(self) -> None:
         model = self.build().to("meta").eval()
         height, width = self.sizes[0]
         image = torch.empty(1, 3, height, width, device="meta")
@@ -172,21 +172,21 @@ class MethodContract(abc.ABC):
         stride = model.output.stride
         assert output.hw == (height // stride, width // stride)
 
-    def test_defaults_for_few_images_name_its_parameters(self) -> None:
+    def test_few_shot_learning_rates_cover_all_parameters(self) -> None:
         model, settings = self.build(), self.subject.few_shot_defaults()
         assert isinstance(settings, FitSettings)
-        learning = [n for n, p in model.method.named_parameters() if p.requires_grad]
-        for name in learning:
+        trainable = [n for n, p in model.method.named_parameters() if p.requires_grad]
+        for name in trainable:
             assert any(name.startswith(prefix) for prefix in settings.learning_rates), name
 
-    def test_a_superfluous_prompt_is_refused(self) -> None:
+    def test_a_prompt_is_refused_if_it_is_not_supported(self) -> None:
         method = self.build().method
         if method.accepts_prompt:
             return
         with pytest.raises(InputError, match="takes no prompt"):
             method.check_prompt("a chair")
 
-    def test_saved_and_loaded_it_is_the_same_model(self, tmp_path: Path) -> None:
+    def test_a_loaded_model_equals_the_saved_one(self, tmp_path: Path) -> None:
         model = self.build().eval()
         diffsight.save(model, tmp_path / "model")
         loaded = diffsight.load(tmp_path / "model").eval()
@@ -196,34 +196,34 @@ class MethodContract(abc.ABC):
         ours, theirs = model.state_dict(), loaded.state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-        learns = {name: p.requires_grad for name, p in model.named_parameters()}
-        assert learns == {name: p.requires_grad for name, p in loaded.named_parameters()}
+        is_trainable = {name: p.requires_grad for name, p in model.named_parameters()}
+        assert is_trainable == {name: p.requires_grad for name, p in loaded.named_parameters()}
 
     def target(self, model: DenseModel, batch: int, height: int, width: int) -> Target:
-        """Random labels of the model's task."""
+        """Return random labels of the model's task."""
         return random_target(model.task, batch, height, width)
 
 
 def row_of(inputs: Inputs, i: int) -> Inputs:
-    """Image ``i`` alone."""
+    """Return image ``i`` alone."""
     prompts = inputs.prompts and inputs.prompts[i : i + 1]
     text = None if inputs.text is None else inputs.text[i : i + 1]
     return Inputs(inputs.image[i : i + 1], prompts, text)
 
 
 def assert_same_encoded(a: Encoded, b: Encoded) -> None:
-    """Equal, number by number."""
+    """Check that all tensors are equal."""
     assert type(a) is type(b)
     torch.testing.assert_close(tensors_of(a), tensors_of(b), rtol=0, atol=0)
 
 
 def tensors_of(encoded: Any) -> list[Tensor]:
-    """All tensors of what a method encodes."""
+    """Return all tensors of an encoded batch."""
     values = encoded if isinstance(encoded, tuple) else vars(encoded).values()
-    found = []
+    tensors = []
     for value in values:
         if isinstance(value, tuple):
-            found += tensors_of(value)
+            tensors += tensors_of(value)
         elif value is not None:
-            found.append(value)
-    return found
+            tensors.append(value)
+    return tensors

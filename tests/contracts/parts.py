@@ -1,4 +1,4 @@
-"""The contracts of heads, necks and backbones."""
+"""Contract tests of heads, necks and backbones."""
 
 import abc
 from dataclasses import replace
@@ -21,12 +21,12 @@ from tests.support import enliven, images, pyramid_of, take_row, weighted_sum
 
 
 class HeadContract(abc.ABC):
-    """A head: any pyramid that it declares to take, one output at the padded image's size.
+    """Tests of a head: one output at the size of the padded image.
 
     Attributes:
-        pyramids: channels and strides to build it for.
-        output: form that ``build`` asks for.
-        size: of the image; not square, a multiple of the strides.
+        pyramids: channels and strides of the pyramids for which the head is built.
+        output: form of the output.
+        size: height and width of the image; not square, and multiples of the strides.
     """
 
     pyramids: ClassVar[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]]
@@ -35,7 +35,7 @@ class HeadContract(abc.ABC):
 
     @abc.abstractmethod
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
-        """A tiny head that gives ``output``."""
+        """Return a tiny head with the form ``output``."""
 
     def test_one_map_per_output_at_the_size_of_the_image(self) -> None:
         for channels, strides in self.pyramids:
@@ -53,7 +53,7 @@ class HeadContract(abc.ABC):
             lambda i: head(pyramid if i is None else take_row(pyramid, i)).stack, 3
         )
 
-    def test_mixed_precision_leaves_it_in_32_bit(self) -> None:
+    def test_the_head_does_not_run_in_mixed_precision(self) -> None:
         channels, strides = self.pyramids[0]
         head = enliven(self.build(channels, strides)).eval()
         pyramid = pyramid_of(channels, strides, 2, *self.size)
@@ -62,10 +62,10 @@ class HeadContract(abc.ABC):
         with torch.no_grad():
             expected, expected_of_half = head(pyramid), head(rounded)
             with torch.autocast("cpu", torch.bfloat16):
-                found, found_of_half = head(pyramid), head(half)
-        for one, other in ((found, expected), (found_of_half, expected_of_half)):
-            assert_in_32_bit(one)
-            assert torch.equal(one.stack, other.stack)
+                mixed, mixed_of_half = head(pyramid), head(half)
+        for ours, theirs in ((mixed, expected), (mixed_of_half, expected_of_half)):
+            assert_in_32_bit(ours)
+            assert torch.equal(ours.stack, theirs.stack)
 
     def test_gradients_reach_every_weight(self) -> None:
         for channels, strides in self.pyramids:
@@ -74,25 +74,28 @@ class HeadContract(abc.ABC):
             assert_gradients_reach(head, weighted_sum(maps))
 
     def test_a_distribution_over_a_codec_is_refused(self) -> None:
-        asked, self.output = self.output, OutputSpec("distribution", 2)  # type: ignore[misc]
+        original, self.output = self.output, OutputSpec("distribution", 2)  # type: ignore[misc]
         try:
             with pytest.raises(InputError, match="not a distribution over 2 classes"):
                 self.build(*self.pyramids[0])
         finally:
-            self.output = asked  # type: ignore[misc]
+            self.output = original  # type: ignore[misc]
 
 
 class NeckContract(abc.ABC):
-    """A neck: what it declares about its output is so. Attributes as in ``HeadContract``."""
+    """Tests of a neck: channels and strides of its output.
+
+    The attributes are those of ``HeadContract``.
+    """
 
     pyramids: ClassVar[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]]
     size: ClassVar[tuple[int, int]] = (64, 128)
 
     @abc.abstractmethod
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        """A tiny neck."""
+        """Return a tiny neck."""
 
-    def test_declared_channels_and_strides_are_the_real_ones(self) -> None:
+    def test_channels_and_strides_are_as_declared(self) -> None:
         for channels, strides in self.pyramids:
             neck = self.build(channels, strides)
             assert_declared(
@@ -122,27 +125,27 @@ class NeckContract(abc.ABC):
 
 
 class BackboneContract(abc.ABC):
-    """A backbone: declared channels and strides are the real ones.
+    """Tests of a backbone: channels, strides, sizes and gradients.
 
     Attributes:
-        idle: as in ``MethodContract``.
+        without_gradient: see ``MethodContract``.
     """
 
-    idle: ClassVar[tuple[str, ...]] = ()
+    without_gradient: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def build(self) -> Any:
-        """A tiny backbone."""
+        """Return a tiny backbone."""
 
     def run(self, backbone: Any, image: Tensor) -> Pyramid:
-        """One pass; override where a condition is needed."""
+        """Return the pyramid of one pass; override it if the backbone needs a condition."""
         return backbone(image)
 
     def size(self, backbone: Any) -> tuple[int, int]:
-        """The smallest image that is not square."""
+        """Return height and width of the smallest image that is not square."""
         return backbone.size_multiple, 2 * backbone.size_multiple
 
-    def test_declared_channels_and_strides_are_the_real_ones(self) -> None:
+    def test_channels_and_strides_are_as_declared(self) -> None:
         backbone = self.build()
         size = self.size(backbone)
         pyramid = self.run(backbone, images(2, *size))
@@ -159,12 +162,12 @@ class BackboneContract(abc.ABC):
                 3,
             )
 
-    def test_gradients_reach_what_learns(self) -> None:
+    def test_gradients_reach_trainable_parameters(self) -> None:
         backbone = self.build().train()
         pyramid = self.run(backbone, images(2, *self.size(backbone)))
-        assert_gradients_reach(backbone, weighted_sum(*pyramid.features), self.idle)
+        assert_gradients_reach(backbone, weighted_sum(*pyramid.features), self.without_gradient)
 
-    def test_a_side_that_is_no_multiple_is_refused_with_the_repair(self) -> None:
+    def test_a_side_that_is_not_a_multiple_is_refused(self) -> None:
         backbone = self.build()
         if backbone.size_multiple == 1:
             return

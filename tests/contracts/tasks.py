@@ -1,4 +1,4 @@
-"""The contract of tasks."""
+"""Contract tests of tasks."""
 
 import abc
 import json
@@ -16,14 +16,14 @@ from diffsight.tasks.base import resize_map
 from diffsight.types import Target
 from tests.support import images, noise
 
-BEST = {True: 100.0, False: 0.0}  # of a percentage, and of an error
+BEST = {True: 100.0, False: 0.0}  # best percentage, and best error
 
 
 class TaskContract(abc.ABC):
-    """A task: losses, metric, mirror, predictions, and what a saved model keeps of it.
+    """Tests of a task: losses, metric, mirroring, predictions and saved state.
 
     Attributes:
-        size: of the images; not square.
+        size: height and width of the images; not square.
         is_map: whether the label is a map of the image's pixels.
     """
 
@@ -32,13 +32,13 @@ class TaskContract(abc.ABC):
 
     @abc.abstractmethod
     def build(self) -> AbstractTask:
-        """The task, with fitted bins if it needs any."""
+        """Return the task, with fitted bins if it needs them."""
 
     @abc.abstractmethod
     def target(self) -> Target:
-        """Labels of two images of ``size``, some pixels invalid."""
+        """Return labels of two images of ``size`` with some invalid pixels."""
 
-    def test_each_form_of_output_has_a_loss_that_falls_with_the_error(self) -> None:
+    def test_the_loss_of_every_form_of_output_falls_with_the_error(self) -> None:
         task, target = self.build(), self.target()
         for spec in task.outputs:
             good, bad = perfect(task, spec, target), spoilt(perfect(task, spec, target))
@@ -69,10 +69,10 @@ class TaskContract(abc.ABC):
             loss, cleaned = task.loss(output, target), task.loss(output, clean(target))
             assert torch.equal(loss["loss"], cleaned["loss"])
             label = task.to_label(output)
-            found = task.measure(label, target)
-            assert torch.equal(found, task.measure(label, clean(target)))
+            sums = task.measure(label, target)
+            assert torch.equal(sums, task.measure(label, clean(target)))
 
-    def test_the_truth_scores_perfect_and_anything_else_worse(self) -> None:
+    def test_the_truth_has_the_best_score(self) -> None:
         task, target = self.build(), self.target()
         best = BEST[task.higher_is_better]
         assert task.score(task.measure(clean(target).label, target)) == pytest.approx(
@@ -105,7 +105,7 @@ class TaskContract(abc.ABC):
         assert figures == pytest.approx(dict(task.figures(whole)))
         assert figures[task.metric_name] == pytest.approx(task.score(whole))
 
-    def test_a_double_mirror_is_the_identity(self) -> None:
+    def test_mirroring_twice_is_the_identity(self) -> None:
         task, target = self.build(), self.target()
         for output in self.outputs(task, target):
             once = task.mirror_output(output)
@@ -126,7 +126,7 @@ class TaskContract(abc.ABC):
             score = task.score(task.measure(task.to_label(output), mirrored))
             assert score == pytest.approx(BEST[task.higher_is_better], abs=1e-3)
 
-    def test_predictions_describe_themselves(self) -> None:
+    def test_predictions_have_metadata_arrays_and_pictures(self) -> None:
         task, target = self.build(), self.target()
         height, width = self.size
         image = images(1, height, width)[0]
@@ -154,7 +154,7 @@ class TaskContract(abc.ABC):
                 if type(output) is not Values:  # directions are brought to length 1
                     assert prediction.to_label().shape == label.shape
 
-    def test_a_right_prediction_is_drawn_as_the_truth(self) -> None:
+    def test_a_correct_prediction_is_drawn_as_the_truth(self) -> None:
         task, target = self.build(), self.target()
         image = images(1, *self.size)[0]
         truth = task.truth(target)[0]
@@ -174,7 +174,7 @@ class TaskContract(abc.ABC):
             label = resize_map(one, self.size).expand(shape)
             assert task.score(task.measure(label, target)) != pytest.approx(best, abs=1e-3), name
 
-    def test_its_state_goes_into_a_task_of_the_same_constructor_call(self) -> None:
+    def test_a_task_is_restored_from_its_arguments_and_state(self) -> None:
         task, target = self.build(), self.target()
         assert not task.needs_fitting
         again = type(task)(**task._arguments)
@@ -193,14 +193,14 @@ class TaskContract(abc.ABC):
             )
 
     def outputs(self, task: AbstractTask, target: Target) -> list[Output]:
-        """An output of every form, and what has to be averaged of it."""
+        """Return an output of every form, and its reduced form if there is one."""
         whole = [spoilt(perfect(task, spec, target)) for spec in task.outputs]
         reduced = [output.reduced() for output in whole]
         return [*whole, *(output for output in reduced if output is not whole)]
 
 
 def clean(target: Target) -> Target:
-    """The same labels with some number where they are not valid; joints as they are."""
+    """Return labels whose invalid pixels have a valid value; labels of joints are unchanged."""
     if target.label.shape[-2:] != target.valid.shape[-2:]:
         return target
     valid = target.valid if target.label.ndim == 3 else target.valid[:, None]
@@ -209,7 +209,7 @@ def clean(target: Target) -> Target:
 
 
 def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
-    """What a method that knows the labels would give."""
+    """Return the output of a method that predicts the labels exactly."""
     label = clean(target).label
     match spec.kind:
         case "values":
@@ -232,7 +232,7 @@ def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
 
 
 def spoilt(output: Output) -> Output:
-    """The same kind of output, worse everywhere."""
+    """Return an output of the same kind with large errors everywhere."""
     random = noise(*output.stack.shape, seed=1)
     if isinstance(output, Distribution):
         count = len(output.centres)
@@ -240,10 +240,10 @@ def spoilt(output: Output) -> Output:
         value = output.value * (1 + 0.5 * random[:, count:]) + 0.1 * random[:, count:]
         return output.with_stack(torch.cat([probability, value], dim=1))
     if isinstance(output, Values):
-        return output.with_stack(scaled(output.stack, random))
+        return output.with_stack(scale_randomly(output.stack, random))
     return output.with_stack(random)
 
 
-def scaled(values: Tensor, random: Tensor) -> Tensor:
-    """Positive numbers stay so."""
+def scale_randomly(values: Tensor, random: Tensor) -> Tensor:
+    """Return values that are scaled by random factors; signs are kept."""
     return values * (0.5 * random).exp()

@@ -1,26 +1,26 @@
-"""Record what the official devkit draws: ``vector_map.npz``, for test_vector_map.py.
+"""Record the masks that the official devkit draws in ``vector_map.npz``, for test_vector_map.py.
 
-Run once, with nuscenes-devkit 1.2.0, Shapely 2.0.7 and OpenCV 4.11.0 in an environment of its own:
+Run once, in an environment with nuscenes-devkit 1.2.0, Shapely 2.0.7 and OpenCV 4.11.0:
 
-    python tests/datasets/record_vector_map.py
+    python -m tests.datasets.record_vector_map
 
-Of lines that leave a patch, Shapely's last digit decides about single pixels; the patches below are
-those on which the devkit draws the same with Shapely 1.8.5.
+Where lines leave a patch, rounding errors of Shapely decide about single pixels. On the patches
+below, the devkit draws the same masks with Shapely 1.8.5.
 """
 
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import nuscenes_files
 from nuscenes.map_expansion.map_api import NuScenesMap
 from shapely.geometry import MultiLineString
+from tests.support_nuscenes import LOCATION, START_M, make_map, write_map
 
 LAYERS = (
     *("drivable_area", "ped_crossing", "walkway", "stop_line", "carpark_area"),
     *("road_divider", "lane_divider"),
 )
-PATCHES = (  # x and y from the start of the drive, height, width (metres), angle (degrees)
+PATCHES = (  # x and y relative to the start of the drive, height, width (metres), angle (degrees)
     (0.0, 0.0, 100.0, 100.0, 0.0),
     (0.0, 0.0, 100.0, 100.0, 90.0),
     (0.0, 0.0, 100.0, 100.0, -180.0),
@@ -34,12 +34,13 @@ CANVAS = (200, 200)
 
 
 def main() -> None:
-    # the devkit loops over a MultiLineString, which Shapely 2 allows no more
+    """Draw all patches with the devkit and write them."""
+    # the devkit iterates over a MultiLineString, which Shapely 2 does not support
     MultiLineString.__iter__ = lambda self: iter(self.geoms)
     with tempfile.TemporaryDirectory() as root:
-        nuscenes_files.write_map(Path(root), nuscenes_files.expansion())
-        city = NuScenesMap(root, nuscenes_files.LOCATION)
-        x, y = nuscenes_files.START_M
+        write_map(Path(root), make_map())
+        city = NuScenesMap(root, LOCATION)
+        x, y = START_M
         masks = [
             city.get_map_mask((x + dx, y + dy, height, width), angle, list(LAYERS), CANVAS)
             for dx, dy, height, width, angle in PATCHES

@@ -1,19 +1,21 @@
-"""Data sets without a test class of their own keep the contract."""
+"""Data sets without contract tests in their own test module fulfil the contract."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.contracts import DatasetContract
-from tests.datasets import (
-    taskonomy_files,
-    test_ade20k,
-    test_captioned,
-    test_cityscapes,
-    test_labelled_folder,
-    test_nyu_few_shot,
-    test_refcoco,
+from tests.support_datasets import (
+    write_ade20k,
+    write_ade20k_full,
+    write_captions,
+    write_cityscapes,
+    write_labelled_images,
+    write_mapillary,
 )
+from tests.support_nyu import TRAIN, write_normals, write_nyu_pair
+from tests.support_refcoco import write_refcoco
+from tests.support_taskonomy import write_views
 
 from diffsight.datasets import (
     ADE20K,
@@ -39,33 +41,35 @@ CLASSES = np.tile(np.arange(0, 3, dtype=np.uint8), (20, 10))
 class TestADE20K(DatasetContract):
     def build(self, folder: Path) -> ADE20K:
         for number in range(2):
-            test_ade20k.write(folder, CLASSES, name=f"ADE_{number}")
+            write_ade20k(folder, CLASSES, name=f"ADE_{number}")
         return ADE20K(root=folder)
 
 
 class TestADE20KFull(DatasetContract):
     def build(self, folder: Path) -> ADE20KFull:
         number = next(iter(ADE20K_FULL))
-        test_ade20k.write_full(folder / "images", np.full((20, 30), number, np.int64))
+        write_ade20k_full(folder / "images", np.full((20, 30), number, np.int64))
         return ADE20KFull(root=folder)
 
 
 class TestCityscapes(DatasetContract):
     def build(self, folder: Path) -> Cityscapes:
         for city in ("aachen", "ulm"):
-            test_cityscapes.write(folder, np.array([[7, 8, 0], [33, 26, 11]]), city=city)
+            write_cityscapes(folder, np.array([[7, 8, 0], [33, 26, 11]]), city=city)
         return Cityscapes(root=folder)
 
 
 class TestConcatenated(DatasetContract):
     def build(self, folder: Path) -> Concatenated:
-        test_cityscapes.write(folder, np.array([[7, 8, 0], [33, 26, 11]]), city="ulm")
-        test_cityscapes.write_mapillary(folder / "m", np.array([[13, 41, 52], [65, 0, 30]]))
+        write_cityscapes(folder, np.array([[7, 8, 0], [33, 26, 11]]), city="ulm")
+        write_mapillary(folder / "m", np.array([[13, 41, 52], [65, 0, 30]]))
         cities, vistas = Cityscapes(root=folder), MapillaryVistas(root=folder / "m")
         return Concatenated(datasets=[cities, vistas])
 
 
-def test_samples_of_several_data_sets_come_one_after_another(tmp_path: Path) -> None:
+def test_concatenated_data_sets_follow_one_another_and_need_the_same_classes(
+    tmp_path: Path,
+) -> None:
     data = TestConcatenated().build(tmp_path)
     ids = [sample.id.split("/")[0] for sample in data]
     assert ids == sorted(ids)
@@ -73,20 +77,20 @@ def test_samples_of_several_data_sets_come_one_after_another(tmp_path: Path) -> 
     rooms = Rooms("val", 2, 32, labels=("semantic",))
     with pytest.raises(InputError, match="rooms-val has other classes"):
         Concatenated(datasets=[data, rooms])
-    with pytest.raises(InputError, match="do not make one"):
+    with pytest.raises(InputError, match="cannot concatenate the data sets"):
         Concatenated(datasets=[rooms, rooms])
 
 
 class TestMapillaryVistas(DatasetContract):
     def build(self, folder: Path) -> MapillaryVistas:
-        test_cityscapes.write_mapillary(folder, np.array([[13, 41, 52], [65, 0, 30]]))
+        write_mapillary(folder, np.array([[13, 41, 52], [65, 0, 30]]))
         return MapillaryVistas(root=folder)
 
 
 class TestRefCOCO(DatasetContract):
     def build(self, folder: Path) -> RefCOCO:
         if not (folder / "refcoco").exists():
-            test_refcoco.write(folder)
+            write_refcoco(folder)
         return RefCOCO(root=folder, size=None)
 
 
@@ -94,7 +98,7 @@ class TestCaptioned(DatasetContract):
     def build(self, folder: Path) -> Captioned:
         rooms = Rooms(count=2, size=16)
         captions = {rooms[i].id: f"room {i}" for i in range(2)}
-        path = test_captioned.write(folder / "captions.json", captions)
+        path = write_captions(folder / "captions.json", captions)
         return Captioned(dataset=rooms, captions=path)
 
 
@@ -107,22 +111,21 @@ class TestLabelledFolder(DatasetContract):
     def build(self, folder: Path) -> LabelledFolder:
         images, labels = folder / "images", folder / "labels"
         if not images.exists():
-            test_labelled_folder.folders(folder, [CLASSES, CLASSES.T.copy()])
+            write_labelled_images(folder, [CLASSES, CLASSES.T.copy()])
         return read_labelled_folder(images, labels, LabelFormat("segmentation"))
 
 
 class TestNYUFewShotDepth(DatasetContract):
     def build(self, folder: Path) -> NYUFewShotDepth:
         for number in (3, 7):
-            test_nyu_few_shot.write_pair(folder, test_nyu_few_shot.TRAIN, number)
+            write_nyu_pair(folder, TRAIN, number)
         return NYUFewShotDepth(root=folder)
 
 
 class TestNYUNormals(DatasetContract):
     def build(self, folder: Path) -> NYUNormals:
-        train = test_nyu_few_shot.TRAIN
-        test_nyu_few_shot.write_pair(folder, train, 3)
-        test_nyu_few_shot.write_normals(folder / "normals" / train / "rgb_00003")
+        write_nyu_pair(folder, TRAIN, 3)
+        write_normals(folder / "normals" / TRAIN / "rgb_00003")
         return NYUNormals(root=folder, normals=folder / "normals")
 
 
@@ -130,7 +133,7 @@ class TestTaskonomy(DatasetContract):
     def build(self, folder: Path) -> Taskonomy:
         root = folder / "taskonomy"
         if not root.exists():
-            taskonomy_files.write_all(root)
+            write_views(root)
         return Taskonomy(root=root, task="normal", split="muleshoe")
 
 
@@ -138,5 +141,5 @@ class TestTaskonomySegmentation(DatasetContract):
     def build(self, folder: Path) -> Taskonomy:
         root = folder / "taskonomy"
         if not root.exists():
-            taskonomy_files.write_all(root)
+            write_views(root)
         return Taskonomy(root=root, task="segment_semantic", split="muleshoe")

@@ -1,4 +1,4 @@
-"""Depth in every encoding, and one line for everything that is wrong."""
+"""Reading and writing depth maps: encodings, file formats, and errors in one line."""
 
 import io
 import os
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import assert_one_line, save, write_pgm
+from tests.support_images import assert_one_line, save, write_pgm
 
 from diffsight.datasets.depth import read_depth, write_depth_png
 from diffsight.datasets.files import read_image
@@ -20,14 +20,16 @@ COUNTS = np.arange(320, dtype=np.uint16).reshape(16, 20) * np.uint16(200)
 @pytest.mark.parametrize(
     ("unit", "per_metre"), [("mm", 1000), ("cm", 100), ("m", 1), ("m/256", 256), ("m/5000", 5000)]
 )
-def test_units_of_one_count(tmp_path: Path, unit: str, per_metre: int) -> None:
+def test_counts_are_converted_to_metres_by_the_unit(
+    tmp_path: Path, unit: str, per_metre: int
+) -> None:
     depth_m, valid = read_depth(save(tmp_path / "a.png", COUNTS), unit)
     assert depth_m.dtype == torch.float32
     assert torch.equal(depth_m, torch.from_numpy((COUNTS / per_metre).astype(np.float32)))
     assert torch.equal(valid, torch.from_numpy(COUNTS > 0))
 
 
-def test_containers_hold_the_same_counts(tmp_path: Path) -> None:
+def test_all_file_formats_give_the_same_depth(tmp_path: Path) -> None:
     expected, _ = read_depth(save(tmp_path / "a.png", COUNTS))
     np.save(tmp_path / "b.npy", COUNTS.astype(np.int64))
     np.save(tmp_path / "c.npy", COUNTS.astype(np.float64))
@@ -40,15 +42,15 @@ def test_containers_hold_the_same_counts(tmp_path: Path) -> None:
     assert read_depth(small, "cm")[0].max() == pytest.approx(2.49)
 
 
-def test_sunrgbd_rotates_the_word(tmp_path: Path) -> None:
+def test_sunrgbd_rotates_16_bits(tmp_path: Path) -> None:
     millimetres = COUNTS.astype(np.uint32)
-    words = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
-    depth_m, _ = read_depth(save(tmp_path / "a.png", words), "sunrgbd")
+    rotated = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
+    depth_m, _ = read_depth(save(tmp_path / "a.png", rotated), "sunrgbd")
     assert torch.equal(depth_m, torch.from_numpy((COUNTS / 1000).astype(np.float32)))
 
 
 @pytest.mark.parametrize("order", [">", "<"])
-def test_kinect_disparity_in_either_byte_order(tmp_path: Path, order: str) -> None:
+def test_kinect_disparity_is_read_in_either_byte_order(tmp_path: Path, order: str) -> None:
     raw = np.tile(np.array([[838, 2047, 1091, 1093]], np.uint16), (16, 5))
     depth_m, valid = read_depth(
         write_pgm(tmp_path / "a.pgm", raw, 65535, order), "kinect-disparity"
@@ -57,7 +59,7 @@ def test_kinect_disparity_in_either_byte_order(tmp_path: Path, order: str) -> No
     torch.testing.assert_close(depth_m[0, :4], torch.tensor([351.3 / 254.5, 0, 234.2, 0]))
 
 
-def test_encodings_that_do_not_fit(tmp_path: Path) -> None:
+def test_unknown_or_unsuitable_encodings_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", COUNTS)
     for unit in ("inch", "m/0", "m/x", "m/-2", "m/inf", "256"):
         with pytest.raises(InputError, match=f"unknown depth encoding '{unit}'; use.*mm, cm, m or"):
@@ -69,7 +71,7 @@ def test_encodings_that_do_not_fit(tmp_path: Path) -> None:
         read_depth(tmp_path / "b.npy", "sunrgbd")
 
 
-def test_markers_nan_and_infinity_are_not_depth(tmp_path: Path) -> None:
+def test_the_invalid_value_nan_infinity_and_zero_are_not_valid(tmp_path: Path) -> None:
     depth = np.full((16, 16), 2.5, np.float32)
     depth[0, :5] = np.nan, np.inf, -np.inf, -1, 0
     np.save(tmp_path / "a.npy", depth)
@@ -79,7 +81,7 @@ def test_markers_nan_and_infinity_are_not_depth(tmp_path: Path) -> None:
     assert (depth_m[valid] == 2.5).all()
 
 
-def test_negative_depth_is_counted(tmp_path: Path) -> None:
+def test_negative_depth_is_refused_with_the_number_of_pixels(tmp_path: Path) -> None:
     depth = np.full((16, 16), 2.5)
     depth[3, :7] = -4
     np.save(tmp_path / "a.npy", depth)
@@ -88,23 +90,23 @@ def test_negative_depth_is_counted(tmp_path: Path) -> None:
     assert_one_line(error, tmp_path / "a.npy")
 
 
-def test_depth_without_a_single_measurement(tmp_path: Path) -> None:
+def test_a_depth_map_without_valid_pixels_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.full((16, 16), 65535, np.uint16))
     np.save(tmp_path / "b.npy", np.full((16, 16), np.nan))
     for path, invalid in ((tmp_path / "a.png", 65535), (tmp_path / "b.npy", 0)):
-        with pytest.raises(InputError, match=r"no pixel holds a depth.*leave") as error:
+        with pytest.raises(InputError, match=r"no pixel has a depth.*remove") as error:
             read_depth(path, "mm", invalid)
         assert_one_line(error, path)
 
 
-def test_colours_are_no_depth(tmp_path: Path) -> None:
+def test_colour_images_are_refused_as_depth(tmp_path: Path) -> None:
     for name, mode in (("a.png", "RGB"), ("b.png", "P"), ("c.png", "LA")):
         Image.new(mode, (20, 16)).save(tmp_path / name)
         with pytest.raises(InputError, match=rf"mode {mode}\), not a depth map; give the file"):
             read_depth(tmp_path / name)
 
 
-def test_arrays_that_are_no_depth(tmp_path: Path) -> None:
+def test_arrays_of_other_shapes_or_types_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for array in (np.zeros((2, 16, 16)), np.zeros((16, 16), bool), np.zeros((16, 16), complex)):
         np.save(path, array)
@@ -122,11 +124,11 @@ def test_arrays_that_are_no_depth(tmp_path: Path) -> None:
     archive = io.BytesIO()
     np.savez(archive, COUNTS)
     path.write_bytes(archive.getvalue())
-    with pytest.raises(InputError, match="holds an archive"):
+    with pytest.raises(InputError, match="contains an archive"):
         read_depth(path)
 
 
-def test_broken_pgm(tmp_path: Path) -> None:
+def test_damaged_pgm_files_are_refused(tmp_path: Path) -> None:
     path = write_pgm(tmp_path / "a.pgm", COUNTS, 65535)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="fewer samples than its header says"):
@@ -136,7 +138,7 @@ def test_broken_pgm(tmp_path: Path) -> None:
         read_depth(path)
 
 
-def test_written_depth_is_read_back_exactly_for_every_count(tmp_path: Path) -> None:
+def test_all_65536_counts_survive_writing_and_reading(tmp_path: Path) -> None:
     counts = torch.arange(65536).reshape(256, 256)
     depth_m = counts.float() / 1000
     write_depth_png(tmp_path / "a.png", depth_m, torch.ones(256, 256, dtype=torch.bool))
@@ -149,7 +151,7 @@ def test_written_depth_is_read_back_exactly_for_every_count(tmp_path: Path) -> N
     assert torch.equal(valid, counts > 0)
 
 
-def test_depth_that_does_not_fit_is_written_as_invalid(tmp_path: Path) -> None:
+def test_depth_outside_the_range_of_16_bits_is_written_as_invalid(tmp_path: Path) -> None:
     depth_m = torch.ones(16, 16)
     values = [65.536, 1e9, torch.inf, torch.nan, -1.0, 0.0004, 65.535]
     depth_m[0, :7] = torch.tensor(values)
@@ -162,7 +164,7 @@ def test_depth_that_does_not_fit_is_written_as_invalid(tmp_path: Path) -> None:
     assert not read_valid[1].any()
 
 
-def test_depth_beyond_32_bits_is_not_valid(tmp_path: Path) -> None:
+def test_depth_outside_the_range_of_float32_is_not_valid(tmp_path: Path) -> None:
     depth = np.full((16, 20), 2.0)
     depth[0], depth[1] = 1e300, 1e-300
     np.save(tmp_path / "a.npy", depth)
@@ -172,9 +174,9 @@ def test_depth_beyond_32_bits_is_not_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_real_depth_has_the_known_range() -> None:
+def test_real_depth_maps_have_the_expected_range() -> None:
     folder = os.environ.get("DIFFSIGHT_DATA_DIR")
-    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds rgbd/)"
+    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it contains rgbd/)"
     root = Path(folder) / "rgbd"
     table = [
         ("color/00000.jpg", "depth/00000.png", "mm", (0.955, 2.702)),
@@ -190,7 +192,7 @@ def test_real_depth_has_the_known_range() -> None:
     ]
     for image_name, depth_name, encoding, limits_m in table:
         depth_m, valid = read_depth(root / depth_name, encoding)
-        found = depth_m[valid].min().item(), depth_m[valid].max().item()
-        assert found == pytest.approx(limits_m, abs=6e-4), depth_name
+        range_m = depth_m[valid].min().item(), depth_m[valid].max().item()
+        assert range_m == pytest.approx(limits_m, abs=6e-4), depth_name
         assert valid.float().mean() > 0.8
         assert read_image(root / image_name).shape[-2:] == depth_m.shape == (480, 640)

@@ -1,4 +1,4 @@
-"""Images of every kind, depth in every encoding, and one line for everything that is wrong."""
+"""Reading image files in all formats, and errors in one line for all damage."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import RED, assert_one_line, plain, save
+from tests.support_images import RED, assert_one_line, save, uniform_image
 
 from diffsight.atomic import replacing
 from diffsight.datasets.depth import read_depth, write_depth_png
@@ -20,6 +20,8 @@ from diffsight.errors import InputError
 
 
 def write_rgb48_png(path: Path, array: np.ndarray) -> Path:
+    """Write a PNG with 16 bits per channel, which Pillow cannot write."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + checksum
@@ -33,16 +35,16 @@ def write_rgb48_png(path: Path, array: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "ppm", "tiff", "gif"])
-def test_lossless_formats_give_the_pixels(tmp_path: Path, suffix: str) -> None:
-    image = read_image(save(tmp_path / f"a.{suffix}", plain()))
+def test_lossless_formats_keep_the_pixels(tmp_path: Path, suffix: str) -> None:
+    image = read_image(save(tmp_path / f"a.{suffix}", uniform_image()))
     assert image.shape == (3, 20, 24)
     assert image.is_contiguous()
     assert (image == torch.tensor(RED, dtype=torch.uint8)[:, None, None]).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
-def test_lossy_formats_give_nearly_the_pixels(tmp_path: Path, suffix: str) -> None:
-    image = read_image(save(tmp_path / f"a.{suffix}", plain(), quality=95))
+def test_lossy_formats_nearly_keep_the_pixels(tmp_path: Path, suffix: str) -> None:
+    image = read_image(save(tmp_path / f"a.{suffix}", uniform_image(), quality=95))
     assert (image.int() - torch.tensor(RED)[:, None, None]).abs().max() <= 4
 
 
@@ -57,7 +59,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert (image[..., :10] == 0).all()
 
 
-def test_grayscale_and_bilevel_are_repeated(tmp_path: Path) -> None:
+def test_grayscale_and_bilevel_images_become_rgb(tmp_path: Path) -> None:
     gray = np.arange(400, dtype=np.uint16).reshape(20, 20).astype(np.uint8)
     image = read_image(save(tmp_path / "a.png", gray))
     assert (image == torch.from_numpy(gray)).all()
@@ -65,18 +67,18 @@ def test_grayscale_and_bilevel_are_repeated(tmp_path: Path) -> None:
     assert set(read_image(tmp_path / "b.png").unique().tolist()) == {0, 255}
 
 
-def test_transparent_pixels_become_white_whatever_their_colour(tmp_path: Path) -> None:
-    array = plain((*RED, 255))
+def test_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
+    array = uniform_image((*RED, 255))
     array[:10, :, 3] = 0
     image = read_image(save(tmp_path / "a.png", array))
     assert (image[:, :10] == 255).all()
     assert (image[:, 10:] == torch.tensor(RED, dtype=torch.uint8)[:, None, None]).all()
-    half = read_image(save(tmp_path / "b.png", plain((0, 0, 0, 51))))
+    half = read_image(save(tmp_path / "b.png", uniform_image((0, 0, 0, 51))))
     assert half.unique().tolist() == [204]
 
 
-def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
-    palette = Image.fromarray(plain()).convert("P", palette=Image.Palette.ADAPTIVE)
+def test_palettes_become_rgb_with_and_without_transparency(tmp_path: Path) -> None:
+    palette = Image.fromarray(uniform_image()).convert("P", palette=Image.Palette.ADAPTIVE)
     palette.save(tmp_path / "a.png")
     expected = torch.tensor(RED, dtype=torch.uint8)[:, None, None]
     assert (read_image(tmp_path / "a.png") == expected).all()
@@ -85,7 +87,7 @@ def test_palettes_with_and_without_transparency(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("factor", [256, 257])
-def test_16_bit_samples_keep_the_high_byte(tmp_path: Path, factor: int) -> None:
+def test_16_bit_images_keep_the_high_byte(tmp_path: Path, factor: int) -> None:
     gray = np.arange(256, dtype=np.uint16).reshape(16, 16)
     image = read_image(save(tmp_path / "a.png", gray * np.uint16(factor)))
     assert (image == torch.from_numpy(gray.astype(np.uint8))).all()
@@ -102,12 +104,12 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     assert blue < 25
 
 
-def test_float_and_32_bit_samples_are_refused(tmp_path: Path) -> None:
+def test_float_and_32_bit_images_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tiff", np.zeros((20, 20), np.float32))
-    with pytest.raises(InputError, match="floating-point samples; convert it to 8 or 16 bit"):
+    with pytest.raises(InputError, match="floating-point values; convert it to 8 or 16 bit"):
         read_image(path)
     path = save(tmp_path / "b.tiff", np.full((20, 20), 70_000, np.int32))
-    with pytest.raises(InputError, match="32-bit samples; convert it to 8 or 16 bit"):
+    with pytest.raises(InputError, match="32-bit values; convert it to 8 or 16 bit"):
         read_image(path)
 
 
@@ -119,8 +121,10 @@ def test_float_and_32_bit_samples_are_refused(tmp_path: Path) -> None:
         ((20, 401), "20 x 401 pixels: the sides may differ by a factor of 20 at most; cut it"),
     ],
 )
-def test_sizes_that_no_method_can_use(tmp_path: Path, size: tuple[int, int], message: str) -> None:
-    path = save(tmp_path / "a.png", plain(size=size))
+def test_unsupported_image_sizes_are_refused(
+    tmp_path: Path, size: tuple[int, int], message: str
+) -> None:
+    path = save(tmp_path / "a.png", uniform_image(size=size))
     with pytest.raises(InputError, match=message) as error:
         read_image(path)
     assert_one_line(error, path)
@@ -136,18 +140,18 @@ def test_decompression_bombs_are_refused_by_their_header(tmp_path: Path, side: i
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
-def test_truncated_images(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     path = save(tmp_path / f"a.{suffix}", noise)
     data = path.read_bytes()
-    for share in (0.3, 0.6, 0.95):
-        path.write_bytes(data[: int(len(data) * share)])
+    for fraction in (0.3, 0.6, 0.95):
+        path.write_bytes(data[: int(len(data) * fraction)])
         with pytest.raises(InputError, match="damaged") as error:
             read_image(path)
         assert_one_line(error, path)
 
 
-def test_empty_missing_and_foreign_files(tmp_path: Path) -> None:
+def test_empty_missing_and_non_image_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.touch()
     for read in (read_image, read_depth):
@@ -159,21 +163,24 @@ def test_empty_missing_and_foreign_files(tmp_path: Path) -> None:
             read(tmp_path)
     path.write_text("a letter")
     for read in (read_image, read_depth):
-        with pytest.raises(InputError, match=r"not a picture of a known format.*convert it to PNG"):
+        with pytest.raises(
+            InputError, match=r"not an image in a supported format.*convert it to PNG"
+        ):
             read(path)
 
 
-def fill_the_disk(path: Path) -> None:
+def fail_to_write(path: Path) -> None:
+    """Fail as a full disk does in the middle of a write."""
     with replacing(path) as temporary:
         temporary.write_text("ne")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(InputError, match=r"No space left on device.*has space"):
-        fill_the_disk(path)
+        fail_to_write(path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "old"
     with pytest.raises(InputError, match=r"cannot be written.*choose a folder that exists"):
@@ -182,13 +189,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         )
 
 
-def test_a_damaged_note_about_the_orientation_is_ignored(tmp_path: Path) -> None:
+def test_damaged_exif_data_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
-    Image.fromarray(plain()).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(9))
+    Image.fromarray(uniform_image()).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(9))
     assert read_image(path).shape == (3, 20, 24)
 
 
-def test_a_large_picture_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reading_a_large_image_logs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "a.png"
     Image.new("1", (11_000, 10_000)).save(path)
     shape = decode(path, ("PNG",), lambda image: np.array(image.size))

@@ -1,4 +1,4 @@
-"""A user's own pairs: matching, splitting by content, cameras, and what can be wrong."""
+"""A folder of images and depth maps: pairs, splits, cameras, manifests and errors."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import jsonargparse
 import pytest
 import torch
 from tests.contracts import DatasetContract
-from tests.datasets.disk import rgbd_rows, write_depth, write_image
+from tests.support_images import rgbd_rows, write_depth, write_image
 
 from diffsight.config import to_config
 from diffsight.datasets.base import AbstractDataset
@@ -20,17 +20,19 @@ from diffsight.types import Camera
 
 
 def make_folder(root: Path, count: int) -> Path:
+    """Write images with depth maps of 1000, 1001 ... millimetres."""
     for index in range(count):
         write_image(root / "images" / f"{index:02}.png", seed=index)
         write_depth(root / "depth" / f"{index:02}.png", 1000 + index)
     return root
 
 
-def names(data: Folder) -> set[str]:
+def sample_ids(data: Folder) -> set[str]:
+    """Return the ids of all samples."""
     return {data[index].id for index in range(len(data))}
 
 
-def test_pairs_are_matched_by_name_below_the_folders(tmp_path: Path) -> None:
+def test_pairs_match_by_relative_path_without_suffix_and_case(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "Room 1" / "B.v2.JPG", size=(32, 16))
     write_depth(tmp_path / "depth" / "room 1" / "b.V2.png", size=(32, 16))
     write_image(tmp_path / "images" / "a.webp")
@@ -45,22 +47,22 @@ def test_pairs_are_matched_by_name_below_the_folders(tmp_path: Path) -> None:
     assert data.name == tmp_path.name
 
 
-def test_unit_and_invalid_marker_reach_the_reader(tmp_path: Path) -> None:
+def test_unit_and_invalid_value_are_used_to_read_depth(tmp_path: Path) -> None:
     make_folder(tmp_path, 2)
     sample = Folder(root=tmp_path, unit="m/500", invalid=1001)[0]
     assert (sample.labels["depth_m"][:, 1:] == 2).all()
-    with pytest.raises(InputError, match=r"01.png: no pixel holds a depth \(all 480 are 0, 1001"):
+    with pytest.raises(InputError, match=r"01.png: no pixel has a depth \(all 480 are 0, 1001"):
         Folder(root=tmp_path, unit="m/500", invalid=1001)[1]
     with pytest.raises(InputError, match="unknown depth encoding 'feet'"):
         Folder(root=tmp_path, unit="feet")
 
 
-def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
+def test_renaming_files_does_not_change_the_split(tmp_path: Path) -> None:
     make_folder(tmp_path, 40)
     train = Folder(root=tmp_path, split="train", val_fraction=0.25)
     val = Folder(root=tmp_path, split="val", val_fraction=0.25)
-    assert names(train) | names(val) == names(Folder(root=tmp_path))
-    assert not names(train) & names(val)
+    assert sample_ids(train) | sample_ids(val) == sample_ids(Folder(root=tmp_path))
+    assert not sample_ids(train) & sample_ids(val)
     assert 4 <= len(val) <= 16
     before = [val[index].image for index in range(len(val))]
     for folder in ("images", "depth"):
@@ -71,26 +73,26 @@ def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
     assert len(renamed) == len(before)
 
 
-def test_images_keep_their_side_when_others_are_added(tmp_path: Path) -> None:
+def test_images_stay_in_their_split_when_others_are_added(tmp_path: Path) -> None:
     make_folder(tmp_path, 30)
-    val = names(Folder(root=tmp_path, split="val", val_fraction=0.3))
+    val = sample_ids(Folder(root=tmp_path, split="val", val_fraction=0.3))
     make_folder(tmp_path, 60)
-    later = names(Folder(root=tmp_path, split="val", val_fraction=0.3))
+    later = sample_ids(Folder(root=tmp_path, split="val", val_fraction=0.3))
     assert val == {name for name in later if int(name) < 30}
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.999999])
-def test_neither_side_is_empty(tmp_path: Path, count: int, fraction: float) -> None:
+def test_neither_split_is_empty(tmp_path: Path, count: int, fraction: float) -> None:
     make_folder(tmp_path, count)
-    train = names(Folder(root=tmp_path, split="train", val_fraction=fraction))
-    val = names(Folder(root=tmp_path, split="val", val_fraction=fraction))
+    train = sample_ids(Folder(root=tmp_path, split="train", val_fraction=fraction))
+    val = sample_ids(Folder(root=tmp_path, split="val", val_fraction=fraction))
     assert train
     assert val
     assert len(train) + len(val) == len(train | val) == count
 
 
-def test_splits_that_make_no_sense(tmp_path: Path) -> None:
+def test_impossible_splits_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path, 1)
     with pytest.raises(InputError, match="one sample cannot be split; use split 'all'"):
         Folder(root=tmp_path, split="val")
@@ -98,7 +100,7 @@ def test_splits_that_make_no_sense(tmp_path: Path) -> None:
         Folder(root=tmp_path, split="val", val_fraction=1.5)
 
 
-def test_without_a_split_no_image_is_read(tmp_path: Path) -> None:
+def test_split_all_reads_no_image_before_it_is_used(tmp_path: Path) -> None:
     make_folder(tmp_path, 2)
     (tmp_path / "images" / "00.png").write_bytes(b"")
     data = Folder(root=tmp_path)
@@ -107,7 +109,7 @@ def test_without_a_split_no_image_is_read(tmp_path: Path) -> None:
         data[0]
 
 
-def test_a_manifest_replaces_the_folders(tmp_path: Path) -> None:
+def test_a_manifest_lists_the_pairs(tmp_path: Path) -> None:
     write_image(tmp_path / "pictures" / "a.png")
     write_depth(tmp_path / "far" / "b.png", 512)
     rows = [{"image": "../pictures/a.png", "label": "b.png", "encoding": "m/256", "prompt": "cafe"}]
@@ -122,7 +124,7 @@ def test_a_manifest_replaces_the_folders(tmp_path: Path) -> None:
         Folder(root=tmp_path, manifest="far/list.json")
 
 
-def test_names_in_a_manifest_may_have_another_unicode_form(tmp_path: Path) -> None:
+def test_paths_in_a_manifest_match_files_in_another_unicode_form(tmp_path: Path) -> None:
     folder, name = (unicodedata.normalize("NFD", text) for text in ("Küche", "é.png"))
     image = write_image(tmp_path / folder / name)
     write_depth(tmp_path / "d.png", 512)
@@ -133,7 +135,7 @@ def test_names_in_a_manifest_may_have_another_unicode_form(tmp_path: Path) -> No
     assert data[0].image.shape == (3, 20, 24)
 
 
-def test_camera_and_size(tmp_path: Path) -> None:
+def test_the_camera_is_scaled_with_the_image_and_must_match_its_size(tmp_path: Path) -> None:
     make_folder(tmp_path, 1)
     values = {"fx_px": 30, "fy_px": 31, "cx_px": 11.5, "cy_px": 9.5}
     camera = tmp_path / "camera.json"
@@ -167,7 +169,7 @@ def test_camera_and_size(tmp_path: Path) -> None:
         ({"fx_px": 10**400}, "an integer of 401 digits"),
     ],
 )
-def test_numbers_that_no_camera_has(tmp_path: Path, change: dict, message: str) -> None:
+def test_impossible_camera_values_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     make_folder(tmp_path, 1)
     values = {"fx_px": 30, "fy_px": 31, "cx_px": 11.5, "cy_px": 9.5, "width_px": 24}
     (tmp_path / "camera.json").write_text(json.dumps({**values, "height_px": 20, **change}))
@@ -176,14 +178,14 @@ def test_numbers_that_no_camera_has(tmp_path: Path, change: dict, message: str) 
 
 
 @pytest.mark.parametrize("text", ["[" * 10_000, "[]", "3", '"x"', "7" * 5000, "{"])
-def test_files_that_are_no_camera(tmp_path: Path, text: str) -> None:
+def test_malformed_camera_files_are_refused(tmp_path: Path, text: str) -> None:
     make_folder(tmp_path, 1)
     (tmp_path / "camera.json").write_text(text)
     with pytest.raises(InputError, match=r"camera\.json: not a camera"):
         Folder(root=tmp_path, camera="camera.json")
 
 
-def test_missing_partners_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+def test_files_without_partner_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     make_folder(tmp_path, 5)
     (tmp_path / "depth" / "02.png").unlink()
     (tmp_path / "depth" / "03.png").unlink()
@@ -199,7 +201,7 @@ def test_missing_partners_are_counted_and_the_first_is_named(tmp_path: Path) -> 
         Folder(root=tmp_path)
 
 
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"images: no such folder; put the images there"):
         Folder(root=tmp_path)
     (tmp_path / "images").mkdir()
@@ -211,30 +213,30 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         Folder(root=tmp_path)
 
 
-def test_two_files_of_one_name(tmp_path: Path) -> None:
+def test_two_images_with_the_same_name_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path, 1)
     write_image(tmp_path / "images" / "00.jpg")
     with pytest.raises(InputError, match=r"00\.png: has the same name as .*00\.jpg"):
         Folder(root=tmp_path)
 
 
-def test_a_recipe_makes_the_same_data_set(tmp_path: Path) -> None:
+def test_a_data_set_is_rebuilt_from_its_config(tmp_path: Path) -> None:
     make_folder(tmp_path, 2)
     parser = jsonargparse.ArgumentParser()
     parser.add_subclass_arguments(AbstractDataset, "data")
     settings = {"root": str(tmp_path), "unit": "m/500", "split": "val", "size": [16, 18]}
     call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": settings}
-    made = parser.instantiate(parser.parse_object({"data": call})).data
-    again = parser.instantiate(parser.parse_object({"data": to_config(made)})).data
-    assert again[0].image.shape == (3, 16, 18)
-    assert torch.equal(again[0].image, made[0].image)
-    assert torch.equal(again[0].labels["depth_m"], made[0].labels["depth_m"])
+    built = parser.instantiate(parser.parse_object({"data": call})).data
+    rebuilt = parser.instantiate(parser.parse_object({"data": to_config(built)})).data
+    assert rebuilt[0].image.shape == (3, 16, 18)
+    assert torch.equal(rebuilt[0].image, built[0].image)
+    assert torch.equal(rebuilt[0].labels["depth_m"], built[0].labels["depth_m"])
 
 
 @pytest.mark.realdata
-def test_the_five_real_pairs_by_a_manifest(tmp_path: Path) -> None:
+def test_five_real_pairs_are_read_by_a_manifest(tmp_path: Path) -> None:
     folder = os.environ.get("DIFFSIGHT_DATA_DIR")
-    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it holds rgbd/)"
+    assert folder, "set DIFFSIGHT_DATA_DIR to the folder with the real data (it contains rgbd/)"
     (tmp_path / "list.csv").write_text("image,label,encoding\n" + rgbd_rows(Path(folder) / "rgbd"))
     data = Folder(root=tmp_path, manifest="list.csv")
     for index in range(5):

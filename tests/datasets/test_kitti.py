@@ -1,4 +1,4 @@
-"""KITTI: lists of the Eigen split, both layouts of the depth, and the crop of the benchmark."""
+"""KITTI depth: lists of the Eigen split, layouts of the files, and the benchmark's crop."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.contracts import DatasetContract
-from tests.datasets.disk import write_depth, write_image
+from tests.support_images import write_depth, write_image
 
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.errors import InputError
@@ -19,6 +19,7 @@ DEPTH = f"{DRIVE}/proj_depth/groundtruth/image_02/0000000069.png"
 
 
 def write_list(root: Path, *lines: str) -> Path:
+    """Write a list of samples; return its path."""
     path = root / "list.txt"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -26,7 +27,9 @@ def write_list(root: Path, *lines: str) -> Path:
 
 @pytest.mark.parametrize("image_folder", ["", "raw_data"])
 @pytest.mark.parametrize("depth_folder", ["", "data_depth_annotated", "data_depth_annotated/val"])
-def test_layouts(tmp_path: Path, image_folder: str, depth_folder: str) -> None:
+def test_files_are_located_in_every_layout(
+    tmp_path: Path, image_folder: str, depth_folder: str
+) -> None:
     write_image(tmp_path / image_folder / IMAGE)
     write_depth(tmp_path / depth_folder / DEPTH, 512)
     path = write_list(tmp_path, f"{IMAGE} {DEPTH} 721.5377")
@@ -36,14 +39,14 @@ def test_layouts(tmp_path: Path, image_folder: str, depth_folder: str) -> None:
     assert not sample.valid["depth_m"][0].any()
 
 
-def test_paths_that_start_at_the_root(tmp_path: Path) -> None:
+def test_paths_in_the_list_may_start_at_the_root(tmp_path: Path) -> None:
     write_image(tmp_path / "raw_data" / IMAGE)
     write_depth(tmp_path / "data_depth_annotated/train" / DEPTH)
     path = write_list(tmp_path, f"/raw_data/{IMAGE} /data_depth_annotated/train/{DEPTH}")
     assert len(KITTIDepth(root=tmp_path, list_file=path, split="test")) == 1
 
 
-def test_lines_without_depth_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_lines_without_depth_are_skipped_and_counted(tmp_path: Path) -> None:
     write_image(tmp_path / IMAGE)
     write_depth(tmp_path / DEPTH)
     path = write_list(tmp_path, f"{IMAGE} {DEPTH} 721.5", f"{IMAGE} None 721.5")
@@ -51,7 +54,7 @@ def test_lines_without_depth_are_left_out_and_counted(tmp_path: Path) -> None:
     assert (len(data), data.without_depth, data.name) == (1, 1, "kitti-test")
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_missing_files_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "raw_data" / IMAGE)
     path = write_list(tmp_path, f"{IMAGE} {DEPTH} 721.5")
     with pytest.raises(
@@ -60,7 +63,7 @@ def test_missing_files(tmp_path: Path) -> None:
         KITTIDepth(root=tmp_path, list_file=path)
 
 
-def test_the_benchmark_crop_keeps_the_bottom_and_the_centre(tmp_path: Path) -> None:
+def test_the_benchmark_crop_keeps_bottom_rows_and_centre_columns(tmp_path: Path) -> None:
     rows, columns = np.mgrid[:375, :1242]
     image = np.stack([rows % 256, columns % 256, columns // 256], axis=2).astype(np.uint8)
     (tmp_path / IMAGE).parent.mkdir(parents=True)
@@ -74,7 +77,7 @@ def test_the_benchmark_crop_keeps_the_bottom_and_the_centre(tmp_path: Path) -> N
     assert torch.equal(sample.image, torch.from_numpy(image[23:, 13:1229]).permute(2, 0, 1))
 
 
-def test_an_image_smaller_than_the_crop(tmp_path: Path) -> None:
+def test_an_image_smaller_than_the_crop_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / IMAGE)
     write_depth(tmp_path / DEPTH)
     path = write_list(tmp_path, f"{IMAGE} {DEPTH} 721.5")

@@ -1,4 +1,4 @@
-"""Manifests: three spellings of the same list, and one line for what is wrong in a row."""
+"""Manifests in three formats, and the errors for wrong rows."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def test_csv_json_and_json_lines_say_the_same(tmp_path: Path) -> None:
+def test_csv_json_and_json_lines_give_the_same_samples(tmp_path: Path) -> None:
     csv, jsonl, whole = tmp_path / "m.csv", tmp_path / "m.jsonl", tmp_path / "m.JSON"
     csv.write_text(
         "image, label, encoding, prompt\nx/a.jpg, x/a.png, m/256, kitchen\nb.jpg, b.npy,,\n",
@@ -49,7 +49,9 @@ def test_csv_json_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ([{"image": "a", "label": "b"}] * 2, "image a is in row 1 and again in row 2; keep one"),
     ],
 )
-def test_bad_rows(tmp_path: Path, rows: object, message: str) -> None:
+def test_wrong_rows_are_refused_with_their_number(
+    tmp_path: Path, rows: object, message: str
+) -> None:
     path = tmp_path / "m.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(InputError, match=message) as error:
@@ -58,7 +60,7 @@ def test_bad_rows(tmp_path: Path, rows: object, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_bad_files(tmp_path: Path) -> None:
+def test_unusable_manifests_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"image": ')
     with pytest.raises(InputError, match="not valid jsonl"):
@@ -86,12 +88,14 @@ def test_bad_files(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_damaged_manifests(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_damaged_manifests_are_refused(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_manifest(tmp_path / name, "mm")
 
 
-def test_a_null_byte_in_a_path_is_one_line(tmp_path: Path) -> None:
+def test_a_null_byte_in_a_path_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(embedded null byte\)"):
         read_image(tmp_path / "a\0.png")

@@ -1,4 +1,4 @@
-"""What 255 and 0 are in scribbles: pixels without a label, or a class, and the log says which."""
+"""Whether 255 and 0 mean "no label" or a class in scribbles, and smoothed masks."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from diffsight.errors import InputError
 
 
 def write_scribbles(
-    where: Path,
+    root: Path,
     *,
     around: int,
     values: tuple[int, ...],
     width: int = 2,
     hw: tuple[int, int] = (300, 400),
 ) -> tuple[Path, Path]:
-    """Write images with a stroke of each value."""
-    images, labels = where / "images", where / "labels"
+    """Write two images and masks with a stroke of each value; return the two folders."""
+    images, labels = root / "images", root / "labels"
     for folder in (images, labels):
         folder.mkdir(parents=True)
     for number in range(2):
@@ -37,11 +37,12 @@ def write_scribbles(
     return images, labels
 
 
-def read(where: tuple[Path, Path], invalid: int | None = None) -> LabelledFolder:
-    return read_labelled_folder(*where, LabelFormat("segmentation", invalid=invalid))
+def read(folders: tuple[Path, Path], invalid: int | None = None) -> LabelledFolder:
+    return read_labelled_folder(*folders, LabelFormat("segmentation", invalid=invalid))
 
 
-def labelled(folder: LabelledFolder) -> float:
+def labelled_fraction(folder: LabelledFolder) -> float:
+    """Return the mean fraction of labelled pixels."""
     masks = [sample.valid["semantic"] for sample in folder]
     return sum(float(mask.float().mean()) for mask in masks) / len(masks)
 
@@ -50,72 +51,74 @@ def labelled(folder: LabelledFolder) -> float:
 def test_255_around_strokes_is_no_label(
     values: tuple[int, ...], width: int, tmp_path: Path
 ) -> None:
-    where = write_scribbles(tmp_path, around=255, values=values, width=width)
-    folder = read(where)
+    folders = write_scribbles(tmp_path, around=255, values=values, width=width)
+    folder = read(folders)
     assert folder.ids == values
-    assert 0.001 < labelled(folder) < 0.03
+    assert 0.001 < labelled_fraction(folder) < 0.03
     (note,) = [note for note in folder.notes if "255" in note]
     assert "is taken for 'no label', because it surrounds thin strokes: give --invalid -1" in note
-    assert read(where, -1).ids == (*values, 255)
-    assert read(where, 255).ids == values
+    assert read(folders, -1).ids == (*values, 255)
+    assert read(folders, 255).ids == values
 
 
 def test_strokes_of_a_large_photograph_may_be_thick(tmp_path: Path) -> None:
-    where = write_scribbles(tmp_path, around=255, values=(1, 2), width=20, hw=(1200, 1600))
-    assert read(where).ids == (1, 2)
+    folders = write_scribbles(tmp_path, around=255, values=(1, 2), width=20, hw=(1200, 1600))
+    assert read(folders).ids == (1, 2)
 
 
 def test_255_around_areas_is_a_class(tmp_path: Path) -> None:
-    where = write_scribbles(tmp_path, around=255, values=(1, 2), width=40)
-    folder = read(where)
+    folders = write_scribbles(tmp_path, around=255, values=(1, 2), width=40)
+    folder = read(folders)
     assert folder.ids == (1, 2, 255)
     assert any("255" in note and "more than half of the images" in note for note in folder.notes)
 
 
-def test_0_around_strokes_is_a_class_with_a_hint(tmp_path: Path) -> None:
-    where = write_scribbles(tmp_path, around=0, values=(1, 2))
-    folder = read(where)
+def test_0_around_strokes_is_a_class_and_a_note_says_so(tmp_path: Path) -> None:
+    folders = write_scribbles(tmp_path, around=0, values=(1, 2))
+    folder = read(folders)
     assert folder.ids == (0, 1, 2)
     (note,) = [note for note in folder.notes if "strokes" in note]
     assert "is a class, and surrounds thin strokes: give --invalid 0 if it is 'no label'" in note
-    folder = read(where, 0)
+    folder = read(folders, 0)
     assert folder.ids == (1, 2)
-    assert labelled(folder) < 0.03
+    assert labelled_fraction(folder) < 0.03
     assert not any("strokes" in note for note in folder.notes)
     areas = write_scribbles(tmp_path / "areas", around=0, values=(1, 2), width=40)
     assert not any("strokes" in note for note in read(areas).notes)
 
 
-def test_thin_strokes_of_many_rare_classes_are_no_smoothed_masks(tmp_path: Path) -> None:
-    where = write_scribbles(tmp_path, around=255, values=(0, 1), width=3)
-    path = where[1] / "0.png"
+def test_thin_strokes_of_many_rare_classes_are_not_taken_for_smoothing(tmp_path: Path) -> None:
+    folders = write_scribbles(tmp_path, around=255, values=(0, 1), width=3)
+    path = folders[1] / "0.png"
     mask = np.array(Image.open(path))
     for value in range(2, 12):
         mask[3 * value, 10:14] = value
     Image.fromarray(mask).save(path)
-    assert read(where).ids == tuple(range(12))
+    assert read(folders).ids == tuple(range(12))
 
 
 def test_smoothed_strokes_are_refused(tmp_path: Path) -> None:
-    where = write_scribbles(tmp_path, around=255, values=(0, 100), width=24, hw=(1200, 1600))
-    for folder in where:
+    folders = write_scribbles(tmp_path, around=255, values=(0, 100), width=24, hw=(1200, 1600))
+    for folder in folders:
         for path in folder.iterdir():
             with Image.open(path) as image:
                 image.resize((400, 300), Image.Resampling.BILINEAR).save(path)
     with pytest.raises(InputError, match="smoothed or compressed masks"):
-        read(where)
+        read(folders)
 
 
-def test_255_is_a_class_exactly_if_a_list_of_ids_names_it(tmp_path: Path) -> None:
+def test_255_is_a_class_only_if_the_list_of_classes_contains_it(tmp_path: Path) -> None:
     values = np.array([0, 1, 255], np.uint8)
-    where = write_folder(tmp_path, lambda c, p: png(values[c], p))
+    folders = write_folder(tmp_path, lambda c, p: png(values[c], p))
     form = LabelFormat("segmentation")
     named = ClassList({0: "sky", 1: "grass", 255: "house"}, "id")
-    assert read_labelled_folder(*where, form, classes=named).names == ("sky", "grass", "house")
+    assert read_labelled_folder(*folders, form, classes=named).names == ("sky", "grass", "house")
     some = ClassList({0: "sky", 1: "grass"}, "id")
-    folder = read_labelled_folder(*where, form, classes=some)
+    folder = read_labelled_folder(*folders, form, classes=some)
     assert folder.names == ("sky", "grass")
-    assert any("255" in note and "named without it" in note for note in folder.notes)
+    assert any(
+        "255" in note and "list of classes does not contain it" in note for note in folder.notes
+    )
 
 
 def test_category_255_of_coco_is_a_class(tmp_path: Path) -> None:

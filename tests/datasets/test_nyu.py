@@ -1,12 +1,12 @@
-"""NYU: the two layouts, the authors' scene rule, and incomplete downloads."""
+"""NYU: the layouts of training and test set, the scene types, and incomplete downloads."""
 
 from pathlib import Path
 
 import pytest
 from tests.contracts import DatasetContract
-from tests.datasets.disk import write_depth, write_image
+from tests.support_images import write_depth, write_image
 
-from diffsight.datasets.nyu import NYU_SCENES, NYUDepth, scene
+from diffsight.datasets.nyu import NYU_SCENES, NYUDepth, parse_scene
 from diffsight.errors import InputError
 
 
@@ -45,21 +45,21 @@ def test_scenes_are_27_in_the_order_of_the_text_table() -> None:
     ],
 )
 def test_the_scene_is_the_first_name_that_the_folder_contains(folder: str, expected: str) -> None:
-    assert scene(f"{folder}/rgb_00000.jpg") == expected
+    assert parse_scene(f"{folder}/rgb_00000.jpg") == expected
 
 
-def test_two_names_are_never_given() -> None:
-    given = {scene(f"{name}_0001/rgb_00000.jpg") for name in NYU_SCENES}
-    assert set(NYU_SCENES) - given == {"study_room", "office_kitchen"}
+def test_two_scene_types_never_occur() -> None:
+    scenes = {parse_scene(f"{name}_0001/rgb_00000.jpg") for name in NYU_SCENES}
+    assert set(NYU_SCENES) - scenes == {"study_room", "office_kitchen"}
 
 
-def test_an_unknown_scene(tmp_path: Path) -> None:
+def test_an_unknown_scene_type_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path / "sync", "garage_0001", 0)
-    with pytest.raises(InputError, match=r"folder 'garage_0001' is of none of the 27.*Folder"):
+    with pytest.raises(InputError, match=r"folder 'garage_0001' names none of the 27.*Folder"):
         NYUDepth(root=tmp_path)
 
 
-def test_training_and_test_layouts(root: Path) -> None:
+def test_training_and_test_set_are_read_from_their_folders(root: Path) -> None:
     train, test = NYUDepth(root=root), NYUDepth(root=root, split="test")
     assert (train.name, test.name) == ("nyu-train", "nyu-test")
     assert [pair.id for pair in train.pairs] == [
@@ -74,7 +74,7 @@ def test_training_and_test_layouts(root: Path) -> None:
     assert test.prompt_source == "oracle-scene"
 
 
-def test_a_list_chooses_and_orders(root: Path, tmp_path: Path) -> None:
+def test_a_list_selects_and_orders_samples(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text(
         "/study_room_0004/rgb_00001.jpg /study_room_0004/sync_depth_00001.png\n"
@@ -84,7 +84,7 @@ def test_a_list_chooses_and_orders(root: Path, tmp_path: Path) -> None:
     assert [data[0].id, data[1].id] == ["study_room_0004/rgb_00001", "kitchen_0028b/rgb_00003"]
 
 
-def test_incomplete_downloads(root: Path) -> None:
+def test_incomplete_downloads_are_refused(root: Path) -> None:
     (root / "sync/kitchen_0028b/sync_depth_00003.png").unlink()
     with pytest.raises(InputError, match=r"1 of 6 files are missing \(first: .*depth_00003\.png"):
         NYUDepth(root=root)

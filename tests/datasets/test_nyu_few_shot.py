@@ -1,68 +1,30 @@
-"""NYU for the few-shot benchmark: depth with and without the crop, normals, damaged files."""
+"""NYU for the few-shot benchmark: depth with and without Eigen's crop, normals, damaged files."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import write_image
+from tests.support_images import write_image
+from tests.support_nyu import SIZE, TEST, TRAIN, make_normals, write_normals, write_nyu_pair
 
-from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals, inside_crop
+from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals, crop_validity
 from diffsight.errors import InputError
 from diffsight.protocols.depth import NYU_EIGEN_V1
-
-TRAIN, TEST = "sync/kitchen_0028b", "official_splits/test/bathroom"
-SIZE = (640, 480)
-
-
-def write_counts(path: Path) -> np.ndarray:
-    """From nothing over 10 cm and 5 m to 10.01 m, in stripes."""
-    counts = np.zeros((480, 640), np.uint16)
-    counts[100:] = 100
-    counts[200:] = 5000
-    counts[300:] = 10_010
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(counts).save(path)
-    return counts
-
-
-def write_pair(root: Path, folder: str, number: int) -> None:
-    write_image(root / folder / f"rgb_{number:05}.jpg", seed=number, size=SIZE)
-    write_counts(root / folder / f"sync_depth_{number:05}.png")
-
-
-def floor_and_wall() -> np.ndarray:
-    """Floor below, a wall seen at 45 degrees above it, and a first row without a direction."""
-    normals = np.zeros((480, 640, 3), np.float32)
-    normals[:240] = (math.sqrt(0.5), 0, -math.sqrt(0.5))
-    normals[240:] = (0, -1, 0)
-    normals[0] = 0
-    return normals
-
-
-def write_normals(stem: Path) -> None:
-    """Both forms: training as NPY, test as PNG."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    if "sync" in stem.parts:
-        np.save(stem.with_suffix(".npy"), floor_and_wall())
-    else:
-        encoded = np.round((floor_and_wall() + 1) * 127.5).astype(np.uint8)
-        Image.fromarray(encoded).save(stem.with_suffix(".png"))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("nyu")
     for folder, number in ((TRAIN, 7), (TRAIN, 3), (TEST, 45)):
-        write_pair(root, folder, number)
+        write_nyu_pair(root, folder, number)
     return root
 
 
 @pytest.fixture
 def normals(tmp_path: Path) -> Path:
-    """Of one of the two training images, and of the test image."""
+    """Normals of one of the two training images and of the test image."""
     folder = tmp_path / "plane-fit"
     for inner in (f"{TRAIN}/rgb_00003", f"{TEST}/rgb_00045"):
         write_normals(folder / inner)
@@ -73,7 +35,7 @@ def ids(dataset: NYUFewShotDepth | NYUNormals) -> list[str]:
     return [dataset[index].id for index in range(len(dataset))]
 
 
-def test_ids_tell_splits_apart_and_are_in_order(root: Path) -> None:
+def test_ids_contain_the_split_and_are_ordered(root: Path) -> None:
     assert ids(NYUFewShotDepth(root=root)) == [
         "train/kitchen_0028b/rgb_00003",
         "train/kitchen_0028b/rgb_00007",
@@ -81,12 +43,12 @@ def test_ids_tell_splits_apart_and_are_in_order(root: Path) -> None:
     assert ids(NYUFewShotDepth(root=root, split="test")) == ["test/bathroom/rgb_00045"]
 
 
-def test_depth_is_valid_in_range_and_scored_in_eigens_crop(root: Path) -> None:
+def test_depth_is_valid_within_its_range_and_eigens_crop(root: Path) -> None:
     sample = NYUFewShotDepth(root=root, split="test")[0]
     assert sample.image.shape == (3, 480, 640)
     assert sample.prompt == "bathroom"
     valid = torch.zeros(480, 640, dtype=torch.bool)
-    valid[100:300] = True  # above it nothing was measured, below it is too far
+    valid[100:300] = True  # rows above have no measurement, rows below are too far
     assert torch.equal(sample.valid["depth_m"], valid)
     depth_m = sample.labels["depth_m"]
     assert depth_m[0, 150, 0] == pytest.approx(0.1)
@@ -98,26 +60,26 @@ def test_depth_is_valid_in_range_and_scored_in_eigens_crop(root: Path) -> None:
     assert int(scored.sum()) == 200 * 560
 
 
-def test_the_crop_is_the_protocols() -> None:
+def test_the_crop_equals_that_of_the_protocol() -> None:
     everywhere = torch.ones(1, 480, 640, dtype=torch.bool)
     expected = NYU_EIGEN_V1.mask(torch.ones(1, 480, 640), everywhere)[0]
-    assert torch.equal(inside_crop(everywhere[0]), expected)
+    assert torch.equal(crop_validity(everywhere[0]), expected)
     assert int(expected.sum()) == 426 * 560
 
 
-def test_normals_are_found_by_the_names_of_the_images(root: Path, normals: Path) -> None:
+def test_normal_files_are_matched_by_the_names_of_the_images(root: Path, normals: Path) -> None:
     train = NYUNormals(root=root, normals=normals)
     test = NYUNormals(root=root, normals=normals, split="test")
     assert ids(train) == ["train/kitchen_0028b/rgb_00003"]
     assert ids(test) == ["test/bathroom/rgb_00045"]
     for dataset, tolerance in ((test, 0.01), (train, 1e-6)):
         sample = dataset[0]
-        expected = torch.from_numpy(floor_and_wall()).permute(2, 0, 1)
+        expected = torch.from_numpy(make_normals()).permute(2, 0, 1)
         torch.testing.assert_close(sample.labels["normals"], expected, atol=tolerance, rtol=0)
         assert torch.equal(sample.valid["normals"], expected.norm(dim=0) > 0.5)
 
 
-def test_a_list_chooses(root: Path, tmp_path: Path) -> None:
+def test_a_list_selects_samples(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("/kitchen_0028b/rgb_00007.jpg /kitchen_0028b/sync_depth_00007.png 518.9\n")
     assert ids(NYUFewShotDepth(root=root, list_file=path)) == ["train/kitchen_0028b/rgb_00007"]
@@ -125,7 +87,7 @@ def test_a_list_chooses(root: Path, tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     for number in (1, 2, 3, 4):
-        write_pair(tmp_path, TRAIN, number)
+        write_nyu_pair(tmp_path, TRAIN, number)
     folder = tmp_path / TRAIN
     image = folder / "rgb_00001.jpg"
     image.write_bytes(image.read_bytes()[:3000])
@@ -143,7 +105,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_normals_of_another_size_are_refused(root: Path, normals: Path) -> None:
-    np.save(normals / TRAIN / "rgb_00003.npy", floor_and_wall()[::2, ::2])
+    np.save(normals / TRAIN / "rgb_00003.npy", make_normals()[::2, ::2])
     with pytest.raises(InputError, match="normals of 320 x 240 pixels"):
         NYUNormals(root=root, normals=normals)[0]
 
@@ -156,10 +118,10 @@ def test_a_split_without_normals_is_refused(root: Path, normals: Path) -> None:
         NYUNormals(root=root, normals=normals / "nowhere")
 
 
-def test_the_labelled_images_of_the_training_split_have_normals_too(tmp_path: Path) -> None:
+def test_the_official_training_split_has_depth_and_normals(tmp_path: Path) -> None:
     folder = "official_splits/train/kitchen"
-    write_pair(tmp_path, folder, 2)
-    write_pair(tmp_path, folder, 5)
+    write_nyu_pair(tmp_path, folder, 2)
+    write_nyu_pair(tmp_path, folder, 5)
     stem = tmp_path / "normals" / folder / "rgb_00005"
     write_normals(stem)
     depth = NYUFewShotDepth(root=tmp_path, split="official-train")

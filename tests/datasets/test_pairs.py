@@ -1,10 +1,10 @@
-"""What every data set of files shares: reading a pair, lists, missing files."""
+"""Pairs of image and depth files: reading, sizes, lists and missing files."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from tests.datasets.disk import write_depth, write_image
+from tests.support_images import write_depth, write_image
 
 from diffsight.datasets.pairs import Pair, read_list, read_pair, require_files
 from diffsight.errors import InputError
@@ -21,7 +21,7 @@ def test_a_pair_becomes_a_sample(tmp_path: Path) -> None:
     assert sample.labels["depth_m"].dtype == torch.float32
 
 
-def test_depth_of_another_size_names_both_sizes_and_the_repair(tmp_path: Path) -> None:
+def test_depth_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     depth = write_depth(tmp_path / "d.png", size=(20, 24))
     with pytest.raises(
@@ -33,7 +33,7 @@ def test_depth_of_another_size_names_both_sizes_and_the_repair(tmp_path: Path) -
     assert "\n" not in str(error.value)
 
 
-def test_lists(tmp_path: Path) -> None:
+def test_list_files_are_read_or_refused_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("/a/rgb /a/depth 518.8\n\nb/rgb b/depth\n")
     assert read_list(path, 2) == [("a/rgb", "a/depth"), ("b/rgb", "b/depth")]

@@ -1,4 +1,4 @@
-"""The augmented view of one person."""
+"""PersonCrop: image and joints move together, and the body is shown whole or half."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ NAMES = ("head", "left_hand", "right_hand", "left_foot", "right_foot")
 
 
 def person() -> Sample:
-    """A white 3 x 3 spot at every joint, left ones brighter."""
+    """Return a person with a bright 3 x 3 spot at every joint; left joints are brighter."""
     joints = torch.tensor([[40.0, 22, 2], [30, 40, 2], [52, 41, 1], [33, 70, 2], [49, 69, 0]])
     image = torch.zeros(3, 90, 80, dtype=torch.uint8)
     for i, (x, y, _) in enumerate(joints.int().tolist()):
@@ -40,13 +40,13 @@ STILL = dict.fromkeys(
 )
 
 
-def test_without_randomness_it_is_the_padded_box() -> None:
+def test_without_randomness_the_view_is_the_padded_box() -> None:
     view = crop(**STILL)(person(), GENERATOR)
     assert view.image.shape == (3, 96, 72)
     assert view.people is None
     assert view.valid["keypoints"].shape == (96, 72)
     (joints,) = view.labels["keypoints"]
-    # 60 px of the box and its padding are 95 px of the view
+    # 75 px (the 60 px of the box with its padding) become 95 px of the view
     scale = 95 / 75
     expected = torch.tensor([[(40 - 41) * scale + 35.5, (22 - 45) * scale + 47.5]])
     torch.testing.assert_close(joints[:1, :2], expected)
@@ -61,11 +61,11 @@ def test_pixels_and_joints_move_together(seed: int) -> None:
         column, row = round(x), round(y)
         if 1 <= column < 71 and 1 <= row < 95:
             around = int(view.image[0, row - 1 : row + 2, column - 1 : column + 2].max())
-            # a mirror swaps the names: the left ones are bright before and after
+            # mirroring swaps the names, so the left joints are bright before and after
             assert around > 60, (i, around)
 
 
-def test_left_stays_left_in_a_mirror() -> None:
+def test_mirroring_swaps_left_and_right_joints() -> None:
     options = {**STILL, "flip_probability": 1.0}
     plain, mirrored = crop(**STILL)(person(), GENERATOR), crop(**options)(person(), GENERATOR)
     assert torch.equal(mirrored.image, plain.image.flip(-1))
@@ -74,7 +74,7 @@ def test_left_stays_left_in_a_mirror() -> None:
     assert other[2, 2] == one[1, 2]
 
 
-def test_half_of_the_body_is_shown_larger() -> None:
+def test_half_a_body_is_shown_larger() -> None:
     options = {**STILL, "half_body_probability": 1.0, "half_body_joints": 3}
     heights = set()
     for seed in range(6):
@@ -88,14 +88,14 @@ def test_half_of_the_body_is_shown_larger() -> None:
     torch.testing.assert_close(view.labels["keypoints"][0], whole)
 
 
-def test_every_number_comes_from_the_generator() -> None:
+def test_all_random_numbers_come_from_the_generator() -> None:
     first, second = (crop()(person(), torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.image, second.image)
     other = crop()(person(), torch.Generator().manual_seed(4))
     assert not torch.equal(first.image, other.image)
 
 
-def test_it_takes_one_person() -> None:
+def test_only_samples_of_one_person_are_accepted() -> None:
     sample = person()
     assert sample.people is not None
     both = sample.people.at(torch.tensor([0, 0]))

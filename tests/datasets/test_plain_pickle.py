@@ -1,4 +1,4 @@
-"""Pickles of plain data: all that a list needs, and nothing that fills the memory."""
+"""Pickles of plain data are read; pickles that would fill the memory are refused."""
 
 import pickle
 import tracemalloc
@@ -14,7 +14,7 @@ REFS = [{"a": [1, -(2**70), 2.5, None, True], "b": ("é", "x" * 300, b"\xe9".dec
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_data_of_every_protocol(protocol: int, tmp_path: Path) -> None:
+def test_plain_data_of_every_protocol_is_read(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "a.p"
     path.write_bytes(pickle.dumps(REFS, protocol))
     assert load_plain(path) == REFS
@@ -23,14 +23,14 @@ def test_plain_data_of_every_protocol(protocol: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x80\x02Nr\x00\x00\x00\x10.",  # a key of the memo that is a quarter of a billion
-        b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00.",  # an array of 8 GB
+        b"\x80\x02Nr\x00\x00\x00\x10.",  # a memo key of 268 million
+        b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00.",  # a byte array of 8 GB
         b"\x80\x04\x8d\x00\x00\x00\x00\x02\x00\x00\x00a.",  # a text of 8 GB
         b"\x80\x02" + b"](" * 1000 + b"." * 10,
         b"\x80\x02" + b"]" * 20_000 + b".",
     ],
 )
-def test_a_few_bytes_take_no_memory(data: bytes, tmp_path: Path) -> None:
+def test_small_files_that_claim_huge_sizes_take_no_memory(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "refs(unc).p"
     path.write_bytes(data)
     tracemalloc.start()
@@ -42,7 +42,7 @@ def test_a_few_bytes_take_no_memory(data: bytes, tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_lists_that_hold_themselves_many_times_are_not_written_out(tmp_path: Path) -> None:
+def test_lists_that_contain_themselves_many_times_are_refused(tmp_path: Path) -> None:
     nested: list = []
     for _ in range(18):
         nested = [nested] * 10

@@ -1,4 +1,4 @@
-"""Tables of points: every dialect that people and spreadsheet programs write, or one clear line."""
+"""Tables of points: the dialects of people and spreadsheet programs, and the errors."""
 
 import re
 from pathlib import Path
@@ -17,9 +17,10 @@ from diffsight.errors import InputError
 DEPTH = "p0.jpg,4,7,2.3\np0.jpg,80,50,4\np1.jpg,0,0,1.5\np2.jpg,89,59,3\n"
 
 
-def read(where: Path, table: str | bytes, kind: str = "depth", **options: Any) -> LabelledFolder:
-    images, _ = write_folder(where, None)
-    file = where / "points.csv"
+def read(root: Path, table: str | bytes, kind: str = "depth", **options: Any) -> LabelledFolder:
+    """Write three images and a table, and read them as a labelled folder."""
+    images, _ = write_folder(root, None)
+    file = root / "points.csv"
     file.write_bytes(table.encode() if isinstance(table, str) else table)
     classes = options.pop("classes", ())
     like = options.pop("like", None)
@@ -27,17 +28,17 @@ def read(where: Path, table: str | bytes, kind: str = "depth", **options: Any) -
     return read_labelled_folder(images, file, form, classes=classes, like=like)
 
 
-def points_of(folder: LabelledFolder, where: Path) -> dict[tuple[int, int, int], list[float]]:
-    """Return the labels by number of the image, row and column."""
-    number_of = {content_hash(where / "images" / f"p{i}.jpg"): i for i in range(3)}
-    found = {}
+def points_of(folder: LabelledFolder, root: Path) -> dict[tuple[int, int, int], list[float]]:
+    """Return the labels by image number, row and column."""
+    number_of = {content_hash(root / "images" / f"p{i}.jpg"): i for i in range(3)}
+    labels = {}
     for sample in folder:
         label, valid = sample.labels[folder.label], sample.valid[folder.label]
         assert valid.shape == (HEIGHT, WIDTH)
         for row, column in valid.nonzero().tolist():
             values = label[..., row, column].reshape(-1).tolist()
-            found[number_of[sample.id], row, column] = [round(value, 4) for value in values]
-    return found
+            labels[number_of[sample.id], row, column] = [round(value, 4) for value in values]
+    return labels
 
 
 EXPECTED = {(0, 7, 4): [2.3], (0, 50, 80): [4.0], (1, 0, 0): [1.5], (2, 59, 89): [3.0]}
@@ -57,14 +58,14 @@ EXPECTED = {(0, 7, 4): [2.3], (0, 50, 80): [4.0], (1, 0, 0): [1.5], (2, 59, 89):
     ],
     ids="plain titles utf-16 tabs sep columns fractions empty".split(),  # noqa: SIM905
 )
-def test_points_label_their_pixels_in_every_dialect(table: str | bytes, tmp_path: Path) -> None:
+def test_every_dialect_labels_the_same_pixels(table: str | bytes, tmp_path: Path) -> None:
     folder = read(tmp_path, table)
     assert points_of(folder, tmp_path) == EXPECTED
     assert folder.label == "depth_m"
     assert any(re.search(r"points\.csv: [45] point\(s\) in 3 image", note) for note in folder.notes)
 
 
-def test_units(tmp_path: Path) -> None:
+def test_values_are_converted_from_their_unit(tmp_path: Path) -> None:
     folder = read(tmp_path / "a", DEPTH.replace("2.3", "2300"), unit="mm")
     assert points_of(folder, tmp_path / "a")[0, 7, 4] == [2.3]
     folder = read(tmp_path / "b", DEPTH.replace("2.3", "-230"), "scalar", unit="K/100")
@@ -74,7 +75,7 @@ def test_units(tmp_path: Path) -> None:
         read(tmp_path / "c", DEPTH, unit="sunrgbd")
 
 
-def test_directions_and_vectors(tmp_path: Path) -> None:
+def test_normals_are_normalised_and_vectors_are_not(tmp_path: Path) -> None:
     folder = read(tmp_path / "n", "p0,1,2,0,0,-2\np1,1,2,3,0,4\np2,0,0,0,1,0", "normals")
     assert points_of(folder, tmp_path / "n") == {
         (0, 2, 1): [0, 0, -1],
@@ -90,7 +91,7 @@ def test_directions_and_vectors(tmp_path: Path) -> None:
 CLASSES = "p0,1,2,wall\np0,5,5,floor\np1,1,2, door \np2,3,3,wall"
 
 
-def test_classes_by_name_are_numbered_in_alphabetical_order_or_as_they_are_listed(
+def test_class_names_get_ids_in_alphabetical_order_or_from_the_list(
     tmp_path: Path,
 ) -> None:
     folder = read(tmp_path / "a", CLASSES, "segmentation")
@@ -105,11 +106,13 @@ def test_classes_by_name_are_numbered_in_alphabetical_order_or_as_they_are_liste
         read(tmp_path / "c", CLASSES, "segmentation", classes=("wall", "floor"))
     some = read(tmp_path / "d", "p0,1,2,floor\np1,9,9,floor", "segmentation", like=folder)
     assert points_of(some, tmp_path / "d") == {(0, 2, 1): [3], (1, 9, 9): [3]}
-    with pytest.raises(InputError, match=r"holds class 'lamp', of which nothing is learned"):
+    with pytest.raises(
+        InputError, match=r"contains the class 'lamp', which is not in the training set"
+    ):
         read(tmp_path / "e", "p0,1,2,lamp\np1,9,9,floor", "segmentation", like=folder)
 
 
-def test_classes_by_id(tmp_path: Path) -> None:
+def test_classes_may_be_ids(tmp_path: Path) -> None:
     rows = [f"p{n % 3},{n},{n},{n % 20}" for n in range(50)]
     folder = read(tmp_path, "\n".join(rows), "segmentation")
     assert folder.ids == tuple(range(20))
@@ -117,7 +120,7 @@ def test_classes_by_id(tmp_path: Path) -> None:
     assert named.names[7] == "c7"
 
 
-def test_many_points_of_rare_classes_are_no_smoothed_masks(tmp_path: Path) -> None:
+def test_many_points_of_rare_classes_are_not_taken_for_smoothing(tmp_path: Path) -> None:
     rows = [f"p{n % 3},{n % 90},{n // 90 % 60},{n % 2}" for n in range(4000)]
     rows += [f"p0,{4 * n},59,{n}" for n in range(2, 20)]
     assert len(read(tmp_path, "\n".join(rows), "segmentation").ids) == 20
@@ -157,10 +160,10 @@ def test_many_points_of_rare_classes_are_no_smoothed_masks(tmp_path: Path) -> No
         ),
         ("p0,4,7,1,2", "normals", r"line 1: 5 fields instead of 6: write image,x,y,nx,ny,nz"),
         ("p0,4,7,70000\np1,4,7,1", "segmentation", r"class ids go from 0 to 65535"),
-        ("p0,4,7,wall\np1,4,7,wall", "segmentation", r"nothing to tell apart"),
+        ("p0,4,7,wall\np1,4,7,wall", "segmentation", r"at least two classes are needed"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(
+def test_unusable_tables_are_refused_with_their_line(
     table: str, kind: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
@@ -168,12 +171,12 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_the_marker_of_no_label_is_left_out(tmp_path: Path) -> None:
+def test_points_with_the_no_label_value_are_left_out(tmp_path: Path) -> None:
     folder = read(tmp_path, DEPTH + "p0,5,5,-1", unit="m", invalid=-1)
     assert points_of(folder, tmp_path) == EXPECTED
 
 
-def test_the_order_of_the_lines_and_the_names_of_images_do_not_matter(tmp_path: Path) -> None:
+def test_the_order_of_the_lines_does_not_matter(tmp_path: Path) -> None:
     one = read(tmp_path / "a", DEPTH)
     other = read(tmp_path / "b", "".join(reversed(DEPTH.splitlines(keepends=True))))
     for mine, theirs in zip(one, other, strict=True):
@@ -181,7 +184,7 @@ def test_the_order_of_the_lines_and_the_names_of_images_do_not_matter(tmp_path: 
         assert torch.equal(mine.labels["depth_m"], theirs.labels["depth_m"])
 
 
-def test_scribbles_and_points_of_one_picture_are_the_same_label(tmp_path: Path) -> None:
+def test_scribbles_and_points_give_the_same_label(tmp_path: Path) -> None:
     images, labels = write_folder(tmp_path, None)
     rng = np.random.default_rng(0)
     rows = []

@@ -1,4 +1,4 @@
-"""Files that describe a rig: they are read as they were written, and faults are one line."""
+"""JSON files of a rig are read as they were written, and faults are reported in one line."""
 
 import json
 from collections.abc import Callable
@@ -34,26 +34,27 @@ def test_a_rig_is_read_as_it_was_written(tmp_path: Path, points: int | None) -> 
         assert torch.equal(again.points[0], one.points[0])
 
 
-def test_a_picture_is_no_rig(tmp_path: Path) -> None:
+def test_the_file_must_fit_the_model(tmp_path: Path) -> None:
     write_rig(rig(), tmp_path)
     picture = tmp_path / "camera0.png"
-    image, none = read_image_or_rig(picture, wants_rig=False)
+    image, no_rig = read_image_or_rig(picture, requires_rig=False)
     assert torch.equal(image, rig().images[0, 0])
-    assert none is None
+    assert no_rig is None
     with pytest.raises(InputError, match="the model reads several cameras: give their JSON file"):
-        read_image_or_rig(picture, wants_rig=True)
+        read_image_or_rig(picture, requires_rig=True)
     with pytest.raises(InputError, match="the model reads one image, no JSON file"):
-        read_image_or_rig(tmp_path / "rig.json", wants_rig=False)
+        read_image_or_rig(tmp_path / "rig.json", requires_rig=False)
 
 
 def drop(name: str) -> Callable[[dict[str, Any]], Any]:
-    return lambda about: about["cameras"][0].pop(name)
+    """Return a change that removes a key of the first camera."""
+    return lambda content: content["cameras"][0].pop(name)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about: about.update(cameras=[]), "rig.json: no list of cameras"),
+        (lambda content: content.update(cameras=[]), "rig.json: no list of cameras"),
         (drop("image"), "camera 0 names no image: give its path"),
         (drop("intrinsics"), "camera 0: intrinsics must be 3 x 3 finite numbers"),
         (lambda a: a["cameras"][1].update(camera_to_vehicle=POSE[:3]), "must be 4 x 4 finite"),
@@ -66,28 +67,28 @@ def drop(name: str) -> Callable[[dict[str, Any]], Any]:
         (lambda a: a.update(points="nan.npy"), "nan.npy: 1 points are not finite"),
     ],
 )
-def test_faults_are_one_line(
+def test_faults_are_reported_in_one_line(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     path = write_rig(rig(), tmp_path)
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
     np.save(tmp_path / "flat.npy", np.zeros(3))
     np.save(tmp_path / "nan.npy", np.array([[0, 0, np.nan, 0, 0], [0.0] * 5]))
-    about = json.loads(path.read_text())
-    change(about)
-    path.write_text(json.dumps(about))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=f"(?i){message}") as error:
         read_rig(path)
     assert "\n" not in str(error.value)
 
 
-def test_what_a_file_cannot_say_is_not_written(tmp_path: Path) -> None:
+def test_rigs_that_the_file_cannot_describe_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rig of 2 rows: write one row each"):
         write_rig(Rig.joined([rig(), rig(1)]), tmp_path)
     with pytest.raises(InputError, match="the frame of the rig was changed"):
         write_rig(replace(rig(), vehicle_change=torch.eye(4)[None]), tmp_path)
 
 
-def test_cropped_images_are_not_written(tmp_path: Path) -> None:
+def test_rigs_with_cropped_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="scaled or cropped: write the original ones"):
         write_rig(CameraCrop(1.0, 1, 1, (4, 4)).rig(rig()), tmp_path)

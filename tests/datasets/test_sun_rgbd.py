@@ -1,4 +1,4 @@
-"""SUN RGB-D: the toolbox's list, lists of text, both codes of depth."""
+"""SUN RGB-D: the list of the toolbox, text lists, and both depth encodings."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 from tests.contracts import DatasetContract
-from tests.datasets.disk import write_image
+from tests.support_images import write_image
 
 from diffsight.datasets import SUNRGBD
 from diffsight.datasets.base import AbstractDataset
@@ -17,7 +17,7 @@ FRAMES = ("kv1/NYUdata/NYU0001", "realsense/lg/2014_10", "xtion/sun3d/hotel")
 
 
 def counts_of(metres: float) -> int:
-    """Millimetres, rotated to the left by three bits, as the archive stores them."""
+    """Return millimetres rotated left by three bits, as the archive stores them."""
     value = round(metres * 1000)
     return (value << 3 | value >> 13) & 0xFFFF
 
@@ -30,7 +30,7 @@ def write_frame(base: Path, frame: str, metres: float) -> None:
 
 
 def write_archive(root: Path) -> Path:
-    """Two frames of the test set and one for training, in the archive's layout."""
+    """Write two test frames and one training frame as in the archive; return the list file."""
     if (root / "SUNRGBD").exists():
         return root / "SUNRGBDtoolbox" / "traintestSUNRGBD" / "allsplit.mat"
     for frame, metres in zip(FRAMES, (2.0, 9.5, 1.0), strict=True):
@@ -51,23 +51,23 @@ class TestSUNRGBD(DatasetContract):
         return SUNRGBD(root=root)
 
 
-def test_the_lists_of_the_toolbox(tmp_path: Path) -> None:
+def test_splits_are_read_from_the_list_of_the_toolbox(tmp_path: Path) -> None:
     write_archive(tmp_path)
     test, train = SUNRGBD(root=tmp_path), SUNRGBD(root=tmp_path, split="train")
     assert (len(test), len(train), test.name) == (2, 1, "sun-rgbd-test")
     assert test[0].id == "kv1/NYUdata/NYU0001/image/a"
     assert (test[0].labels["depth_m"] == 2).all()
-    assert (test[1].labels["depth_m"] == 9.5).all()  # of more than 13 bits
+    assert (test[1].labels["depth_m"] == 9.5).all()  # needs more than 13 bits
 
 
-def test_the_authors_code_of_depth_loses_what_lies_far(tmp_path: Path) -> None:
+def test_the_encoding_of_ddps_authors_wraps_around_at_8_m(tmp_path: Path) -> None:
     write_archive(tmp_path)
     test = SUNRGBD(root=tmp_path, encoding="m/8000")
     assert (test[0].labels["depth_m"] == 2).all()
     assert float(test[1].labels["depth_m"].max()) == pytest.approx(9.5 - 8.192, abs=2e-3)
 
 
-def test_a_list_of_lines(tmp_path: Path) -> None:
+def test_a_text_list_selects_samples(tmp_path: Path) -> None:
     write_archive(tmp_path)
     lines = [f"SUNRGBD/{f}/image/a.jpg SUNRGBD/{f}/depth_bfx/a.png 500.0" for f in FRAMES]
     path = tmp_path / "list.txt"
@@ -79,7 +79,7 @@ def test_a_list_of_lines(tmp_path: Path) -> None:
         SUNRGBD(root=tmp_path, list_file=path)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_and_lists_are_named(tmp_path: Path) -> None:
     path = write_archive(tmp_path)
     (tmp_path / "SUNRGBD" / FRAMES[0] / "depth_bfx" / "a.png").unlink()
     with pytest.raises(InputError, match=r"1 of 4 files are missing .*NYU0001.*depth_bfx"):

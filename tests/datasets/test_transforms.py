@@ -1,4 +1,4 @@
-"""Augmentation: image and labels move together, colours change by the published rules."""
+"""Transforms: image and labels move together, and colours change by the published rules."""
 
 import colorsys
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import jsonargparse
 import pytest
 import torch
+from tests.support_samples import CAMERA, make_sample, seeded
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractTransform, Sample
@@ -26,7 +27,6 @@ from diffsight.datasets.transforms import (
 from diffsight.errors import InputError
 from diffsight.types import Camera
 
-CAMERA = Camera(fx_px=50.0, fy_px=60.0, cx_px=10.0, cy_px=8.0)
 CHAIN: list[AbstractTransform] = [
     CutDepth(),
     HorizontalFlip(),
@@ -37,24 +37,8 @@ CHAIN: list[AbstractTransform] = [
 ]
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def make_sample(height: int = 24, width: int = 32, seed: int = 0) -> Sample:
-    """Noise whose labels repeat what the image shows, so that they must stay together."""
-    image = torch.randint(256, (3, height, width), generator=seeded(seed), dtype=torch.uint8)
-    normals = torch.randn(3, height, width, generator=seeded(seed + 1))
-    labels = {
-        "depth_m": image[:1].float() / 25.5,
-        "semantic": image[1].long(),
-        "normals": normals,
-    }
-    valid = {name: image[2] > 25 for name in labels}
-    return Sample("a", image, labels, valid, "kitchen", CAMERA)
-
-
-def assert_together(sample: Sample) -> None:
+def assert_labels_match_image(sample: Sample) -> None:
+    """Check that the labels are still copies of the channels."""
     assert torch.equal(sample.labels["depth_m"], sample.image[:1].float() / 25.5)
     assert torch.equal(sample.labels["semantic"], sample.image[1].long())
     for mask in sample.valid.values():
@@ -67,25 +51,26 @@ def as_bytes(sample: Sample) -> bytes:
     return b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)
 
 
-def through(chain: list[AbstractTransform], sample: Sample, seed: int) -> Sample:
+def apply_all(chain: list[AbstractTransform], sample: Sample, seed: int) -> Sample:
+    """Apply the transforms with one seeded generator."""
     generator = seeded(seed)
     for change in chain:
         sample = change(sample, generator)
     return sample
 
 
-def test_the_same_seed_gives_the_same_bytes_and_leaves_the_original_alone() -> None:
+def test_the_same_seed_gives_the_same_bytes_and_keeps_the_original() -> None:
     original, before = make_sample(), as_bytes(make_sample())
     torch.manual_seed(1)
-    first = [as_bytes(through(CHAIN, original, seed)) for seed in range(20)]
+    first = [as_bytes(apply_all(CHAIN, original, seed)) for seed in range(20)]
     torch.manual_seed(2)
-    assert first == [as_bytes(through(CHAIN, original, seed)) for seed in range(20)]
+    assert first == [as_bytes(apply_all(CHAIN, original, seed)) for seed in range(20)]
     assert len(set(first)) == 20
     assert as_bytes(original) == before
 
 
 @pytest.mark.parametrize("change", [change for change in CHAIN if type(change) is not RandomCrop])
-def test_shares_of_changed_samples(change: AbstractTransform) -> None:
+def test_samples_are_changed_with_the_probability(change: AbstractTransform) -> None:
     sample, before = make_sample(), make_sample().image
     changed = sum(
         not torch.equal(change(sample, seeded(seed)).image, before) for seed in range(400)
@@ -94,10 +79,10 @@ def test_shares_of_changed_samples(change: AbstractTransform) -> None:
     assert changed / 400 == pytest.approx(expected, abs=0.08)
 
 
-def test_flip_mirrors_everything_and_twice_is_nothing() -> None:
+def test_flip_mirrors_everything_and_two_flips_cancel() -> None:
     sample, flip = make_sample(), HorizontalFlip(probability=1.0)
     once = flip(sample, seeded(0))
-    assert_together(once)
+    assert_labels_match_image(once)
     assert torch.equal(once.image, sample.image.flip(-1))
     assert torch.equal(once.labels["normals"][0], -sample.labels["normals"][0].flip(-1))
     assert torch.equal(once.labels["normals"][1:], sample.labels["normals"][1:].flip(-1))
@@ -115,7 +100,7 @@ def test_crops_reach_every_position_and_move_the_camera() -> None:
     for seed in range(300):
         window = RandomCrop(height=22, width=30)(sample, seeded(seed))
         assert window.image.shape == (3, 22, 30)
-        assert_together(window)
+        assert_labels_match_image(window)
         assert window.camera is not None
         left, top = CAMERA.cx_px - window.camera.cx_px, CAMERA.cy_px - window.camera.cy_px
         corners.add((top, left))
@@ -129,12 +114,12 @@ def test_crops_reach_every_position_and_move_the_camera() -> None:
     assert window.labels["y"][0, 0, 0] == 3
 
 
-def test_a_crop_larger_than_the_image_names_the_repair() -> None:
+def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(InputError, match=r"24 x 32 .*smaller than the crop of 480 x 480.*Resize"):
         RandomCrop(height=480, width=480)(make_sample(), seeded(0))
 
 
-def test_resize_keeps_label_values_and_projects_to_the_same_place() -> None:
+def test_resize_keeps_label_values_and_adjusts_the_camera() -> None:
     sample = make_sample()
     scaled = Resize(height=48, width=96)(sample, seeded(0))
     assert scaled.image.shape == (3, 48, 96)
@@ -142,20 +127,20 @@ def test_resize_keeps_label_values_and_projects_to_the_same_place() -> None:
     assert torch.equal(scaled.labels["depth_m"][..., ::2, 1::3], sample.labels["depth_m"])
     assert torch.equal(scaled.valid["depth_m"][::2, 1::3], sample.valid["depth_m"])
     assert scaled.camera is not None
-    # a ray through the left edge of the image passes through the left edge of the scaled one
+    # a ray apply_all the left edge of the image passes apply_all the left edge of the scaled one
     assert (-0.5 - scaled.camera.cx_px) / scaled.camera.fx_px == pytest.approx(-10.5 / 50)
     assert (47.5 - scaled.camera.cy_px) / scaled.camera.fy_px == pytest.approx(15.5 / 60)
     assert as_bytes(resize(sample, 24, 32)) == as_bytes(sample)
 
 
-def test_resize_averages_the_image_over_what_it_shrinks() -> None:
+def test_resize_averages_pixels_when_it_shrinks_an_image() -> None:
     stripes = torch.zeros(3, 32, 32, dtype=torch.uint8)
     stripes[..., ::2] = 200
     small = resize(Sample("a", stripes, {}, {}), 16, 8)
     assert (small.image[..., 1:-1].int() - 100).abs().max() <= 1
 
 
-def test_cutdepth_draws_metric_depth_and_nothing_for_invalid_pixels() -> None:
+def test_cutdepth_draws_depth_and_black_where_depth_is_not_valid() -> None:
     sample = make_sample()
     widths = []
     for seed in range(60):
@@ -176,7 +161,7 @@ def test_cutdepth_draws_metric_depth_and_nothing_for_invalid_pixels() -> None:
     assert max(widths) > 12
 
 
-def test_a_recipe_may_write_whole_numbers() -> None:
+def test_recipes_may_use_whole_numbers_for_floats() -> None:
     parser = jsonargparse.ArgumentParser()
     parser.add_argument("--chain", type=list[AbstractTransform])
     module = "diffsight.datasets.transforms"
@@ -185,10 +170,10 @@ def test_a_recipe_may_write_whole_numbers() -> None:
         {"class_path": f"{module}.CutDepth", "init_args": {"max_depth_m": 10, "probability": 1}},
     ]
     chain = parser.instantiate(parser.parse_object({"chain": calls})).chain
-    assert not torch.equal(through(chain, make_sample(), 0).image, make_sample().image)
+    assert not torch.equal(apply_all(chain, make_sample(), 0).image, make_sample().image)
 
 
-def test_cutdepth_needs_depth() -> None:
+def test_cutdepth_without_depth_is_refused() -> None:
     with pytest.raises(InputError, match="sample a has no depth_m: remove CutDepth"):
         CutDepth()(Sample("a", make_sample().image, {}, {}), seeded(0))
 
@@ -196,32 +181,32 @@ def test_cutdepth_needs_depth() -> None:
 RAMP = torch.arange(256, dtype=torch.uint8).expand(3, 16, 256)
 
 
-def test_brightness_and_contrast_are_linear_and_cut_to_whole_numbers() -> None:
+def test_brightness_and_contrast_are_linear_and_truncated() -> None:
     generator = seeded(5)
     _, contrast, brightness = torch.rand(3, dtype=torch.float64, generator=generator).tolist()
     change = RandomBrightnessContrast(brightness=0.2, contrast=0.2, probability=1.0)
-    found = change(Sample("a", RAMP, {}, {}), seeded(5)).image
+    image = change(Sample("a", RAMP, {}, {}), seeded(5)).image
     gain, offset = 1 + 0.4 * contrast - 0.2, 255 * (0.4 * brightness - 0.2)
     expected = [min(255, max(0, int(gain * v + offset))) for v in range(256)]
-    assert found[0, 0].tolist() == expected
+    assert image[0, 0].tolist() == expected
 
 
-def test_gamma_is_a_power_of_the_share_of_white() -> None:
+def test_gamma_is_a_power_of_the_relative_level() -> None:
     _, draw = torch.rand(2, dtype=torch.float64, generator=seeded(3)).tolist()
-    found = RandomGamma(probability=1.0)(Sample("a", RAMP, {}, {}), seeded(3)).image
+    image = RandomGamma(probability=1.0)(Sample("a", RAMP, {}, {}), seeded(3)).image
     expected = [int((v / 255) ** (0.8 + 0.4 * draw) * 255) for v in range(256)]
-    assert (found[0, 0].int() - torch.tensor(expected)).abs().max() <= 1
-    assert found[0, 0, [0, 255]].tolist() == [0, 255]
+    assert (image[0, 0].int() - torch.tensor(expected)).abs().max() <= 1
+    assert image[0, 0, [0, 255]].tolist() == [0, 255]
     same = RandomGamma(low_percent=100.0, high_percent=100.0, probability=1.0)
     assert (same(Sample("a", RAMP, {}, {}), seeded(0)).image.int() - RAMP.int()).abs().max() <= 1
 
 
-def test_hsv_is_that_of_the_standard_library_in_8_bits() -> None:
+def test_rgb_to_hsv_matches_colorsys_in_8_bits() -> None:
     image = torch.randint(256, (3, 24, 24), generator=seeded(0), dtype=torch.uint8)
     image[:, 0] = image[0, 0]  # grays
-    found = rgb_to_hsv(image).flatten(1).T.tolist()
+    pixels = rgb_to_hsv(image).flatten(1).T.tolist()
     for (red, green, blue), (hue, saturation, value) in zip(
-        image.flatten(1).T.tolist(), found, strict=True
+        image.flatten(1).T.tolist(), pixels, strict=True
     ):
         h, s, v = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
         assert min(abs(hue - 180 * h), 180 - abs(hue - 180 * h)) <= 0.501
@@ -229,7 +214,7 @@ def test_hsv_is_that_of_the_standard_library_in_8_bits() -> None:
         assert value == round(255 * v)
 
 
-def test_hsv_back_to_rgb_is_cut_to_whole_numbers() -> None:
+def test_hsv_to_rgb_matches_colorsys_truncated_to_whole_numbers() -> None:
     hsv = torch.stack(
         [
             torch.randint(180, (24, 24), generator=seeded(0)),
@@ -237,15 +222,15 @@ def test_hsv_back_to_rgb_is_cut_to_whole_numbers() -> None:
             torch.randint(256, (24, 24), generator=seeded(2)),
         ]
     ).float()
-    found = hsv_to_rgb(hsv).flatten(1).T.tolist()
-    for (h, s, v), colour in zip(hsv.flatten(1).T.tolist(), found, strict=True):
+    pixels = hsv_to_rgb(hsv).flatten(1).T.tolist()
+    for (h, s, v), colour in zip(hsv.flatten(1).T.tolist(), pixels, strict=True):
         exact = colorsys.hsv_to_rgb(h / 180, s / 255, v / 255)
-        for channel, share in zip(colour, exact, strict=True):
-            assert -1.001 < channel - 255 * share <= 0.001
+        for channel, fraction in zip(colour, exact, strict=True):
+            assert -1.001 < channel - 255 * fraction <= 0.001
     assert (hsv_to_rgb(rgb_to_hsv(RAMP)) == RAMP).all()
 
 
-def test_hue_turns_and_leaves_gray_alone() -> None:
+def test_a_hue_shift_changes_colours_but_not_grays() -> None:
     red = torch.tensor([200, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 16, 16)
     hues = set()
     for seed in range(40):
@@ -259,7 +244,7 @@ def test_hue_turns_and_leaves_gray_alone() -> None:
     assert len(hues) > 15
 
 
-def test_a_dropped_prompt_changes_nothing_else() -> None:
+def test_drop_prompt_changes_only_the_prompt() -> None:
     sample = replace(make_sample(), prompt="kitchen")
     assert DropPrompt(probability=0.0)(sample, seeded(0)) is sample
     assert DropPrompt(probability=1.0)(sample, seeded(0)) == replace(sample, prompt=None)

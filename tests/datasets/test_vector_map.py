@@ -1,4 +1,4 @@
-"""Masks of the map expansion, against those that the official devkit drew."""
+"""Masks of the map expansion equal those of the official devkit."""
 
 import pickle
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.datasets import nuscenes_files
-from tests.datasets.nuscenes_files import START_M, Expansion, expansion, write_map
+from tests import support_nuscenes
+from tests.support_nuscenes import START_M, MapBuilder, make_map, write_map
 from torch import Tensor
 
 from diffsight.datasets.vector_map import (
@@ -32,11 +32,11 @@ X, Y = START_M
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> VectorMap:
-    return VectorMap(write_map(tmp_path_factory.mktemp("city"), expansion()))
+    return VectorMap(write_map(tmp_path_factory.mktemp("city"), make_map()))
 
 
 @pytest.mark.parametrize("number", range(len(PATCHES)))
-def test_masks_are_those_of_the_devkit_pixel_for_pixel(city: VectorMap, number: int) -> None:
+def test_masks_equal_those_of_the_devkit(city: VectorMap, number: int) -> None:
     shape = (len(PATCHES), len(LAYERS), 200, 200)
     masks = np.unpackbits(RECORDED["packed"])[: np.prod(shape)].reshape(shape)
     dx, dy, height_m, width_m, angle_deg = PATCHES[number]
@@ -47,24 +47,32 @@ def test_masks_are_those_of_the_devkit_pixel_for_pixel(city: VectorMap, number: 
     assert drawn.any()
 
 
-def test_classes_are_those_of_the_task() -> None:
+def test_classes_equal_those_of_the_task() -> None:
     assert tuple(CLASS_LAYERS) == NUSCENES_CLASSES
 
 
-def test_what_only_touches_the_patch_is_not_drawn(tmp_path: Path) -> None:
-    made = Expansion()
-    made.area("walkway", [(X + 50, Y), (X + 60, Y - 5), (X + 60, Y + 5)])  # in a point
-    made.area("walkway", [(X + 50, Y - 5), (X + 60, Y - 5), (X + 60, Y + 5), (X + 50, Y + 5)])
-    assert not VectorMap(write_map(tmp_path, made.tables)).draw(HERE, ["walkway"], (50, 50)).any()
+def test_areas_that_only_touch_the_patch_are_not_drawn(tmp_path: Path) -> None:
+    builder = MapBuilder()
+    builder.add_area(
+        "walkway", [(X + 50, Y), (X + 60, Y - 5), (X + 60, Y + 5)]
+    )  # touches in a point
+    builder.add_area(
+        "walkway", [(X + 50, Y - 5), (X + 60, Y - 5), (X + 60, Y + 5), (X + 50, Y + 5)]
+    )
+    assert (
+        not VectorMap(write_map(tmp_path, builder.tables)).draw(HERE, ["walkway"], (50, 50)).any()
+    )
 
 
 def test_an_outline_that_leaves_and_touches_the_patch_is_cut(tmp_path: Path) -> None:
-    made = Expansion()
-    # inside, and on its way back along the border itself
+    builder = MapBuilder()
+    # the outline runs inside, leaves the patch, and returns along its border
     corners = [(X, Y), (X + 50, Y), (X + 50, Y + 10), (X + 60, Y + 10), (X + 50, Y + 20)]
-    made.area("walkway", [*corners, (X + 50, Y + 30), (X + 70, Y + 40), (X, Y + 40)])
-    made.line("road_divider", [(X, Y - 20), (X + 50, Y - 20), (X + 60, Y - 20), (X + 50, Y - 30)])
-    city = VectorMap(write_map(tmp_path, made.tables))
+    builder.add_area("walkway", [*corners, (X + 50, Y + 30), (X + 70, Y + 40), (X, Y + 40)])
+    builder.add_line(
+        "road_divider", [(X, Y - 20), (X + 50, Y - 20), (X + 60, Y - 20), (X + 50, Y - 30)]
+    )
+    city = VectorMap(write_map(tmp_path, builder.tables))
     walkway, divider = city.draw(HERE, ["walkway", "road_divider"], (100, 100))
     assert walkway[50:90, 50:].all()
     assert not walkway[:49].any()
@@ -72,30 +80,30 @@ def test_an_outline_that_leaves_and_touches_the_patch_is_cut(tmp_path: Path) -> 
     assert not divider[33:].any()
 
 
-def test_a_hole_clears_what_was_filled_before_it(tmp_path: Path) -> None:
-    made = Expansion()
+def test_a_hole_clears_earlier_areas(tmp_path: Path) -> None:
+    builder = MapBuilder()
     square = np.array([(-20, -20), (20, -20), (20, 20), (-20, 20)])
-    made.area("walkway", square / 4 + START_M)
-    made.area("walkway", square + START_M, square / 2 + START_M)
-    city = VectorMap(write_map(tmp_path, made.tables))
+    builder.add_area("walkway", square / 4 + START_M)
+    builder.add_area("walkway", square + START_M, square / 2 + START_M)
+    city = VectorMap(write_map(tmp_path, builder.tables))
     (mask,) = city.draw(HERE, ["walkway"], (100, 100))
     assert mask[35, 50]
     assert not mask[50, 50]
 
 
-def around(tmp_path: Path, corners_m: Any, yaw_deg: float = 30.0) -> VectorMapSource:
-    """A vehicle at the start, and one crossing whose corners are given in its frame."""
+def crossing_source(tmp_path: Path, corners_m: Any, yaw_deg: float = 30.0) -> VectorMapSource:
+    """Return a map with one crossing; its corners are in the frame of the vehicle."""
     yaw = np.deg2rad(yaw_deg)
     pose = np.eye(4)
     pose[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
     pose[:3, 3] = [*START_M, 3.0]
-    made = Expansion()
-    made.area("ped_crossing", np.array(corners_m) @ pose[:2, :2].T + pose[:2, 3])
-    return VectorMapSource(write_map(tmp_path, made.tables), pose, 200, 0.5)
+    builder = MapBuilder()
+    builder.add_area("ped_crossing", np.array(corners_m) @ pose[:2, :2].T + pose[:2, 3])
+    return VectorMapSource(write_map(tmp_path, builder.tables), pose, 200, 0.5)
 
 
 def centre_m(label: Tensor) -> list[float]:
-    """Where the cells of the crossing are in the mean; the vehicle is at 0, 0."""
+    """Return the centre of the crossing in metres; the vehicle is at (0, 0)."""
     assert label[1].any()
     return (label[1].nonzero().double().mean(dim=0) * 0.5 + 0.25 - 50).tolist()
 
@@ -113,8 +121,8 @@ def change(yaw_deg: float = 0.0, shift: tuple[float, float] = (0, 0), scale: flo
     return matrix
 
 
-def test_the_label_has_x_first_and_is_in_the_frame_of_the_vehicle(tmp_path: Path) -> None:
-    source = around(tmp_path, CROSSING)
+def test_the_label_is_in_the_frame_of_the_vehicle_with_x_first(tmp_path: Path) -> None:
+    source = crossing_source(tmp_path, CROSSING)
     assert isinstance(source, MapSource)
     label = source.draw(torch.eye(4))
     assert label.shape == (6, 200, 200)
@@ -130,16 +138,16 @@ def test_the_label_has_x_first_and_is_in_the_frame_of_the_vehicle(tmp_path: Path
 def test_the_label_moves_with_the_frame(
     tmp_path: Path, yaw_deg: float, mirror: tuple[int, int]
 ) -> None:
-    source = around(tmp_path, CROSSING)
+    source = crossing_source(tmp_path, CROSSING)
     moved = torch.diag(torch.tensor([*mirror, 1.0, 1.0])) @ change(yaw_deg, (2.0, -3.0))
     expected = (moved @ CROSSING_CENTRE)[:2].tolist()
     assert centre_m(source.draw(moved)) == pytest.approx(expected, abs=0.6)
 
 
 @pytest.mark.parametrize("yaw_deg", [10.0, -44.0])
-def test_a_mirrored_frame_has_the_mirrored_mask(tmp_path: Path, yaw_deg: float) -> None:
-    path = write_map(tmp_path, expansion())
-    source = VectorMapSource(path, nuscenes_files.lidar_to_global(0), 200, 0.5)
+def test_the_mask_of_a_mirrored_frame_is_the_flipped_mask(tmp_path: Path, yaw_deg: float) -> None:
+    path = write_map(tmp_path, make_map())
+    source = VectorMapSource(path, support_nuscenes.lidar_to_global(0), 200, 0.5)
     turned = change(yaw_deg, (1.0, 0.5))
     plain = source.draw(turned)
     for axes, mirror in (((2,), (1, -1)), ((1,), (-1, 1)), ((1, 2), (-1, -1))):
@@ -147,8 +155,8 @@ def test_a_mirrored_frame_has_the_mirrored_mask(tmp_path: Path, yaw_deg: float) 
         assert torch.equal(mirrored, plain.flip(axes))
 
 
-def test_a_rotation_of_more_than_90_degrees_is_drawn_like_any_other(tmp_path: Path) -> None:
-    source = around(tmp_path, CROSSING)
+def test_rotations_of_90_degrees_and_more_are_drawn(tmp_path: Path) -> None:
+    source = crossing_source(tmp_path, CROSSING)
     expected = (change(150.0) @ CROSSING_CENTRE)[:2].tolist()
     assert centre_m(source.draw(change(150.0))) == pytest.approx(expected, abs=0.6)
     expected = (change(90.0) @ CROSSING_CENTRE)[:2].tolist()
@@ -156,14 +164,14 @@ def test_a_rotation_of_more_than_90_degrees_is_drawn_like_any_other(tmp_path: Pa
 
 
 def test_a_change_of_scale_does_not_resize_the_map(tmp_path: Path) -> None:
-    source = around(tmp_path, CROSSING)
+    source = crossing_source(tmp_path, CROSSING)
     turned, larger = change(25.0, (2.0, -3.0)), change(25.0, (2.0, -3.0), scale=1.1)
     assert torch.equal(source.draw(larger), source.draw(turned))
 
 
-def test_dividers_are_those_of_roads_and_of_lanes(tmp_path: Path) -> None:
-    path = write_map(tmp_path, expansion())
-    source = VectorMapSource(path, nuscenes_files.lidar_to_global(0), 200, 0.5)
+def test_the_divider_class_has_the_dividers_of_roads_and_lanes(tmp_path: Path) -> None:
+    path = write_map(tmp_path, make_map())
+    source = VectorMapSource(path, support_nuscenes.lidar_to_global(0), 200, 0.5)
     divider = source.draw(torch.eye(4))[5]
     pose = source.vehicle_to_global
     angle_deg = float(np.degrees(np.arctan2(pose[1, 0], pose[0, 0])))
@@ -173,20 +181,21 @@ def test_dividers_are_those_of_roads_and_of_lanes(tmp_path: Path) -> None:
     assert (road & ~lane).any()
 
 
-def test_a_crossed_outline_is_left_out_or_refused(tmp_path: Path) -> None:
+def test_outlines_that_cross_themselves_are_left_out_or_refused(tmp_path: Path) -> None:
     bow_tie = [(X - 9, Y), (X + 9, Y + 8), (X + 9, Y), (X - 9, Y + 8)]
-    made = Expansion()
-    made.area("walkway", bow_tie)
+    builder = MapBuilder()
+    builder.add_area("walkway", bow_tie)
     small = Patch(X, Y, 10.0, 10.0, 0.0)
-    city = VectorMap(write_map(tmp_path, made.tables))
+    city = VectorMap(write_map(tmp_path, builder.tables))
     assert not city.draw(small, LAYERS, (50, 50)).any()
-    made.drivable(made.outline(bow_tie))
-    city = VectorMap(write_map(tmp_path, made.tables))
+    builder.add_drivable_area(builder.add_outline(bow_tie))
+    city = VectorMap(write_map(tmp_path, builder.tables))
     with pytest.raises(InputError, match="drivable_area cannot be cut to a patch"):
         city.draw(small, LAYERS, (50, 50))
 
 
-def refused(path: Path) -> str:
+def error_message(path: Path) -> str:
+    """Return the error of drawing a map, which must be one line that names the archive."""
     with pytest.raises(InputError) as caught:
         VectorMap(path).draw(HERE, LAYERS, (50, 50))
     message = str(caught.value)
@@ -196,18 +205,18 @@ def refused(path: Path) -> str:
     return message
 
 
-def test_maps_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+def test_unusable_maps_are_refused_with_their_path(tmp_path: Path) -> None:
     missing = tmp_path / "maps" / "expansion" / "boston-seaport.json"
-    assert refused(missing).endswith(f"into {tmp_path / 'maps'}")
-    assert "version 1.0 of the map" in refused(write_map(tmp_path, {}))
-    assert "'node'" in refused(write_map(tmp_path, {"version": "1.3"}))
+    assert error_message(missing).endswith(f"into {tmp_path / 'maps'}")
+    assert "version 1.0 of the map" in error_message(write_map(tmp_path, {}))
+    assert "'node'" in error_message(write_map(tmp_path, {"version": "1.3"}))
 
     def changed(table: str, row: dict[str, Any]) -> str:
-        made = Expansion()
-        made.area("walkway", [(X, Y), (X + 1, Y), (X, Y + 1)])
-        made.line("lane_divider", [(X, Y), (X + 1, Y)])
-        made.tables[table][0] |= row
-        return refused(write_map(tmp_path, made.tables))
+        builder = MapBuilder()
+        builder.add_area("walkway", [(X, Y), (X + 1, Y), (X, Y + 1)])
+        builder.add_line("lane_divider", [(X, Y), (X + 1, Y)])
+        builder.tables[table][0] |= row
+        return error_message(write_map(tmp_path, builder.tables))
 
     assert "not finite" in changed("node", {"x": float("nan")})
     assert "'p9'" in changed("walkway", {"polygon_token": "p9"})
@@ -215,7 +224,7 @@ def test_maps_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert "damaged" in changed("polygon", {"exterior_node_tokens": ["n0", "n1"]})
 
 
-def test_missing_libraries_are_named(
+def test_missing_libraries_are_reported_with_the_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, city: VectorMap
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)

@@ -1,4 +1,4 @@
-"""Labels that are written as masks, COCO or labelme are the same when they are read again."""
+"""Labels written as masks, COCO or labelme are read back unchanged."""
 
 import json
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from diffsight.datasets.class_lists import ClassList, read_class_list
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
-from diffsight.datasets.outlines import outline_of
+from diffsight.datasets.outlines import mask_to_outline
 from diffsight.datasets.shapes import BACKGROUND, NO_LABEL
 from diffsight.datasets.write_labels import write_coco, write_labelme, write_masks
 from diffsight.errors import InputError
@@ -25,16 +25,16 @@ NAMES = ("background", "cat", "dog", "pole")
 
 
 def rings(number: int) -> np.ndarray:
-    """Classes with several parts, holes, touching borders, and thin and single pixels."""
+    """Return classes with several parts, holes, touching borders, thin lines and single pixels."""
     ids = np.zeros(HW, np.uint8)
     ids[4:20, 4:24] = 1
     ids[8:14, 8 + number : 18] = 0  # a hole
-    ids[10:12, 12:14] = 2  # in it
-    ids[4:20, 24:40] = 2  # touches
-    ids[30:40, 2:9] = ids[30:44, 20:33] = 2  # parts
+    ids[10:12, 12:14] = 2  # inside the hole
+    ids[4:20, 24:40] = 2  # touches class 1
+    ids[30:40, 2:9] = ids[30:44, 20:33] = 2  # two more parts
     ids[::5, 50] = ids[45, 3:60:2] = 3  # single pixels
     for i in range(10):
-        ids[25 + i, 40 + i] = 3  # joined at their corners
+        ids[25 + i, 40 + i] = 3  # touch at their corners
     return ids
 
 
@@ -42,7 +42,7 @@ def noise(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 4, HW).astype(np.uint8)
 
 
-def gaps(number: int) -> np.ndarray:
+def with_unlabelled_areas(number: int) -> np.ndarray:
     ids = rings(number)
     ids[36:, 28:] = 255
     ids[:3] = 255
@@ -55,17 +55,18 @@ def without_background(number: int) -> np.ndarray:
     return ids
 
 
-def one_empty(number: int) -> np.ndarray:
+def first_is_background(number: int) -> np.ndarray:
     ids = rings(number) if number else np.zeros(HW, np.uint8)
     ids[40:, :9] = 255
     return ids
 
 
-PICTURES = (rings, noise, gaps, without_background, one_empty)
+PICTURES = (rings, noise, with_unlabelled_areas, without_background, first_is_background)
 
 
-def write_images(where: Path, picture: Callable[[int], np.ndarray]) -> tuple[Path, Path]:
-    images, labels = where / "images", where / "labels"
+def write_images(root: Path, picture: Callable[[int], np.ndarray]) -> tuple[Path, Path]:
+    """Write three images and masks, one of them in a sub-folder; return the two folders."""
+    images, labels = root / "images", root / "labels"
     for number, name in enumerate(("a", "sub.folder/b", "c.1")):
         for folder in (images, labels):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def read(images: Path, labels: Path, classes: Any = (), invalid: int | None = No
 
 
 def names_of(folder: LabelledFolder) -> dict[str, np.ndarray]:
-    """Return the name of the class of every pixel, empty for none, by the image's id."""
+    """Return the class name of every pixel by image id; empty where there is no label."""
     names = np.array([*folder.names, ""])
     return {
         sample.id: names[np.where(sample.valid["semantic"], sample.labels["semantic"], -1)]
@@ -90,6 +91,7 @@ def names_of(folder: LabelledFolder) -> dict[str, np.ndarray]:
 
 
 def assert_same(one: LabelledFolder, other: LabelledFolder) -> None:
+    """Check that two folders have the same images and the same class names in every pixel."""
     ours, theirs = names_of(one), names_of(other)
     assert ours.keys() == theirs.keys()
     for id, names in ours.items():
@@ -97,36 +99,36 @@ def assert_same(one: LabelledFolder, other: LabelledFolder) -> None:
     assert one.images == other.images
 
 
-def written(folder: LabelledFolder, form: str, where: Path, images: Path) -> LabelledFolder:
-    """Return what is read after it was written."""
+def write_and_read(folder: LabelledFolder, form: str, root: Path, images: Path) -> LabelledFolder:
+    """Write labels in a form and return the labels that are read from it."""
     if form == "masks":
-        write_masks(folder, where / "masks")
-        return read(images, where / "masks", read_class_list(where / "masks" / "classes.txt"))
+        write_masks(folder, root / "masks")
+        return read(images, root / "masks", read_class_list(root / "masks" / "classes.txt"))
     if form == "coco":
-        write_coco(folder, where / "new" / "coco.json")
-        return read(images, where / "new" / "coco.json")
-    write_labelme(folder, where / "labelme", images)
-    return read(images, where / "labelme")
+        write_coco(folder, root / "new" / "coco.json")
+        return read(images, root / "new" / "coco.json")
+    write_labelme(folder, root / "labelme", images)
+    return read(images, root / "labelme")
 
 
 @pytest.mark.parametrize("form", ["masks", "coco", "labelme"])
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda one: one.__name__)
-def test_a_round_trip_loses_no_pixel(
+def test_a_round_trip_changes_no_pixel(
     form: str, picture: Callable[[int], np.ndarray], tmp_path: Path
 ) -> None:
     images, labels = write_images(tmp_path, picture)
     folder = read(images, labels, NAMES, invalid=255)
-    again = written(folder, form, tmp_path, images)
+    again = write_and_read(folder, form, tmp_path, images)
     assert_same(folder, again)
-    # and through every other form
+    # then through all forms one after another
     for number, other in enumerate(("coco", "labelme", "masks")):
-        again = written(again, other, tmp_path / str(number), images)
+        again = write_and_read(again, other, tmp_path / str(number), images)
         assert_same(folder, again)
 
 
 @pytest.mark.parametrize("form", ["masks", "coco", "labelme"])
 @pytest.mark.parametrize("ids", [(0, 255, 1000, 70), (9, 3, 65535, 0), (1, 2, 3, 4)])
-def test_classes_of_any_id_and_no_background(
+def test_any_class_ids_without_background_are_kept(
     form: str, ids: tuple[int, ...], tmp_path: Path
 ) -> None:
     images, labels = write_images(tmp_path, noise)
@@ -135,31 +137,35 @@ def test_classes_of_any_id_and_no_background(
     names = ClassList(dict(zip(ids, ("wall", "floor, wet", "ä", "4"), strict=True)), "id")
     folder = read(images, labels, names)
     assert sorted(folder.names) == ["4", "floor, wet", "wall", "ä"]
-    assert_same(folder, written(folder, form, tmp_path, images))
+    assert_same(folder, write_and_read(folder, form, tmp_path, images))
 
 
 @pytest.mark.parametrize("form", ["masks", "coco", "labelme"])
-def test_classes_in_colours(form: str, tmp_path: Path) -> None:
+def test_classes_in_colours_are_kept(form: str, tmp_path: Path) -> None:
     images, labels = write_images(tmp_path, rings)
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [9, 9, 255]], np.uint8)
     for path in labels.rglob("*.png"):
         Image.fromarray(colours[np.array(Image.open(path))]).save(path)
     folder = read(images, labels)
-    again = written(folder, form, tmp_path, images)
+    again = write_and_read(folder, form, tmp_path, images)
     assert_same(folder, again)
     if form == "masks":
         assert again.colours == folder.colours
 
 
-def test_coco_is_what_pycocotools_reads(tmp_path: Path) -> None:
-    images, labels = write_images(tmp_path, gaps)
+def test_coco_annotations_equal_those_of_pycocotools(tmp_path: Path) -> None:
+    images, labels = write_images(tmp_path, with_unlabelled_areas)
     (file,) = write_coco(read(images, labels, NAMES, invalid=255), tmp_path / "coco.json")
     data = json.loads(file.read_text())
     assert [one["file_name"] for one in data["images"]] == ["a.jpg", "c.1.jpg", "sub.folder/b.jpg"]
     names = {one["id"]: one["name"] for one in data["categories"]}
     assert names == {1: "cat", 2: "dog", 3: "pole", 5: NO_LABEL}
     kinds = set()
-    picture = {1: gaps(0), 2: gaps(2), 3: gaps(1)}
+    picture = {
+        1: with_unlabelled_areas(0),
+        2: with_unlabelled_areas(2),
+        3: with_unlabelled_areas(1),
+    }
     for one in data["annotations"]:
         expected = picture[one["image_id"]] == {5: 255}.get(one["category_id"], one["category_id"])
         outline = one["segmentation"]
@@ -179,7 +185,7 @@ def test_coco_is_what_pycocotools_reads(tmp_path: Path) -> None:
     assert {("cat", dict), ("dog", list), (NO_LABEL, list)} <= kinds
 
 
-def test_the_coco_class_of_pycocotools_opens_the_file(tmp_path: Path) -> None:
+def test_the_coco_class_of_pycocotools_reads_the_file(tmp_path: Path) -> None:
     images, labels = write_images(tmp_path, rings)
     (file,) = write_coco(read(images, labels, NAMES), tmp_path / "coco.json")
     data = COCO(str(file))
@@ -190,15 +196,15 @@ def test_the_coco_class_of_pycocotools_opens_the_file(tmp_path: Path) -> None:
         assert (ids == rings(number)).all()
 
 
-def test_an_image_of_nothing_but_background_stays_labelled(tmp_path: Path) -> None:
-    images, labels = write_images(tmp_path, one_empty)
+def test_an_image_with_only_background_has_an_annotation(tmp_path: Path) -> None:
+    images, labels = write_images(tmp_path, first_is_background)
     (file,) = write_coco(read(images, labels, NAMES, invalid=255), tmp_path / "coco.json")
     data = json.loads(file.read_text())
     (id,) = [one["id"] for one in data["categories"] if one["name"] == BACKGROUND]
     assert [one["image_id"] for one in data["annotations"] if one["category_id"] == id] == [1]
 
 
-def test_labelme_has_boxes_of_masks_and_the_path_of_the_image(tmp_path: Path) -> None:
+def test_labelme_files_have_mask_shapes_and_the_image_path(tmp_path: Path) -> None:
     images, labels = write_images(tmp_path, rings)
     files = write_labelme(read(images, labels, NAMES), tmp_path / "labelme", images)
     assert [file.relative_to(tmp_path / "labelme").as_posix() for file in files] == [
@@ -219,13 +225,13 @@ def test_outlines_are_exact(seed: int) -> None:
     mask = rng.random((30, 41)) < (0.02, 0.5, 0.9)[seed % 3]
     if seed % 2:
         mask = np.repeat(np.repeat(mask, 7, axis=0), 5, axis=1)
-    outline = outline_of(mask)
+    outline = mask_to_outline(mask)
     if isinstance(outline, list):
         outline = pycocotools.mask.merge(pycocotools.mask.frPyObjects(outline, *mask.shape))
     assert (pycocotools.mask.decode(outline).astype(bool) == mask).all()
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_labels_that_a_form_cannot_store_are_refused(tmp_path: Path) -> None:
     images, labels = write_images(tmp_path, rings)
     with pytest.raises(InputError, match="a class is called 'no label', which is for pixels with"):
         write_coco(read(images, labels, (*NAMES[:3], NO_LABEL)), tmp_path / "c.json")
@@ -236,5 +242,5 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="masks: cannot be made"):
         write_masks(read(images, labels), tmp_path / "file" / "masks")
     scalar = read_labelled_folder(images, labels, LabelFormat("scalar"))
-    with pytest.raises(InputError, match="labels of kind scalar are no classes"):
+    with pytest.raises(InputError, match="labels of kind scalar are not classes: only"):
         write_masks(scalar, tmp_path / "masks")

@@ -1,4 +1,4 @@
-"""Label maps as states."""
+"""Encodings of labels and predictions as diffusion states."""
 
 from functools import partial
 
@@ -16,70 +16,70 @@ VALID = torch.tensor([[[True, True, True, False]]])
 
 
 @pytest.mark.parametrize("build", [ClassEmbedding, AnalogBits, OneHot])
-def test_codes_of_classes_differ_and_are_small(build: type) -> None:
+def test_codes_of_classes_differ_and_stay_within_the_scale(build: type) -> None:
     encoding = build(output=CLASSES, scale=0.02)
-    state = encoding.of_target(Target(IDS, VALID), (1, 4))
+    state = encoding.encode_target(Target(IDS, VALID), (1, 4))
     assert state.shape == (1, encoding.channels, 1, 4)
     assert float(state.detach().abs().max()) <= 0.02
     columns = state[0, :, 0].T
     assert len({tuple(column.tolist()) for column in columns}) == 4
-    # a prediction of the same classes has the same code; no prediction is "no label"
+    # a prediction of the same class has the same code, and never the code of a missing label
     logits = torch.nn.functional.one_hot(IDS.clamp(max=4), 5).movedim(-1, 1).float()
-    again = encoding.of_prediction(logits, (1, 4))
+    again = encoding.encode_prediction(logits, (1, 4))
     assert torch.equal(again[..., :3], state[..., :3])
     assert not torch.equal(again[..., 3], state[..., 3])
 
 
-def test_the_table_of_the_paper() -> None:
+def test_class_embeddings_have_the_sizes_and_the_formula_of_the_paper() -> None:
     encoding = ClassEmbedding(output=OutputSpec("classes", 150))
     assert encoding.table.weight.shape == (151, 256)
-    code = encoding.of_ids(torch.tensor([[[7]]]))[0, :, 0, 0]
+    code = encoding.encode_ids(torch.tensor([[[7]]]))[0, :, 0, 0]
     expected = (encoding.table.weight[7].sigmoid() * 2 - 1) * 0.01
     torch.testing.assert_close(code, expected)
 
 
-def test_bits_and_one_hot() -> None:
+def test_analog_bits_and_one_hot_codes_have_the_expected_values() -> None:
     bits = AnalogBits(output=CLASSES, scale=1.0)
     assert bits.channels == 3
-    assert bits.of_ids(torch.tensor([[[5]]]))[0, :, 0, 0].tolist() == [1.0, -1.0, 1.0]
+    assert bits.encode_ids(torch.tensor([[[5]]]))[0, :, 0, 0].tolist() == [1.0, -1.0, 1.0]
     one_hot = OneHot(output=CLASSES, scale=1.0)
-    assert one_hot.of_ids(torch.tensor([[[1]]]))[0, :, 0, 0].tolist() == [-1, 1, -1, -1, -1, -1]
+    assert one_hot.encode_ids(torch.tensor([[[1]]]))[0, :, 0, 0].tolist() == [-1, 1, -1, -1, -1, -1]
 
 
-def test_numbers_are_mapped_linearly_and_predictions_are_cut() -> None:
+def test_values_are_mapped_linearly_and_predictions_are_clamped() -> None:
     encoding = ScalarMap(output=DEPTH, scale=0.1)
     target = Target(torch.tensor([[[[0.0, 5.0, 10.0, 2.5]]]]), torch.ones(1, 1, 4).bool())
-    state = encoding.of_target(target, (1, 4))[0, 0, 0]
+    state = encoding.encode_target(target, (1, 4))[0, 0, 0]
     torch.testing.assert_close(state, torch.tensor([-0.1, 0.0, 0.1, -0.05]))
-    found = encoding.of_prediction(torch.tensor([[[[-3.0, 12.0]]]]), (1, 2))[0, 0, 0]
-    torch.testing.assert_close(found, torch.tensor([-0.1, 0.1]))
+    clamped = encoding.encode_prediction(torch.tensor([[[[-3.0, 12.0]]]]), (1, 2))[0, 0, 0]
+    torch.testing.assert_close(clamped, torch.tensor([-0.1, 0.1]))
 
 
 @pytest.mark.parametrize(
     ("missing", "expected"),
     [
         ("released", [4.0, 0.0]),  # zeros count: (8 + 0) / 2
-        ("masked", [8.0, 5.0]),  # the one label of the cell; the middle of the range without any
+        ("masked", [8.0, 5.0]),  # the only label of the first cell; the middle of the range
         ("nearest", [8.0, 8.0]),
     ],
 )
-def test_missing_labels(missing: str, expected: list[float]) -> None:
+def test_missing_labels_are_filled_as_chosen(missing: str, expected: list[float]) -> None:
     encoding = ScalarMap(output=DEPTH, scale=1.0, missing=missing)  # type: ignore[arg-type]
     label = torch.tensor([[[[8.0, torch.nan, torch.nan, torch.nan]]]])
     target = Target(label, torch.tensor([[[True, False, False, False]]]))
-    state = encoding.of_target(target, (1, 2))[0, 0, 0]
+    state = encoding.encode_target(target, (1, 2))[0, 0, 0]
     torch.testing.assert_close((state + 1) / 2 * 10, torch.tensor(expected))
 
 
-def test_an_image_without_labels_has_a_state() -> None:
+def test_the_state_of_an_image_without_labels_is_finite() -> None:
     for missing in ("released", "masked", "nearest"):
         encoding = ScalarMap(output=DEPTH, missing=missing)  # type: ignore[arg-type]
         label = torch.full((1, 1, 4, 4), torch.nan)
-        state = encoding.of_target(Target(label, torch.zeros(1, 4, 4).bool()), (2, 2))
+        state = encoding.encode_target(Target(label, torch.zeros(1, 4, 4).bool()), (2, 2))
         assert state.isfinite().all()
 
 
-def test_forms_that_do_not_fit() -> None:
+def test_an_encoding_refuses_other_kinds_of_output() -> None:
     with pytest.raises(InputError, match="OneHot encodes classes, not 1 map of values"):
         OneHot(output=DEPTH)
     with pytest.raises(InputError, match="ScalarMap encodes values with bounds"):
@@ -87,11 +87,10 @@ def test_forms_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("wrong", [3, -1])
-def test_labels_beyond_the_table_are_refused(wrong: int) -> None:
+def test_labels_that_are_not_a_class_are_refused(wrong: int) -> None:
     encoding = ClassEmbedding(output=OutputSpec("classes", 3))
     label = torch.tensor([[[0, 1], [2, wrong]]])
     target = Target(label, torch.ones(1, 2, 2, dtype=torch.bool))
-    with pytest.raises(
-        InputError, match=rf"class {wrong}, the encoding knows 0 to 2: give the task all classes"
-    ):
-        encoding.of_target(target, (2, 2))
+    message = f"class {wrong}, the encoding has classes 0 to 2: give the task all classes"
+    with pytest.raises(InputError, match=message):
+        encoding.encode_target(target, (2, 2))

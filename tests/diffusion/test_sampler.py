@@ -1,4 +1,4 @@
-"""From noise to a label map."""
+"""The sampler of DDP, its noise schedules and the accumulation of steps."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from tests.support import noise
 
 from diffsight.diffusion import CosineNoise, LinearNoise, Sampler
 from diffsight.diffusion.noise import add_noise, ddim_step, ddpm_step, time_pairs
-from diffsight.diffusion.sampler import Accumulation
+from diffsight.diffusion.sampler import StepAccumulator
 from diffsight.errors import InputError
 
 
-def test_intervals_are_asymmetric() -> None:
+def test_time_pairs_are_the_asymmetric_intervals_of_the_paper() -> None:
     assert time_pairs(1) == [(1.0, 0.0)]
     assert [(round(a, 4), round(b, 4)) for a, b in time_pairs(3)] == [
         (1.0, 0.3333),
@@ -32,83 +32,85 @@ def test_intervals_are_asymmetric() -> None:
         ({"settled": 1.0}, r"settled must be in \[0, 1\)"),
     ],
 )
-def test_numbers_out_of_range(options: dict[str, float], message: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampler(**options)  # type: ignore[arg-type]
 
 
-def test_a_decoder_that_knows_the_label_ends_near_it() -> None:
-    """Without a time difference, DDIM returns the label and a little of the first noise."""
-    rule, schedule = Sampler(steps=5, time_difference=0.0), CosineNoise()
+def test_a_decoder_that_always_predicts_the_label_ends_near_it() -> None:
+    """Without a time difference, DDIM ends at the label with a small rest of the first noise."""
+    sampler, schedule = Sampler(steps=5, time_difference=0.0), CosineNoise()
     label, state = 0.01 * noise(2, 3, 4, 4, seed=1), noise(2, 3, 4, 4, seed=2)
-    steps = []
-    for maps in rule.trajectory(schedule, state, lambda s, t: s, lambda m: label, lambda k: state):
-        steps.append(maps)
+    steps = list(
+        sampler.trajectory(schedule, state, lambda s, t: s, lambda m: label, lambda k: state)
+    )
     assert len(steps) == 5
     last = ddim_step(schedule, steps[-1], label, torch.full((2,), 0.2), torch.zeros(2))
     assert float((last - label).std()) == pytest.approx(0.00316, rel=0.2)
 
 
 @pytest.mark.parametrize("schedule", [CosineNoise(), LinearNoise()])
-def test_a_step_back_keeps_a_state_on_its_way(schedule: CosineNoise | LinearNoise) -> None:
+def test_a_ddim_step_with_the_true_label_gives_the_state_of_the_next_time(
+    schedule: CosineNoise | LinearNoise,
+) -> None:
     label, normal = noise(3, 2, 4, 4, seed=1), noise(3, 2, 4, 4, seed=2)
     now, following = torch.tensor([0.9, 0.5, 0.3]), torch.tensor([0.6, 0.4, 0.1])
     state = add_noise(schedule, label, normal, now)
-    found = ddim_step(schedule, state, label, now, following)
+    result = ddim_step(schedule, state, label, now, following)
     torch.testing.assert_close(
-        found, add_noise(schedule, label, normal, following), rtol=1e-3, atol=1e-3
+        result, add_noise(schedule, label, normal, following), rtol=1e-3, atol=1e-3
     )
 
 
-def test_a_posterior_has_the_noise_of_its_time() -> None:
+def test_a_ddpm_step_has_the_mean_and_the_deviation_of_the_next_time() -> None:
     schedule, count = CosineNoise(), 4000
     label = torch.full((1, 1, 1, count), 0.5)
     now, following = torch.tensor([0.7]), torch.tensor([0.4])
     state = add_noise(schedule, label, noise(1, 1, 1, count, seed=1), now)
-    found = ddpm_step(schedule, state, label, now, following, noise(1, 1, 1, count, seed=2))
+    result = ddpm_step(schedule, state, label, now, following, noise(1, 1, 1, count, seed=2))
     alpha, sigma = schedule.levels(following)
-    assert float(found.mean()) == pytest.approx(float(alpha) * 0.5, abs=0.03)
-    assert float(found.std()) == pytest.approx(float(sigma), rel=0.05)
+    assert float(result.mean()) == pytest.approx(float(alpha) * 0.5, abs=0.03)
+    assert float(result.std()) == pytest.approx(float(sigma), rel=0.05)
     last = ddpm_step(schedule, state, label, now, torch.zeros(1), noise(1, 1, 1, count, seed=2))
     assert float(last.std()) < 0.01
 
 
-def test_an_image_ends_when_few_of_its_pixels_change() -> None:
-    """Two images of four pixels and two classes: the first settles after two steps."""
+def test_an_image_stops_when_few_of_its_pixels_change() -> None:
+    """Two images with four pixels and two classes: the first one stops after two steps."""
     classes = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]] * 2 + [[[1, 1, 1, 1], [0, 1, 1, 1]]] * 2)
     classes[1, 1, 0] = 0
-    result = Accumulation(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, "classes")
-    goes_on = []
+    steps = StepAccumulator(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, "classes")
+    is_active = []
     for step in classes:
         logits = 50.0 * torch.nn.functional.one_hot(step, 2).movedim(-1, 1)[:, :, None]
-        goes_on.append(result.add(logits))
-    found = result.result()
+        is_active.append(steps.add(logits))
+    result = steps.result()
     # the second image changes a pixel in the second step and none in the third
-    assert goes_on == [True, True, False, False]
-    assert found.maps.argmax(dim=1)[:, 0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 1]]
-    assert found.uncertainty[0].abs().max() == 0
-    assert found.uncertainty[1, 0, 0].tolist() == [0.5, 0, 0, 0]
+    assert is_active == [True, True, False, False]
+    assert result.maps.argmax(dim=1)[:, 0].tolist() == [[0, 0, 0, 0], [0, 1, 1, 1]]
+    assert result.uncertainty[0].abs().max() == 0
+    assert result.uncertainty[1, 0, 0].tolist() == [0.5, 0, 0, 0]
 
 
-def test_means_of_values_and_squares_are_taken_over_steps() -> None:
-    values = torch.tensor([[1.0], [4.0], [2.0], [7.0]])[:, :, None, None]  # two seeds a step
-    result = Accumulation(Sampler(steps=2, seeds=2), 1, "values", 5.0)
+def test_means_of_values_and_squares_are_taken_over_steps_and_seeds() -> None:
+    values = torch.tensor([[1.0], [4.0], [2.0], [7.0]])[:, :, None, None]  # two seeds per step
+    steps = StepAccumulator(Sampler(steps=2, seeds=2), 1, "values", 5.0)
     for step in values.split(2):
-        result.add(step)
-    found = result.result()
-    assert float(found.maps) == 4.5
-    assert float(found.mean) == -1.5
-    assert float(found.square) == 7.5
+        steps.add(step)
+    result = steps.result()
+    assert float(result.maps) == 4.5
+    assert float(result.mean) == -1.5
+    assert float(result.square) == 7.5
 
 
-def test_one_step_does_not_depend_on_the_next_time() -> None:
+def test_a_single_step_does_not_depend_on_the_time_difference() -> None:
     state = noise(1, 2, 4, 4, seed=1)
-    given = []
+    results = []
     for difference in (0.0, 1.0, 3.0):
-        rule = Sampler(steps=1, time_difference=difference)
-        (maps,) = rule.trajectory(
+        sampler = Sampler(steps=1, time_difference=difference)
+        (maps,) = sampler.trajectory(
             CosineNoise(), state, lambda s, t: s * t[0], lambda m: m, lambda k: state
         )
-        given.append(maps)
-    assert torch.equal(given[0], given[1])
-    assert torch.equal(given[0], given[2])
+        results.append(maps)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])

@@ -1,4 +1,4 @@
-"""A backbone, a method, a task and a data set of one's own run through the whole product."""
+"""A backbone, method, task and data set of another package run in all commands."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ RECIPE = {
     "batch_size": 4,
     "steps": 30,
     "workers": 0,
-    "accelerator": "cpu",
+    "device": "cpu",
 }
 
 
@@ -43,7 +43,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training of the toy recipe by the command line."""
+    """Return the folder of a run that the command line trained by the toy recipe."""
     folder = tmp_path_factory.mktemp("toy")
     recipe = folder / "toy.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
@@ -65,7 +65,7 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
-def test_the_trained_model_is_loaded_only_with_trust(run: Path) -> None:
+def test_the_trained_model_is_loaded_only_if_its_package_is_trusted(run: Path) -> None:
     with pytest.raises(InputError, match=NAME):
         diffsight.load(run)
     model = diffsight.load(run, trusted=[NAME])
@@ -74,7 +74,9 @@ def test_the_trained_model_is_loaded_only_with_trust(run: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["copy", "copy.safetensors"])
-def test_saved_and_loaded_it_predicts_the_same(run: Path, tmp_path: Path, name: str) -> None:
+def test_a_loaded_model_predicts_the_same_as_the_saved_one(
+    run: Path, tmp_path: Path, name: str
+) -> None:
     model = diffsight.load(run, trusted=[NAME])
     diffsight.save(model, tmp_path / name)
     loaded = diffsight.load(tmp_path / name, trusted=[NAME])
@@ -97,7 +99,9 @@ def test_evaluate_uses_the_metric_of_the_task(run: Path, capsys) -> None:
     assert report["metrics"]["MAE"] == pytest.approx(scores["model"]["MAE"])
 
 
-def test_predict_writes_what_the_prediction_says(run: Path, photo: Path, tmp_path: Path) -> None:
+def test_predict_writes_the_arrays_and_metadata_of_the_prediction(
+    run: Path, photo: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     command = ["predict", str(photo), "--model", str(run), "--out", str(out), "--device", "cpu"]
     assert main(command) == 2
@@ -109,14 +113,14 @@ def test_predict_writes_what_the_prediction_says(run: Path, photo: Path, tmp_pat
     assert (out / "photo_colour.png").is_file()
 
 
-def test_explain_draws_it(run: Path, photo: Path, tmp_path: Path) -> None:
+def test_explain_writes_an_explanation(run: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "why"
     command = ["explain", str(photo), "--model", str(run), "--out", str(out), "--trust", NAME]
     assert main([*command, "--device", "cpu"]) == 0
     assert (out / "explain.json").is_file()
 
 
-def test_adapt_takes_the_method_by_its_path(tmp_path: Path) -> None:
+def test_adapt_accepts_a_method_by_its_class_path(tmp_path: Path) -> None:
     images, labels = write_labelled_rooms(tmp_path, kind="depth", count=3, size=32)
     folders = ["--images", str(images), "--labels", str(labels), "--kind", "depth"]
     out = tmp_path / "toy.safetensors"
@@ -128,7 +132,9 @@ def test_adapt_takes_the_method_by_its_path(tmp_path: Path) -> None:
     assert model.info["chosen"] == f"{NAME}.PixelLinear"
 
 
-def test_benchmark_compares_it_on_its_own_data(tmp_path: Path, pipeline_folder: Path) -> None:
+def test_benchmark_compares_the_method_on_the_custom_data(
+    tmp_path: Path, pipeline_folder: Path
+) -> None:
     from toy_extension import Brightness
 
     from diffsight.backbones import BackboneSource

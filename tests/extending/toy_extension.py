@@ -1,4 +1,4 @@
-"""Somebody's own backbone, method, task and data set, outside of the package."""
+"""An example of a backbone, a method, a task and a data set outside the package."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch.nn import functional
 from diffsight.backbones import AbstractBackbone, BackboneSource
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.methods import AbstractMethod
-from diffsight.methods.base import FitSettings, MethodBuilder, builder_of
+from diffsight.methods.base import FitSettings, MethodBuilder, make_builder
 from diffsight.methods.parts import pad
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, Values, expectation
 from diffsight.tasks import AbstractTask, Prediction, StoredArray
@@ -19,7 +19,7 @@ from diffsight.types import Draws, Inputs, Pyramid, Target
 
 
 class Blur(AbstractBackbone):
-    """Average colours of squares."""
+    """Returns the mean colour of every square of ``stride`` pixels."""
 
     def __init__(self, *, stride: int = 4) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Blur(AbstractBackbone):
 
 
 class PixelLinear(AbstractMethod):
-    """One linear layer on a backbone's finest level."""
+    """One linear layer on the finest level of a backbone."""
 
     output_kinds = ("values", "distribution", "classes")
 
@@ -65,7 +65,7 @@ class PixelLinear(AbstractMethod):
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
-        return builder_of(cls, lambda output: cls(output=output, backbone=Blur(), **options))
+        return make_builder(cls, lambda output: cls(output=output, backbone=Blur(), **options))
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
@@ -73,7 +73,7 @@ class PixelLinear(AbstractMethod):
 
 
 class Brightness(AbstractTask):
-    """A brightness per pixel; the metric is the mean absolute error."""
+    """One brightness value per pixel; the metric is the mean absolute error."""
 
     metric_name = "MAE"
 
@@ -140,7 +140,7 @@ class BrightnessPrediction(Prediction):
 
 
 class Gradients(AbstractDataset):
-    """Pictures whose brightness is the mean of their channels."""
+    """Random colour gradients, labelled with the mean of their channels."""
 
     def __init__(self, *, count: int = 8, size: int = 24, seed: int = 0) -> None:
         self.name = "gradients"

@@ -1,8 +1,8 @@
-"""Times in the units that fit them."""
+"""Durations are formatted in suitable units."""
 
 import pytest
 
-from diffsight.formats.durations import duration
+from diffsight.formats.durations import format_duration
 
 
 @pytest.mark.parametrize(
@@ -16,5 +16,5 @@ from diffsight.formats.durations import duration
         (50.0 * 3600, "2 days 2 h"),
     ],
 )
-def test_a_time_is_written_in_the_units_that_fit_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_a_duration_is_formatted_in_suitable_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Sizes that no network has are refused before it is built."""
+"""Impossible sizes in a network configuration are refused before the network is built."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ from diffsight.formats.sizes import check_sizes
         ({"attention_head_dim": [1] * 300}, "attention_head_dim is out of range"),
     ],
 )
-def test_no_sizes(values: dict[str, Any], message: str) -> None:
+def test_impossible_sizes_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=rf"^config\.json: {message}"):
         check_sizes("config.json", values)
 
 
-def test_sizes_of_networks() -> None:
+def test_sizes_of_real_networks_are_accepted() -> None:
     clip = {"vocab_size": 49408, "out_indices": [-1], "hidden_act": "gelu", "dropout": 0.0}
     check_sizes("", clip | {"block_out_channels": (8, 16), "mid_block_type": None})

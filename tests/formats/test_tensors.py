@@ -1,4 +1,4 @@
-"""Damaged safetensors files and torch checkpoints end in one line or one reason."""
+"""Safetensors files and torch checkpoints: reading, and the errors for damaged files."""
 
 import io
 import json
@@ -26,7 +26,7 @@ LINE = "damaged ({reason}): copy it"
 
 
 def header(change: Any) -> bytes:
-    """The file with a changed header."""
+    """Return the bytes of the file with a changed header."""
     length = int.from_bytes(WHOLE[:8], "little")
     entries = json.loads(WHOLE[8 : 8 + length])
     change(entries)
@@ -57,7 +57,7 @@ def header(change: Any) -> bytes:
         header(lambda h: h.update(__metadata__=[])),
     ],
 )
-def test_damaged_safetensors_headers(tmp_path: Path, content: bytes) -> None:
+def test_damaged_safetensors_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -67,7 +67,7 @@ def test_damaged_safetensors_headers(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_safetensors_files_and_their_metadata(tmp_path: Path) -> None:
+def test_safetensors_files_are_read_with_their_metadata(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(WHOLE)
     with TensorFile(path, LINE) as file:
@@ -81,19 +81,20 @@ def test_safetensors_files_and_their_metadata(tmp_path: Path) -> None:
         read_safetensors(tmp_path / "none", LINE)
 
 
-def torch_file(path: Path, *, old: bool = False) -> bytes:
+def write_checkpoint(path: Path, *, old: bool = False) -> bytes:
+    """Write a torch checkpoint, in the old format or as a ZIP archive; return its bytes."""
     torch.save({"a": torch.ones(50, 3), "epoch": 3}, path, _use_new_zipfile_serialization=not old)
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("mmap", [False, True])
-def test_torch_checkpoints_of_both_formats(tmp_path: Path, old: bool, mmap: bool) -> None:
+def test_torch_checkpoints_of_both_formats_are_read(tmp_path: Path, old: bool, mmap: bool) -> None:
     path = tmp_path / "x.pth"
-    whole = torch_file(path, old=old)
-    found = load_torch(path, mmap=mmap)
-    assert torch.equal(found["a"], torch.ones(50, 3))
-    assert found["epoch"] == 3
+    whole = write_checkpoint(path, old=old)
+    checkpoint = load_torch(path, mmap=mmap)
+    assert torch.equal(checkpoint["a"], torch.ones(50, 3))
+    assert checkpoint["epoch"] == 3
     for length in range(0, len(whole) - 1, len(whole) // 40):
         path.write_bytes(whole[:length])
         with pytest.raises((OSError, ValueError)):
@@ -101,9 +102,9 @@ def test_torch_checkpoints_of_both_formats(tmp_path: Path, old: bool, mmap: bool
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_flipped_bits_of_torch_checkpoints(tmp_path: Path, old: bool) -> None:
+def test_errors_of_changed_bytes_are_one_line(tmp_path: Path, old: bool) -> None:
     path = tmp_path / "x.pth"
-    whole = torch_file(path, old=old)
+    whole = write_checkpoint(path, old=old)
     for position in range(0, min(len(whole), 1500), 31):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
         try:
@@ -112,7 +113,7 @@ def test_flipped_bits_of_torch_checkpoints(tmp_path: Path, old: bool) -> None:
             assert "\n" not in str(error)  # noqa: PT017
 
 
-def test_other_files_in_place_of_a_checkpoint(tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     with tarfile.open(path, "w") as archive:
         for name in ("sys_info", "pickle", "storages", "tensors"):
@@ -123,16 +124,16 @@ def test_other_files_in_place_of_a_checkpoint(tmp_path: Path) -> None:
         load_torch(path)
     for content in (b"", b"-" * 1000, b"\x80\x02.", b"[" * 5000, b"]" * 999 + b"a" * 998 + b"."):
         path.write_bytes(content)
-        with pytest.raises(ValueError) as error:  # noqa: PT011 - decoders have no common words
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the messages have no common text
             load_torch(path)
         assert str(error.value)
     with pytest.raises(OSError, match="No such file"):
         load_torch(tmp_path / "none.pth")
 
 
-def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     path, packed = tmp_path / "x.pth", tmp_path / "packed.pth"
-    torch_file(path)
+    write_checkpoint(path)
     with (
         zipfile.ZipFile(path) as source,
         zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
@@ -144,11 +145,15 @@ def test_an_archive_that_unpacks_to_more_than_it_holds_is_refused(tmp_path: Path
 
 
 class Code:
+    """Makes a folder when it is unpickled."""
+
     def __reduce__(self) -> Any:
         return os.mkdir, ("evil",)
 
 
-def test_classes_are_named_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_classes_are_refused_by_name_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"a": Code()}, "x.pth")
     with pytest.raises(NotPlainError, match=r"^it names \w+\.mkdir$"):
@@ -156,7 +161,7 @@ def test_classes_are_named_and_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert not Path("evil").exists()
 
 
-def test_only_tensors_with_numbers_are_dense() -> None:
+def test_only_tensors_with_strided_data_are_dense() -> None:
     assert is_dense(torch.ones(2))
     for value in (None, 3, torch.ones(2, device="meta"), torch.ones(2).to_sparse()):
         assert not is_dense(value)

@@ -1,4 +1,4 @@
-"""Text, JSON, YAML and CSV of damaged files end in one reason, whatever the decoder raises."""
+"""Text, JSON, YAML and CSV are read, and every error of a damaged file becomes one reason."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from diffsight.formats.text import (
 )
 
 DEEP = "[" * MAX_DEPTH + "]" * MAX_DEPTH
-# nine aliases of nine aliases of ...: ten lines that unfold to 9 ** 9 values
+# nine aliases of nine aliases of ...: ten lines that expand to 9 ** 9 values
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -39,13 +39,13 @@ LOADERS = [None, jsonargparse.get_loader("yaml")]
         ('{"a": [18446744073709551616]}', "an integer of 20 digits"),
     ],
 )
-def test_json_that_is_refused(text: str, message: str) -> None:
+def test_wrong_json_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         parse_json(text)
     assert type(error.value) is not RecursionError
 
 
-def test_json_that_is_read() -> None:
+def test_valid_json_is_read() -> None:
     text = '{"a": [1, -2, 18446744073709551615, 0.5, null, "x"], "b": {"a": 1e999}}'
     expected = {"a": [1, -2, 2**64 - 1, 0.5, None, "x"], "b": {"a": float("inf")}}
     assert parse_json(text) == expected
@@ -72,18 +72,18 @@ def test_json_that_is_read() -> None:
         ("? [a]\n: 1", "unhashable"),
     ],
 )
-def test_yaml_that_is_refused(text: str, message: str, load) -> None:
+def test_wrong_yaml_is_refused(text: str, message: str, load) -> None:
     with pytest.raises(ValueError, match=message) as error:
         parse_yaml(text, load)
     assert "\n" not in str(error.value)
 
 
-def test_yaml_that_is_read() -> None:
+def test_valid_yaml_is_read() -> None:
     assert parse_yaml("a: &x [1, 2]\nb: *x\nc: 1.5") == {"a": [1, 2], "b": [1, 2], "c": 1.5}
     assert parse_yaml("lr: 1e-3", LOADERS[1]) == {"lr": 0.001}
 
 
-def test_csv_fields_that_are_too_long_are_no_crash() -> None:
+def test_csv_is_read_and_too_long_fields_are_refused() -> None:
     assert parse_csv("a,b\n1,2\n") == [{"a": "1", "b": "2"}]
     with pytest.raises(ValueError, match="field larger than field limit"):
         parse_csv("a\n" + "x" * 200_000)
@@ -98,7 +98,7 @@ def test_csv_fields_that_are_too_long_are_no_crash() -> None:
         ValueError("two\nlines " + "x" * 5000),
     ],
 )
-def test_every_error_of_a_damaged_file_is_one_line(error: Exception) -> None:
+def test_every_error_of_a_damaged_file_becomes_one_line(error: Exception) -> None:
     with pytest.raises(InputError) as caught, reading("a.json", "damaged ({reason}): delete it"):
         raise error
     message = str(caught.value)
@@ -108,14 +108,14 @@ def test_every_error_of_a_damaged_file_is_one_line(error: Exception) -> None:
     assert len(message) < 400
 
 
-def test_messages_for_the_user_and_errors_of_the_program_are_left_as_they_are() -> None:
+def test_input_errors_and_programming_errors_are_not_changed() -> None:
     with pytest.raises(InputError, match=r"^as it is$"), reading("a.json", "damaged"):
         raise InputError("as it is")
     with pytest.raises(AssertionError), reading("a.json", "damaged"):
         raise AssertionError
 
 
-def test_files(tmp_path: Path) -> None:
+def test_files_are_decoded_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("[1]")
     assert read_json(path) == [1]
@@ -139,10 +139,12 @@ def test_files(tmp_path: Path) -> None:
         ("word", [(1, ["word"])]),
     ],
 )
-def test_tables_of_spreadsheet_programs(text: str, rows: list[tuple[int, list[str]]]) -> None:
+def test_tables_of_spreadsheet_programs_are_read(
+    text: str, rows: list[tuple[int, list[str]]]
+) -> None:
     assert parse_table(text) == rows
 
 
-def test_a_table_with_a_field_without_end() -> None:
+def test_a_table_with_too_long_a_field_is_refused() -> None:
     with pytest.raises(ValueError, match="field larger than"):
         parse_table("a\n" + "x" * 200_000)

@@ -1,4 +1,4 @@
-"""What a network's maps become: logits, bounded values, or values in the unit of the labels."""
+"""Maps of a network as outputs: logits, bounded values, or values in units of the labels."""
 
 import torch
 from tests.support import noise
@@ -10,26 +10,26 @@ from diffsight.outputs import Classes, OutputSpec, Values
 MAPS = noise(1, 2, 3, 4)
 
 
-def test_classes_are_logits() -> None:
+def test_maps_of_classes_are_logits() -> None:
     output = to_output(OutputSpec("classes", 2), MAPS)
     assert isinstance(output, Classes)
     assert output.space == "logits"
     assert torch.equal(output.maps, MAPS)
 
 
-def test_bounded_values_are_squashed() -> None:
+def test_a_sigmoid_brings_values_into_their_bounds() -> None:
     output = to_output(OutputSpec("values", 2, bounds=(-1.0, 3.0)), MAPS)
     assert isinstance(output, Values)
     torch.testing.assert_close(output.maps, 4 * MAPS.sigmoid() - 1)
     depth = to_output(OutputSpec("values", 2, bounds=(0.0, 10.0)), MAPS)
-    assert torch.equal(depth.stack, MAPS.sigmoid() * 10.0)  # bit by bit
+    assert torch.equal(depth.stack, MAPS.sigmoid() * 10.0)  # bit-identical
 
 
-def test_values_without_bounds_are_in_units_of_the_labels() -> None:
+def test_values_without_bounds_are_scaled_by_the_statistics_of_the_labels() -> None:
     assert torch.equal(to_output(OutputSpec("values", 2), MAPS).stack, MAPS)
     codec = ScalarBins(4).with_statistics(torch.tensor([[290.0], [310.0]]))
     output = to_output(OutputSpec("values", 1, codec=codec), MAPS[:, :1])
     torch.testing.assert_close(output.stack, 300 + MAPS[:, :1] * 200**0.5)
-    # values that were bounded by the task stay so, whatever its bins
-    both = OutputSpec("values", 1, bounds=(0.0, 1.0), codec=codec)
-    assert float(to_output(both, MAPS[:, :1]).stack.max()) < 1
+    # a task with bounds keeps them, even if it has bins
+    bounded = OutputSpec("values", 1, bounds=(0.0, 1.0), codec=codec)
+    assert float(to_output(bounded, MAPS[:, :1]).stack.max()) < 1

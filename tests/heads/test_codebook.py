@@ -1,4 +1,4 @@
-"""Class values of an image: how many numbers learn, where they start, what mixes them."""
+"""Codebook: number of parameters, initial tables, and their mixture by image features."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from diffsight.errors import InputError
 from diffsight.heads import Codebook
 
 
-def codec_of(n=5, d=2):
+def make_codec(n=5, d=2):
     centres = torch.arange(n * d, dtype=torch.float32).reshape(n, d)
     codec = VectorCodebook.of(centres)
     codec.label_mean, codec.label_std = torch.zeros(d), torch.tensor([1.0, 100.0, 7.0])[:d]
@@ -18,7 +18,7 @@ def codec_of(n=5, d=2):
 
 def build(size, features: int | None = 8):
     torch.manual_seed(0)
-    codec = codec_of()
+    codec = make_codec()
     return Codebook(codec, size=size, features=features), codec
 
 
@@ -26,27 +26,27 @@ def build(size, features: int | None = 8):
     ("n", "d", "tables", "mix"),
     [(20, 1, 200, 7680), (20, 3, 600, 7680), (50, 3, 1500, 7680)],
 )
-def test_parameters_of_the_paper(n, d, tables, mix):
+def test_the_number_of_parameters_is_that_of_the_paper(n, d, tables, mix):
     """Spec 1.9: K N D and D' K."""
-    codebook = Codebook(codec_of(n, d), features=768)
+    codebook = Codebook(make_codec(n, d), features=768)
     counts = {name: p.numel() for name, p in codebook.named_parameters()}
     assert counts == {"tables": tables, "mix.weight": mix}
 
 
-def test_a_fixed_mapping_learns_nothing():
+def test_a_codebook_without_tables_has_no_parameters():
     codebook, codec = build(0)
     assert not list(codebook.parameters())
     assert torch.equal(codebook(None, 3), codec.centres.expand(3, -1, -1))
 
 
-def test_the_codec_stays_the_tasks():
+def test_the_codec_is_not_stored_with_the_codebook():
     codebook, codec = build(3)
     assert set(codebook.state_dict()) == {"tables", "mix.weight"}
-    codec.label_std = codec.label_std * 2  # loaded after the model was built
+    codec.label_std = codec.label_std * 2  # as if it is loaded after the model is built
     torch.testing.assert_close(codebook.scaled_tables, codebook.tables * codec.label_std)
 
 
-def test_every_table_starts_near_the_centres_and_differs():
+def test_initial_tables_are_near_the_centres_and_different():
     codebook, codec = build(10)
     tables, std = codebook.tables.detach(), codec.label_std
     gap = (tables * std - codec.centres) / std
@@ -57,7 +57,7 @@ def test_every_table_starts_near_the_centres_and_differs():
     torch.testing.assert_close(values / std, expected, atol=0.05, rtol=0)
 
 
-def test_features_mix_the_tables():
+def test_image_features_mix_the_tables():
     codebook, codec = build(3)
     features = noise(2, 8)
     weights = (features @ codebook.mix.weight.T).softmax(dim=1)
@@ -81,12 +81,12 @@ def test_tables_diverge_in_training():
         loss = ((codebook(features, 6) - target) / codec.label_std).square().mean()
         loss.backward()
         optimiser.step()
-    one = target.mean(dim=0)
-    assert float(loss.detach()) < 0.5 * float(((target - one) / codec.label_std).square().mean())
+    mean = target.mean(dim=0)
+    assert float(loss.detach()) < 0.5 * float(((target - mean) / codec.label_std).square().mean())
 
 
-def test_values_keep_their_digits_in_mixed_precision():
-    """Kelvins: eight bits would be steps of two."""
+def test_values_keep_32_bits_in_mixed_precision():
+    """In bfloat16, values near 300 kelvins would be 2 kelvins apart."""
     labels = torch.linspace(282, 316, 200)[:, None]
     codec = ScalarBins.fit(labels, 20, spacing="linear").with_statistics(labels)
     codebook = Codebook(codec, size=3, features=4)
@@ -96,6 +96,6 @@ def test_values_keep_their_digits_in_mixed_precision():
         assert torch.equal(codebook(features, 2), values)
 
 
-def test_features_are_needed_for_several_tables():
+def test_several_tables_without_image_features_are_refused():
     with pytest.raises(InputError, match="10 tables needs image features"):
         build(10, features=None)

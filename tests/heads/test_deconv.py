@@ -1,3 +1,5 @@
+"""DeconvHead: doublings, bounds and refused pyramids."""
+
 import pytest
 import torch
 from tests.contracts import HeadContract
@@ -7,19 +9,21 @@ from diffsight.heads import DeconvHead
 from diffsight.outputs import OutputSpec, Values
 from diffsight.types import Pyramid
 
-TWO = OutputSpec("values", 2)
+TWO_VALUES = OutputSpec("values", 2)
 
 
 @pytest.mark.parametrize(("stride", "doublings"), [(32, 2), (16, 1), (8, 0)])
-def test_reaches_the_image_from_any_stride(stride: int, doublings: int) -> None:
-    head = DeconvHead(in_channels=[6], strides=[stride], output=TWO, widths=(4, 4, 4), width=5)
+def test_the_output_has_the_size_of_the_image_for_any_stride(stride: int, doublings: int) -> None:
+    head = DeconvHead(
+        in_channels=[6], strides=[stride], output=TWO_VALUES, widths=(4, 4, 4), width=5
+    )
     assert head.bilinear_doublings == doublings
     output = head(Pyramid((torch.randn(2, 6, 3, 4),), (stride,), (3 * stride, 4 * stride)))
     assert isinstance(output, Values)
     assert output.maps.shape == (2, 2, 3 * stride, 4 * stride)
 
 
-def test_values_are_bounded_by_the_task() -> None:
+def test_values_stay_within_the_bounds_of_the_task() -> None:
     spec = OutputSpec("values", 1, bounds=(0.0, 80.0))
     head = DeconvHead(in_channels=[2], strides=[8], output=spec).eval()
     with torch.no_grad():
@@ -28,16 +32,16 @@ def test_values_are_bounded_by_the_task() -> None:
     torch.testing.assert_close(output.maps, torch.full_like(output.maps, 80.0))
 
 
-def test_unusable_pyramids() -> None:
+def test_several_levels_and_small_strides_are_refused() -> None:
     with pytest.raises(InputError, match="put a Merging neck before it"):
-        DeconvHead(in_channels=[1, 2], strides=[8, 16], output=TWO)
+        DeconvHead(in_channels=[1, 2], strides=[8, 16], output=TWO_VALUES)
     with pytest.raises(InputError, match="give fewer widths"):
-        DeconvHead(in_channels=[1], strides=[4], output=TWO)
+        DeconvHead(in_channels=[1], strides=[4], output=TWO_VALUES)
 
 
 class TestDeconvHead(HeadContract):
     pyramids = (((24,), (32,)), ((16,), (16,)))
-    output = TWO
+    output = TWO_VALUES
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> DeconvHead:
         return DeconvHead(

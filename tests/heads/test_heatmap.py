@@ -1,3 +1,5 @@
+"""HeatmapHead: strides and sizes of heatmaps."""
+
 import pytest
 import torch
 from tests.contracts import HeadContract
@@ -18,7 +20,7 @@ class TestHeatmapHead(HeadContract):
         return HeatmapHead(in_channels=in_channels, strides=strides, output=self.output, width=6)
 
 
-def test_a_stride_that_is_no_multiple_is_refused() -> None:
+def test_other_strides_and_outputs_are_refused() -> None:
     for strides in ([2], [12]):
         with pytest.raises(InputError, match=r"stride \d+ for heatmaps of stride 4"):
             HeatmapHead(in_channels=[4], strides=strides, output=JOINTS)
@@ -26,7 +28,7 @@ def test_a_stride_that_is_no_multiple_is_refused() -> None:
         HeatmapHead(in_channels=[4], strides=[8], output=OutputSpec("values", 2))
 
 
-def test_features_that_cover_the_image_unevenly_are_brought_to_its_grid() -> None:
+def test_heatmaps_are_resized_to_the_grid_of_the_image() -> None:
     head = HeatmapHead(in_channels=[4], strides=[8], output=JOINTS, width=6)
     pyramid = Pyramid((torch.randn(1, 4, 9, 9),), (8,), (64, 64), extent_hw=(64, 64))
     output = head(pyramid)

@@ -1,4 +1,4 @@
-"""DDP's decoder of maps."""
+"""DDP's map decoder: attention, time, positions and number of parameters."""
 
 import pytest
 import torch
@@ -9,47 +9,47 @@ from diffsight.heads.map_decoder import (
     DeformableSelfAttention,
     MapDecoder,
     TimeEmbedding,
-    centres,
+    pixel_centres,
     sine_positions,
 )
 
 
-def numbers(*modules: torch.nn.Module) -> int:
+def count_parameters(*modules: torch.nn.Module) -> int:
     return sum(p.numel() for module in modules for p in module.parameters())
 
 
 @pytest.mark.parametrize(
     ("layers", "expected"), [(1, 2_407_016), (2, 3_614_664), (4, 6_029_960), (6, 8_445_256)]
 )
-def test_parameters_are_the_papers(layers: int, expected: int) -> None:
-    """Decoder, time and fusion; the paper says 2.4, 3.6, 6.0 and 8.4 million."""
+def test_the_number_of_parameters_is_that_of_the_paper(layers: int, expected: int) -> None:
+    """Decoder, time embedding and fusion; the paper states 2.4, 3.6, 6.0 and 8.4 million."""
     with torch.device("meta"):
         fuse = torch.nn.Conv2d(512, 256, 1)
-        found = numbers(MapDecoder(layers=layers), TimeEmbedding(), fuse)
-    assert found == expected
+        count = count_parameters(MapDecoder(layers=layers), TimeEmbedding(), fuse)
+    assert count == expected
 
 
-def test_one_layer() -> None:
+def test_the_number_of_parameters_of_one_layer() -> None:
     (layer,) = MapDecoder(layers=1).layers
-    assert numbers(layer) == 1_207_648
-    assert numbers(layer.attention) == 156_256
-    assert numbers(layer.modulate) == 524_800
+    assert count_parameters(layer) == 1_207_648
+    assert count_parameters(layer.attention) == 156_256
+    assert count_parameters(layer.modulate) == 524_800
 
 
-def test_at_the_start_every_head_reads_points_in_its_direction() -> None:
-    """Zero offsets' weights: the mean of four pixels at 1 to 4 steps."""
+def test_initially_every_head_averages_points_in_its_direction() -> None:
+    """The points are 1 to 4 pixels away, with equal weights."""
     attention = DeformableSelfAttention(16, heads=8, points=4)
     tokens = noise(1, 63, 16, seed=1)
-    read = []
-    attention.output.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    attended = []
+    attention.output.register_forward_pre_hook(lambda module, args: attended.append(args[0]))
     attention(tokens, torch.zeros(63, 16), (7, 9))
     value = attention.value(tokens).unflatten(1, (7, 9))[0]
     row, column = 3, 2
-    right = value[row, [3, 4, 5, 6], :2].mean(dim=0)  # the first head looks to the right
-    torch.testing.assert_close(read[0][0, row * 9 + column, :2], right, rtol=1e-4, atol=1e-5)
+    right = value[row, [3, 4, 5, 6], :2].mean(dim=0)  # the direction of the first head is right
+    torch.testing.assert_close(attended[0][0, row * 9 + column, :2], right, rtol=1e-4, atol=1e-5)
 
 
-def test_the_time_changes_the_output_unless_it_is_ignored() -> None:
+def test_only_a_decoder_with_time_width_depends_on_the_time() -> None:
     torch.manual_seed(0)
     decoder = MapDecoder(width=16, layers=2, hidden=8, time_width=12)
     features, times = noise(1, 16, 5, 7, seed=1), noise(2, 12, seed=2)
@@ -60,17 +60,17 @@ def test_the_time_changes_the_output_unless_it_is_ignored() -> None:
     assert torch.equal(plain(features, times[:1]), plain(features))
 
 
-def test_positions_run_over_rows_and_columns() -> None:
+def test_positions_encode_rows_and_columns() -> None:
     positions = sine_positions((3, 5), 8)
     assert positions.shape == (15, 8)
     grid = positions.unflatten(0, (3, 5))
     assert torch.equal(grid[1, 0, :4], grid[1, 4, :4])  # rows come first
     assert torch.equal(grid[0, 2, 4:], grid[2, 2, 4:])
     assert not torch.equal(grid[0, 0, :4], grid[1, 0, :4])
-    torch.testing.assert_close(centres((1, 2)), torch.tensor([[0.25, 0.5], [0.75, 0.5]]))
+    torch.testing.assert_close(pixel_centres((1, 2)), torch.tensor([[0.25, 0.5], [0.75, 0.5]]))
 
 
-def test_widths_that_do_not_fit() -> None:
+def test_invalid_widths_and_layers_are_refused() -> None:
     for options in ({"width": 30}, {"width": 12, "heads": 8}, {"layers": 0}):
         with pytest.raises(InputError, match="a multiple of four and of the heads"):
             MapDecoder(**options)

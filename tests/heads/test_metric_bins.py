@@ -1,3 +1,5 @@
+"""MetricBins: attractors, log-binomial distribution, and number of parameters."""
+
 import math
 
 import pytest
@@ -14,7 +16,7 @@ METRES = OutputSpec("values", 1, bounds=(0.0, 10.0))
 SMALL = {"widths": (4, 4), "width": 6, "attractors": (3, 2, 1), "bins": 8}
 
 
-def test_parameters_of_evp() -> None:
+def test_the_number_of_parameters_is_that_of_evp() -> None:
     head = MetricBins(in_channels=[1536], strides=[32], output=METRES)
     parts = {
         "decoder": 594_561,
@@ -25,16 +27,16 @@ def test_parameters_of_evp() -> None:
         "attractors": 69_789,
         "distribution": 52_164,
     }
-    found = {n: sum(p.numel() for p in module.parameters()) for n, module in head.named_children()}
-    assert found == parts
+    counts = {n: sum(p.numel() for p in m.parameters()) for n, m in head.named_children()}
+    assert counts == parts
 
 
-def test_an_attractor_pulls_by_the_inverse_law() -> None:
+def test_an_attractor_moves_centres_by_the_inverse_law() -> None:
     head = MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)
     centres = torch.tensor([2.0, 3.0])[None, :, None, None]
-    moved = head.moved(centres, torch.tensor([3.0])[None, :, None, None])
+    moved = head.move_centres(centres, torch.tensor([3.0])[None, :, None, None])
     torch.testing.assert_close(moved.flatten(), torch.tensor([2 + 1 / 301, 3.0]))
-    two = head.moved(centres, torch.tensor([3.0, 2.0])[None, :, None, None])
+    two = head.move_centres(centres, torch.tensor([3.0, 2.0])[None, :, None, None])
     torch.testing.assert_close(two.flatten(), torch.tensor([2 + 0.5 / 301, 3 - 0.5 / 301]))
 
 
@@ -42,17 +44,17 @@ def test_a_log_binomial_is_nearly_the_binomial() -> None:
     """At temperature 1 and without Stirling's error it would be the binomial distribution."""
     layer = LogBinomial(2, 64, (1.0, 1.0))
     layer.mlp = torch.nn.Identity()
-    share = 0.3
-    conditions = torch.tensor([share, 1 - share, 1.0, 1.0])[None, :, None, None]
-    found = layer(conditions)[0, :, 0, 0]
-    exact = torch.tensor([math.comb(63, k) * share**k * (1 - share) ** (63 - k) for k in range(64)])
-    assert found.sum().item() == pytest.approx(1, abs=1e-5)
-    assert abs(int(found.argmax()) - int(exact.argmax())) <= 1
-    mean = (found * torch.arange(64)).sum().item()
-    assert mean == pytest.approx(63 * share, rel=0.02)
+    p = 0.3
+    conditions = torch.tensor([p, 1 - p, 1.0, 1.0])[None, :, None, None]
+    probability = layer(conditions)[0, :, 0, 0]
+    exact = torch.tensor([math.comb(63, k) * p**k * (1 - p) ** (63 - k) for k in range(64)])
+    assert probability.sum().item() == pytest.approx(1, abs=1e-5)
+    assert abs(int(probability.argmax()) - int(exact.argmax())) <= 1
+    mean = (probability * torch.arange(64)).sum().item()
+    assert mean == pytest.approx(63 * p, rel=0.02)
 
 
-def test_unusable_pyramids() -> None:
+def test_other_outputs_and_small_strides_are_refused() -> None:
     with pytest.raises(InputError, match=r"one map of bounded values .*, not 2 maps"):
         MetricBins(in_channels=[4], strides=[8], output=OutputSpec("values", 2), **SMALL)
     with pytest.raises(InputError, match="a task with a maximum"):
@@ -61,13 +63,13 @@ def test_unusable_pyramids() -> None:
         MetricBins(in_channels=[4], strides=[4], output=METRES, **SMALL)
 
 
-def test_depth_is_positive_and_no_bin_is_bounded() -> None:
+def test_bins_are_not_bounded_by_the_depth_of_the_decoder() -> None:
     head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
     head.seed[-1].bias.data.fill_(90.0)
     with torch.no_grad():
         depth_m = head(pyramid_of((4,), (8,), 1, 32, 40)).maps
     assert depth_m.shape == (1, 1, 32, 40)
-    assert depth_m.min() > 10  # the decoder's own bound is no bound here
+    assert depth_m.min() > 10  # the bound applies only to the decoder's own depth
 
 
 class TestMetricBins(HeadContract):
@@ -78,7 +80,9 @@ class TestMetricBins(HeadContract):
         return MetricBins(in_channels=in_channels, strides=strides, output=self.output, **SMALL)
 
 
-def test_strips_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_height_of_the_strips_does_not_change_the_depth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
     pyramid = pyramid_of((4,), (8,), 2, 40, 24)
     whole = head(pyramid).maps

@@ -1,3 +1,5 @@
+"""ReferringDecoder: order and size of the levels, and number of parameters."""
+
 import torch
 from tests.contracts import HeadContract
 from torch.nn import functional
@@ -7,7 +9,7 @@ from diffsight.outputs import OutputSpec
 from diffsight.types import Pyramid
 
 
-def test_parameters_of_vpd() -> None:
+def test_the_number_of_parameters_is_that_of_vpd() -> None:
     for tokens, expected in ((40, 39_176_962), (77, 39_603_202)):
         with torch.device("meta"):
             head = ReferringDecoder(
@@ -18,17 +20,17 @@ def test_parameters_of_vpd() -> None:
         assert sum(p.numel() for p in head.parameters()) == expected
 
 
-def test_the_coarser_level_comes_first_with_aligned_corners() -> None:
+def test_the_coarser_level_is_enlarged_and_concatenated_first() -> None:
     head = ReferringDecoder(
         in_channels=(3, 4), strides=(4, 8), output=OutputSpec("classes", 2), width=5
     ).eval()
     fine, coarse = torch.randn(1, 3, 6, 8), torch.randn(1, 4, 3, 4)
     with torch.no_grad():
-        found = head(Pyramid((fine, coarse), (4, 8), (24, 32))).maps
+        maps = head(Pyramid((fine, coarse), (4, 8), (24, 32))).maps
         up = functional.interpolate(coarse, (6, 8), mode="bilinear", align_corners=True)
         logits = head.output(head.stages[0](torch.cat([up, fine], dim=1)))
-    assert torch.equal(found[..., 0, 0], logits[..., 0, 0])
-    assert torch.equal(found[..., -1, -1], logits[..., -1, -1])
+    assert torch.equal(maps[..., 0, 0], logits[..., 0, 0])
+    assert torch.equal(maps[..., -1, -1], logits[..., -1, -1])
 
 
 class TestReferringDecoder(HeadContract):

@@ -1,3 +1,5 @@
+"""SemanticFPN: doublings of the levels, and number of parameters."""
+
 import pytest
 import torch
 from tests.contracts import HeadContract
@@ -8,7 +10,7 @@ from diffsight.outputs import OutputSpec
 from diffsight.types import Pyramid
 
 
-def test_parameters_and_doublings_of_vpd() -> None:
+def test_parameters_and_doublings_are_those_of_vpd() -> None:
     head = SemanticFPN(
         in_channels=(256,) * 4, strides=(8, 16, 32, 64), output=OutputSpec("classes", 150)
     )
@@ -20,8 +22,8 @@ def test_parameters_and_doublings_of_vpd() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (4, 8)])
-def test_levels_that_reach_over_the_finest(height: int, width: int) -> None:
-    """Padding was cut off: 3 x 5 at stride 8 goes with 2 x 3 and 1 x 2 at strides 16 and 32."""
+def test_coarse_levels_are_cropped_to_the_finest(height: int, width: int) -> None:
+    """After cropping, 3 x 5 at stride 8 belongs to 2 x 3 and 1 x 2 at strides 16 and 32."""
     head = SemanticFPN(
         in_channels=(4,) * 3, strides=(8, 16, 32), output=OutputSpec("classes", 2), width=6
     ).eval()

@@ -1,3 +1,7 @@
+"""UPerHead: levels, auxiliary head, and number of parameters."""
+
+from dataclasses import replace
+
 import torch
 from tests.contracts import HeadContract
 
@@ -16,44 +20,44 @@ def build(**options) -> UPerHead:
     )
 
 
-def pyramid(batch: int = 2) -> Pyramid:
+def make_pyramid(batch: int = 2) -> Pyramid:
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
     features = tuple(torch.randn(batch, 5, *hw) for hw in sizes)
     return Pyramid(features, (4, 8, 16, 32), (61, 93), (64, 96))
 
 
-def test_parameters_of_meta_prompts() -> None:
-    """Of spec A.4: the entries of the head and of the auxiliary head, less statistics."""
+def test_the_number_of_parameters_is_that_of_meta_prompts() -> None:
+    """Spec A.4: the entries of head and auxiliary head, without the statistics of norms."""
     head = UPerHead(
         in_channels=(150,) * 4, strides=(4, 8, 16, 32), output=OutputSpec("classes", 150)
     )
     first, pooled = 512 * 150, 512 * (150 + 4 * 512) * 9
     norms = 2 * 512 * (4 + 1 + 3 + 3 + 1)
-    wanted = 4 * first + pooled + 3 * first + 3 * 512 * 512 * 9 + 512 * 2048 * 9 + norms
-    wanted += 150 * 512 + 150
+    expected = 4 * first + pooled + 3 * first + 3 * 512 * 512 * 9 + 512 * 2048 * 9 + norms
+    expected += 150 * 512 + 150
     auxiliary = 512 * 150 * 9 + 2 * 512 + 150 * 512 + 150
-    assert sum(p.numel() for p in head.parameters()) == wanted + auxiliary
+    assert sum(p.numel() for p in head.parameters()) == expected + auxiliary
 
 
-def test_the_second_head_is_for_the_loss_alone() -> None:
-    head, given = build(auxiliary_level=1), pyramid()
-    output = head.train()(given)
+def test_the_auxiliary_head_runs_only_in_training() -> None:
+    head, pyramid = build(auxiliary_level=1), make_pyramid()
+    output = head.train()(pyramid)
     assert isinstance(output, Classes)
     assert output.auxiliary is not None
     assert output.auxiliary.shape == output.maps.shape == (2, 3, 64, 96)
-    assert head.eval()(given).auxiliary is None
-    assert output.mirrored().auxiliary is None  # views are merged without it
-    assert build(auxiliary_level=None).train()(given).auxiliary is None
+    assert head.eval()(pyramid).auxiliary is None
+    assert output.mirrored().auxiliary is None  # merged views do not need it
+    assert build(auxiliary_level=None).train()(pyramid).auxiliary is None
 
 
-def test_every_level_plays_a_part() -> None:
-    head, given = build().eval(), pyramid(1)
-    before = head(given).stack
+def test_every_level_changes_the_output() -> None:
+    head, pyramid = build().eval(), make_pyramid(1)
+    before = head(pyramid).stack
     for level in range(4):
-        features = [*given.features]
+        features = [*pyramid.features]
         features[level] = features[level] + 1
-        moved = head(Pyramid(tuple(features), given.strides, given.valid_hw, given.extent_hw)).stack
-        assert not torch.allclose(moved, before), level
+        changed = replace(pyramid, features=tuple(features))
+        assert not torch.allclose(head(changed).stack, before), level
 
 
 class TestUPerHead(HeadContract):

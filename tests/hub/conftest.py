@@ -1,39 +1,39 @@
-"""Saved models that a test may break, as a folder and as a single file."""
+"""Saved models as a folder and as a single file, and copies that a test may damage."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-from tests.hub.tiny import tiny
+from tests.support_models import tiny
 
 from diffsight.hub import save
 
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A VPD depth model as a folder; tests must not change it."""
+    """A saved VPD depth model as a folder; tests must not change it."""
     return save(tiny(), tmp_path_factory.mktemp("models") / "depth")
 
 
 @pytest.fixture(scope="session")
 def saved_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a single file."""
+    """The same model as a single file; tests must not change it."""
     return save(tiny(), tmp_path_factory.mktemp("models") / "depth.safetensors")
 
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy of the folder that a test may break."""
+    """A copy of the folder that a test may damage."""
     return shutil.copytree(saved, tmp_path / "copy")
 
 
 @pytest.fixture
 def file(saved_file: Path, tmp_path: Path) -> Path:
-    """A copy of the file that a test may break."""
+    """A copy of the file that a test may damage."""
     return shutil.copy(saved_file, tmp_path / "copy.safetensors")
 
 
 @pytest.fixture(params=["folder", "file"])
 def artifact(request: pytest.FixtureRequest) -> Path:
-    """Both in turn."""
+    """The folder or the file; a test runs once with each."""
     return request.getfixturevalue(request.param)

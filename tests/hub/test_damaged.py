@@ -1,4 +1,4 @@
-"""What is no saved model, or is damaged, is refused in one line that names the file."""
+"""Damaged models, and files that are no models, are refused in one line that names the file."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.hub.tiny import edit, tiny
+from tests.support_models import edit, tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import fingerprint, load, read_config, save
@@ -18,11 +18,12 @@ RESULT = {"protocol": {"name": "p"}, "plan": "whole image", "metrics": {"rmse": 
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:
-    """Return that of the backbone, for a change."""
+    """Return the architecture of the backbone in a configuration, for a change."""
     return config["method"]["init_args"]["backbone"]["init_args"]["architecture"]
 
 
 def refusal(path: Path, **options: Any) -> str:
+    """Return the message with which ``load`` refuses a model; it must be one line."""
     with pytest.raises(InputError) as caught:
         load(path, **options)
     message = str(caught.value)
@@ -31,7 +32,7 @@ def refusal(path: Path, **options: Any) -> str:
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    """A training that diverged, saved all the same."""
+    """For example those of a training that diverged."""
     model = tiny()
     with torch.no_grad():
         next(model.method.head.parameters()).view(-1)[0] = torch.nan
@@ -71,17 +72,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         (lambda c: c.update(method=3), "names no task and method"),
         (lambda c: c.update(format=99), "pip install -U diffsight"),
         (lambda c: c.update(format="2"), "pip install -U diffsight"),
-        (lambda c: c.pop("info"), "not whole (info is missing)"),
-        (lambda c: c.update(info=[]), "not whole (info is missing)"),
-        (lambda c: c.pop("frozen"), "not whole (frozen is missing)"),
-        (lambda c: c.pop("fingerprint"), "not whole (fingerprint is missing)"),
-        (lambda c: c.update(fingerprint=5), "not whole (fingerprint is missing)"),
-        (lambda c: c["frozen"].update(backbone={}), "not whole (frozen part 'backbone')"),
+        (lambda c: c.pop("info"), "incomplete (info is missing)"),
+        (lambda c: c.update(info=[]), "incomplete (info is missing)"),
+        (lambda c: c.pop("frozen"), "incomplete (frozen is missing)"),
+        (lambda c: c.pop("fingerprint"), "incomplete (fingerprint is missing)"),
+        (lambda c: c.update(fingerprint=5), "incomplete (fingerprint is missing)"),
+        (lambda c: c["frozen"].update(backbone={}), "incomplete (frozen part 'backbone')"),
         (
             lambda c: c["frozen"].update(
                 backbone={"source": "tiny", "fingerprint": "0", "revision": 3}
             ),
-            "not whole (revision of 'backbone')",
+            "incomplete (revision of 'backbone')",
         ),
         (
             lambda c: c["frozen"].update(nothing={"source": "tiny", "fingerprint": "0"}),
@@ -89,8 +90,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ),
         (lambda c: c["info"].update(short_side="wide"), "info.short_side is 'wide'"),
         (lambda c: c["info"].update(results={"rmse": 1}), "info.results is no list"),
-        (lambda c: c.update(parameters="many"), "not whole (parameters is missing)"),
-        (lambda c: c.update(diffsight_version=None), "not whole (diffsight_version is missing)"),
+        (lambda c: c.update(parameters="many"), "incomplete (parameters is missing)"),
+        (lambda c: c.update(diffsight_version=None), "incomplete (diffsight_version is missing)"),
         (lambda c: c["info"].update(short_side=True), "info.short_side is True: write a number"),
         (lambda c: c["info"].update(short_side=10**19), "info.short_side is "),
         (lambda c: c["info"].update(results=[{"metrics": {}}]), "info.results is no list"),
@@ -120,16 +121,16 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_broken_configurations(artifact: Path, change: Any, message: str) -> None:
+def test_broken_configurations_are_refused(artifact: Path, change: Any, message: str) -> None:
     edit(artifact, change)
     refused = refusal(artifact)
     assert message in refused
-    where = artifact if artifact.is_file() else artifact / "config.json"
-    assert refused.startswith(f"{where}: ")
+    path = artifact if artifact.is_file() else artifact / "config.json"
+    assert refused.startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
-    "place",
+    "select",
     [
         lambda c: c["method"],
         lambda c: c["task"],
@@ -148,26 +149,28 @@ def test_broken_configurations(artifact: Path, change: Any, message: str) -> Non
     ],
 )
 def test_no_foreign_class_is_imported(
-    artifact: Path, place: Any, path: str, capsys: pytest.CaptureFixture[str]
+    artifact: Path, select: Any, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(artifact, lambda c: place(c).update(class_path=path, init_args={"command": "echo no"}))
+    edit(artifact, lambda c: select(c).update(class_path=path, init_args={"command": "echo no"}))
     assert "is refused" in (message := refusal(artifact)) or "there is no class" in message
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("value", ["os.system", "diffsight.heads.deconv.DeconvHead", "a.yaml"])
 @pytest.mark.parametrize("key", ["head", "backbone", "neck"])
-def test_text_in_place_of_an_object_is_not_imported(folder: Path, key: str, value: str) -> None:
+def test_a_text_for_an_object_is_refused_and_not_imported(
+    folder: Path, key: str, value: str
+) -> None:
     edit(folder, lambda c: c["method"]["init_args"].update({key: value}))
     assert f"method.{key}: VPD takes an object here" in refusal(folder)
 
 
-def test_ones_own_package_can_be_trusted(folder: Path) -> None:
+def test_classes_of_a_trusted_package_are_loaded(folder: Path) -> None:
     tensors = {"method.bias": torch.ones(1)}
     save_file(tensors, folder / "model.safetensors")
 
     def change(config: dict[str, Any]) -> None:
-        config["method"] = {"class_path": "tests.inference.standins.Brightness"}
+        config["method"] = {"class_path": "tests.support_inference.Brightness"}
         config["fingerprint"] = fingerprint(tensors.items())
 
     edit(folder, change)
@@ -175,7 +178,7 @@ def test_ones_own_package_can_be_trusted(folder: Path) -> None:
     assert load(folder, trusted=("tests",)).method.bias.item() == 1
 
 
-def test_info_that_could_not_be_read_back_is_not_saved(tmp_path: Path) -> None:
+def test_info_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^info\.seed is 'x': write a number$"):
         save(tiny(), tmp_path / "model", info={"seed": "x"})
     assert not (tmp_path / "model").exists()
@@ -189,25 +192,27 @@ def test_info_that_could_not_be_read_back_is_not_saved(tmp_path: Path) -> None:
         ("[" * 101 + "]" * 101, "nested more than 100 deep"),
     ],
 )
-def test_configurations_that_exhaust_a_reader(folder: Path, text: str, message: str) -> None:
+def test_configurations_that_would_exhaust_the_parser_are_refused(
+    folder: Path, text: str, message: str
+) -> None:
     (folder / "config.json").write_text(text)
     assert message in refusal(folder)
 
 
-def test_cut_off_weights(artifact: Path) -> None:
+def test_truncated_weights_are_refused(artifact: Path) -> None:
     path = artifact if artifact.is_file() else artifact / "model.safetensors"
-    whole = path.stat().st_size
+    size = path.stat().st_size
     with path.open("r+b") as file:
-        file.truncate(whole - 100)
+        file.truncate(size - 100)
     assert refusal(artifact) == (
-        f"{path}: {whole - 100:,} bytes where {whole:,} belong: copy or download it again"
+        f"{path}: has {size - 100:,} bytes, but should have {size:,}: copy or download it again"
     )
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\x00" * 4, b"x" * 100, b"\xff" * 100, b"\x08" + b"\0" * 7]
 )
-def test_no_safetensors_file(artifact: Path, content: bytes) -> None:
+def test_weights_that_are_no_safetensors_file_are_refused(artifact: Path, content: bytes) -> None:
     path = artifact if artifact.is_file() else artifact / "model.safetensors"
     path.write_bytes(content)
     message = refusal(artifact)
@@ -215,16 +220,20 @@ def test_no_safetensors_file(artifact: Path, content: bytes) -> None:
     assert message.endswith("copy or download it again")
 
 
-def test_weights_without_a_configuration(file: Path, folder: Path, tmp_path: Path) -> None:
+def test_weights_without_a_configuration_are_refused(
+    file: Path, folder: Path, tmp_path: Path
+) -> None:
     save_file(load_file(file), file)
-    assert refusal(file).startswith(f"{file}: not a model of diffsight: give what")
-    # the weights of a folder alone
+    assert refusal(file).startswith(f"{file}: not a model of diffsight: give a file that")
+    # a folder's weights have no configuration
     assert "not a model of diffsight" in refusal(folder / "model.safetensors")
     save_file(load_file(file), file, {"diffsight": "{"})
     assert refusal(file).startswith(f"{file}: not valid JSON (")
 
 
-def test_a_missing_file_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_not_taken_for_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("model.safetensors", "models/mine.safetensors"):
         assert refusal(Path(name)) == (
@@ -232,7 +241,7 @@ def test_a_missing_file_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyP
         )
 
 
-def test_weights_of_another_model(folder: Path) -> None:
+def test_weights_of_another_model_are_refused(folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors["method.extra"] = tensors.pop("method.head.output.2.bias")
@@ -241,11 +250,11 @@ def test_weights_of_another_model(folder: Path) -> None:
     assert "1 missing (method.head.output.2.bias), 1 unexpected (method.extra)" in message
 
 
-def test_weights_of_another_width(folder: Path, tmp_path: Path) -> None:
+def test_weights_of_another_width_are_refused(folder: Path, tmp_path: Path) -> None:
     other = save(tiny(head_width=12), tmp_path / "other")
     shutil.copy(other / "model.safetensors", folder / "model.safetensors")
     message = refusal(folder)
-    assert "has shape (12,), its configuration wants (8,): both must come from" in message
+    assert "has shape (12,), its configuration needs (8,): both must come from" in message
 
 
 @pytest.mark.parametrize(
@@ -256,19 +265,19 @@ def test_weights_of_another_width(folder: Path, tmp_path: Path) -> None:
         ("someone/some-model", "unset HF_HUB_OFFLINE"),
     ],
 )
-def test_sources_that_do_not_exist(source: str, message: str) -> None:
+def test_sources_that_do_not_exist_are_refused(source: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load(source)
     assert "\n" not in str(caught.value)
 
 
-def test_the_folder_of_a_training_is_accepted(saved: Path, tmp_path: Path) -> None:
+def test_the_output_folder_of_a_training_is_accepted(saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "run" / "model")
     assert isinstance(load(tmp_path / "run"), DenseModel)
     assert read_config(tmp_path / "run") == read_config(saved)
 
 
-def test_folders_that_hold_no_model(tmp_path: Path) -> None:
+def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
     assert "no config.json in it" in refusal(tmp_path)
     path = tmp_path / "config.json"
     for content in ("{", "[" * 100_000, "NaN", "[]", '"text"'):
@@ -277,6 +286,6 @@ def test_folders_that_hold_no_model(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfa")
     assert refusal(tmp_path).startswith(f"{path}: cannot be read")
     path.write_text(json.dumps({"task": {}, "method": {}}))
-    assert refusal(tmp_path).startswith(f"{path}: not whole (info is missing)")
-    # a file of another kind in place of a model
+    assert refusal(tmp_path).startswith(f"{path}: incomplete (info is missing)")
+    # a file of another kind is no model
     assert "no safetensors file" in refusal(path)

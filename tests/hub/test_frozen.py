@@ -1,4 +1,4 @@
-"""Frozen parts: by reference where they came from the package or the hub, else in the model."""
+"""Frozen parts from the package or the hub are saved by reference, others in the model."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.hub.tiny import few_shot, fingerprint_of
+from tests.support_models import few_shot, fingerprint_of
 
 from diffsight.backbones import BackboneSource, ClipVision, StableDiffusion
 from diffsight.errors import InputError
@@ -21,17 +21,19 @@ from diffsight.types import Draws, Inputs
 
 @pytest.fixture
 def local(pipeline_folder: Path, tmp_path: Path) -> Path:
-    """A backbone's folder that a test may break."""
+    """A backbone's folder that a test may damage."""
     return shutil.copytree(pipeline_folder, tmp_path / "backbone")
 
 
 def output(model: DenseModel) -> torch.Tensor:
+    """Return the output for a fixed random image."""
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model(Inputs(image), draws=Draws((0,))).stack
 
 
 def change_unet(folder: Path) -> None:
+    """Change one bias of the UNet in a backbone's folder."""
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     tensors["conv_in.bias"] += 1
@@ -39,7 +41,9 @@ def change_unet(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
-def test_parts_of_the_package_are_referred_to(embedded: Path, tmp_path: Path, name: str) -> None:
+def test_parts_from_the_package_are_saved_by_reference(
+    embedded: Path, tmp_path: Path, name: str
+) -> None:
     model = few_shot(BackboneSource("tiny"))
     path = save(model, tmp_path / name)
     frozen = read_config(path)["frozen"]
@@ -58,7 +62,9 @@ def test_parts_of_the_package_are_referred_to(embedded: Path, tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
-def test_parts_of_a_folder_are_embedded(local: Path, tmp_path: Path, name: str) -> None:
+def test_parts_from_a_local_folder_are_saved_in_the_model(
+    local: Path, tmp_path: Path, name: str
+) -> None:
     model = few_shot(BackboneSource(local))
     path = save(model, tmp_path / name)
     config = read_config(path)
@@ -70,11 +76,11 @@ def test_parts_of_a_folder_are_embedded(local: Path, tmp_path: Path, name: str) 
     again = load(path)
     assert fingerprint_of(again) == fingerprint_of(model)
     assert torch.equal(output(again), output(model))
-    # they are not referred to when the loaded model is saved again
+    # the loaded model is saved with its parts again
     assert read_config(save(again, tmp_path / f"again-{name}"))["frozen"] == {}
 
 
-def test_parts_are_embedded_on_request(embedded: Path, tmp_path: Path) -> None:
+def test_parts_are_saved_in_the_model_with_embed(embedded: Path, tmp_path: Path) -> None:
     model = few_shot(BackboneSource("tiny"))
     path = save(model, tmp_path / "m.safetensors", embed=True)
     assert read_config(path)["frozen"] == {}
@@ -82,13 +88,15 @@ def test_parts_are_embedded_on_request(embedded: Path, tmp_path: Path) -> None:
     assert torch.equal(output(load(path)), output(model))
 
 
-def test_a_folder_is_referred_to_on_request_and_may_move(local: Path, tmp_path: Path) -> None:
+def test_without_embed_a_local_folder_is_referred_to_and_may_move(
+    local: Path, tmp_path: Path
+) -> None:
     model = few_shot(BackboneSource(local))
     path = save(model, tmp_path / "m.safetensors", embed=False)
     assert read_config(path)["frozen"]["backbone"]["source"] == str(local)
     assert fingerprint_of(load(path)) == fingerprint_of(model)
     moved = local.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=r"frozen model that is not there .*backbone=") as caught:
+    with pytest.raises(InputError, match=r"frozen backbone cannot be loaded .*backbone=") as caught:
         load(path)
     assert "\n" not in str(caught.value)
     again = load(path, backbone=moved)
@@ -98,7 +106,7 @@ def test_a_folder_is_referred_to_on_request_and_may_move(local: Path, tmp_path: 
     with pytest.raises(InputError) as caught:
         load(path, backbone=moved)
     message = str(caught.value)
-    assert message.startswith(f"{path}: was made on {local} (")
+    assert message.startswith(f"{path}: was trained on {local} (")
     assert f"not on {moved} (" in message
     assert "\n" not in message
 
@@ -106,7 +114,7 @@ def test_a_folder_is_referred_to_on_request_and_may_move(local: Path, tmp_path: 
 def test_a_head_keeps_the_empty_prompt_that_it_was_trained_with(
     embedded: Path, local: Path, tmp_path: Path
 ) -> None:
-    """A backbone whose text encoder is missing is still the same backbone."""
+    """Even if the backbone's text encoder is missing later."""
     torch.manual_seed(0)
     task = Segmentation(["a", "b"])
     model = DenseModel(task=task, method=FeatureHead.from_backbone(BackboneSource("tiny"))).eval()
@@ -121,11 +129,11 @@ def test_a_head_keeps_the_empty_prompt_that_it_was_trained_with(
 def test_a_changed_frozen_part_is_refused(local: Path, tmp_path: Path, name: str) -> None:
     path = save(few_shot(BackboneSource(local)), tmp_path / name, embed=False)
     change_unet(local)
-    with pytest.raises(InputError, match=r"was made on .* not on .*: give the one that it was"):
+    with pytest.raises(InputError, match=r"was trained on .* not on .*: give the backbone that it"):
         load(path)
 
 
-def test_models_share_a_part_that_is_loaded_once(
+def test_a_part_that_models_share_is_loaded_once(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = BackboneSource("tiny")
@@ -151,7 +159,7 @@ def test_models_share_a_part_that_is_loaded_once(
     assert torch.equal(output(other), output(load(paths[1])))
 
 
-def test_parts_of_another_precision_are_embedded(embedded: Path, tmp_path: Path) -> None:
+def test_parts_of_another_dtype_are_saved_in_the_model(embedded: Path, tmp_path: Path) -> None:
     path = save(few_shot(BackboneSource("tiny")), tmp_path / "m.safetensors")
     half = load(path, dtype=torch.bfloat16)
     again = load(save(half, tmp_path / "half.safetensors"), dtype=torch.bfloat16)
@@ -159,7 +167,7 @@ def test_parts_of_another_precision_are_embedded(embedded: Path, tmp_path: Path)
     assert fingerprint_of(again) == fingerprint_of(half)
 
 
-def test_a_part_of_the_hub_is_loaded_at_its_commit(
+def test_a_part_from_the_hub_is_loaded_at_its_saved_commit(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = tmp_path / "hub" / "snapshots" / "0a1b2c"

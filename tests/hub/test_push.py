@@ -1,4 +1,4 @@
-"""Models travel to the Hugging Face hub and back; the hub itself is replaced."""
+"""Uploads to and downloads from the Hugging Face hub, which is replaced by a stand-in."""
 
 import shutil
 import sys
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.hub.tiny import few_shot, fingerprint_of, tiny
-from tests.weights.layouts import cache
+from tests.support_models import few_shot, fingerprint_of, tiny
+from tests.support_weights import cache
 
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
@@ -20,7 +20,7 @@ Calls = list[tuple[str, dict[str, Any]]]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """What the hub was called with; ``sent`` is the configuration of the folder."""
+    """Calls of the hub: repository id and options; ``sent`` is the uploaded configuration."""
     calls: Calls = []
 
     class Api:
@@ -37,7 +37,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_a_hub_id_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_downloaded_by_its_hub_id(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[tuple[str, str | None]] = []
 
     def download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
@@ -50,7 +50,7 @@ def test_a_hub_id_comes_from_the_hub(saved: Path, monkeypatch: pytest.MonkeyPatc
     assert requested == [("someone/depth", "v2")]
 
 
-def test_a_folder_a_file_and_a_model_are_pushed(folder: Path, file: Path, calls: Calls) -> None:
+def test_a_folder_a_file_and_a_model_are_uploaded(folder: Path, file: Path, calls: Calls) -> None:
     for source in (folder, file):
         write_baselines(source, {"mean map": torch.ones(2, 2)})
     for source in (folder, file, tiny()):
@@ -63,14 +63,14 @@ def test_a_folder_a_file_and_a_model_are_pushed(folder: Path, file: Path, calls:
         assert options["baselines"] == ({"mean map"} if isinstance(source, Path) else set())
 
 
-def test_an_empty_folder_is_not_pushed(tmp_path: Path, calls: Calls) -> None:
+def test_an_empty_folder_is_not_uploaded(tmp_path: Path, calls: Calls) -> None:
     with pytest.raises(InputError, match=r"no config\.json and no model\.safetensors"):
         push(tmp_path, "me/depth")
     assert not calls
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
-def test_a_model_that_refers_to_local_files_is_not_pushed(
+def test_a_model_that_refers_to_local_files_is_not_uploaded(
     pipeline_folder: Path, tmp_path: Path, calls: Calls, name: str
 ) -> None:
     model = few_shot(BackboneSource(pipeline_folder))
@@ -79,14 +79,14 @@ def test_a_model_that_refers_to_local_files_is_not_pushed(
         push(path, "me/depth")
     assert "\n" not in str(caught.value)
     assert not calls
-    push(save(model, tmp_path / f"whole-{name}"), "me/depth")
+    push(save(model, tmp_path / f"embedded-{name}"), "me/depth")
     assert calls[1][1]["sent"]["frozen"] == {}
 
 
 def test_a_model_in_the_cache_of_the_hub_is_loaded(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its id without network, and as the folder that the cache has for it."""
+    """By its hub id without network, and by its folder in the cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     shutil.copytree(saved, tmp_path / "copy")
     folder = cache(tmp_path / "copy", tmp_path / "hub")

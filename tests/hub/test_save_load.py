@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors import SafetensorError
-from tests.hub.tiny import edit, fingerprint_of, flip_last_byte, tiny
 from tests.support_disk import small_disk
+from tests.support_models import RESULT, edit, fingerprint_of, flip_last_byte, tiny
 from torch import nn
 
 import diffsight
@@ -29,16 +28,8 @@ from diffsight.hub.build import uninitialised
 from diffsight.model import DenseModel
 from diffsight.types import Inputs
 
-RESULT = {
-    "protocol": {"name": "rooms-v1"},
-    "plan": "own size, whole image, no flip",
-    "data": "rooms-test",
-    "metrics": {"rmse": 0.51234, "d1": 0.9},
-    "baselines": {"mean map": {"rmse": 0.7, "d1": 0.5}},
-}
 
-
-def test_a_loaded_model_is_the_saved_one(artifact: Path) -> None:
+def test_a_loaded_model_equals_the_saved_one(artifact: Path) -> None:
     model, again = tiny(), load(artifact)
     assert not again.training
     for (name, a), (other, b) in zip(
@@ -53,7 +44,7 @@ def test_a_loaded_model_is_the_saved_one(artifact: Path) -> None:
         assert torch.equal(model(inputs).stack, again(inputs).stack)
 
 
-def test_the_configuration_is_that_of_the_model(artifact: Path) -> None:
+def test_the_configuration_describes_the_model(artifact: Path) -> None:
     config = read_config(artifact)
     model = build(config)
     assert to_config(model)["init_args"] == {name: config[name] for name in ("task", "method")}
@@ -63,18 +54,18 @@ def test_the_configuration_is_that_of_the_model(artifact: Path) -> None:
     assert config["frozen"] == {}
 
 
-def test_both_forms_hold_the_same(saved: Path, saved_file: Path) -> None:
+def test_a_folder_and_a_file_have_the_same_configuration(saved: Path, saved_file: Path) -> None:
     assert read_config(saved) == read_config(saved_file)
 
 
 def test_a_saved_model_states_every_default(saved: Path) -> None:
-    """A default that changes in a later version must not change a saved model."""
+    """A later version with another default must not change a saved model."""
     method = read_config(saved)["method"]["init_args"]
     assert method["timestep"] == 1
     assert method["backbone"]["init_args"]["latent_scale"] == 1.0
 
 
-def test_the_public_names(tmp_path: Path) -> None:
+def test_save_and_load_are_public(tmp_path: Path) -> None:
     diffsight.save(tiny(), tmp_path / "m")
     assert isinstance(diffsight.load(tmp_path / "m"), DenseModel)
 
@@ -95,7 +86,7 @@ def test_info_is_saved_with_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
-def test_whoever_may_read_a_new_file_may_read_the_model(tmp_path: Path, name: str) -> None:
+def test_a_model_has_the_permissions_of_a_new_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "new").touch()
     path = save(tiny(), tmp_path / name)
     files = [path] if path.is_file() else list(path.iterdir())
@@ -104,11 +95,11 @@ def test_whoever_may_read_a_new_file_may_read_the_model(tmp_path: Path, name: st
     }
 
 
-def test_another_dtype(artifact: Path) -> None:
+def test_a_model_is_loaded_in_another_dtype(artifact: Path) -> None:
     assert {p.dtype for p in load(artifact, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
 
 
-def test_the_fingerprint_depends_on_every_tensor_and_on_no_order() -> None:
+def test_the_fingerprint_depends_on_every_tensor_but_not_on_their_order() -> None:
     a = tiny()
     assert fingerprint_of(a) == fingerprint_of(tiny())
     assert fingerprint(reversed(a.state_dict().items())) == fingerprint_of(a)
@@ -132,7 +123,7 @@ def test_one_changed_byte_is_refused(artifact: Path) -> None:
     assert "\n" not in message
 
 
-def test_weights_that_are_to_be_loaded_are_not_initialised_first() -> None:
+def test_parameters_are_not_initialised_before_they_are_loaded() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     with uninitialised():
@@ -141,7 +132,7 @@ def test_weights_that_are_to_be_loaded_are_not_initialised_first() -> None:
     assert torch.equal(layer[1].running_var, torch.ones(64))
 
 
-def test_sources_of_weights_are_named_but_not_read_again(artifact: Path) -> None:
+def test_the_sources_of_saved_weights_are_not_read(artifact: Path) -> None:
     def add(config: dict[str, Any]) -> None:
         config["method"]["init_args"]["backbone"]["init_args"]["weights"] = "someone/gone"
 
@@ -178,8 +169,8 @@ def test_a_failed_save_leaves_the_old_model(
     assert [p.name for p in artifact.parent.iterdir()] == [artifact.name]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    """The real failure of the real writer."""
+def test_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
+    """The file system's own error, not a simulated one."""
     model, folder, file = tiny(), tmp_path / "m", tmp_path / "m.safetensors"
     with pytest.raises(OSError, match=r"File too large: '.*model\.safetensors'"), small_disk():
         save(model, folder)
@@ -199,21 +190,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             save(tiny(), tmp_path / "file" / name)
 
 
-def test_the_card_is_what_the_hub_reads(tmp_path: Path) -> None:
-    info = {"license": "mit", "datasets": ["rooms"], "results": [RESULT], "training": {"steps": 7}}
-    text = (save(tiny(), tmp_path / "m", info=info) / "README.md").read_text()
-    _, header, body = text.split("---\n", 2)
-    fields = yaml.safe_load(header)
-    assert fields["license"] == "mit"
-    assert fields["library_name"] == "diffsight"
-    assert fields["pipeline_tag"] == "depth-estimation"
-    assert fields["datasets"] == ["rooms"]
-    assert fields["metrics"] == ["d1", "rmse"]
-    assert "| **this model** | 0.5123 | 0.9 |\n| mean map | 0.7 | 0.5 |" in body
-    assert "rooms-v1 on rooms-test, plan: own size" in body
-    assert "* steps: 7" in body
-
-
 def test_an_evaluation_is_recorded_once(artifact: Path) -> None:
     before = fingerprint_of(load(artifact))
     record(artifact, RESULT)
@@ -228,14 +204,14 @@ def test_an_evaluation_is_recorded_once(artifact: Path) -> None:
         assert "| **this model** | 0.4 | 0.95 |" in (artifact / "README.md").read_text()
 
 
-def test_baselines_lie_with_the_model(artifact: Path) -> None:
+def test_baselines_are_stored_with_the_model(artifact: Path) -> None:
     assert read_baselines(artifact) == {}
     maps = {"mean map": torch.rand(3, 4), "constant median": torch.ones(1, 1)}
     write_baselines(artifact, maps)
     write_baselines(artifact, maps)
-    found = read_baselines(artifact)
-    assert found.keys() == maps.keys()
-    assert all(torch.equal(found[name], maps[name]) for name in maps)
+    stored = read_baselines(artifact)
+    assert stored.keys() == maps.keys()
+    assert all(torch.equal(stored[name], maps[name]) for name in maps)
     assert fingerprint_of(load(artifact)) == fingerprint_of(tiny())
     record(artifact, RESULT)
     assert read_baselines(artifact).keys() == maps.keys()
@@ -245,7 +221,7 @@ def test_baselines_lie_with_the_model(artifact: Path) -> None:
     again = artifact.with_name(f"again-{artifact.name}")
     save(loaded, again)
     assert read_baselines(again).keys() == maps.keys()
-    save(tiny(), again)  # another model without baselines
+    save(tiny(), again)  # a model without baselines
     assert read_baselines(again) == {}
     if artifact.is_dir():
         path = artifact / "baselines.safetensors"

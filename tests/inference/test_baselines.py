@@ -1,4 +1,4 @@
-"""Predictors that never look at the image."""
+"""Baselines: constants and maps that are the same for every image."""
 
 from dataclasses import replace
 
@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.inference.baselines import baselines_of, small_baselines_of
+from diffsight.inference.baselines import compute_baselines, compute_small_baselines
 from diffsight.tasks import Depth, Referring, Segmentation
 
 
-class Given(AbstractDataset):
-    """Depth maps as they are given; NaN is where nothing was measured."""
+class DepthMaps(AbstractDataset):
+    """A data set of the given depth maps; NaN marks pixels without a label."""
 
-    name = "given"
+    name = "depth maps"
 
     def __init__(self, maps) -> None:
         self.maps = [torch.tensor(m) for m in maps]
@@ -31,29 +31,29 @@ class Given(AbstractDataset):
 NAN = float("nan")
 
 
-def test_mean_of_valid_pixels_and_median_elsewhere():
-    data = Given([[[1.0, 2.0, NAN]], [[3.0, NAN, NAN]]])
-    result = baselines_of(data, Depth())
-    # every 7th valid pixel: 1 and 3, of which torch's median is the lower
+def test_the_mean_map_is_the_median_at_pixels_without_a_label():
+    data = DepthMaps([[[1.0, 2.0, NAN]], [[3.0, NAN, NAN]]])
+    result = compute_baselines(data, Depth())
+    # the median of every 7th valid pixel, which are 1 and 3; torch returns the lower one
     assert result["constant median"].tolist() == [[1.0]]
     assert result["mean map"].tolist() == [[2.0, 2.0, 1.0]]
 
 
-def test_other_sizes_are_resized_to_the_first():
-    data = Given([[[1.0, 3.0]], [[5.0, 5.0, 7.0, 7.0], [5.0, 5.0, 7.0, 7.0]]])
-    assert baselines_of(data, Depth())["mean map"].tolist() == [[3.0, 5.0]]
+def test_labels_are_resized_to_the_size_of_the_first():
+    data = DepthMaps([[[1.0, 3.0]], [[5.0, 5.0, 7.0, 7.0], [5.0, 5.0, 7.0, 7.0]]])
+    assert compute_baselines(data, Depth())["mean map"].tolist() == [[3.0, 5.0]]
 
 
-def test_the_median_is_that_of_all_pixels_nearly():
+def test_the_median_of_a_sample_of_pixels_is_close_to_that_of_all():
     generator = torch.Generator().manual_seed(0)
     maps = [(torch.rand(32, 32, generator=generator) * 4 + 1).tolist() for _ in range(8)]
     expected = torch.tensor(maps).median().item()
-    found = baselines_of(Given(maps), Depth())["constant median"].item()
-    assert found == pytest.approx(expected, abs=0.1)
+    median = compute_baselines(DepthMaps(maps), Depth())["constant median"].item()
+    assert median == pytest.approx(expected, abs=0.1)
 
 
 class Ids(AbstractDataset):
-    """Maps of ids as they are given; -1 is where there is no label."""
+    """A data set of the given maps of ids; -1 marks pixels without a label."""
 
     name = "ids"
 
@@ -70,44 +70,45 @@ class Ids(AbstractDataset):
         return Sample(str(index), image, {self.label: ids.clamp(min=0)}, {self.label: ids >= 0})
 
 
-def test_the_most_frequent_class_of_all_and_of_every_position():
+def test_baselines_of_classes_are_the_most_frequent_class_overall_and_per_position():
     data = Ids("semantic", [[[0, 1, 2, -1]], [[0, 1, 2, -1]], [[2, 2, 2, -1]]])
-    result = baselines_of(data, Segmentation(["a", "b", "c"]))
+    result = compute_baselines(data, Segmentation(["a", "b", "c"]))
     assert result["constant majority"].tolist() == [[2]]
     assert result["majority map"].tolist() == [[0, 1, 2, 2]]
 
 
-def test_the_mask_of_the_most_frequent_positions():
-    # the thing is at the left in 3, 2, 0 and 1 of three images; overlap 3 / 3, 5 / 6, 5 / 9 ...
+def test_the_mask_baseline_keeps_the_positions_with_the_best_overlap():
+    # the four positions belong to the object in 3, 2, 0 and 1 of three images
     data = Ids("referent", [[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 1]]])
-    result = baselines_of(data, Referring())
+    result = compute_baselines(data, Referring())
     assert result["everything"].tolist() == [[1]]
-    # keeping 1 place: 3 of 6 + 0; 2 places: 5 of 7; all places: 6 of 12
+    # overlap of 1 position: 3 of 6; of 2 positions: 5 of 7; of all positions: 6 of 12
     assert result["best place"].tolist() == [[1, 1, 0, 0]]
 
 
-def test_several_channels_have_none():
-    class Vectors(Given):
+def test_labels_of_several_channels_have_no_baselines():
+    class Vectors(DepthMaps):
         def __getitem__(self, index: int) -> Sample:
             sample = super().__getitem__(index)
             return replace(sample, labels={"depth_m": sample.labels["depth_m"].expand(3, -1, -1)})
 
-    assert baselines_of(Vectors([[[1.0, 2.0]]]), Depth()) == {}
+    assert compute_baselines(Vectors([[[1.0, 2.0]]]), Depth()) == {}
 
 
-def test_small_maps_have_64_pixels_and_the_values_of_the_large_ones():
+def test_small_maps_have_64_pixels_on_the_longer_side_and_the_values_of_the_large_maps():
     ramp = torch.linspace(1, 9, 200).expand(100, 200)
-    result = small_baselines_of(Given([ramp.tolist()]), Depth(), short_side=100)
+    result = compute_small_baselines(DepthMaps([ramp.tolist()]), Depth(), short_side=100)
     assert result["mean map"].shape == (32, 64)
     assert result["mean map"][0, [0, -1]].tolist() == pytest.approx([1.05, 8.95], abs=0.05)
     assert result["constant median"].item() == pytest.approx(5, abs=0.05)
     ids = Ids("semantic", [(ramp > 3).long().tolist()])
-    result = small_baselines_of(ids, Segmentation(["a", "b"]), short_side=100)
+    result = compute_small_baselines(ids, Segmentation(["a", "b"]), short_side=100)
     assert result["majority map"].shape == (32, 64)
     assert result["majority map"][5].tolist() == [0] * 16 + [1] * 48
     assert result["constant majority"].tolist() == [[1]]
 
 
-def test_labels_of_other_sizes_are_brought_to_the_size_of_the_first():
-    data = Given([[[1.0] * 32] * 16, [[3.0] * 64] * 32])
-    assert small_baselines_of(data, Depth(), short_side=16)["mean map"].unique().tolist() == [2.0]
+def test_labels_of_small_baselines_are_resized_to_the_size_of_the_first():
+    data = DepthMaps([[[1.0] * 32] * 16, [[3.0] * 64] * 32])
+    mean_map = compute_small_baselines(data, Depth(), short_side=16)["mean map"]
+    assert mean_map.unique().tolist() == [2.0]

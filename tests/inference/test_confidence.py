@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.hub.tiny import edit, tiny
-from tests.inference.standins import Brightness, model
+from tests.support_inference import Brightness, calibrated, model
+from tests.support_models import edit, tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import load, save
 from diffsight.inference.confidence import (
     Calibration,
     ConfidentPrediction,
-    required_images,
-    threshold_of,
+    count_required_images,
+    select_threshold,
 )
 from diffsight.inference.pipeline import pipeline
 from diffsight.inference.plan import Plan
@@ -27,20 +27,8 @@ from diffsight.tasks import Depth, Normals, Segmentation
 from diffsight.tasks import Values as ValuesTask
 from diffsight.tasks.numbers import MIN_SCALE
 
-CALIBRATION: dict[str, Any] = {
-    "images": 9,
-    "confidence": [0.5, 0.8, 0.9],
-    "q": [0.1, 0.25, 1.25],
-    "residuals": {"mean": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},  # two more are 0
-}
 
-
-def calibrated(**changes: Any) -> dict[str, Any]:
-    """Return the info of a model with a calibration."""
-    return {"calibration": {**CALIBRATION, **changes}}
-
-
-def test_a_confidence_takes_the_next_stored_threshold() -> None:
+def test_a_confidence_uses_the_next_larger_stored_threshold() -> None:
     calibration = Calibration.of(calibrated())
     assert [calibration.at(c).q for c in (0.5, 0.51, 0.8, 0.801, 0.9)] == [
         *(0.1, 0.25, 0.25, 1.25, 1.25)
@@ -53,8 +41,8 @@ def test_a_confidence_takes_the_next_stored_threshold() -> None:
 @pytest.mark.parametrize(
     ("confidence", "images"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)]
 )
-def test_images_that_a_confidence_needs(confidence: float, images: int) -> None:
-    assert required_images(confidence) == images
+def test_a_higher_confidence_needs_more_images(confidence: float, images: int) -> None:
+    assert count_required_images(confidence) == images
 
 
 @pytest.mark.parametrize(
@@ -71,20 +59,20 @@ def test_images_that_a_confidence_needs(confidence: float, images: int) -> None:
         (
             {},
             0.9,
-            "the model has no calibration, so it has no confidence: label 9 or more images and "
-            "make it again with `diffsight adapt`, or leave --confidence out",
+            "the model has no calibration for --confidence: adapt it again with `diffsight adapt` "
+            "on 9 or more labelled images, or leave --confidence out",
         ),
     ],
 )
-def test_a_confidence_that_cannot_be_given(
+def test_a_confidence_out_of_range_or_without_calibration_is_refused(
     info: dict[str, Any], confidence: float, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        threshold_of(info, Plan(), confidence)
+        select_threshold(info, Plan(), confidence)
     assert str(caught.value) == message
 
 
-def test_intervals_of_depth_begin_at_zero_and_have_totals() -> None:
+def test_intervals_of_depth_are_not_negative_and_have_totals() -> None:
     one = model(Brightness)
     one.info = {**calibrated(), "unit": "m"}
     image = np.zeros((4, 6, 3), np.uint8)
@@ -98,7 +86,7 @@ def test_intervals_of_depth_begin_at_zero_and_have_totals() -> None:
     arrays = {name: array.values for name, array in prediction.arrays().items()}
     np.testing.assert_allclose(arrays["high"], depth_m + 1.25, rtol=1e-6)
     np.testing.assert_allclose(arrays["low"], np.maximum(depth_m - 1.25, 0), rtol=1e-6)
-    assert (arrays["abstain"] == 255).all()  # wider than two deviations, which count as 1 m
+    assert (arrays["abstain"] == 255).all()  # wider than 2 m, two label deviations of 1 m
     about = json.loads(json.dumps(prediction.metadata()))["calibrated"]
     assert (about["confidence"], about["q"], about["images"]) == (0.9, 1.25, 9)
     assert about["same_plan"] is True
@@ -115,7 +103,7 @@ def test_intervals_of_depth_begin_at_zero_and_have_totals() -> None:
     assert torch.equal(copied.depth_m, prediction.depth_m)
 
 
-def test_without_confidence_nothing_is_added() -> None:
+def test_predictions_without_a_confidence_have_no_intervals() -> None:
     one = model(Brightness)
     one.info = calibrated()
     prediction = pipeline(one, device="cpu")(np.zeros((4, 6, 3), np.uint8))
@@ -123,7 +111,7 @@ def test_without_confidence_nothing_is_added() -> None:
     assert "calibrated" not in prediction.metadata()
 
 
-def test_another_plan_than_that_of_the_calibration_is_reported(
+def test_a_plan_that_differs_from_the_calibration_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one = model(Brightness)
@@ -136,29 +124,29 @@ def test_another_plan_than_that_of_the_calibration_is_reported(
     other = Predictor(one, Plan(16, flip=True))
     other.use_confidence(0.8)
     (message,) = caplog.messages
-    assert "with flip: not the plan of the calibration" in message
+    assert "with flip: differs from the plan of the calibration" in message
     prediction = other.one(torch.zeros(3, 16, 16))
     assert prediction.metadata()["calibrated"]["same_plan"] is False
 
 
-def test_a_certain_pixel_has_one_class_and_a_doubtful_one_two() -> None:
+def test_a_set_has_every_class_whose_nonconformity_is_below_the_threshold() -> None:
     task = Segmentation(["floor", "wall", "door"])
     probability = torch.tensor([[0.98, 0.55, 0.4], [0.01, 0.44, 0.35], [0.01, 0.01, 0.25]])
     output = Classes(probability[None, :, None], "probabilities")
-    found = task.prediction_set(output, 0.6)
+    classes = task.prediction_set(output, 0.6)
     expected = [[[True, True, True]], [[False, True, False]], [[False] * 3]]
-    assert found.arrays["set"].values.tolist() == expected
-    assert found.abstain.tolist() == [[False, True, False]]
+    assert classes.arrays["set"].values.tolist() == expected
+    assert classes.abstain.tolist() == [[False, True, False]]
     label = torch.tensor([[[0, 1, 2]]])
     torch.testing.assert_close(
         task.nonconformity(output, label), torch.tensor([[[0.02, 0.56, 0.75]]])
     )
-    for number in range(3):  # a class is in the set where its nonconformity is at most q
+    for number in range(3):
         score = task.nonconformity(output, torch.full_like(label, number))[0]
-        there = torch.from_numpy(found.arrays["set"].values[number])
-        assert torch.equal(there, score <= 0.6)
-    nothing = task.prediction_set(output, 0.0)  # the most probable class stays
-    assert nothing.arrays["set"].values.sum(axis=0).tolist() == [[1, 1, 1]]
+        is_in_set = torch.from_numpy(classes.arrays["set"].values[number])
+        assert torch.equal(is_in_set, score <= 0.6)
+    smallest = task.prediction_set(output, 0.0)  # the most probable class is always in the set
+    assert smallest.arrays["set"].values.sum(axis=0).tolist() == [[1, 1, 1]]
     assert task.totals(label[0], torch.tensor([[True, True, False]])) == {
         "area.floor": 0.5,
         "area.wall": 0.5,
@@ -166,7 +154,7 @@ def test_a_certain_pixel_has_one_class_and_a_doubtful_one_two() -> None:
     }
 
 
-def test_the_scale_of_an_error_is_the_predicted_deviation_but_has_a_smallest_value() -> None:
+def test_errors_of_numbers_are_divided_by_the_predicted_deviation_or_a_minimum() -> None:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.rand(500, 1, generator=generator)
     task = ValuesTask(bins=4, spacing="linear").fitted(numbers)
@@ -180,15 +168,15 @@ def test_the_scale_of_an_error_is_the_predicted_deviation_but_has_a_smallest_val
     wide = float((centres[3] - centres[0]) / 2)
     expected = torch.tensor([[[0.1 / wide, 0.1 / (MIN_SCALE * std)]]])
     torch.testing.assert_close(task.nonconformity(output, label), expected, rtol=1e-3, atol=0)
-    found = task.prediction_set(output, 2.0)
-    width = found.arrays["high"].values - found.arrays["low"].values
+    interval = task.prediction_set(output, 2.0)
+    width = interval.arrays["high"].values - interval.arrays["low"].values
     np.testing.assert_allclose(width, [[4 * wide, 4 * MIN_SCALE * std]], rtol=1e-3)
-    assert found.abstain.tolist() == [[True, False]]
+    assert interval.abstain.tolist() == [[True, False]]
     label[..., 0] = torch.nan
     assert task.nonconformity(output, label)[0, 0, 0] == torch.inf
 
 
-def test_directions_have_an_angle_around_them() -> None:
+def test_prediction_sets_of_directions_are_angles() -> None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(500, 3, generator=generator)
     task = Normals(bins=8).fitted(torch.nn.functional.normalize(directions, dim=1))
@@ -198,13 +186,13 @@ def test_directions_have_an_angle_around_them() -> None:
     label = torch.tensor([1.0, 0.0, 1.0])[None, :, None, None]
     score = task.nonconformity(Values(maps), label)
     torch.testing.assert_close(score, torch.tensor([[[45 / deviation]]]))
-    found = task.prediction_set(Values(maps), 0.5)
-    np.testing.assert_allclose(found.arrays["radius"].values, [[deviation / 2]], rtol=1e-6)
-    assert found.meaning["radius_unit"] == "°"
+    cone = task.prediction_set(Values(maps), 0.5)
+    np.testing.assert_allclose(cone.arrays["radius"].values, [[deviation / 2]], rtol=1e-6)
+    assert cone.meaning["radius_unit"] == "°"
     assert task.totals(label[0], torch.ones(1, 1, dtype=torch.bool)) == {}
 
 
-def test_several_numbers_have_a_distance_around_them() -> None:
+def test_prediction_sets_of_several_numbers_are_distances() -> None:
     task = ValuesTask(channels=2)
     maps = torch.zeros(1, 2, 1, 1)
     label = torch.tensor([3.0, 4.0])[None, :, None, None]
@@ -216,7 +204,7 @@ def test_a_calibration_is_saved_and_loaded(tmp_path: Path) -> None:
     one = tiny()
     one.info |= calibrated()
     again = load(save(one, tmp_path / "model.safetensors"))
-    assert threshold_of(again.info, Plan(), 0.9) == threshold_of(one.info, Plan(), 0.9)
+    assert select_threshold(again.info, Plan(), 0.9) == select_threshold(one.info, Plan(), 0.9)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +233,11 @@ def test_a_damaged_calibration_is_refused_in_one_line(
         load(path)
     message = str(caught.value)
     assert f"{path}: info.calibration is " in message
-    assert message.endswith(": write what adapt wrote, or delete it")
+    assert message.endswith(": write the calibration that adapt wrote, or delete it")
     assert "\n" not in message
 
 
-def test_tasks_without_prediction_sets_say_so() -> None:
+def test_tasks_without_prediction_sets_raise_an_error() -> None:
     from diffsight.tasks import Referring
 
     task = Referring()

@@ -1,4 +1,4 @@
-"""A segmenter that steers Stable Diffusion, on small random weights of the real classes."""
+"""Generating pictures with the classes of a photograph, with small networks of random weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from diffsight.datasets.files import read_image
 from diffsight.errors import InputError
 from diffsight.hub import save
 from diffsight.inference import Predictor
-from diffsight.inference.control import Controller, painted
+from diffsight.inference.control import Controller, colour_classes
 from diffsight.label_maps import ADE20K_COLOURS
 from diffsight.methods import LinearProbe
 from diffsight.model import DenseModel
@@ -44,7 +44,7 @@ def segmenter(names: object = "ade20k", seed: int = 0) -> DenseModel:
 
 @pytest.fixture(scope="module")
 def controlnet(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ControlNet of the small UNet; its last layers, which begin at 0, say something."""
+    """Return the folder of a ControlNet for the small UNet, whose last layers are not zero."""
     unet = UNet2DConditionModel.from_pretrained(pipeline_folder / "unet")
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8))
     folder = tmp_path_factory.mktemp("controlnet")
@@ -62,7 +62,9 @@ def picture(seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (3, 50, 90), dtype=torch.uint8, generator=generator)
 
 
-def test_the_classes_steer_the_picture(controller: Controller) -> None:
+def test_pictures_depend_on_the_predicted_classes_and_on_their_seed(
+    controller: Controller,
+) -> None:
     first, other = (Predictor(segmenter(seed=seed)) for seed in (0, 1))
     one = controller(first, picture(), "a room", seeds=(0, 1), **QUICK)
     again = controller(first, picture(), "a room", seeds=(1,), **QUICK)
@@ -78,18 +80,19 @@ def test_the_classes_steer_the_picture(controller: Controller) -> None:
 
 def test_classes_have_the_colours_of_mmsegmentation() -> None:
     assert len(set(ADE20K_COLOURS)) == 149  # two classes share a grey
-    assert painted(torch.tensor([[0, 2], [149, 149]]))[:, 0, 1].tolist() == [6, 230, 230]
-    assert painted(torch.tensor([[0, 2], [149, 149]]))[:, 1, 0].tolist() == [92, 0, 255]
+    picture = colour_classes(torch.tensor([[0, 2], [149, 149]]))
+    assert picture[:, 0, 1].tolist() == [6, 230, 230]
+    assert picture[:, 1, 0].tolist() == [92, 0, 255]
 
 
-def test_what_cannot_be_steered(
+def test_unusable_models_steps_and_controlnets_are_refused(
     controller: Controller, pipeline_folder: Path, controlnet: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="the model predicts 2 classes"):
         controller(Predictor(segmenter(("a", "b"))), picture(), "a room", **QUICK)
     with pytest.raises(InputError, match="steps 0: give at least 1"):
         controller(Predictor(segmenter()), picture(), "a room", side=64, steps=0)
-    with pytest.raises(InputError, match="no ControlNet"):
+    with pytest.raises(InputError, match="not a ControlNet"):
         Controller(pipeline_folder, pipeline_folder)
     unet = UNet2DConditionModel.from_pretrained(pipeline_folder / "unet")
     unet.register_to_config(cross_attention_dim=32)
@@ -99,17 +102,17 @@ def test_what_cannot_be_steered(
         Controller(pipeline_folder, tmp_path / "wide")
 
 
-def test_two_segmenters_have_a_row_each(
+def test_the_command_writes_one_row_per_model_and_refuses_other_classes(
     pipeline_folder: Path, controlnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = [str(tmp_path / name) for name in "ab"]
     for seed, name in enumerate(models):
         save(segmenter(seed=seed), name)
     out = tmp_path / "x.png"
-    words = ["control", str(photo(tmp_path / "p.png", 64, 64)), "--prompt", "a room"]
-    words += ["--model", models[0], "--model", models[1], "--out", str(out), "--count", "2"]
-    words += ["--stable-diffusion", str(pipeline_folder), "--controlnet", str(controlnet)]
-    assert main([*words, "--size", "64", "--steps", "2", "--device", "cpu"]) == 0
+    command = ["control", str(photo(tmp_path / "p.png", 64, 64)), "--prompt", "a room"]
+    command += ["--model", models[0], "--model", models[1], "--out", str(out), "--count", "2"]
+    command += ["--stable-diffusion", str(pipeline_folder), "--controlnet", str(controlnet)]
+    assert main([*command, "--size", "64", "--steps", "2", "--device", "cpu"]) == 0
     sheet = read_image(out)
     assert sheet.shape == (3, 2 * 64, 4 * 64)
     assert torch.equal(sheet[:, :64, :64], sheet[:, 64:, :64])  # the photograph
@@ -117,7 +120,7 @@ def test_two_segmenters_have_a_row_each(
     assert colours <= set(ADE20K_COLOURS)
     capsys.readouterr()
     save(segmenter(("a", "b")), tmp_path / "two")
-    words = [str(tmp_path / "two") if word in models else word for word in words]
-    assert main([*words, "--size", "64", "--steps", "2", "--device", "cpu"]) == 2
-    assert "two: a ControlNet of segmentation knows the 150 classes" in capsys.readouterr().err
-    assert np.array(Image.open(out)).shape[0] == 2 * 64  # of the run before
+    command = [str(tmp_path / "two") if part in models else part for part in command]
+    assert main([*command, "--size", "64", "--steps", "2", "--device", "cpu"]) == 2
+    assert "two: the ControlNet needs the 150 classes of ADE20K" in capsys.readouterr().err
+    assert np.array(Image.open(out)).shape[0] == 2 * 64  # the file of the first run

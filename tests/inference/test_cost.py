@@ -1,4 +1,4 @@
-"""The cost of a pass: its memory, followed tensor by tensor, and its operations."""
+"""The cost of a forward pass: peak memory, operations and parameters."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from diffsight.training.fit import fit
 
 
 class Chain(nn.Module):
-    """Widens, is changed in place, looked at sideways, and narrows."""
+    """Two linear layers with an operation in place and a view between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,30 +26,30 @@ class Chain(nn.Module):
         return self.narrow(hidden.view(-1, 1000)) + 1
 
 
-def live(module: nn.Module, *inputs: torch.Tensor) -> int:
-    counter = cost._Live([*module.parameters(), *inputs])
+def peak_bytes(module: nn.Module, *inputs: torch.Tensor) -> int:
+    counter = cost._MemoryCounter([*module.parameters(), *inputs])
     with torch.no_grad(), cost._FusedAttention(), counter:
         module(*inputs)
     return counter.peak
 
 
-def test_the_fullest_moment_of_a_chain_is_known() -> None:
-    """The wide result, which has a name, and two narrow ones; views and changes in place: none."""
+def test_peak_memory_counts_living_tensors_but_no_views_or_operations_in_place() -> None:
+    """The wide tensor is still referenced when the two narrow tensors are allocated."""
     for device in ("meta", "cpu"):
         chain = Chain().to(device)
-        assert live(chain, torch.empty(8, 10, device=device)) == 4 * 8 * (1000 + 10 + 10)
+        assert peak_bytes(chain, torch.empty(8, 10, device=device)) == 4 * 8 * (1000 + 10 + 10)
 
 
-def test_no_attention_matrix() -> None:
+def test_peak_memory_has_no_attention_matrix() -> None:
     class Attends(nn.Module):
         def forward(self, q: torch.Tensor) -> torch.Tensor:
             return functional.scaled_dot_product_attention(q, q, q)
 
     q = torch.empty(1, 4, 4096, 16, device="meta")
-    assert live(Attends(), q) == q.numel() * q.element_size()
+    assert peak_bytes(Attends(), q) == q.numel() * q.element_size()
 
 
-def test_a_sentence_is_counted_by_its_placeholder() -> None:
+def test_the_cost_of_a_method_with_sentences_uses_its_example_text() -> None:
     class Reader(AbstractMethod):
         output_kinds = ("values",)
         accepts_prompt = True
@@ -67,19 +67,20 @@ def test_a_sentence_is_counted_by_its_placeholder() -> None:
 
     with torch.device("meta"):
         model = DenseModel(task=Depth(), method=Reader)
-    counted = cost.cost(model, 4, 6)
-    assert counted.parameters == counted.trainable == 9
-    assert counted.multiply_adds == 5 * 8
-    assert counted.weights_bytes == 4 * 9
-    assert counted.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)
+    costs = cost.estimate_cost(model, 4, 6)
+    assert costs.parameters == costs.trainable == 9
+    assert costs.multiply_adds == 5 * 8
+    assert costs.weights_bytes == 4 * 9
+    assert costs.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)
 
 
-def test_a_pass_over_six_cameras_is_counted() -> None:
-    """The image encoder costs as its pixels, the decoder of the map does not."""
-    words = ["--recipe", "streets/ddp_cameras", "--out", "unused"]
-    built = fit_parser().instantiate(parse(fit_parser(), words, fit))
+def test_larger_images_of_six_cameras_raise_the_cost_of_the_image_encoder_only() -> None:
+    arguments = ["--recipe", "streets/ddp_cameras", "--out", "unused"]
+    built = fit_parser().instantiate(parse(fit_parser(), arguments, fit))
     with torch.device("meta"):
         model = DenseModel(task=built.task, method=built.method)
-    one, two = (cost.cost(model.to("meta"), height, 176).multiply_adds for height in (64, 128))
-    assert one > 0
-    assert 1 < two / one < 2  # twice the pixels, the same map
+    small, large = (
+        cost.estimate_cost(model.to("meta"), height, 176).multiply_adds for height in (64, 128)
+    )
+    assert small > 0
+    assert 1 < large / small < 2  # twice the pixels, but the same map

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inference.standins import Blur, Brightness, model
+from tests.support_inference import Blur, Brightness, model
 from torch import nn
 
 from diffsight import protocols
@@ -14,7 +14,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.hub import read_config, record, save
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.evaluate import First, evaluate, protocol_for
+from diffsight.inference.evaluate import FirstSamples, evaluate, resolve_protocol
 from diffsight.methods import FeatureHead
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
@@ -24,7 +24,7 @@ from diffsight.types import Draws, Inputs, Target
 
 
 class Grey(AbstractDataset):
-    """Flat images of several sizes whose depth is 1 + brightness, times a factor."""
+    """Images of one grey value each and of several sizes; depth = factor * (1 + brightness)."""
 
     def __init__(self, factor: float = 1.0, count: int = 4, prompt: str | None = None) -> None:
         self.name = "grey"
@@ -47,7 +47,7 @@ class Grey(AbstractDataset):
 
 
 class Things(AbstractDataset):
-    """A black thing of which two sentences are said, and a white one with a single sentence."""
+    """A black image with two sentences and a white image with one sentence."""
 
     name = "things"
 
@@ -57,13 +57,14 @@ class Things(AbstractDataset):
     def __getitem__(self, index: int) -> Sample:
         image = torch.full((3, 4, 5), 255 * index, dtype=torch.uint8)
         valid = torch.ones(4, 5, dtype=torch.bool)
-        said = (("a chair", "the dark chair"), ("a lamp",))[index]
+        sentences = (("a chair", "the dark chair"), ("a lamp",))[index]
         label = {"referent": torch.ones(4, 5, dtype=torch.long)}
-        return Sample(f"t{index}", image, label, {"referent": valid}, said[0], sentences=said)
+        valids = {"referent": valid}
+        return Sample(f"t{index}", image, label, valids, sentences[0], sentences=sentences)
 
 
-class Listening(AbstractMethod):
-    """Finds what is called dark, and remembers the sentences."""
+class FindDark(AbstractMethod):
+    """Predict a full mask for sentences with the word dark, and record all sentences."""
 
     output_kinds = ("classes",)
     accepts_prompt = True
@@ -71,7 +72,7 @@ class Listening(AbstractMethod):
     def __init__(self, *, output: OutputSpec) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(output.channels, 1, 1))
-        self.heard: list[str | None] = []
+        self.sentences: list[str | None] = []
 
     def forward(
         self,
@@ -82,25 +83,25 @@ class Listening(AbstractMethod):
         draws: Draws | None = None,
     ) -> Output:
         assert inputs.prompts is not None
-        self.heard += inputs.prompts
-        sure = torch.tensor([1.0 if "dark" in str(p) else -1.0 for p in inputs.prompts])
+        self.sentences += inputs.prompts
+        logits = torch.tensor([1.0 if "dark" in str(p) else -1.0 for p in inputs.prompts])
         height, width = inputs.image.shape[-2:]
-        sure = sure[:, None, None, None].expand(-1, 1, height, width)
-        return Classes(torch.cat([-sure, sure], dim=1) + self.bias)
+        logits = logits[:, None, None, None].expand(-1, 1, height, width)
+        return Classes(torch.cat([-logits, logits], dim=1) + self.bias)
 
 
 def test_every_sentence_is_evaluated() -> None:
-    dense = DenseModel(task=Referring(), method=Listening)
+    dense = DenseModel(task=Referring(), method=FindDark)
     result = evaluate(Predictor(dense, Plan(batch_size=2)), Things(), protocols.get("sentences-v1"))
     assert (result.images, result.skipped) == (3, 0)
     assert result.scores["model"]["miou"] == pytest.approx(1 / 3)
-    assert dense.method.heard == ["a chair", "the dark chair", "a lamp"]
+    assert dense.method.sentences == ["a chair", "the dark chair", "a lamp"]
 
 
 ROOMS = protocols.get("rooms-v1")
 
 
-def test_a_perfect_model_is_perfect_whatever_the_plan() -> None:
+def test_a_perfect_model_has_perfect_scores_with_windows_and_flips() -> None:
     predictor = Predictor(model(Brightness), Plan(windows=2, flip=True, batch_size=3))
     result = evaluate(predictor, Grey(), ROOMS)
     assert result.images == 4
@@ -108,13 +109,13 @@ def test_a_perfect_model_is_perfect_whatever_the_plan() -> None:
     assert result.scores["model"]["d1"] == 1
 
 
-def test_scores_are_those_of_the_definition() -> None:
+def test_doubled_depth_gives_the_expected_scores() -> None:
     result = evaluate(Predictor(model(Brightness)), Grey(factor=0.5), ROOMS)
     assert result.scores["model"]["abs_rel"] == pytest.approx(1, abs=1e-6)
     assert result.scores["model"]["d1"] == 0
 
 
-def test_baselines_are_scored_as_the_model() -> None:
+def test_baselines_are_scored_like_the_model() -> None:
     truths = [1.0, 1.2, 1.4, 1.6]
     baselines = {"constant median": torch.full((1, 1), 1.2), "mean map": torch.full((8, 10), 1.3)}
     result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS, baselines=baselines)
@@ -125,8 +126,8 @@ def test_baselines_are_scored_as_the_model() -> None:
     assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
-def test_a_result_on_other_images_does_not_have_the_name_of_the_protocol() -> None:
-    kitti = protocols.get("kitti-garg-v1")  # of 652 images of one size
+def test_the_protocol_of_a_result_names_differences_from_the_official_images() -> None:
+    kitti = protocols.get("kitti-garg-v1")  # 652 images of the same size
     result = evaluate(Predictor(model(Blur)), Grey(count=3), kitti)
     name = "part of kitti-garg-v1 (3 of 652 images, images of 16 x 20, not 352 x 1216)"
     assert result.as_dict()["protocol"]["name"] == name
@@ -134,25 +135,25 @@ def test_a_result_on_other_images_does_not_have_the_name_of_the_protocol() -> No
     assert evaluate(Predictor(model(Blur)), Grey(count=3), ROOMS).protocol == ROOMS
 
 
-def test_the_scene_is_given_only_where_the_protocol_says_so() -> None:
+def test_the_model_gets_the_scene_type_only_with_the_oracle_scene_rule() -> None:
     data = Grey(prompt="office")
-    silent = evaluate(Predictor(model(Blur)), data, ROOMS)
+    mean = evaluate(Predictor(model(Blur)), data, ROOMS)
     oracle = evaluate(
         Predictor(model(Blur)), data, protocols.get("rooms-v1", prompt="oracle-scene")
     )
-    assert oracle.scores["model"]["rmse"] > silent.scores["model"]["rmse"] + 1
+    assert oracle.scores["model"]["rmse"] > mean.scores["model"]["rmse"] + 1
     assert oracle.as_dict()["protocol"]["prompt"] == "oracle-scene"
     protocol = protocols.get("rooms-v1", prompt="oracle-scene")
-    with pytest.raises(InputError, match="names no scene or sentence"):
+    with pytest.raises(InputError, match="has no scene type or sentence"):
         evaluate(Predictor(model(Blur)), Grey(), protocol)
 
 
-def test_no_image_counts(tmp_path: Path) -> None:
+def test_a_data_set_without_a_pixel_that_counts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="grey under rooms-v1: no image with a valid pixel"):
         evaluate(Predictor(model(Brightness)), Grey(factor=100.0), ROOMS)
 
 
-def test_samples_are_streamed() -> None:
+def test_only_a_few_samples_are_read_ahead() -> None:
     data = Grey(count=30)
     seen: list[int] = []
     predictor = Predictor(model(Brightness), Plan(batch_size=2))
@@ -161,15 +162,15 @@ def test_samples_are_streamed() -> None:
     assert max(seen) <= 4
 
 
-def test_a_limit_takes_the_first() -> None:
+def test_first_samples_reads_no_others() -> None:
     data = Grey(count=30)
-    result = evaluate(Predictor(model(Brightness)), First(data, 3), ROOMS)
+    result = evaluate(Predictor(model(Brightness)), FirstSamples(data, 3), ROOMS)
     assert data.read == [0, 1, 2]
     assert (result.images, result.data) == (3, "grey, first 3")
-    assert len(First(data, 99)) == 30
+    assert len(FirstSamples(data, 99)) == 30
 
 
-def test_a_missing_label_is_named() -> None:
+def test_the_message_names_sample_and_missing_label() -> None:
     dense = model(Brightness)
     dense.task.label = "height_m"
     with pytest.raises(InputError, match=r"sample g0 has no label 'height_m' \(it has: depth_m\)"):
@@ -177,7 +178,7 @@ def test_a_missing_label_is_named() -> None:
 
 
 class Dots(AbstractDataset):
-    """Images whose class is which colour is the strongest, as ``Strongest`` sees it."""
+    """Random images; the class of a pixel is its strongest colour channel."""
 
     name = "dots"
     class_names: Mapping[str, tuple[str, ...]] = {"semantic": ("red", "green", "blue")}
@@ -194,7 +195,7 @@ class Dots(AbstractDataset):
 
 
 class Strongest(AbstractMethod):
-    """Logits = colours."""
+    """Predict the colours as logits, so the class is the strongest colour channel."""
 
     output_kinds = ("classes",)
 
@@ -212,25 +213,25 @@ class Strongest(AbstractMethod):
         return Classes(inputs.image * 100)
 
 
-def test_classes_are_scored_beside_their_baseline() -> None:
+def test_classes_and_their_baseline_are_scored_and_other_classes_refused() -> None:
     dense = DenseModel(task=Segmentation(["red", "green", "blue"]), method=Strongest)
     baselines = {"constant majority": torch.tensor([[1]])}
     result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), baselines=baselines)
     assert result.scores["model"] == {"miou": 1.0, "macc": 1.0, "aacc": 1.0}
     assert result.as_dict()["classes"] == {"red": 1.0, "green": 1.0, "blue": 1.0}
     green = sum(int((Dots()[i].labels["semantic"] == 1).sum()) for i in range(3))
-    share = green / (8 * (9 + 10 + 11))
-    expected = {"miou": share / 3, "macc": 1 / 3, "aacc": share}
+    fraction = green / (8 * (9 + 10 + 11))
+    expected = {"miou": fraction / 3, "macc": 1 / 3, "aacc": fraction}
     assert result.scores["constant majority"] == pytest.approx(expected)
-    turned = Predictor(DenseModel(task=Segmentation(["green", "red", "blue"]), method=Strongest))
+    reordered = Predictor(DenseModel(task=Segmentation(["green", "red", "blue"]), method=Strongest))
     with pytest.raises(InputError, match="class 0 is 'red' in data set 'dots' and 'green' in the"):
-        evaluate(turned, Dots(), protocols.get("classes-v1"))
+        evaluate(reordered, Dots(), protocols.get("classes-v1"))
     few = Predictor(DenseModel(task=Segmentation(["red", "green"]), method=Strongest))
     with pytest.raises(InputError, match="has 3 classes, the task 2"):
         evaluate(few, Dots(), protocols.get("classes-v1"))
 
 
-def test_without_a_protocol_the_metric_of_the_task_counts() -> None:
+def test_without_a_protocol_the_metric_of_the_task_is_used() -> None:
     baselines = {"constant median": torch.full((1, 1), 1.2)}
     result = evaluate(Predictor(model(Brightness)), Grey(), baselines=baselines)
     assert result.scores["model"] == pytest.approx({"RMSE, m": 0, "AbsRel": 0, "d1": 1}, abs=1e-6)
@@ -243,35 +244,35 @@ def test_without_a_protocol_the_metric_of_the_task_counts() -> None:
     assert about["protocol"]["name"] == "Depth metric"
     assert "RMSE, m" in result.protocol.describe()
     dense = DenseModel(task=Segmentation(["red", "green", "blue"]), method=Strongest)
-    found = evaluate(Predictor(dense), Dots(), baselines={"majority": torch.tensor([[1]])})
-    assert found.scores["model"] == dict.fromkeys(found.scores["model"], 100.0)
-    assert found.scores["model"]["mIoU, %"] == 100
-    assert 0 < found.scores["majority"]["mIoU, %"] < 50
+    scores = evaluate(Predictor(dense), Dots(), baselines={"majority": torch.tensor([[1]])}).scores
+    assert scores["model"] == dict.fromkeys(scores["model"], 100.0)
+    assert scores["model"]["mIoU, %"] == 100
+    assert 0 < scores["majority"]["mIoU, %"] < 50
 
 
-def test_sentences_are_given_without_a_protocol() -> None:
-    dense = DenseModel(task=Referring(), method=Listening)
+def test_a_model_gets_sentences_without_a_protocol() -> None:
+    dense = DenseModel(task=Referring(), method=FindDark)
     result = evaluate(Predictor(dense), Things())
-    assert dense.method.heard == ["a chair", "the dark chair", "a lamp"]
+    assert dense.method.sentences == ["a chair", "the dark chair", "a lamp"]
     assert result.scores["model"] == {"oIoU, %": pytest.approx(100 / 3)}
 
 
 def test_a_protocol_refuses_predictions_of_another_kind() -> None:
-    with pytest.raises(InputError, match="scores classes, and a Depth task has none"):
+    with pytest.raises(InputError, match="scores classes, but a Depth task has none"):
         evaluate(Predictor(model(Brightness)), Grey(), protocols.get("classes-v1"))
     with pytest.raises(InputError, match="sentences-v1 scores masks of sentences, not Depth"):
         evaluate(Predictor(model(Blur)), Grey(prompt="office"), protocols.get("sentences-v1"))
 
 
-def test_a_model_that_reads_sentences_is_given_captions() -> None:
+def test_a_model_that_requires_a_prompt_gets_captions() -> None:
     dense = model(Blur)
-    assert protocol_for("rooms-v1", dense).prompt == "mean"
-    assert protocol_for("rooms-v1", dense, oracle_scene=True).prompt == "oracle-scene"
+    assert resolve_protocol("rooms-v1", dense).prompt == "mean"
+    assert resolve_protocol("rooms-v1", dense, oracle_scene=True).prompt == "oracle-scene"
     dense.method.requires_prompt = True
-    assert protocol_for("rooms-v1", dense).prompt == "caption"
-    assert protocol_for("classes-v1", dense) == protocols.get("classes-v1")
+    assert resolve_protocol("rooms-v1", dense).prompt == "caption"
+    assert resolve_protocol("classes-v1", dense) == protocols.get("classes-v1")
     with pytest.raises(InputError, match="reads captions, not scene types"):
-        protocol_for("rooms-v1", dense, oracle_scene=True)
+        resolve_protocol("rooms-v1", dense, oracle_scene=True)
 
 
 def saved(pipeline_folder: Path) -> DenseModel:
@@ -279,7 +280,7 @@ def saved(pipeline_folder: Path) -> DenseModel:
     return DenseModel(task=Segmentation(["a", "b"]), method=method)
 
 
-def test_a_result_is_plain_data_and_goes_into_the_card(
+def test_a_result_is_plain_data_that_can_be_recorded_in_the_model_card(
     tmp_path: Path, pipeline_folder: Path
 ) -> None:
     folder = save(saved(pipeline_folder), tmp_path / "m")

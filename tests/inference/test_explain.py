@@ -1,4 +1,4 @@
-"""An explanation is of the same pass as a prediction, and its numbers are that pass's."""
+"""Explanations: figures against a direct forward pass, files, and errors."""
 
 import json
 import math
@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from tests.inference.standins import Brightness, Logits
-from tests.inference.standins import model as model_of
 from tests.support import noise
+from tests.support_inference import Brightness, Logits
+from tests.support_inference import model as model_of
 from torch.nn import functional
 
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.explain import NO_CODEBOOK, explain, figures, write_explanation
+from diffsight.inference.explain import NO_CODEBOOK, explain, summarise, write_explanation
 from diffsight.methods import VPD, FeatureHead, FewShot
 from diffsight.model import DenseModel
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.tasks import AbstractTask, Depth, Normals, Referring, Segmentation, Values
 from diffsight.types import Draws, Inputs
 
@@ -68,11 +68,11 @@ def image(height: int = 32, width: int = 48) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_figures_are_those_of_a_direct_pass(kind: str, models: dict[str, DenseModel]) -> None:
+def test_figures_agree_with_a_direct_pass(kind: str, models: dict[str, DenseModel]) -> None:
     dense, photo = models[kind], image(60, 90)
-    about = figures(explain(dense, photo))
+    about = summarise(explain(dense, photo))
     with torch.no_grad():
-        pixels = resized_image(photo[None].float() / 255, (32, 48))
+        pixels = resize_image(photo[None].float() / 255, (32, 48))
         output = dense(Inputs(pixels), draws=Draws((0,)))
         maps = output.class_probabilities()[0].double()
     assert about["kind"] == kind
@@ -92,20 +92,20 @@ def test_figures_are_those_of_a_direct_pass(kind: str, models: dict[str, DenseMo
     assert about["entropy_nats"]["uniform"] == pytest.approx(math.log(len(classes)), rel=1e-6)
 
 
-def test_classes_are_counted_as_predicted(models: dict[str, DenseModel]) -> None:
+def test_predicted_is_the_fraction_of_pixels_of_a_class(models: dict[str, DenseModel]) -> None:
     dense, photo = models["segmentation"], image()
-    found = Predictor(dense, Plan(short_side=32)).one(photo)
-    classes = figures(explain(dense, photo))["classes"]
+    prediction = Predictor(dense, Plan(short_side=32)).one(photo)
+    classes = summarise(explain(dense, photo))["classes"]
     assert [row["class"] for row in classes] == ["class 2", "class 7"]
-    fractions = [float((found.ids == number).double().mean()) for number in (2, 7)]
+    fractions = [float((prediction.ids == number).double().mean()) for number in (2, 7)]
     assert [row["predicted"] for row in classes] == pytest.approx(fractions)
     assert "value" not in classes[0]
 
 
-def test_values_fall_into_their_bins(models: dict[str, DenseModel]) -> None:
+def test_predicted_is_the_fraction_of_values_in_a_bin(models: dict[str, DenseModel]) -> None:
     dense, photo = models["depth"], image()
     values = Predictor(dense, Plan(short_side=32)).one(photo).depth_m
-    classes = figures(explain(dense, photo))["classes"]
+    classes = summarise(explain(dense, photo))["classes"]
     inner = torch.tensor([row["edges"][0] for row in classes[1:]])
     counts = torch.bincount(torch.bucketize(values.flatten(), inner), minlength=len(classes))
     expected = (counts / values.numel()).tolist()
@@ -113,30 +113,34 @@ def test_values_fall_into_their_bins(models: dict[str, DenseModel]) -> None:
     assert all(row["class"] == f"{row['value'][0]:.3g} m" for row in classes)
 
 
-def test_the_codebook_is_mixed_as_in_the_pass(models: dict[str, DenseModel]) -> None:
+def test_weights_and_tables_of_the_codebook_give_the_class_values_of_the_pass(
+    models: dict[str, DenseModel],
+) -> None:
     dense, photo = models["depth"], image()
-    found = explain(dense, photo)
-    assert found.classes is not None
-    assert found.weights is not None
-    assert found.tables is not None
-    assert found.tables.shape == (10, 7, 1)
-    assert float(found.weights.sum()) == pytest.approx(1)
-    mixed = torch.einsum("k,knd->nd", found.weights, found.tables)
-    torch.testing.assert_close(found.classes.values, mixed)
-    assert not torch.equal(found.classes.values, found.classes.centres)
+    result = explain(dense, photo)
+    assert result.classes is not None
+    assert result.weights is not None
+    assert result.tables is not None
+    assert result.tables.shape == (10, 7, 1)
+    assert float(result.weights.sum()) == pytest.approx(1)
+    mixed = torch.einsum("k,knd->nd", result.weights, result.tables)
+    torch.testing.assert_close(result.classes.values, mixed)
+    assert not torch.equal(result.classes.values, result.classes.centres)
     with torch.no_grad():
         output = dense(Inputs(photo[None].float() / 255), draws=Draws((0,)))
-    value = torch.einsum("nhw,nd->dhw", found.classes.probability, mixed)
+    value = torch.einsum("nhw,nd->dhw", result.classes.probability, mixed)
     torch.testing.assert_close(value, output.value[0])
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_small_codebooks(size: int, source: BackboneSource, tmp_path: Path) -> None:
+def test_models_with_one_table_or_without_a_codebook_have_no_weights(
+    size: int, source: BackboneSource, tmp_path: Path
+) -> None:
     dense = build("depth", source, codebook=size)
-    found = explain(dense, image())
-    assert found.weights is None
-    assert (found.tables is None) == (size == 0)
-    about = write_explanation(found, tmp_path / "out", {})
+    result = explain(dense, image())
+    assert result.weights is None
+    assert (result.tables is None) == (size == 0)
+    about = write_explanation(result, tmp_path / "out", {})
     with torch.no_grad():
         values = dense.method.codebook(None, 1)[0, :, 0].tolist()
     assert [row["value"][0] for row in about["classes"]] == pytest.approx(values, rel=1e-5)
@@ -144,7 +148,7 @@ def test_small_codebooks(size: int, source: BackboneSource, tmp_path: Path) -> N
     assert about["notes"] == ([NO_CODEBOOK] if size == 0 else [])
 
 
-def test_files_of_classes_with_and_without_a_codebook(
+def test_files_are_written_with_and_without_a_codebook_and_old_ones_deleted(
     models: dict[str, DenseModel], tmp_path: Path
 ) -> None:
     out = tmp_path / "deep" / "out"
@@ -164,23 +168,25 @@ def test_files_of_classes_with_and_without_a_codebook(
             assert picture.mode == "RGB"
 
 
-def test_values_are_explained_by_their_attention(source: BackboneSource, tmp_path: Path) -> None:
+def test_a_model_without_classes_is_explained_by_attention_maps(
+    source: BackboneSource, tmp_path: Path
+) -> None:
     dense = DenseModel(task=Depth(), method=VPD.from_backbone(source)).eval()
     dense.info["short_side"] = 64
-    found = explain(dense, image(64, 80))
-    assert found.classes is None
-    assert {one.shape for one in found.maps.values()} == {(64, 80)}
-    about = write_explanation(found, tmp_path / "out", {})
+    result = explain(dense, image(64, 80))
+    assert result.classes is None
+    assert {one.shape for one in result.maps.values()} == {(64, 80)}
+    about = write_explanation(result, tmp_path / "out", {})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"maps.png", "explain.json"}
     assert "classes" not in about
     assert (about["method"], about["unit"]) == ("VPD", "m")
-    assert len(about["maps"]) == len(found.maps)
+    assert len(about["maps"]) == len(result.maps)
     row = about["maps"][0]
     assert row["name"] == "token 1"
-    assert row["mean"] == pytest.approx(float(found.maps["token 1"].mean()), rel=1e-5)
+    assert row["mean"] == pytest.approx(float(result.maps["token 1"].mean()), rel=1e-5)
 
 
-def test_a_method_without_maps_shows_its_prediction(tmp_path: Path) -> None:
+def test_a_method_without_maps_has_a_sheet_with_its_prediction(tmp_path: Path) -> None:
     about = write_explanation(explain(model_of(Brightness), image()), tmp_path, {})
     assert about["pictures"] == {"maps": "maps.png"}
     assert about["notes"] == []
@@ -188,22 +194,22 @@ def test_a_method_without_maps_shows_its_prediction(tmp_path: Path) -> None:
         explain(model_of(Brightness), image(), "kitchen")
 
 
-def test_logits_are_shown_as_probabilities(tmp_path: Path) -> None:
+def test_logits_are_explained_as_probabilities(tmp_path: Path) -> None:
     dense = DenseModel(task=Segmentation(["a", "b", "c"]), method=Logits).eval()
     about = write_explanation(explain(dense, image()), tmp_path, {})
     assert sum(row["weight"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
     assert [row["class"] for row in about["classes"]] == ["a", "b", "c"]
 
 
-def test_masks_are_two_classes(source: BackboneSource) -> None:
+def test_the_mask_of_a_sentence_is_explained_as_two_classes(source: BackboneSource) -> None:
     dense = DenseModel(task=Referring(), method=VPD.from_backbone(source)).eval()
-    found = explain(dense, image(64, 64))
-    assert found.classes is not None
-    assert float(found.classes.predicted.sum()) == pytest.approx(1)
-    assert found.picture.shape == (3, 64, 64)
+    result = explain(dense, image(64, 64))
+    assert result.classes is not None
+    assert float(result.classes.predicted.sum()) == pytest.approx(1)
+    assert result.picture.shape == (3, 64, 64)
 
 
-def test_errors_name_the_repair(
+def test_errors_of_disk_and_memory_say_how_to_mend_them(
     models: dict[str, DenseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = models["segmentation"]

@@ -1,4 +1,4 @@
-"""Pictures show what they say: sizes, which maps, how bright, how long."""
+"""Pictures of explanations: sizes, selection of maps, brightness, and lengths of bars."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,14 @@ from diffsight.inference.explain_pictures import (
     INK,
     LABEL_PX,
     RED,
-    bar_chart,
-    codebook_chart,
-    concept_sheet,
+    draw_bar_chart,
+    draw_codebook_chart,
+    draw_concept_sheet,
+    draw_map_sheet,
 )
 
 GREY = torch.full((3, 20, 40), 0.5)
-ANSWER = torch.zeros(3, 20, 40, dtype=torch.uint8)
+PREDICTION = torch.zeros(3, 20, 40, dtype=torch.uint8)
 
 
 def sheet(probability: torch.Tensor, names: Sequence[str] | None = None) -> Image.Image:
@@ -32,7 +33,7 @@ def sheet(probability: torch.Tensor, names: Sequence[str] | None = None) -> Imag
         }
         for i, each in enumerate(probability)
     ]
-    return concept_sheet(GREY, ANSWER, probability, classes)
+    return draw_concept_sheet(GREY, PREDICTION, probability, classes)
 
 
 def uniform(count: int) -> torch.Tensor:
@@ -47,26 +48,36 @@ def count(image: Image.Image, colour: tuple[int, int, int]) -> int:
     return int((pixels(image) == colour).all(axis=-1).sum())
 
 
-def test_the_sheet_has_a_cell_for_the_image_the_answer_and_every_class() -> None:
+def test_the_sheet_has_a_cell_for_the_image_the_prediction_and_every_class() -> None:
     four, eight, nine = (sheet(uniform(n)) for n in (2, 6, 7))
     assert eight.width - four.width == 4 * (CELL_PX + 8)
     assert four.height == eight.height
     assert nine.width == eight.width
-    assert nine.height - eight.height > CELL_PX / 2  # another row, of images twice as wide as high
+    assert nine.height - eight.height > CELL_PX / 2  # another row of cells
 
 
-def test_more_than_fifty_maps_are_the_largest_ones() -> None:
+def test_of_more_than_fifty_maps_those_with_the_largest_weights_are_drawn() -> None:
     few, many = sheet(uniform(50)), sheet(uniform(150))
     assert many.size == few.size
     weights = torch.arange(1, 53).float()
     maps = (weights / weights.sum())[:, None, None].expand(-1, 20, 40)
     long = "the same for all others"
-    ours = sheet(maps, ["left out", "left out too", *[long] * 50])
-    theirs = sheet(maps, ["never", "seen", *[long] * 50])
-    assert np.array_equal(pixels(ours), pixels(theirs))
+    one = sheet(maps, ["not drawn", "not drawn either", *[long] * 50])
+    other = sheet(maps, ["another name", "a third name", *[long] * 50])
+    assert np.array_equal(pixels(one), pixels(other))
 
 
-def test_a_map_is_bright_at_its_maximum_and_flat_if_constant() -> None:
+def test_a_sheet_of_maps_says_how_many_of_them_are_drawn() -> None:
+    maps = {f"prompt {i}": one for i, one in enumerate(uniform(60))}
+    first = dict(list(maps.items())[:50])
+    many, few = (draw_map_sheet(GREY, PREDICTION, one, "products") for one in (maps, first))
+    assert many.size == few.size
+    differs = (pixels(many) != pixels(few)).any(axis=(1, 2))
+    assert differs[:30].any()  # the heading
+    assert not differs[39:].any()
+
+
+def test_a_map_is_bright_at_its_maximum_and_of_one_colour_if_constant() -> None:
     ramp = torch.linspace(0.01, 0.02, 40).expand(1, 20, 40)
     drawn = pixels(sheet(torch.cat([ramp, torch.full_like(ramp, 0.3)])))
     row = drawn[39 + CELL_PX // 4].sum(axis=-1)
@@ -78,8 +89,8 @@ def test_a_map_is_bright_at_its_maximum_and_flat_if_constant() -> None:
     assert flat[0] >= ramp_row[-1] - 2  # all of it is its maximum
 
 
-def test_bars_are_as_long_as_their_weights() -> None:
-    chart = bar_chart(["a", "b", "nothing"], {"one": [0.1, 0.05, 0.0], "two": [0.5, 1.0, 0.0]})
+def test_bars_are_scaled_to_the_largest_value_of_their_column() -> None:
+    chart = draw_bar_chart(["a", "b", "nothing"], {"one": [0.1, 0.05, 0.0], "two": [0.5, 1.0, 0.0]})
     blue = (pixels(chart) == BLUE).all(axis=-1)
     first = blue[:, LABEL_PX : LABEL_PX + BAR_PX + 2].sum(axis=1)
     assert sorted(set(first.tolist())) == pytest.approx([0, BAR_PX / 2, BAR_PX], abs=2)
@@ -87,24 +98,24 @@ def test_bars_are_as_long_as_their_weights() -> None:
     assert second.argmax() > first.argmax()  # its second bar is the longer one
 
 
-def test_a_label_that_is_too_long_does_not_run_over_the_bars() -> None:
-    chart = pixels(bar_chart(["name " * 40], {"weight": [0.0]}))
+def test_long_labels_are_truncated_before_the_bars() -> None:
+    chart = pixels(draw_bar_chart(["name " * 40], {"weight": [0.0]}))
     assert (chart[30:, LABEL_PX : LABEL_PX + BAR_PX] == 255).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_mixture_is_shown_where_there_are_weights(channels: int) -> None:
+def test_the_values_of_the_image_are_drawn_only_with_several_tables(channels: int) -> None:
     centres = torch.linspace(0, 1, 6)[:, None].expand(6, channels)
     tables = centres + torch.tensor([0.1, -0.2, 0.3])[:, None, None]
-    one = codebook_chart(centres, tables[0], tables[:1], None, "m")
-    several = codebook_chart(centres, tables.mean(dim=0), tables, torch.full((3,), 1 / 3), "m")
+    one = draw_codebook_chart(centres, tables[0], tables[:1], None, "m")
+    several = draw_codebook_chart(centres, tables.mean(dim=0), tables, torch.full((3,), 1 / 3), "m")
     assert count(one, RED) == 0
     assert count(several, RED) > 200 * channels
     assert count(one, BLUE) > 200 * channels
     assert several.height > one.height
 
 
-def test_values_that_do_not_differ_can_be_drawn() -> None:
+def test_a_codebook_of_equal_values_can_be_drawn() -> None:
     same = torch.full((4, 1), 5.0)
-    chart = codebook_chart(same, same, same[None], None, "")
+    chart = draw_codebook_chart(same, same, same[None], None, "")
     assert count(chart, INK) > 2 * 300  # a line in each panel

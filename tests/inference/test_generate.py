@@ -1,4 +1,4 @@
-"""Text to image: the same pictures as diffusers' own pipeline, the same in any batch."""
+"""Text to image against the pipeline of diffusers, independence of batches, and errors."""
 
 import logging
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from tests.assets.pipelines import LIMIT, SIZE, STRIDE
+from tests.support_pipeline import LIMIT, SIZE, STRIDE
 from torch import Tensor
 
 from diffsight.errors import InputError
@@ -20,16 +20,16 @@ QUICK = {"steps": 3, "size": 32, "device": "cpu"}
 
 
 def largest_difference(a: Tensor, b: Tensor) -> int:
-    """In counts: a value may round either way."""
+    """Return the largest difference of two uint8 images."""
     return int((a.int() - b.int()).abs().max())
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of numpy, in diffusers
 @pytest.mark.parametrize(("guidance", "negative"), [(4.0, ""), (1.5, "a kitchen")])
-def test_images_are_those_of_diffusers(
+def test_images_agree_with_the_pipeline_of_diffusers(
     pipeline_folder: Path, guidance: float, negative: str
 ) -> None:
-    """Prediction of v, guidance, scale of the latent, padding of the text, order of the images."""
+    """This covers v-prediction, guidance, latent scale, text padding and the order of images."""
     theirs = StableDiffusionPipeline.from_pretrained(pipeline_folder).to(torch.float32)
     theirs.scheduler = DPMSolverMultistepScheduler.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)
@@ -53,11 +53,11 @@ def test_images_are_those_of_diffusers(
         device="cpu",
     )
     assert ours.shape == (2, 3, SIZE, SIZE)
-    assert ours.float().std() > 10  # there is something to compare
+    assert ours.float().std() > 10  # the images are not constant
     assert largest_difference(ours, (expected * 255).round()) <= 1
 
 
-def test_an_image_depends_on_its_prompt_and_seed_alone(
+def test_an_image_depends_only_on_its_prompt_and_seed(
     embedded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
@@ -71,14 +71,14 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(
         assert largest_difference(other, alone) > 1
 
 
-def test_nothing_is_drawn_from_the_global_generator(embedded: Path) -> None:
+def test_the_state_of_the_global_generator_does_not_change(embedded: Path) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     generate("a", **QUICK)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_nothing_is_said(
+def test_generation_writes_nothing_to_stderr_and_log(
     embedded: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -95,12 +95,14 @@ def test_nothing_is_said(
         (-64, "such as 32"),
     ],
 )
-def test_sizes_that_do_not_fit_name_the_nearest(embedded: Path, size: int, message: str) -> None:
+def test_the_message_for_an_unusable_size_names_the_nearest_usable_one(
+    embedded: Path, size: int, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         generate("a", size=size)
 
 
-def test_too_long_a_prompt_names_its_tokens(embedded: Path) -> None:
+def test_the_message_for_a_long_prompt_names_its_number_of_tokens(embedded: Path) -> None:
     longest = "a" * (LIMIT - 2)
     assert generate(longest, **QUICK).shape == (1, 3, 32, 32)
     with pytest.raises(InputError, match=f"{LIMIT + 1} tokens .* takes {LIMIT}: shorten it"):
@@ -117,11 +119,11 @@ def test_too_long_a_prompt_names_its_tokens(embedded: Path) -> None:
         ({"steps": 1000}, "steps 1000: give fewer than the 1000"),
         ({"guidance": float("nan")}, "guidance nan: give a number"),
         ({"prompts": []}, "number of prompts 0"),
-        ({"model": "nowhere"}, "nowhere: no scheduler/ in it: give tiny, or"),
+        ({"model": "nowhere"}, "nowhere: has no folder scheduler/: give tiny, or"),
         ({"model": "owner/name"}, "owner/name: not on this machine and the hub cannot be reached"),
     ],
 )
-def test_bad_arguments(embedded: Path, arguments: dict, message: str) -> None:
+def test_unusable_arguments_are_refused(embedded: Path, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         generate(**{"prompts": "a", **arguments})
 
@@ -137,7 +139,9 @@ def test_bad_arguments(embedded: Path, arguments: dict, message: str) -> None:
         "tokenizer/vocab.json",
     ],
 )
-def test_broken_folders(pipeline_folder: Path, tmp_path: Path, name: str) -> None:
+def test_a_folder_with_a_truncated_file_is_refused_in_one_line(
+    pipeline_folder: Path, tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "mine"
     shutil.copytree(pipeline_folder, folder)
     path = folder / name
@@ -149,6 +153,6 @@ def test_broken_folders(pipeline_folder: Path, tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.gpu
-def test_a_gpu_makes_the_same_image(embedded: Path) -> None:
+def test_a_gpu_generates_nearly_the_same_image(embedded: Path) -> None:
     on_gpu = generate(PROMPTS, **QUICK | {"device": "cuda"})
     assert (on_gpu.float() - generate(PROMPTS, **QUICK).float()).abs().mean() < 1

@@ -1,4 +1,4 @@
-"""Photographs with labels and other files among them."""
+"""Finding photographs in folders that also have labels, other file types and links."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def names(*arguments: Path) -> list[str]:
     return sorted(job.image.name for job in find_images([str(one) for one in arguments]))
 
 
-def test_labels_of_the_photographs_are_left_out_and_named(
+def test_labels_of_photographs_are_skipped_and_logged_unless_they_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -34,7 +34,7 @@ def test_labels_of_the_photographs_are_left_out_and_named(
     assert names(tmp_path / "p0_mask.png", tmp_path / "p0.jpg") == ["p0.jpg", "p0_mask.png"]
 
 
-def test_types_that_are_not_read_are_named_with_the_repair(
+def test_files_of_unreadable_types_are_skipped_and_logged_with_a_repair(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -43,10 +43,10 @@ def test_types_that_are_not_read_are_named_with_the_repair(
         find_images([str(tmp_path)])
     photograph(0).save(tmp_path / "a.jpg")
     assert names(tmp_path) == ["a.jpg"]
-    assert "1 file of an unreadable type (b.cr2: convert it to JPEG or PNG) left out" in caplog.text
+    assert "1 file of an unreadable type (b.cr2: convert it to JPEG or PNG) skipped" in caplog.text
 
 
-def test_linked_folders_are_searched(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_also_if_links_form_a_loop(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "b" / "x.png")

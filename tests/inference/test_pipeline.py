@@ -1,3 +1,5 @@
+"""``diffsight.pipeline``: types of images, prompts, plans and errors."""
+
 import inspect
 import io
 import re
@@ -11,9 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.inference.standins import Blur, Brightness, Logits, model
-from tests.inference.test_confidence import calibrated
-from tests.inference.test_people import BOXES, LEFT, picture, spots
+from tests.support_inference import (
+    BOXES,
+    LEFT,
+    Blur,
+    Brightness,
+    Logits,
+    calibrated,
+    model,
+    picture,
+    spots,
+)
 from torch import Tensor
 
 import diffsight
@@ -42,7 +52,7 @@ def brightness(**options: Any) -> Pipeline:
     return diffsight.pipeline(model(Brightness), device="cpu", **options)
 
 
-def test_every_kind_of_image_gives_the_same(pixels: np.ndarray, tmp_path: Path) -> None:
+def test_every_type_of_image_gives_the_same_prediction(pixels: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -63,7 +73,7 @@ def test_every_kind_of_image_gives_the_same(pixels: np.ndarray, tmp_path: Path) 
         torch.testing.assert_close(predict(kind).depth_m, wanted, atol=1e-6, rtol=1e-6)
 
 
-def test_grey_and_transparent_arrays_are_images_too(pixels: np.ndarray) -> None:
+def test_grey_and_transparent_arrays_are_accepted(pixels: np.ndarray) -> None:
     predict = diffsight.pipeline(model(Brightness), device="cpu")
     grey = pixels[..., 0]
     wanted = torch.from_numpy(1 + grey / 255).float()
@@ -82,9 +92,9 @@ def test_the_bytes_of_a_photo_are_turned_upright(pixels: np.ndarray, tmp_path: P
     assert torch.equal(prediction.depth_m, predict(path).depth_m)
 
 
-def test_exif_orientation_of_an_opened_photo(pixels: np.ndarray) -> None:
+def test_the_exif_orientation_of_an_opened_photo_is_applied(pixels: np.ndarray) -> None:
     photo = Image.fromarray(pixels)
-    photo.getexif()[0x0112] = 6  # was held upright: rotate clockwise to show
+    photo.getexif()[0x0112] = 6  # rotate clockwise to show
     predict = diffsight.pipeline(model(Brightness), device="cpu")
     turned = np.rot90(pixels, -1).copy()
     assert torch.equal(predict(photo).depth_m, predict(turned).depth_m)
@@ -115,9 +125,9 @@ def test_a_batch_gives_a_list(pixels: np.ndarray) -> None:
     wanted = [predict(one).depth_m for one in batch]
     tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)
     for several in (batch, batch / 255, tensor, tensor.float() / 255, tuple(batch)):
-        found = predict(several)
-        assert isinstance(found, list)
-        for prediction, expected in zip(found, wanted, strict=True):
+        predictions = predict(several)
+        assert isinstance(predictions, list)
+        for prediction, expected in zip(predictions, wanted, strict=True):
             torch.testing.assert_close(prediction.depth_m, expected)
     assert predict(tensor[:0]) == predict([]) == []
 
@@ -129,12 +139,12 @@ def test_a_folder_and_a_pattern_give_a_list_in_the_order_of_the_paths(tmp_path: 
         picture.save(tmp_path / name, format="PNG")
     predict = brightness()
     for folder in (tmp_path, str(tmp_path)):
-        found = predict(folder)
-        assert isinstance(found, list)
-        assert [float(one.depth_m[0, 0]) for one in found] == pytest.approx([1.2, 1.4, 1.6])
+        predictions = predict(folder)
+        assert isinstance(predictions, list)
+        assert [float(one.depth_m[0, 0]) for one in predictions] == pytest.approx([1.2, 1.4, 1.6])
     for pattern in (tmp_path / "*.png", f"{tmp_path}/[ab].png"):
         assert [round(float(one.depth_m[0, 0]), 4) for one in predict(pattern)] == [1.2, 1.4]
-    with pytest.raises(InputError, match=r"\*.bmp: no images there"):
+    with pytest.raises(InputError, match=r"\*.bmp: no images \("):
         predict(tmp_path / "*.bmp")
     # a name with a bracket is a file if there is one
     (tmp_path / "a.png").rename(tmp_path / "[a].png")
@@ -148,7 +158,9 @@ def test_an_iterator_gives_a_generator() -> None:
     assert len(list(stream)) == 3
 
 
-def test_a_prediction_says_what_it_is(tmp_path: Path, pipeline_folder: Path) -> None:
+def test_a_saved_model_of_depth_predicts_depth_with_unit_type_and_uncertainty(
+    tmp_path: Path, pipeline_folder: Path
+) -> None:
     torch.manual_seed(0)
     source = BackboneSource(pipeline_folder)
     prompts = TextTable(["kitchen", "office"], dim=source.diffusion.context_dim)
@@ -166,20 +178,20 @@ def test_a_prediction_says_what_it_is(tmp_path: Path, pipeline_folder: Path) -> 
         predict(image, prompt="offfice")
 
 
-def test_prompts_reach_the_model() -> None:
+def test_the_prompt_changes_the_prediction() -> None:
     predict = diffsight.pipeline(model(Blur), device="cpu")
     image = torch.zeros(3, 16, 16)
     difference = predict(image, prompt="office").depth_m - predict(image).depth_m
     torch.testing.assert_close(difference, torch.full((16, 16), 2.0))
 
 
-def test_a_superfluous_prompt_is_refused() -> None:
+def test_a_prompt_for_a_model_without_prompts_is_refused() -> None:
     predict = diffsight.pipeline(model(Brightness), device="cpu")
     with pytest.raises(InputError, match="Brightness takes no prompt: leave it out"):
         predict(torch.zeros(3, 16, 16), prompt="office")
 
 
-def test_the_model_knows_its_working_size() -> None:
+def test_the_default_size_is_that_of_the_training_images() -> None:
     dense = model(Brightness)
     dense.info["short_side"] = 8
     predict = diffsight.pipeline(dense, ensemble_size=2, device="cpu")
@@ -188,7 +200,7 @@ def test_the_model_knows_its_working_size() -> None:
     assert own.predictor.plan == Plan()
 
 
-def test_options_change_a_whole_plan() -> None:
+def test_options_change_fields_of_the_given_plan() -> None:
     dense = DenseModel(task=Segmentation(["a", "b"]), method=Logits)
     plan = Plan(tile=8, stride=6)
     assert diffsight.pipeline(dense, plan=plan, device="cpu").predictor.plan == plan
@@ -208,7 +220,7 @@ def test_options_change_a_whole_plan() -> None:
         {"plan": Plan(short_side=12), "flip": True, "ensemble_size": 2},
     ],
 )
-def test_options_of_a_call_are_those_of_a_pipeline(options: dict[str, Any]) -> None:
+def test_options_of_a_call_act_like_those_of_a_pipeline(options: dict[str, Any]) -> None:
     dense = model(Blur)
     dense.info["short_side"] = 20
     predict = diffsight.pipeline(dense, device="cpu")
@@ -231,7 +243,7 @@ def test_options_of_a_call_change_the_plan_of_the_pipeline() -> None:
     method = predict.model.method
     assert isinstance(method, Brightness)
     assert method.batches == [(3, 3, 12, 12)] * 2
-    # training: of a model that does not know its size, the image's own
+    # without a recorded training size, "training" is the image's own size
     predict(torch.zeros(3, 24, 24), short_side="training")
     assert method.batches[2:] == [(1, 3, 24, 24)]
 
@@ -246,20 +258,20 @@ def test_options_of_a_call_change_the_plan_of_the_pipeline() -> None:
         ({"steps": 3}, "Brightness does not refine its output step by step: leave steps out"),
     ],
 )
-def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
+def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
     predict = brightness()
     for call in (lambda: brightness(**options), lambda: predict(iter([]), **options)):
         with pytest.raises(InputError, match=re.escape(message)):
             call()
 
 
-def test_options_are_written_in_the_plan_alone() -> None:
-    known = {field.name for field in fields(Plan)}
+def test_no_function_repeats_a_field_of_the_plan_as_an_argument() -> None:
+    names = {field.name for field in fields(Plan)}
     for function in (diffsight.pipeline, diffsight.evaluate, Pipeline.__call__):
-        assert not known & inspect.signature(function).parameters.keys()
+        assert not names & inspect.signature(function).parameters.keys()
 
 
-def test_evaluate_takes_the_options_of_a_pipeline(tmp_path: Path) -> None:
+def test_evaluate_accepts_the_options_of_a_pipeline(tmp_path: Path) -> None:
     for name, value in (("images", np.zeros((16, 20, 3), np.uint8)), ("labels", None)):
         (tmp_path / name).mkdir()
         label = np.full((16, 20), 1000, np.uint16) if value is None else value
@@ -271,7 +283,7 @@ def test_evaluate_takes_the_options_of_a_pipeline(tmp_path: Path) -> None:
         diffsight.evaluate(model(Brightness), **folders, flips=True)
 
 
-def test_confidence_stays_when_the_plan_of_a_call_is_another() -> None:
+def test_a_call_with_another_plan_keeps_the_confidence() -> None:
     dense = model(Brightness)
     dense.info |= {**calibrated(), "short_side": 16}
     predict = diffsight.pipeline(dense, device="cpu").with_confidence(0.9)
@@ -281,7 +293,7 @@ def test_confidence_stays_when_the_plan_of_a_call_is_another() -> None:
     assert (changed["confidence"], changed["same_plan"]) == (0.9, False)
 
 
-def test_a_pipeline_shows_what_it_runs() -> None:
+def test_the_repr_of_a_pipeline_names_task_method_device_and_plan() -> None:
     dense = model(Brightness)
     predict = diffsight.pipeline(dense, device="cpu", short_side=8)
     assert repr(predict) == (
@@ -291,7 +303,7 @@ def test_a_pipeline_shows_what_it_runs() -> None:
     assert predict.model is dense
 
 
-def test_a_device_that_there_is_not() -> None:
+def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(InputError, match=r"device 'abacus' cannot be used .*such as cpu"):
         diffsight.pipeline(model(Brightness), device="abacus")
 
@@ -300,7 +312,7 @@ def test_float32_is_no_mixed_precision() -> None:
     assert brightness(dtype=torch.float32).predictor.dtype is None
 
 
-def test_type_checkers_see_every_public_name() -> None:
+def test_the_type_stub_declares_every_public_name() -> None:
     package = Path(diffsight.__file__).parent
     assert (package / "py.typed").is_file()
     stub = (package / "__init__.pyi").read_text()
@@ -310,7 +322,7 @@ def test_type_checkers_see_every_public_name() -> None:
     assert {name: module for module, name in modules} == diffsight._PUBLIC
 
 
-def test_mixed_precision() -> None:
+def test_predictions_in_mixed_precision_are_float32() -> None:
     predict = diffsight.pipeline(model(Blur), device="cpu", dtype=torch.bfloat16)
     assert predict(torch.zeros(3, 16, 16)).depth_m.dtype == torch.float32
 
@@ -320,22 +332,24 @@ def test_mixed_precision() -> None:
     [
         (np.zeros((3, 20, 30), np.uint8), r"image: array of shape \(3, 20, 30\).*height, width, 3"),
         (np.zeros(7, np.uint8), "height, width, 3"),
-        (np.zeros((20, 30, 3), np.int64), "type torch.int64"),
+        (np.zeros((20, 30, 3), np.int64), "dtype torch.int64"),
         (np.full((20, 30, 3), 200.0), r"values from 200 to 200: scale floats"),
         (np.full((20, 30, 3), np.nan), "nan"),
         (torch.zeros(3, 0, 30), r"image: tensor of shape .*3, height, width"),
         ("nowhere.jpg", "nowhere.jpg"),
-        (b"", "image: not a picture of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image: not a picture of a known format"),
+        (b"", "image: not an image in a supported format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image: not an image in a supported format"),
     ],
 )
-def test_what_is_no_image(image: np.ndarray | Tensor | str | bytes, message: str) -> None:
+def test_unusable_images_are_refused(
+    image: np.ndarray | Tensor | str | bytes, message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         brightness()(image)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_cut_off_is_one_line(pixels: np.ndarray) -> None:
+def test_a_truncated_file_is_refused_in_one_line(pixels: np.ndarray) -> None:
     data = encoded(np.tile(pixels, (4, 4, 1)), "JPEG")
     half = data[: len(data) // 2]
     for image in (half, Image.open(io.BytesIO(half))):
@@ -343,7 +357,7 @@ def test_a_file_that_is_cut_off_is_one_line(pixels: np.ndarray) -> None:
             brightness()(image)
 
 
-def test_encoded_images_have_the_limits_of_files(pixels: np.ndarray) -> None:
+def test_encoded_images_have_the_same_size_limits_as_files(pixels: np.ndarray) -> None:
     with pytest.raises(InputError, match="image 0: 30 x 8 pixels: the shorter side must have"):
         brightness()([encoded(pixels[:8])])
 
@@ -353,26 +367,26 @@ def test_encoded_images_have_the_limits_of_files(pixels: np.ndarray) -> None:
     [
         (torch.zeros(1, 20, 30), "image 1: tensor of shape"),
         (torch.full((3, 20, 30), 7.0), "image 1: values from 7"),
-        (b"\x00", "image 1: not a picture"),
-        (None, "image 1: NoneType is no image: give a path, a PIL image, an array"),
+        (b"\x00", "image 1: not an image"),
+        (None, "image 1: NoneType is not an image: give a path, a PIL image, an array"),
         ("nowhere.jpg", "^nowhere.jpg: cannot be read"),
     ],
 )
-def test_the_bad_one_of_several_images_is_named(image: Any, message: str) -> None:
+def test_the_message_names_the_unusable_image_of_several(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         list(brightness()(iter([torch.zeros(3, 20, 30), image])))
 
 
-def test_an_image_that_is_too_large_for_the_plan_is_named(tmp_path: Path) -> None:
+def test_the_message_names_an_image_that_is_too_large_for_the_plan(tmp_path: Path) -> None:
     Image.new("RGB", (160, 16)).save(tmp_path / "wide.png")
     with pytest.raises(InputError, match=r"wide.png: image of 160 x 16 px would be run at 40000 x"):
         brightness()(tmp_path, short_side=4000)
 
 
-def test_boxes_are_given_for_every_image_of_a_list() -> None:
+def test_a_list_of_images_needs_boxes_for_every_image() -> None:
     predict = diffsight.pipeline(spots(), device="cpu")
     batch = torch.stack([picture(LEFT)] * 2)
-    found = predict(batch, boxes=np.array([BOXES, BOXES]))
-    assert [len(one.to_label()) for one in found] == [2, 2]
+    predictions = predict(batch, boxes=np.array([BOXES, BOXES]))
+    assert [len(one.to_label()) for one in predictions] == [2, 2]
     with pytest.raises(InputError, match="2 images, boxes of 1: give rows for each"):
         predict(batch, boxes=[BOXES])

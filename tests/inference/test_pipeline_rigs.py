@@ -1,4 +1,4 @@
-"""``diffsight.pipeline`` on the cameras of a vehicle."""
+"""``diffsight.pipeline`` on rigs, the cameras of a vehicle."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.inference.standins import Brightness, model
+from tests.support_inference import Brightness, model
 from tests.test_rig import rig
 
 import diffsight
@@ -20,7 +20,7 @@ from diffsight.types import Inputs
 
 
 class Bright(Brightness):
-    """The probability of every cell is the mean brightness of the cameras."""
+    """Predict the mean brightness of the cameras as the probability of every cell."""
 
     output_kinds = ("masks",)
 
@@ -33,7 +33,9 @@ class Bright(Brightness):
         return Masks(means.expand(-1, len(self.bias), *self.hw), "probabilities")
 
 
-def test_rigs_and_the_paths_of_their_files(tmp_path: Path) -> None:
+def test_rigs_and_paths_of_rig_files_give_the_same_and_unusable_rigs_are_refused(
+    tmp_path: Path,
+) -> None:
     predict = diffsight.pipeline(
         DenseModel(task=BEV(["road"], cells=4), method=Bright), device="cpu"
     )
@@ -44,16 +46,17 @@ def test_rigs_and_the_paths_of_their_files(tmp_path: Path) -> None:
     assert not torch.equal(*wanted)
     paths = [tmp_path / name / "rig.json" for name in "ab"]
     for several in (rigs, paths, tmp_path / "*" / "rig.json"):
-        found = predict(several, batch_size=2)
-        assert all(torch.equal(one.probability, w) for one, w in zip(found, wanted, strict=True))
-    for given, message in (
+        predictions = predict(several, batch_size=2)
+        pairs = zip(predictions, wanted, strict=True)
+        assert all(torch.equal(one.probability, expected) for one, expected in pairs)
+    for unusable, message in (
         (torch.zeros(3, 16, 16), "rig: the model reads a Rig of several cameras, got Tensor"),
-        ([rigs[0], Rig.joined(rigs)], "rig 1: 2 rows: give one row each"),
+        ([rigs[0], Rig.joined(rigs)], "rig 1: 2 rows: give rigs of one row"),
         (replace(rigs[0], intrinsics=rigs[0].intrinsics * torch.nan), "rig: intrinsics"),
     ):
         with pytest.raises(InputError, match=message):
-            predict(given)
-    with pytest.raises(InputError, match="BEV maps have a grid of their own: leave --flip out"):
+            predict(unusable)
+    with pytest.raises(InputError, match="BEV maps have their own grid: leave --flip out"):
         predict(rigs[0], flip=True)
     with pytest.raises(InputError, match="image: the model reads one image, got Rig"):
         diffsight.pipeline(model(Brightness), device="cpu")(rigs[0])

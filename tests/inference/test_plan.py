@@ -1,4 +1,4 @@
-"""A model is run at the size of its training images, unless the user says otherwise."""
+"""Plans: working size, windows, description, and values that are refused."""
 
 import pytest
 
@@ -9,7 +9,7 @@ TRAINED = {"short_side": 64}
 
 
 @pytest.mark.parametrize(
-    ("wish", "info", "expected"),
+    ("short_side", "info", "expected"),
     [
         ("training", TRAINED, 64),
         ("training", {}, None),
@@ -17,21 +17,23 @@ TRAINED = {"short_side": 64}
         (480, TRAINED, 480),
     ],
 )
-def test_short_side(wish: ShortSide, info: dict, expected: int | None) -> None:
-    assert short_side_px(wish, info) == expected
+def test_the_short_side_can_be_that_of_training_the_own_one_or_pixels(
+    short_side: ShortSide, info: dict, expected: int | None
+) -> None:
+    assert short_side_px(short_side, info) == expected
 
 
 ADE = {"short_side": 512, "long_side": 2048, "tile": 512, "stride": 341}
 
 
-def test_ade20k_slides_as_the_paper_does() -> None:
+def test_the_plan_of_ade20k_has_the_windows_and_scales_of_the_paper() -> None:
     plan = Plan(**ADE, scales=(1.0, 1.125, 1.25, 1.375, 1.5), flip=True)
     assert plan.working_hw(512, 683) == (512, 683)
-    assert plan.working_hw(300, 3000) == (205, 2048)  # the long side decides
+    assert plan.working_hw(300, 3000) == (205, 2048)  # the long side is the limit
     assert plan.working_hw(512, 683, 1.125) == (576, 768)
-    columns = [w[1] for w in plan.windows_of(512, 683)]
+    columns = [w[1] for w in plan.make_windows(512, 683)]
     assert columns == [slice(0, 512), slice(171, 683)]
-    # 1 x 2, 2 x 2 and three times 2 x 3 windows, each mirrored too
+    # 1 x 2, 2 x 2 and three times 2 x 3 windows, each also mirrored
     assert plan.passes(512, 683) == (2 + 4 + 6 + 6 + 6) * 2
     line = plan.describe()
     for part in ("short side 512 px", "at most 2048", "512 px every 341 px", "1.375", "with flip"):
@@ -52,6 +54,6 @@ def test_ade20k_slides_as_the_paper_does() -> None:
         ({"scales": (0.0,)}, "different positive numbers"),
     ],
 )
-def test_plans_that_cannot_be_run(fields: dict, message: str) -> None:
+def test_unusable_plans_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Plan(**fields)

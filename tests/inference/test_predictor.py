@@ -1,10 +1,12 @@
+"""The predictor: windows, flips, scales, batches, sizes and precision."""
+
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from tests.inference.standins import Blur, Brightness, Columns, Logits, model
+from tests.support_inference import Blur, Brightness, Columns, Logits, model
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,16 +33,18 @@ def expected(pixels: Tensor) -> Tensor:
     "plan", [Plan(), Plan(flip=True), Plan(windows=2), Plan(windows=3, flip=True, batch_size=4)]
 )
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (1, 1), (7, 40), (16, 16)])
-def test_no_plan_changes_a_pointwise_model(plan: Plan, size: tuple[int, int]) -> None:
+def test_the_plan_does_not_change_the_prediction_of_a_pointwise_model(
+    plan: Plan, size: tuple[int, int]
+) -> None:
     pixels = image(*size)
     prediction = Predictor(model(Brightness), plan).one(pixels)
     torch.testing.assert_close(prediction.depth_m, expected(pixels), rtol=1e-6, atol=1e-6)
     assert prediction.valid.all()
-    spread = prediction.uncertainty_m
-    assert spread is None or spread[~spread.isnan()].abs().max() < 1e-6
+    std_m = prediction.uncertainty_m
+    assert std_m is None or std_m[~std_m.isnan()].abs().max() < 1e-6
 
 
-def test_float_and_byte_images_agree() -> None:
+def test_float_and_uint8_images_give_the_same_prediction() -> None:
     pixels = image(8, 9)
     predictor = Predictor(model(Brightness))
     torch.testing.assert_close(
@@ -48,8 +52,8 @@ def test_float_and_byte_images_agree() -> None:
     )
 
 
-def test_the_model_is_moved_back_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models share a backbone, which another model's predictor may have moved away."""
+def test_every_call_moves_the_model_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The predictor of another model may have moved a shared backbone."""
     predictor = Predictor(model(Brightness))
     moves: list[torch.device] = []
     monkeypatch.setattr(predictor.model, "to", moves.append)
@@ -57,27 +61,27 @@ def test_the_model_is_moved_back_to_the_device(monkeypatch: pytest.MonkeyPatch) 
     assert moves == [torch.device("cpu")]
 
 
-def test_a_mirrored_pass_is_mirrored_back() -> None:
+def test_the_output_of_a_mirrored_pass_is_mirrored_back() -> None:
     prediction = Predictor(model(Columns), Plan(flip=True)).one(image(2, 5))
     torch.testing.assert_close(prediction.depth_m, torch.full((2, 5), 3.0))
-    spread_m = torch.tensor([2.0, 1.0, 0.0, 1.0, 2.0]).expand(2, 5)
-    torch.testing.assert_close(prediction.uncertainty_m, spread_m)
+    std_m = torch.tensor([2.0, 1.0, 0.0, 1.0, 2.0]).expand(2, 5)
+    torch.testing.assert_close(prediction.uncertainty_m, std_m)
 
 
-def test_windows_are_averaged_by_coverage() -> None:
+def test_windows_are_averaged_only_at_pixels_that_they_cover() -> None:
     prediction = Predictor(model(Columns), Plan(windows=2)).one(image(4, 6))
     columns = torch.tensor([1.0, 2.0, (3 + 1) / 2, (4 + 2) / 2, 3.0, 4.0])
     torch.testing.assert_close(prediction.depth_m, columns.expand(4, 6))
-    alone = torch.tensor([True, True, False, False, True, True]).expand(4, 6)
-    assert torch.equal(prediction.uncertainty_m.isnan(), alone)
+    has_one_window = torch.tensor([True, True, False, False, True, True]).expand(4, 6)
+    assert torch.equal(prediction.uncertainty_m.isnan(), has_one_window)
 
 
-def test_one_pass_has_no_uncertainty() -> None:
+def test_values_of_a_single_pass_have_no_uncertainty() -> None:
     assert Predictor(model(Blur)).one(image(8, 8)).uncertainty_m is None
 
 
 @pytest.mark.parametrize("plan", [Plan(batch_size=4), Plan(12, windows=2, flip=True, batch_size=5)])
-def test_a_row_does_not_depend_on_its_batch(plan: Plan) -> None:
+def test_a_prediction_does_not_depend_on_its_batch(plan: Plan) -> None:
     images = [image(16, 20, seed) for seed in range(5)] + [image(20, 16, 9), image(11, 30, 10)]
     prompts = [None, "office", "kitchen", None, "office", None, "kitchen"]
     together = list(Predictor(model(Blur), plan)(images, prompts))
@@ -88,7 +92,7 @@ def test_a_row_does_not_depend_on_its_batch(plan: Plan) -> None:
         assert prediction.depth_m.shape == pixels.shape[-2:]
 
 
-def test_a_row_of_vpd_does_not_depend_on_its_batch(pipeline_folder: Path) -> None:
+def test_a_prediction_of_vpd_does_not_depend_on_its_batch(pipeline_folder: Path) -> None:
     torch.manual_seed(0)
     method = VPD.from_backbone(BackboneSource(pipeline_folder))
     dense = DenseModel(task=Depth(), method=method).eval()
@@ -100,7 +104,7 @@ def test_a_row_of_vpd_does_not_depend_on_its_batch(pipeline_folder: Path) -> Non
         torch.testing.assert_close(prediction.depth_m, alone.depth_m, rtol=1e-5, atol=0)
 
 
-def test_windows_of_one_size_share_a_batch() -> None:
+def test_only_windows_of_the_same_size_run_in_one_batch() -> None:
     dense = model(Brightness)
     images = [image(8, 12), image(12, 8), image(8, 8), image(9, 9)]
     list(Predictor(dense, Plan(windows=2, batch_size=3))(images))
@@ -108,7 +112,7 @@ def test_windows_of_one_size_share_a_batch() -> None:
     assert [shape[2:] for shape in dense.method.batches] == [(8, 8), (8, 8), (9, 9)]
 
 
-def test_short_side_sets_the_size_that_the_model_sees() -> None:
+def test_short_side_sets_the_size_of_the_model_input() -> None:
     dense = model(Brightness)
     pixels = torch.full((3, 40, 60), 51, dtype=torch.uint8)
     prediction = Predictor(dense, Plan(short_side=10)).one(pixels)
@@ -116,8 +120,8 @@ def test_short_side_sets_the_size_that_the_model_sees() -> None:
     torch.testing.assert_close(prediction.depth_m, torch.full((40, 60), 1.2))
 
 
-def test_shrinking_averages_the_pixels_away() -> None:
-    """Without antialiasing a chequerboard would alias to black or white."""
+def test_images_are_reduced_with_antialiasing() -> None:
+    """Without antialiasing a chequerboard would become black or white."""
     board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2).float().expand(3, 64, 64)
     depth_m = Predictor(model(Brightness), Plan(short_side=8)).one(board).depth_m
     torch.testing.assert_close(depth_m, torch.full((64, 64), 1.5), atol=2e-3, rtol=0)
@@ -137,7 +141,7 @@ def test_images_are_read_only_when_needed() -> None:
         assert len(read) <= done + 3
 
 
-def test_results_can_be_used_in_training() -> None:
+def test_predictions_are_no_inference_tensors_and_the_model_is_in_evaluation_mode() -> None:
     predictor = Predictor(model(Blur).train())
     depth_m = predictor.one(image(6, 6)).depth_m
     assert not predictor.model.training
@@ -145,7 +149,7 @@ def test_results_can_be_used_in_training() -> None:
     assert not depth_m.is_inference()
 
 
-def test_mixed_precision_is_close_and_gives_floats() -> None:
+def test_mixed_precision_gives_float32_close_to_full_precision() -> None:
     pixels = image(16, 16)
     exact = Predictor(model(Blur)).one(pixels).depth_m
     mixed = Predictor(model(Blur), dtype=torch.bfloat16).one(pixels).depth_m
@@ -154,12 +158,12 @@ def test_mixed_precision_is_close_and_gives_floats() -> None:
     assert not torch.equal(mixed, exact)
 
 
-def test_unknown_prompt_is_the_users_error() -> None:
+def test_an_unknown_prompt_is_refused() -> None:
     with pytest.raises(InputError, match="unknown name"):
         Predictor(model(Blur)).one(image(6, 6), "sauna")
 
 
-def test_a_short_side_cannot_blow_up_an_elongated_image() -> None:
+def test_an_elongated_image_that_becomes_too_large_is_refused() -> None:
     predictor = Predictor(model(Brightness), Plan(short_side=480))
     with pytest.raises(InputError, match=r"20000 x 10 px would be run at 960000 x 480 px"):
         predictor.one(torch.zeros(3, 10, 20_000, dtype=torch.uint8))
@@ -167,20 +171,20 @@ def test_a_short_side_cannot_blow_up_an_elongated_image() -> None:
     assert whole.depth_m.shape == (10, 20_000)
 
 
-@pytest.mark.parametrize("wrong", [{"windows": 0}, {"batch_size": 0}, {"short_side": 0}])
-def test_impossible_plans_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("fields", [{"windows": 0}, {"batch_size": 0}, {"short_side": 0}])
+def test_plans_with_zeros_are_refused(fields: dict[str, int]) -> None:
     with pytest.raises(InputError, match="at least 1"):
-        Plan(**wrong)
+        Plan(**fields)
 
 
-def test_a_plan_says_all_that_changes_the_result() -> None:
+def test_the_description_of_a_plan_has_everything_that_changes_the_result() -> None:
     assert Plan().describe() == "own size, whole image, no flip"
     described = Plan(480, windows=2, flip=True, batch_size=8).describe()
     assert described == "short side 480 px, 2 square windows, with flip"
 
 
-def test_slide_scales_and_flip_average_as_mmsegmentation_does() -> None:
-    """Logits over windows, then probabilities over scales and mirror images."""
+def test_tiles_scales_and_flips_are_averaged_as_in_mmsegmentation() -> None:
+    """Logits are averaged over tiles, then probabilities over scales and mirrored images."""
     dense = DenseModel(task=Segmentation(["wall", "floor", "lamp"]), method=Logits).eval()
     pixels = image(20, 33)
     plan = Plan(short_side=16, tile=12, stride=8, scales=(1.0, 1.5), flip=True, batch_size=3)
@@ -202,9 +206,9 @@ def test_slide_scales_and_flip_average_as_mmsegmentation_does() -> None:
             logits = resize(logits / count, (20, 33))[0].softmax(dim=0)
             total += logits.flip(-1) if flip else logits
     confidence, ids = (total / 4).max(dim=0)
-    found = Predictor(dense, plan).one(pixels)
-    torch.testing.assert_close(found.confidence, confidence, rtol=1e-5, atol=1e-6)
-    assert (found.ids == ids).float().mean() > 0.999
+    prediction = Predictor(dense, plan).one(pixels)
+    torch.testing.assert_close(prediction.confidence, confidence, rtol=1e-5, atol=1e-6)
+    assert (prediction.ids == ids).float().mean() > 0.999
 
 
 def _mmseg_starts(long: int, crop: int, stride: int) -> list[int]:
@@ -213,24 +217,24 @@ def _mmseg_starts(long: int, crop: int, stride: int) -> list[int]:
     return [max(end - crop, 0) for end in ends]
 
 
-def test_scales_leave_values_in_their_unit() -> None:
+def test_values_are_averaged_over_scales_in_their_unit() -> None:
     pixels = torch.full((3, 12, 15), 51, dtype=torch.uint8)
     prediction = Predictor(model(Brightness), Plan(scales=(0.5, 1.0, 2.0), flip=True)).one(pixels)
     torch.testing.assert_close(prediction.depth_m, torch.full((12, 15), 1.2))
     assert prediction.uncertainty_m.max() < 1e-6
 
 
-def test_all_classes_or_some() -> None:
+def test_a_restricted_task_predicts_only_the_chosen_classes() -> None:
     dense = DenseModel(task=Segmentation(["wall", "floor", "lamp"]), method=Logits).eval()
     pixels = image(9, 11)
-    free = Predictor(dense).one(pixels)
+    full = Predictor(dense).one(pixels)
     dense.task = dense.task.restrict_to(["lamp", "wall"])
-    bound = Predictor(dense).one(pixels)
-    assert set(free.ids.unique().tolist()) == {0, 1, 2}
-    assert set(bound.ids.unique().tolist()) == {0, 2}
-    kept = free.ids != 1
-    assert torch.equal(bound.ids[kept], free.ids[kept])
-    assert (bound.confidence[kept] >= free.confidence[kept]).all()
+    restricted = Predictor(dense).one(pixels)
+    assert set(full.ids.unique().tolist()) == {0, 1, 2}
+    assert set(restricted.ids.unique().tolist()) == {0, 2}
+    kept = full.ids != 1
+    assert torch.equal(restricted.ids[kept], full.ids[kept])
+    assert (restricted.confidence[kept] >= full.confidence[kept]).all()
     for names, message in [
         (["lmap"], "unknown class 'lmap': did you mean 'lamp'"),
         (["lamp", "lamp"], "different names"),

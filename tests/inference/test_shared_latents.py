@@ -1,4 +1,4 @@
-"""Models on one frozen encoder encode an image once."""
+"""The cache of latents: models with the same frozen encoder encode an image once."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from diffsight.tasks import Segmentation
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call of the encoder had."""
+    """Return a list that grows by the number of images of every call of the encoder."""
     counts: list[int] = []
     encode = StableDiffusion.encode
 
@@ -40,18 +40,20 @@ def models(source: BackboneSource) -> list[DenseModel]:
 def test_two_models_encode_an_image_once(plan, encoded, pipeline_folder: Path) -> None:
     pictures = list(images(2, 32, 48))
     first, second = models(BackboneSource(pipeline_folder))
-    apart = [[Predictor(one, plan).one(p).confidence for one in (first, second)] for p in pictures]
+    separate = [
+        [Predictor(one, plan).one(p).confidence for one in (first, second)] for p in pictures
+    ]
     assert sum(encoded) == 2 * 2 * plan.passes(32, 48)
     encoded.clear()
     latents = SharedLatents()
     predictors = [Predictor(one, plan, latents=latents) for one in (first, second)]
     together = [[one.one(picture).confidence for one in predictors] for picture in pictures]
     assert sum(encoded) == 2 * plan.passes(32, 48)
-    for a, b in zip(apart, together, strict=True):
+    for a, b in zip(separate, together, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_another_encoder_image_or_precision_is_computed() -> None:
+def test_another_encoder_image_or_precision_is_not_taken_from_the_cache() -> None:
     latents, one, other = SharedLatents(), object(), object()
     image = images(1, 8, 8)
     made: list[int] = []
@@ -74,7 +76,7 @@ def test_another_encoder_image_or_precision_is_computed() -> None:
     assert len(made) == 6
 
 
-def test_only_the_last_latents_are_kept() -> None:
+def test_a_full_cache_drops_the_least_recently_used_latents() -> None:
     latents, encoder = SharedLatents(max_bytes=2 * 16), object()
     made: list[int] = []
 
@@ -90,7 +92,7 @@ def test_only_the_last_latents_are_kept() -> None:
     assert made == [0, 1, 2, 1]
 
 
-def test_an_image_is_computed_once_whatever_batches_it_is_in() -> None:
+def test_an_image_in_several_batches_is_encoded_once() -> None:
     latents, encoder, pictures = SharedLatents(), object(), images(4, 8, 8)
     made: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Features of sentences: computed once, in bounded memory, and the same whoever makes them."""
+"""The cache of sentence features: computed once, limited in size, and equal to direct features."""
 
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ TEXTS = ("the red chair", "a table", "the red chair")
 
 
 class Tower:
-    """Counts what it encodes."""
+    """A text encoder that records its sentences."""
 
     def __init__(self) -> None:
         self.encoded: list[str | None] = []
@@ -34,15 +34,15 @@ class Tower:
 
 
 def count_encoded(prompts: Sentences, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Return a list that grows with every sentence that the tower encodes."""
+    """Return a list that grows by every sentence that the text encoder encodes."""
     encoded: list[str | None] = []
     features = prompts.features
 
-    def noted(sentences, device=None):
+    def recorded(sentences, device=None):
         encoded.extend(sentences)
         return features(sentences, device)
 
-    monkeypatch.setattr(prompts, "features", noted)
+    monkeypatch.setattr(prompts, "features", recorded)
     return encoded
 
 
@@ -58,7 +58,7 @@ def model() -> DenseModel:
     return DenseModel(task=Referring(), method=method).eval()
 
 
-def test_a_sentence_is_encoded_once_for_each_tower() -> None:
+def test_a_sentence_is_encoded_once_per_encoder() -> None:
     cache, tower, other = TextFeatureCache(), Tower(), Tower()
     rows = cache.get(tower, TEXTS, tower, CPU)
     assert rows[:, 0, 0].tolist() == [13, 7, 13]
@@ -68,7 +68,7 @@ def test_a_sentence_is_encoded_once_for_each_tower() -> None:
     assert other.encoded == ["a table"]
 
 
-def test_the_sentence_that_was_not_used_for_longest_makes_room() -> None:
+def test_a_full_cache_drops_the_least_recently_used_sentence() -> None:
     cache, tower = TextFeatureCache(max_bytes=2 * 2 * 4 * 4), Tower()
     for sentence in ("a", "bb", "a", "ccc", "a", "bb"):
         cache.get(tower, (sentence,), tower, CPU)
@@ -76,7 +76,7 @@ def test_the_sentence_that_was_not_used_for_longest_makes_room() -> None:
     assert tower.encoded == ["a", "bb", "ccc", "bb"]
 
 
-def test_kept_features_give_the_same_output() -> None:
+def test_cached_features_give_the_same_output_and_can_be_trained_on() -> None:
     prompts, cache = Sentences(8, dim=128, encoder="tiny"), TextFeatureCache()
     inputs = Inputs(images(3, 64, 64), TEXTS)
     with torch.inference_mode():
@@ -85,9 +85,9 @@ def test_kept_features_give_the_same_output() -> None:
     again = prompts(replace(inputs, text_features=cache))
     torch.testing.assert_close(first, alone)
     assert torch.equal(again, first)
-    again.sum().backward()  # features that were kept in inference mode can be trained on
+    again.sum().backward()  # the features were cached in inference mode
     assert prompts.adapter.gamma.grad is not None
-    with torch.autocast("cpu", torch.bfloat16):  # what is kept does not depend on the precision
+    with torch.autocast("cpu", torch.bfloat16):  # features do not depend on mixed precision
         assert torch.equal(prompts.features(TEXTS[:1]), prompts.features(TEXTS[:1]).float())
 
 
@@ -99,7 +99,9 @@ def test_a_missing_sentence_is_refused() -> None:
             prompts(inputs)
 
 
-def test_a_prediction_encodes_its_sentence_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predictor_encodes_a_sentence_once_for_all_passes_and_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     predictor = Predictor(model(), Plan(windows=2, flip=True))
     encoded = count_encoded(predictor.model.method.prompts, monkeypatch)
     pixels = images(1, 64, 128)[0]

@@ -1,3 +1,5 @@
+"""Finding images, and writing predictions to files."""
+
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +37,7 @@ def touch(root: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def test_files_can_be_read_back(tmp_path: Path) -> None:
+def test_written_files_have_the_values_of_the_prediction(tmp_path: Path) -> None:
     job = Job(tmp_path / "in.jpg", Path("sub/in"))
     about = write_prediction(depth(), tmp_path, job, {"plan": "p"})
     counts = np.asarray(Image.open(tmp_path / "sub" / about["depth"]))
@@ -43,14 +45,14 @@ def test_files_can_be_read_back(tmp_path: Path) -> None:
     assert np.array_equal(counts, wanted)
     picture = np.asarray(Image.open(tmp_path / "sub" / about["colour"]))
     assert np.array_equal(picture, depth().draw().permute(1, 2, 0))
-    spread_m = np.load(tmp_path / "sub" / about["uncertainty"])
-    assert np.array_equal(spread_m, depth().uncertainty_m)
+    std_m = np.load(tmp_path / "sub" / about["uncertainty"])
+    assert np.array_equal(std_m, depth().uncertainty_m)
     with Image.open(tmp_path / "sub/in_depth.png") as image:
         assert image.mode == "I;16"
         assert image.text == {"depth_unit": "mm", "depth_invalid": "0"}
 
 
-def test_the_json_file_says_what_the_numbers_mean(tmp_path: Path) -> None:
+def test_the_json_file_has_units_statistics_and_notes(tmp_path: Path) -> None:
     job = Job(Path("/photos/in.jpg"), Path("in"))
     about = write_prediction(depth(), tmp_path, job, {"plan": "whole image"})
     assert json.loads((tmp_path / "in.json").read_text()) == about
@@ -67,7 +69,7 @@ def test_the_json_file_says_what_the_numbers_mean(tmp_path: Path) -> None:
     assert about["image"] == "/photos/in.jpg"
 
 
-def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
+def test_depth_beyond_16_bits_is_reported_and_written_in_metres(tmp_path: Path) -> None:
     depth_m = torch.tensor([[70.0, 60.0]])
     far = DepthPrediction(depth_m, torch.ones(1, 2, dtype=torch.bool), "z")
     about = write_prediction(far, tmp_path, Job(Path("a"), Path("a")), {})
@@ -80,7 +82,7 @@ def test_depth_beyond_16_bits_is_reported(tmp_path: Path) -> None:
     assert not (tmp_path / "a_metres.npy").exists()
 
 
-def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
+def test_a_depth_map_without_a_valid_pixel_has_no_statistics(tmp_path: Path) -> None:
     none = DepthPrediction(torch.full((2, 3), torch.nan), torch.zeros(2, 3, dtype=torch.bool), "z")
     about = write_prediction(none, tmp_path, Job(Path("a"), Path("a")), {})
     assert about["valid"] == 0
@@ -89,7 +91,7 @@ def test_a_map_without_any_valid_pixel(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Heights(Prediction):
-    """A prediction that diffsight does not know."""
+    """A prediction of a kind that is not part of diffsight."""
 
     height_cm: torch.Tensor
     kind = "height"
@@ -118,7 +120,7 @@ class Heights(Prediction):
         return self.draw(), other.draw(), self.draw()
 
 
-def test_a_prediction_of_ones_own_is_written_too(tmp_path: Path) -> None:
+def test_a_user_defined_prediction_is_written_with_its_own_arrays(tmp_path: Path) -> None:
     own, image = Heights(torch.full((4, 5), 300.0)), torch.full((3, 4, 5), 9, dtype=torch.uint8)
     touch(tmp_path, "a.jpg")
     about = write_prediction(own, tmp_path, Job(tmp_path / "a.jpg", Path("a")), {}, image)
@@ -134,12 +136,12 @@ def test_a_prediction_of_ones_own_is_written_too(tmp_path: Path) -> None:
         assert stored.text == {"height_unit": "cm"}
     assert np.load(tmp_path / "a_exact.npy").dtype == np.float64
     assert (np.asarray(Image.open(tmp_path / "a_colour.png")) == 9).all()
-    # none of the results is taken for an image
+    # results are not searched for images
     assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
 
 
 @pytest.mark.parametrize("broken", ["np.save", "Image.fromarray", "json.dumps"])
-def test_a_full_disk_leaves_nothing_half_written(
+def test_a_full_disk_leaves_no_incomplete_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -160,20 +162,22 @@ def test_results_keep_the_folders_of_the_images(tmp_path: Path) -> None:
     assert [job.name.as_posix() for job in find_images([str(tmp_path / "b")])] == ["x"]
 
 
-def test_images_that_differ_in_the_suffix_alone(tmp_path: Path) -> None:
+def test_results_of_images_that_differ_only_in_the_suffix_keep_it(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "X.png", "y.jpg")
     names = {job.name.as_posix() for job in find_images([str(tmp_path)])}
     assert names == {"x.jpg", "X.png", "y"}
 
 
-def test_patterns_and_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_are_expanded_and_duplicates_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path, "p/1.jpg", "p/2.jpg", "q/3.png")
     monkeypatch.chdir(tmp_path)
     jobs = find_images(["p/*.jpg", "p/1.jpg", str(tmp_path / "q" / "[3].png")])
     assert [job.name.as_posix() for job in jobs] == ["p/1", "p/2", "q/3"]
 
 
-def test_links_are_named_as_they_look(tmp_path: Path) -> None:
+def test_the_result_of_a_linked_image_has_the_name_of_the_link(tmp_path: Path) -> None:
     touch(tmp_path, "store/4711.jpg")
     (tmp_path / "album").mkdir()
     (tmp_path / "album" / "summer.jpg").symlink_to(tmp_path / "store" / "4711.jpg")
@@ -181,37 +185,37 @@ def test_links_are_named_as_they_look(tmp_path: Path) -> None:
     assert job.name == Path("summer")
 
 
-def test_a_missing_file_is_left_to_the_reader(tmp_path: Path) -> None:
+def test_a_named_file_that_does_not_exist_is_returned(tmp_path: Path) -> None:
     (job,) = find_images([str(tmp_path / "gone.jpg")])
     assert job.name == Path("gone")
 
 
 @pytest.mark.parametrize("argument", ["empty", "*.jpg"])
-def test_no_images(tmp_path: Path, argument: str) -> None:
+def test_a_folder_or_pattern_without_images_is_refused(tmp_path: Path, argument: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no images there"):
+    with pytest.raises(InputError, match=r"no images \("):
         find_images([str(tmp_path / argument)])
 
 
-def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
+def test_results_of_an_earlier_run_are_not_used_as_images(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
-    touch(tmp_path, "garden_depth.png")  # somebody's own picture
+    touch(tmp_path, "garden_depth.png")  # an image of the user
     (job, other) = find_images([str(tmp_path)])
     write_prediction(depth(), tmp_path, job, {})
     assert find_images([str(tmp_path)]) == [job, other]
     touch(tmp_path, "b/bins.png", "explain/bins.png", "explain/explain.json")
-    assert [found.image for found in find_images([str(tmp_path)])] == [
+    assert [one.image for one in find_images([str(tmp_path)])] == [
         job.image,
         tmp_path / "b" / "bins.png",
         other.image,
     ]
 
 
-def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
+def test_class_files_have_the_ids_of_the_labels(tmp_path: Path) -> None:
     ids = torch.tensor([[2, 7, 7], [2, 2, 7]]).repeat(8, 8)
     names, palette = {2: "wall", 7: "crack"}, {2: (0, 0, 0), 7: (255, 9, 0)}
-    found = ClassPrediction(ids, torch.full((16, 24), 0.75), names, palette)
-    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    narrow = ClassPrediction(ids, torch.full((16, 24), 0.75), names, palette)
+    about = write_prediction(narrow, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     with Image.open(tmp_path / "a_classes.png") as image:
         assert image.mode == "P"
         assert np.array_equal(np.asarray(image), ids.numpy())
@@ -231,11 +235,11 @@ def test_classes_keep_the_ids_of_the_labels(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "c_classes.png"))[0, 1].tolist() == [200, 0, 7]
 
 
-def test_a_mask_is_black_and_white(tmp_path: Path) -> None:
+def test_a_mask_file_is_black_and_white(tmp_path: Path) -> None:
     mask = torch.zeros(4, 5, dtype=torch.bool)
     mask[1:3, 2] = True
-    found = MaskPrediction(mask, mask * 0.75)
-    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    prediction = MaskPrediction(mask, mask * 0.75)
+    about = write_prediction(prediction, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert (about["size"], about["pixels"]) == ([5, 4], 2)
     with Image.open(tmp_path / "a_mask.png") as image:
         assert np.array_equal(np.asarray(image), mask.numpy() * 255)
@@ -244,11 +248,13 @@ def test_a_mask_is_black_and_white(tmp_path: Path) -> None:
     assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
 
 
-def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
+def test_value_files_have_nan_at_invalid_pixels_and_the_json_file_their_unit(
+    tmp_path: Path,
+) -> None:
     values = torch.arange(6.0).reshape(1, 2, 3)
     valid = values[0] < 5
-    found = ValuePrediction(values, valid, "K", uncertainty=torch.full((2, 3), 0.5))
-    about = write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+    prediction = ValuePrediction(values, valid, "K", uncertainty=torch.full((2, 3), 0.5))
+    about = write_prediction(prediction, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     stored = np.load(tmp_path / "a_values.npy")
     assert stored.shape == (2, 3)
     assert np.array_equal(stored[valid.numpy()], np.arange(5))
@@ -261,8 +267,8 @@ def test_values_are_numbers_with_their_unit(tmp_path: Path) -> None:
     assert "z forward" in about["directions"]
 
 
-def test_files_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
-    """One pass after several has no uncertainty; somebody's own files are left alone."""
+def test_files_of_an_earlier_run_are_deleted_but_no_files_of_the_user(tmp_path: Path) -> None:
+    """The second prediction has no uncertainty, so the file of the first one must go."""
     job = Job(Path("a.jpg"), Path("a"))
     write_prediction(depth(), tmp_path, job, {"note": "a_mine.png"})
     touch(tmp_path, "a_mine.png", "a_values.npy")
@@ -273,15 +279,15 @@ def test_files_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
     assert names == {"a.json", "a_depth.png", "a_colour.png", "a_mine.png", "a_values.npy"}
 
 
-def test_an_interruption_between_two_files_leaves_none(
+def test_an_interruption_between_two_files_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     ids = torch.zeros(16, 24, dtype=torch.long)
-    found = ClassPrediction(ids, torch.ones(16, 24), {0: "a"}, {0: (9, 9, 9)})
+    prediction = ClassPrediction(ids, torch.ones(16, 24), {0: "a"}, {0: (9, 9, 9)})
     monkeypatch.setattr(np, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_prediction(found, tmp_path, Job(Path("a.jpg"), Path("a")), {})
+        write_prediction(prediction, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert not list(tmp_path.iterdir())

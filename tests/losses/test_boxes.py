@@ -1,4 +1,4 @@
-"""Losses of boxes by hand, and how boxes move with their image."""
+"""Losses of boxes against direct computation, and boxes of transformed images."""
 
 import math
 
@@ -10,7 +10,7 @@ from diffsight.types import Boxes, Target
 
 
 def boxes(*rows: tuple[int, float, float, float, float], whole: bool = True) -> Boxes:
-    """Return boxes of rows of class, left, top, right, bottom."""
+    """Return boxes from rows of class, left, top, right and bottom."""
     edges = torch.tensor([row[1:] for row in rows], dtype=torch.float)
     return Boxes(torch.tensor([row[0] for row in rows]), edges, torch.full((len(rows),), whole))
 
@@ -23,8 +23,8 @@ def log_probability() -> torch.Tensor:
 def test_pixels_in_boxes_may_be_background_or_a_class_of_their_boxes() -> None:
     log_p, valid = log_probability(), torch.zeros(1, 4, 5, dtype=torch.bool)
     valid[0, 1, 1] = True
-    some = boxes((1, 1, 1, 3, 3), (2, 2, 2, 5, 4))
-    total, count = partial_label_nll(log_p, (some,), valid)
+    overlapping = boxes((1, 1, 1, 3, 3), (2, 2, 2, 5, 4))
+    total, count = partial_label_nll(log_p, (overlapping,), valid)
     p = log_p[0].exp()
     expected, pixels = 0.0, 0
     for y in range(4):
@@ -41,7 +41,7 @@ def test_pixels_in_boxes_may_be_background_or_a_class_of_their_boxes() -> None:
     assert float(total) == pytest.approx(expected, rel=1e-5)
 
 
-def test_every_row_and_column_of_a_box_shows_its_class() -> None:
+def test_the_projection_loss_is_the_mean_over_rows_and_columns_of_the_boxes() -> None:
     log_p = log_probability()
     part = log_p[0, 2, 1:3, 1:4]
     expected = -(part.amax(dim=1).sum() + part.amax(dim=0).sum()) / 5
@@ -56,7 +56,7 @@ def test_every_row_and_column_of_a_box_shows_its_class() -> None:
     assert float(batch) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_without_boxes_both_are_zero_with_a_graph() -> None:
+def test_without_boxes_both_losses_are_zero_and_keep_the_graph() -> None:
     log_p = log_probability().requires_grad_()
     valid = torch.ones(1, 4, 5, dtype=torch.bool)
     total, count = partial_label_nll(log_p, (None,), valid)
@@ -66,7 +66,7 @@ def test_without_boxes_both_are_zero_with_a_graph() -> None:
     assert float(log_p.grad.abs().max()) == 0
 
 
-def test_boxes_move_with_their_image() -> None:
+def test_boxes_are_resized_mirrored_and_cropped_like_their_image() -> None:
     one = boxes((1, 2, 4, 10, 12))
     assert one.resized((20, 40), (10, 10)).edges.tolist() == [[0.5, 2, 2.5, 6]]
     assert one.mirrored(40).edges.tolist() == [[30, 4, 38, 12]]
@@ -78,7 +78,7 @@ def test_boxes_move_with_their_image() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_windows_are_the_pixels_whose_centre_is_inside_but_at_least_one(seed: int) -> None:
+def test_a_window_has_the_pixels_whose_centre_is_in_the_box_but_at_least_one(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.rand(2, generator=generator).sort().values * side for side in (30, 20))
     one = boxes((1, float(x[0]), float(y[0]), float(x[1]), float(y[1])))
@@ -88,7 +88,7 @@ def test_windows_are_the_pixels_whose_centre_is_inside_but_at_least_one(seed: in
         assert list(range(size))[span] == (inside or [int((low + high) / 2)])
 
 
-def test_a_target_takes_its_boxes_to_a_device() -> None:
+def test_a_target_moves_its_boxes_to_the_device() -> None:
     target = Target(torch.zeros(1, 2, 2), torch.ones(1, 2, 2).bool(), (boxes((1, 0, 0, 1, 1)),))
     moved = target.to("meta")
     assert moved.boxes is not None

@@ -9,11 +9,11 @@ from diffsight.losses.lovasz import lovasz_softmax
 
 
 def iou_loss(predicted: torch.Tensor, truth: torch.Tensor, number: int) -> float:
-    found, there = predicted == number, truth == number
-    return 1 - float((found & there).sum() / (found | there).sum())
+    positive, true = predicted == number, truth == number
+    return 1 - float((positive & true).sum() / (positive | true).sum())
 
 
-def test_of_certain_predictions_it_is_one_minus_the_iou_of_the_classes_that_occur() -> None:
+def test_for_one_hot_predictions_the_loss_is_one_minus_the_iou_of_the_occurring_classes() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(3, (2, 5, 7), generator=generator)
     predicted = torch.randint(4, (2, 5, 7), generator=generator)
@@ -24,8 +24,8 @@ def test_of_certain_predictions_it_is_one_minus_the_iou_of_the_classes_that_occu
     assert float(loss) == pytest.approx(sum(expected) / 3, abs=1e-6)
 
 
-def test_in_between_it_is_the_mean_over_the_thresholds_of_the_errors() -> None:
-    """The extension is the integral of the Jaccard loss over the level sets of the errors."""
+def test_for_soft_predictions_the_loss_is_the_mean_over_the_thresholds_of_the_errors() -> None:
+    """The Lovász extension is the integral of the Jaccard loss over the thresholds."""
     probability = torch.tensor([0.9, 0.7, 0.2, 0.4])
     truth = torch.tensor([1, 0, 1, 0])
     maps = torch.stack([1 - probability, probability])[None, :, None]
@@ -35,14 +35,14 @@ def test_in_between_it_is_the_mean_over_the_thresholds_of_the_errors() -> None:
         errors = ((truth == number).float() - p).abs()
         edges = [0.0, *sorted(set(errors.tolist()))]
         for low, high in itertools.pairwise(edges):
-            wrong = errors >= high  # pixels that are mispredicted on this part of [0, 1]
-            there = truth == number
-            union = there.sum() + (wrong & ~there).sum()
-            total += (high - low) * float(1 - (there & ~wrong).sum() / union)
+            wrong = errors >= high  # pixels that count as wrong at thresholds in (low, high]
+            true = truth == number
+            union = true.sum() + (wrong & ~true).sum()
+            total += (high - low) * float(1 - (true & ~wrong).sum() / union)
     assert float(loss) == pytest.approx(total / 2, abs=1e-6)
 
 
-def test_without_labels_it_is_zero_with_a_graph() -> None:
+def test_without_labels_the_loss_is_zero_and_keeps_the_graph() -> None:
     maps = torch.rand(1, 2, 3, 3, requires_grad=True)
     nothing = torch.zeros(1, 3, 3, dtype=torch.bool)
     loss = lovasz_softmax(maps, torch.zeros(1, 3, 3, dtype=torch.long), nothing)

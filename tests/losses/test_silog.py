@@ -1,4 +1,4 @@
-"""SI-log: the spec's figures and the corners."""
+"""Scale-invariant logarithmic losses: figures of the specification, and special cases."""
 
 import math
 
@@ -17,18 +17,18 @@ def everywhere(target: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5, 1.1])
-def test_a_wrong_scale_costs_the_root_of_half_its_logarithm(factor: float) -> None:
+def test_a_wrong_scale_gives_the_root_of_half_times_its_logarithm(factor: float) -> None:
     target = depths()
     loss = silog(factor * target, target, everywhere(target))
     assert loss.item() == pytest.approx(math.sqrt(0.5) * abs(math.log(factor)), abs=1e-6)
 
 
-def test_figure_of_the_specification() -> None:
+def test_doubled_depth_gives_the_figure_of_the_specification() -> None:
     target = depths()
     assert float(silog(2 * target, target, everywhere(target))) == pytest.approx(0.49013, abs=5e-6)
 
 
-def test_definition_over_the_valid_pixels_of_the_whole_batch() -> None:
+def test_the_means_are_taken_over_the_valid_pixels_of_the_whole_batch() -> None:
     target, prediction = depths(1), depths(2)
     valid = depths(3) > 4
     target = torch.where(valid, target, float("nan"))
@@ -49,7 +49,7 @@ def test_definition_over_the_valid_pixels_of_the_whole_batch() -> None:
         assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_perfect_prediction_has_no_loss_and_no_gradient() -> None:
+def test_a_perfect_prediction_has_loss_zero_and_gradient_zero() -> None:
     target = depths()
     prediction = target.clone().requires_grad_()
     loss = silog(prediction, target, everywhere(target))
@@ -58,7 +58,7 @@ def test_perfect_prediction_has_no_loss_and_no_gradient() -> None:
     assert torch.equal(prediction.grad, torch.zeros_like(target))
 
 
-def test_no_valid_pixel_is_no_loss_with_a_gradient_of_zeros() -> None:
+def test_without_a_valid_pixel_the_loss_and_the_gradient_are_zero() -> None:
     prediction = depths().requires_grad_()
     loss = silog(prediction, depths(1), torch.zeros_like(prediction, dtype=torch.bool))
     loss.backward()
@@ -67,7 +67,7 @@ def test_no_valid_pixel_is_no_loss_with_a_gradient_of_zeros() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
-def test_saturated_predictions_are_finite(value: float) -> None:
+def test_predictions_of_zero_or_less_give_a_finite_loss(value: float) -> None:
     prediction = torch.full((1, 2, 2), value, requires_grad=True)
     target = depths(shape=(1, 2, 2))
     loss = silog(prediction, target, everywhere(target))
@@ -77,7 +77,7 @@ def test_saturated_predictions_are_finite(value: float) -> None:
     assert prediction.grad.isfinite().all()
 
 
-def test_gradient_is_that_of_the_formula() -> None:
+def test_the_gradient_agrees_with_finite_differences() -> None:
     prediction = depths(4, (1, 2, 3)).double().requires_grad_()
     target = depths(5, (1, 2, 3)).double()
     assert torch.autograd.gradcheck(
@@ -85,15 +85,15 @@ def test_gradient_is_that_of_the_formula() -> None:
     )
 
 
-def test_half_precision_is_computed_in_single_precision() -> None:
+def test_half_precision_inputs_are_computed_in_float32() -> None:
     target = depths()
     loss = silog((2 * target).half(), target.half().float(), everywhere(target))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(0.49013, abs=1e-3)
 
 
-def test_sigloss_is_its_definition() -> None:
-    """DDP: unbiased variance, a millimetre in the logarithms, 0.15 times the squared mean."""
+def test_sigloss_agrees_with_its_definition() -> None:
+    """DDP: unbiased variance, offset of 1 mm in the logarithms, 0.15 times the squared mean."""
     target, prediction = depths(1), depths(2)
     valid = depths(3) > 4
     target = torch.where(valid, target, float("nan"))
@@ -102,16 +102,16 @@ def test_sigloss_is_its_definition() -> None:
     assert float(sigloss(prediction, target, valid)) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_sigloss_has_finite_gradients_in_its_corners() -> None:
+def test_sigloss_has_finite_gradients_in_special_cases() -> None:
     target = depths()
     for prediction, valid in (
         (target.clone(), everywhere(target)),
         (torch.zeros_like(target), everywhere(target)),
         (depths(1), torch.zeros_like(target, dtype=torch.bool)),
     ):
-        learned = prediction.requires_grad_()
-        loss = sigloss(learned, target, valid)
+        prediction.requires_grad_()
+        loss = sigloss(prediction, target, valid)
         loss.backward()
         assert loss.isfinite()
-        assert learned.grad is not None
-        assert learned.grad.isfinite().all()
+        assert prediction.grad is not None
+        assert prediction.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""A diffusion model under a fixed condition, as a plain backbone."""
+"""Conditioned: features of a diffusion model with a fixed condition."""
 
 import pytest
 import torch
@@ -24,17 +24,17 @@ class TestConditioned(BackboneContract):
         return build()
 
 
-def test_it_is_one_pass_without_noise_under_the_prompt() -> None:
+def test_features_come_from_one_pass_without_noise() -> None:
     backbone = build().eval()
     image = images(2, 64, 128)
     diffusion = backbone.backbone
     with torch.no_grad():
-        found = backbone(image)
+        pyramid = backbone(image)
         expected = diffusion.features(
             diffusion.encode(image), backbone.prompts.rows.expand(2, -1, -1), torch.ones(2).long()
         )
-    assert all(torch.equal(a, b) for a, b in zip(found.features, expected, strict=True))
-    assert found.covered_hw(0) == (64, 128)
+    assert all(torch.equal(a, b) for a, b in zip(pyramid.features, expected, strict=True))
+    assert pyramid.covered_hw(0) == (64, 128)
 
 
 def test_prompts_of_another_width_are_refused() -> None:

@@ -8,6 +8,14 @@ import pytest
 import torch
 from tests.contracts import MethodContract
 from tests.support import enliven, images, random_target
+from tests.support_ddp import (
+    CONVNEXT,
+    NAMES,
+    build_ddp_depth,
+    build_ddp_segmentation,
+    count_passes,
+    ddp_parts,
+)
 from torch import nn
 
 from diffsight.backbones import BackboneSource, VisionBackbone
@@ -15,7 +23,7 @@ from diffsight.diffusion import AnalogBits, ClassEmbedding, OneHot, Sampler, Sca
 from diffsight.errors import InputError
 from diffsight.heads.map_decoder import MapDecoder
 from diffsight.hub import load, save
-from diffsight.inference.cost import cost
+from diffsight.inference.cost import estimate_cost
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
 from diffsight.necks import NormalisedFPN
@@ -23,79 +31,36 @@ from diffsight.outputs import Classes
 from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs, Target
 
-SMALL = {
-    "model_type": "convnext",
-    "hidden_sizes": [8, 8, 16, 16],
-    "depths": [1, 1, 1, 1],
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.25, 0.25, 0.25],
-}
-NAMES = ("wall", "floor", "door", "lamp")
-
-
-def parts(**options: Any) -> dict[str, Any]:
-    torch.manual_seed(0)
-    return {
-        "backbone": VisionBackbone(architecture=SMALL),
-        "neck": partial(NormalisedFPN, width=16),
-        "decoder": MapDecoder(width=16, layers=2, hidden=8, time_width=12),
-        **options,
-    }
-
-
-def segmenter(**options: Any) -> DenseModel:
-    given = parts(encoding=partial(ClassEmbedding, width=6), **options)
-    return DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given))
-
-
-def estimator(**options: Any) -> DenseModel:
-    given = parts(encoding=ScalarMap, time_input="time", **options)
-    return DenseModel(task=Depth(max_depth_m=10.0), method=partial(DDP, **given))
-
 
 class TestDDPForClasses(MethodContract):
     subject = DDP
-    idle = ("auxiliary",)
+    without_gradient = ("auxiliary",)
 
     def build(self) -> DenseModel:
-        return segmenter(auxiliary=False, sampler=Sampler(steps=2, uncertainty="entropy"))
+        sampler = Sampler(steps=2, uncertainty="entropy")
+        return build_ddp_segmentation(auxiliary=False, sampler=sampler)
 
 
 class TestDDPForDepth(MethodContract):
     subject = DDP
 
     def build(self) -> DenseModel:
-        return estimator()
-
-
-def counted(model: DenseModel) -> dict[str, int]:
-    """How often encoder and decoder run."""
-    counts = {"backbone": 0, "decoder": 0}
-
-    def count(name: str) -> Any:
-        def hook(*args: Any) -> None:
-            counts[name] += 1
-
-        return hook
-
-    for name in counts:
-        getattr(model.method, name).register_forward_hook(count(name))
-    return counts
+        return build_ddp_depth()
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
-def test_the_encoder_runs_once_and_the_decoder_once_a_step(steps: int) -> None:
-    model = segmenter(sampler=Sampler(steps=steps)).eval()
-    counts = counted(model)
+def test_the_encoder_runs_once_and_the_decoder_once_per_step(steps: int) -> None:
+    model = build_ddp_segmentation(sampler=Sampler(steps=steps)).eval()
+    counts = count_passes(model)
     with torch.no_grad():
         model(Inputs(images(1, 64, 64)), draws=Draws((0,)))
     assert counts == {"backbone": 1, "decoder": steps}
 
 
 @pytest.mark.parametrize("accumulate", ["last", "mean"])
-def test_a_batch_with_several_seeds_is_what_each_image_gives_alone(accumulate: str) -> None:
+def test_outputs_of_several_seeds_do_not_depend_on_the_batch(accumulate: str) -> None:
     rule = Sampler(steps=3, seeds=3, accumulate=accumulate)  # type: ignore[arg-type]
-    model = enliven(segmenter(sampler=rule)).eval()
+    model = enliven(build_ddp_segmentation(sampler=rule)).eval()
     batch, seeds = images(8, 64, 96), tuple(range(8))
     with torch.no_grad():
         together = model(Inputs(batch), draws=Draws(seeds)).maps
@@ -108,18 +73,18 @@ def test_a_batch_with_several_seeds_is_what_each_image_gives_alone(accumulate: s
         torch.testing.assert_close(together.sum(dim=1), torch.ones(8, 64, 96))
 
 
-def test_settled_images_stop_and_others_go_on() -> None:
-    """Each image is what it is alone, whether it stops first or last."""
-    model = enliven(segmenter()).eval()
+def test_settled_images_stop_while_others_continue() -> None:
+    """The output of an image does not depend on the batch, whether it stops first or last."""
+    model = enliven(build_ddp_segmentation()).eval()
     x, draws = images(4, 64, 64), Draws((0, 1, 2, 3))
     with torch.no_grad():
         features = model.method.features(Inputs(x))
         steps = list(model.method.trajectory(features, draws, Sampler(steps=2)))
-        moved = (steps[0].argmax(dim=1) != steps[1].argmax(dim=1)).float().mean(dim=(1, 2))
-        limit = float(moved.sort().values[1:3].mean())  # two of the images stop after two steps
+        changed = (steps[0].argmax(dim=1) != steps[1].argmax(dim=1)).float().mean(dim=(1, 2))
+        limit = float(changed.sort().values[1:3].mean())  # two of the images stop after two steps
         assert 0 < limit < 1
         model.method.sampler = Sampler(steps=10, settled=limit)
-        counts = counted(model)
+        counts = count_passes(model)
         together = model.method.sample(features, draws).maps
         assert counts["decoder"] > 2
         for row in range(4):
@@ -128,15 +93,15 @@ def test_settled_images_stop_and_others_go_on() -> None:
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_values_have_no_classes_that_settle() -> None:
-    model = estimator(sampler=Sampler(settled=0.1)).eval()
+def test_stopping_at_settled_classes_is_refused_for_values() -> None:
+    model = build_ddp_depth(sampler=Sampler(settled=0.1)).eval()
     with pytest.raises(InputError, match="settled counts pixels that change their class"):
         model(Inputs(images(1, 64, 64)))
 
 
-def test_a_training_step_learns_from_one_random_time() -> None:
-    model = segmenter().train()
-    counts = counted(model)
+def test_a_training_step_runs_the_decoder_at_one_random_time() -> None:
+    model = build_ddp_segmentation().train()
+    counts = count_passes(model)
     inputs, target = Inputs(images(2, 64, 64)), random_target(model.task, 2, 64, 64)
     losses = model.losses(inputs, target, draws=Draws((1, 2)))
     losses["loss"].backward()
@@ -150,19 +115,19 @@ def test_a_training_step_learns_from_one_random_time() -> None:
 
 
 @pytest.mark.parametrize("aligned", ["reused", "fresh"])
-def test_self_aligned_denoising_never_encodes_the_labels(aligned: str) -> None:
-    model = segmenter(aligned=aligned, auxiliary=False).train()
-    counts = counted(model)
+def test_self_aligned_denoising_does_not_encode_the_labels(aligned: str) -> None:
+    model = build_ddp_segmentation(aligned=aligned, auxiliary=False).train()
+    counts = count_passes(model)
     inputs, target = Inputs(images(1, 64, 64)), random_target(model.task, 1, 64, 64)
-    model.method.encoding.of_target = lambda *args: pytest.fail("labels were encoded")
+    model.method.encoding.encode_target = lambda *args: pytest.fail("labels were encoded")
     model.losses(inputs, target, draws=Draws((1,)))["loss"].backward()
     assert counts["decoder"] == 2
 
 
-def test_without_diffusion_the_decoder_runs_alone() -> None:
+def test_without_diffusion_the_output_does_not_depend_on_the_seed() -> None:
     decoder = MapDecoder(width=16, layers=2, hidden=8, time_width=None)
-    given = parts(encoding=None, decoder=decoder)
-    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given)).eval()
+    arguments = ddp_parts(encoding=None, decoder=decoder)
+    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **arguments)).eval()
     with torch.no_grad():
         first, second = (
             model(Inputs(images(1, 64, 64)), draws=Draws((seed,))).maps for seed in (0, 1)
@@ -170,51 +135,52 @@ def test_without_diffusion_the_decoder_runs_alone() -> None:
     assert torch.equal(first, second)
     assert model.method.time is None
     with pytest.raises(InputError, match="without an encoding there is no time"):
-        DenseModel(task=Segmentation(NAMES), method=partial(DDP, **parts(encoding=None)))
+        DenseModel(task=Segmentation(NAMES), method=partial(DDP, **ddp_parts(encoding=None)))
 
 
 @pytest.mark.parametrize("encoding", [AnalogBits, OneHot])
-def test_other_encodings(encoding: Any) -> None:
-    given = parts(encoding=encoding)
-    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **given)).eval()
+def test_other_encodings_give_classes_at_the_size_of_the_image(encoding: Any) -> None:
+    arguments = ddp_parts(encoding=encoding)
+    model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **arguments)).eval()
     with torch.no_grad():
         output = model(Inputs(images(1, 40, 50)))
     assert isinstance(output, Classes)
     assert output.hw == (40, 50)
 
 
-def test_depth_lies_within_its_bounds() -> None:
-    model = enliven(estimator()).eval()
+def test_depth_stays_within_its_bounds() -> None:
+    model = enliven(build_ddp_depth()).eval()
     with torch.no_grad():
         depth = model(Inputs(images(2, 40, 50))).value
     assert float(depth.min()) >= 0
     assert float(depth.max()) <= 10
 
 
-def test_memory_does_not_depend_on_the_steps() -> None:
+def test_peak_memory_does_not_depend_on_the_number_of_steps() -> None:
     peaks = set()
     for steps in (3, 10):
-        model = segmenter(sampler=Sampler(steps=steps, accumulate="mean")).to("meta")
-        peaks.add(cost(model, 64, 64).peak_bytes)
+        model = build_ddp_segmentation(sampler=Sampler(steps=steps, accumulate="mean")).to("meta")
+        peaks.add(estimate_cost(model, 64, 64).peak_bytes)
     assert len(peaks) == 1
 
 
-def test_parts_that_do_not_fit() -> None:
+def test_parts_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(InputError, match=r"features have .*, the decoder reads one map of 16"):
-        segmenter(neck=partial(NormalisedFPN, width=8))
+        build_ddp_segmentation(neck=partial(NormalisedFPN, width=8))
+    method = partial(DDP, **ddp_parts(encoding=ScalarMap))
     with pytest.raises(InputError, match="values with bounds"):
-        DenseModel(task=Depth(max_depth_m=None), method=partial(DDP, **parts(encoding=ScalarMap)))
+        DenseModel(task=Depth(max_depth_m=None), method=method)
 
 
-def test_an_image_without_labels_trains_to_nothing() -> None:
-    model = segmenter(auxiliary=False).train()
+def test_the_loss_of_an_image_without_labels_is_zero() -> None:
+    model = build_ddp_segmentation(auxiliary=False).train()
     target = random_target(model.task, 1, 64, 64)
     nothing = Target(target.label, torch.zeros_like(target.valid))
     loss = model.losses(Inputs(images(1, 64, 64)), nothing, draws=Draws((0,)))["loss"]
     assert float(loss.detach()) == 0
 
 
-def test_parameters_of_the_paper() -> None:
+def test_the_number_of_parameters_is_that_of_the_paper() -> None:
     """Swin-T on ADE20K, with the auxiliary head: 39.67 M, without diffusion 35.28 M."""
     architecture = {
         "model_type": "swin",
@@ -245,7 +211,7 @@ def test_parameters_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("task", [Segmentation(NAMES), Depth(max_depth_m=10.0)])
-def test_on_a_frozen_backbone_its_features_are_computed_once(task: Any) -> None:
+def test_a_frozen_backbone_does_not_run_again_on_encoded_images(task: Any) -> None:
     source = BackboneSource("efficientnet-lite0@64")
     model = DenseModel(task=task, method=DDP.from_backbone(source)).train()
     assert not model.method.backbone.training
@@ -253,16 +219,16 @@ def test_on_a_frozen_backbone_its_features_are_computed_once(task: Any) -> None:
     encoded = model.encode(inputs)
     model.method.backbone.forward = lambda *args, **kwargs: pytest.fail("the backbone ran again")
     model.losses(inputs, target, encoded=encoded, draws=Draws((0, 1)))["loss"].backward()
-    learning = {n.split(".")[1] for n, p in model.named_parameters() if p.requires_grad}
-    assert learning == {"neck", "decoder", "fuse", "time", "predict"} | (
+    trainable = {n.split(".")[1] for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {"neck", "decoder", "fuse", "time", "predict"} | (
         {"encoding"} if task.class_names else set()
     )
     assert list(model.method.frozen()) == ["backbone"]
 
 
-def test_cost_of_a_step() -> None:
-    """The specification's 69.617 thousand million multiply-adds at 512 x 512 with 150 classes."""
-    architecture = {**SMALL, "hidden_sizes": [8, 8, 16, 16]}
+def test_the_cost_of_a_step_is_that_of_the_specification() -> None:
+    """69.617 billion multiply-adds at 512 x 512 px with 150 classes."""
+    architecture = {**CONVNEXT, "hidden_sizes": [8, 8, 16, 16]}
     counts = []
     for steps in (1, 2):
         method = partial(
@@ -275,7 +241,7 @@ def test_cost_of_a_step() -> None:
         )
         names = [f"class {i}" for i in range(150)]
         model = DenseModel(task=Segmentation(names), method=method).to("meta")
-        counts.append(cost(model, 512, 512).multiply_adds)
+        counts.append(estimate_cost(model, 512, 512).multiply_adds)
     assert (counts[1] - counts[0]) / 1e9 == pytest.approx(69.617, abs=0.005)
 
 
@@ -288,16 +254,16 @@ def test_a_saved_model_on_a_frozen_backbone_stays_frozen(tmp_path: Path) -> None
     assert not again.method.backbone.training
     assert not any(p.requires_grad for p in again.method.backbone.parameters())
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
-    assert size < 4e6  # neck and decoder alone
+    assert size < 4e6  # only neck and decoder
 
 
-def test_times_of_a_training_keep_32_bits_in_mixed_precision() -> None:
-    model = segmenter(auxiliary=False).train()
-    seen = []
-    model.method.time.register_forward_hook(lambda module, given, output: seen.append(given[0]))
+def test_training_times_keep_32_bits_in_mixed_precision() -> None:
+    model = build_ddp_segmentation(auxiliary=False).train()
+    times = []
+    model.method.time.register_forward_hook(lambda module, args, output: times.append(args[0]))
     inputs, target = Inputs(images(8, 64, 64)), random_target(model.task, 8, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         model.losses(inputs, target, draws=Draws(tuple(range(8))))
-    (log_snr,) = seen
+    (log_snr,) = times
     assert log_snr.dtype == torch.float32
     assert (log_snr.bfloat16().float() != log_snr).float().mean() > 0.5

@@ -1,4 +1,4 @@
-"""As on a GPU: another device than the CPU, here the one without data, where mixing is an error."""
+"""Training steps on another device than the CPU: the meta device also refuses mixed devices."""
 
 import pytest
 import torch
@@ -12,27 +12,29 @@ from diffsight.tasks import Values
 from diffsight.types import Draws, Encoded, Inputs, Target
 
 
-def concepts(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
+def build_few_shot(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
     return FewShot(output=output, backbone=backbone, codebook=1)
 
 
-def slime(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
+def build_slime(backbone: StableDiffusion, output: OutputSpec) -> FewShot:
     maps = ConceptRequest("slime", transposed=False)
     return FewShot(output=output, backbone=backbone, codebook=0, maps=maps)
 
 
-def features(backbone: StableDiffusion, output: OutputSpec) -> FeatureHead:
+def build_feature_head(backbone: StableDiffusion, output: OutputSpec) -> FeatureHead:
     conditioned = Conditioned(backbone, Unprompted(2, dim=backbone.context_dim))
     return FeatureHead(output=output, backbone=conditioned)
 
 
-def probe(backbone: StableDiffusion, output: OutputSpec) -> LinearProbe:
+def build_linear_probe(backbone: StableDiffusion, output: OutputSpec) -> LinearProbe:
     conditioned = Conditioned(backbone, Unprompted(2, dim=backbone.context_dim))
     return LinearProbe(output=output, backbone=conditioned)
 
 
-@pytest.mark.parametrize("build", [concepts, slime, features, probe])
-def test_a_training_step_on_another_device(build) -> None:
+@pytest.mark.parametrize(
+    "build", [build_few_shot, build_slime, build_feature_head, build_linear_probe]
+)
+def test_a_training_step_runs_on_another_device(build) -> None:
     task = Values(bins=6, spacing="linear", unit="m").fitted(torch.rand(500, 1))
     task = task.to("meta")
     with torch.device("meta"):
@@ -45,7 +47,7 @@ def test_a_training_step_on_another_device(build) -> None:
     target = Target(torch.rand(2, 1, 64, 96), torch.ones(2, 64, 96).bool())
     loss = task.loss(output, target.to("meta"))["loss"]
     loss.backward()
-    learning = [p for p in method.parameters() if p.requires_grad]
-    assert all(p.grad is not None and p.grad.is_meta for p in learning)
-    with pytest.raises(RuntimeError, match="device"):  # it would be noticed
+    trainable = [p for p in method.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.is_meta for p in trainable)
+    with pytest.raises(RuntimeError, match="device"):  # a mix of devices is an error
         task.loss(output, target)

@@ -1,4 +1,4 @@
-"""EVP: VPD's pyramid refined, under aggregated or learned text; parity is in tests/parity."""
+"""EVP: refined pyramid, aggregated and trained text conditions; parity is in tests/parity."""
 
 from functools import partial
 
@@ -39,19 +39,20 @@ def build(**options) -> DenseModel:
 
 def test_the_latent_is_divided_and_the_pyramid_refined() -> None:
     model = build()
-    seen = {}
-    model.method.backbone.vae.register_forward_hook(lambda *a: seen.update(latent=a[2]))
-    model.method.backbone.unet.conv_in.register_forward_pre_hook(lambda *a: seen.update(x=a[1][0]))
-    model.method.refine.register_forward_hook(lambda *a: seen.update(refined=a[2]))
+    captured = {}
+    model.method.backbone.vae.register_forward_hook(lambda *a: captured.update(latent=a[2]))
+    conv_in = model.method.backbone.unet.conv_in
+    conv_in.register_forward_pre_hook(lambda *a: captured.update(x=a[1][0]))
+    model.method.refine.register_forward_hook(lambda *a: captured.update(refined=a[2]))
     with torch.no_grad():
         model(Inputs(torch.rand(1, 3, 64, 64)))
-    torch.testing.assert_close(seen["x"], seen["latent"] * 0.2)
-    channels = [f.shape[1] for f in seen["refined"].features]
+    torch.testing.assert_close(captured["x"], captured["latent"] * 0.2)
+    channels = [f.shape[1] for f in captured["refined"].features]
     plain = model.method.backbone.channels
     assert channels == [plain[0], plain[1] + 6, plain[2] + 6, plain[3]]
 
 
-def test_referring_with_a_tower_that_learns() -> None:
+def test_a_text_tower_is_trained_with_the_model() -> None:
     torch.manual_seed(0)
     model = DenseModel(
         task=Referring(),
@@ -72,7 +73,7 @@ def test_referring_with_a_tower_that_learns() -> None:
     assert not embedding[9].any()
     with torch.no_grad():
         first, second = model.eval()(Inputs(image, text=tokens)).maps
-    assert not torch.equal(first, second)  # other words, another map
+    assert not torch.equal(first, second)  # other sentences give other maps
 
 
 class TestEVP(MethodContract):

@@ -1,4 +1,4 @@
-"""The light head: what it reads, what a training step hides, how many numbers learn."""
+"""FeatureHead: hidden channels, statistics, position and prior weights, number of parameters."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs, Target
 
 
-def conditioned() -> Conditioned:
+def build_backbone() -> Conditioned:
     torch.manual_seed(0)
     diffusion = StableDiffusion(SMALL, trainable=())
     prompts = Unprompted(2, dim=diffusion.context_dim)
@@ -28,18 +28,18 @@ def conditioned() -> Conditioned:
 
 @pytest.fixture(scope="module")
 def backbone() -> Conditioned:
-    return conditioned()
+    return build_backbone()
 
 
-def spec_of(classes: int) -> OutputSpec:
+def make_spec(classes: int) -> OutputSpec:
     values = torch.linspace(0, 1, classes)
     codec = ScalarBins.of(torch.linspace(0, 1, classes + 1), values)
     return OutputSpec("distribution", classes, codec=codec.with_statistics(values[:, None]))
 
 
-def head(backbone: Conditioned, classes: int = 3, **options) -> FeatureHead:
+def build_head(backbone: Conditioned, classes: int = 3, **options) -> FeatureHead:
     torch.manual_seed(1)
-    return FeatureHead(output=spec_of(classes), backbone=backbone, **options)
+    return FeatureHead(output=make_spec(classes), backbone=backbone, **options)
 
 
 def probability(method: FeatureHead, *args, **options) -> torch.Tensor:
@@ -53,7 +53,8 @@ class TestFeatureHead(MethodContract):
     def build(self) -> DenseModel:
         torch.manual_seed(1)
         task = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
-        return DenseModel(task=task, method=partial(FeatureHead, backbone=conditioned(), width=8))
+        method = partial(FeatureHead, backbone=build_backbone(), width=8)
+        return DenseModel(task=task, method=method)
 
 
 class TestFeatureHeadOfClasses(MethodContract):
@@ -62,12 +63,12 @@ class TestFeatureHeadOfClasses(MethodContract):
 
     def build(self) -> DenseModel:
         torch.manual_seed(1)
-        method = partial(FeatureHead, backbone=conditioned(), width=8)
+        method = partial(FeatureHead, backbone=build_backbone(), width=8)
         return DenseModel(task=Segmentation(("wall", "door", "cat")), method=method)
 
 
-def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
-    method = head(backbone).train()
+def test_a_training_step_hides_channels_and_images_by_the_seed_of_each_image(backbone) -> None:
+    method = build_head(backbone).train()
     inputs = Inputs(images(2, 64, 64))
     encoded = method.encode(inputs)
     first = probability(method, inputs, encoded, draws=Draws((5, 6)))
@@ -77,18 +78,19 @@ def test_a_step_hides_whole_channels_by_its_seed_alone(backbone) -> None:
     assert not torch.allclose(first, other)
     assert torch.equal(first[0], other[0])  # a row depends on its own seed
     draws = Draws(tuple(range(400)))
-    kept = method._kept(draws, 0, 50)
+    kept = method._keep_mask(draws, 0, 50)
     assert kept.shape == (400, 50, 1, 1)
     hidden = kept.amax(dim=(1, 2, 3)) == 0
     assert float(hidden.float().mean()) == pytest.approx(0.2, abs=0.05)
-    assert torch.equal(hidden, method._kept(draws, 3, 50).amax(dim=(1, 2, 3)) == 0)  # all levels
+    coarsest = method._keep_mask(draws, 3, 50)
+    assert torch.equal(hidden, coarsest.amax(dim=(1, 2, 3)) == 0)  # the same images at all levels
     assert float((kept[~hidden] == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(kept.max()) == pytest.approx(1 / 0.7)
 
 
-def test_one_position_alone_says_nothing_of_a_deviation(backbone) -> None:
-    """The coarsest level of one small image."""
-    method = head(backbone).eval()
+def test_a_level_with_a_single_position_is_scaled_by_one(backbone) -> None:
+    """As the coarsest level of one small image, which has no standard deviation."""
+    method = build_head(backbone).eval()
     inputs = Inputs(images(1, 32, 32))
     encoded = method.encode(inputs)
     assert encoded.levels[3].shape[-2:] == (1, 1)
@@ -98,8 +100,8 @@ def test_one_position_alone_says_nothing_of_a_deviation(backbone) -> None:
     assert bool(probability(method, inputs, encoded).isfinite().all())
 
 
-def test_statistics_are_those_of_all_training_images(backbone) -> None:
-    method = head(backbone).eval()
+def test_statistics_are_computed_over_all_training_images(backbone) -> None:
+    method = build_head(backbone).eval()
     encoded = [method.encode(Inputs(images(1, 64, 96, seed=i))) for i in range(2)]
     method.fit_statistics(encoded, torch.tensor([0.5, 0.2, 0.3]))
     rows = torch.cat([e.levels[0].movedim(1, -1).flatten(0, 2) for e in encoded])
@@ -109,81 +111,81 @@ def test_statistics_are_those_of_all_training_images(backbone) -> None:
     assert method.prior.tolist() == pytest.approx([0.5, 0.2, 0.3])
 
 
-def test_position_and_prior_have_their_weights_in_a_prediction(backbone) -> None:
-    method, inputs = head(backbone).eval(), Inputs(images(2, 48, 80))
-    seen = probability(method, inputs)
+def test_a_prediction_is_mixed_by_position_weight_and_prior_weight(backbone) -> None:
+    method, inputs = build_head(backbone).eval(), Inputs(images(2, 48, 80))
+    plain = probability(method, inputs)
     method.use({"position_weight": 1.0, "prior_weight": 0.0})
     alone = probability(method, inputs)
-    torch.testing.assert_close(alone[0], alone[1])  # whatever the image
+    torch.testing.assert_close(alone[0], alone[1])  # it does not depend on the image
     with torch.no_grad():
-        for level in range(4):  # as in a training step that hides all
+        for level in range(4):  # as if a training step hides all channels
             method.get_buffer(f"scale{level}").zero_()
         method.use({"position_weight": 0.0, "prior_weight": 0.0})
         torch.testing.assert_close(probability(method, inputs), alone)
-    method = head(backbone, position_weight=0.25, prior_weight=0.5).eval()
+    method = build_head(backbone, position_weight=0.25, prior_weight=0.5).eval()
     prior = torch.tensor([0.5, 0.2, 0.3])
     method.prior.copy_(prior)
     mixed = method(inputs)
-    expected = 0.25 * seen + 0.25 * alone + 0.5 * prior[:, None, None]
+    expected = 0.25 * plain + 0.25 * alone + 0.5 * prior[:, None, None]
     torch.testing.assert_close(mixed.probability, expected)
     centres = torch.linspace(0, 1, 3)
     value = (mixed.probability * centres[:, None, None]).sum(dim=1, keepdim=True)
     torch.testing.assert_close(mixed.value, value)
     variants = method.variants()
     outputs = method.forward_variants(inputs)
-    found = outputs[variants.index({"position_weight": 0.25, "prior_weight": 0.5})]
-    torch.testing.assert_close(found.probability, expected)
-    plain = outputs[variants.index({"position_weight": 0.0, "prior_weight": 0.0})]
-    torch.testing.assert_close(plain.probability, seen)
-    torch.testing.assert_close(probability(method.train(), inputs), seen)
+    variant = outputs[variants.index({"position_weight": 0.25, "prior_weight": 0.5})]
+    torch.testing.assert_close(variant.probability, expected)
+    unmixed = outputs[variants.index({"position_weight": 0.0, "prior_weight": 0.0})]
+    torch.testing.assert_close(unmixed.probability, plain)
+    torch.testing.assert_close(probability(method.train(), inputs), plain)
 
 
-def test_a_prediction_hides_nothing(backbone) -> None:
-    method = head(backbone).eval()
+def test_a_prediction_hides_no_channels(backbone) -> None:
+    method = build_head(backbone).eval()
     image = images(2, 48, 80)
     both = probability(method, Inputs(image), draws=Draws((1, 2)))
     torch.testing.assert_close(both, probability(method, Inputs(image)))
     assert both.shape == (2, 3, 48, 80)
 
 
-def test_probabilities_sum_to_one_in_half_precision_too(backbone) -> None:
-    """Labels far from zero, such as kelvins, would be shifted by what is missing."""
-    method = head(backbone).eval()
+def test_probabilities_sum_to_one_in_mixed_precision(backbone) -> None:
+    """Otherwise values far from zero, such as kelvins, would be shifted."""
+    method = build_head(backbone).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        found = probability(method, Inputs(images(1, 48, 80)))
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(1, 48, 80), rtol=0, atol=1e-5)
+        mixed = probability(method, Inputs(images(1, 48, 80)))
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(1, 48, 80), rtol=0, atol=1e-5)
 
 
-def test_the_position_is_that_in_the_image_not_in_its_padding(backbone) -> None:
-    method = head(backbone).eval()
+def test_positions_are_relative_to_the_image_without_padding(backbone) -> None:
+    method = build_head(backbone).eval()
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if name.startswith("project"):
                 parameter.zero_()
     wide = probability(method, Inputs(images(1, 64, 96)))
-    assert wide.std() > 1e-4  # nothing but the position is left
+    assert wide.std() > 1e-4  # the output depends only on the position
     rows, columns = _positions((2, 6), (2.0, 5.0))[0, :2]  # the sixth column is padding
     torch.testing.assert_close(rows[:, 0], torch.tensor([-0.5, 0.5]))
     torch.testing.assert_close(columns[0], torch.tensor([-0.8, -0.4, 0.0, 0.4, 0.8, 1.2]))
 
 
 def test_the_frozen_backbone_stays_in_evaluation_mode(backbone) -> None:
-    method = head(backbone).train()
+    method = build_head(backbone).train()
     assert method.mix.training
     assert not any(module.training for module in method.backbone.modules())
 
 
 @pytest.mark.parametrize("classes", [2, 50, 200])
-def test_at_most_seventy_thousand_numbers_learn(backbone, classes) -> None:
-    method = head(backbone, classes)
-    learning = [n for n, p in method.named_parameters() if p.requires_grad]
-    assert not [n for n in learning if n.startswith("backbone.")]
-    assert sum(method.get_parameter(n).numel() for n in learning) <= 70_000
+def test_the_head_has_at_most_70000_trainable_parameters(backbone, classes) -> None:
+    method = build_head(backbone, classes)
+    trainable = [n for n, p in method.named_parameters() if p.requires_grad]
+    assert not [n for n in trainable if n.startswith("backbone.")]
+    assert sum(method.get_parameter(n).numel() for n in trainable) <= 70_000
 
 
-def test_mixed_precision_ends_before_the_head(backbone) -> None:
-    method, inputs = head(backbone), Inputs(images(2, 64, 64))
+def test_the_head_does_not_run_in_mixed_precision(backbone) -> None:
+    method, inputs = build_head(backbone), Inputs(images(2, 64, 64))
     encoded, draws = method.encode(inputs), Draws((5, 6))
     for training in (False, True):
         method.train(training)
@@ -192,7 +194,7 @@ def test_mixed_precision_ends_before_the_head(backbone) -> None:
             assert torch.equal(probability(method, inputs, encoded, draws=draws), expected)
 
 
-def test_a_step_on_some_pixels_is_that_of_the_whole_map_there() -> None:
+def test_a_training_step_on_some_pixels_equals_the_whole_map_at_these_pixels() -> None:
     torch.manual_seed(0)
     task = Segmentation(("a", "b", "c"))
     backbone = EfficientNetLite0(levels=(8, 32))
@@ -203,18 +205,18 @@ def test_a_step_on_some_pixels_is_that_of_the_whole_map_there() -> None:
     assert pixels is not None
     some = head(inputs, draws=draws).stack
     head.pixel_step = 1
-    every = head(inputs, draws=draws).stack
-    torch.testing.assert_close(some, every[..., pixels[0], pixels[1]], rtol=1e-5, atol=1e-6)
+    whole = head(inputs, draws=draws).stack
+    torch.testing.assert_close(some, whole[..., pixels[0], pixels[1]], rtol=1e-5, atol=1e-6)
     assert some.shape[-2:] in ((18, 23), (18, 22), (17, 23), (17, 22))
     head.pixel_step = 4
-    seen = {
+    offsets = {
         (p[0].start, p[1].start)
         for i in range(200)
         if (p := head.trained_pixels(Draws((i,)), None))
     }
-    assert len(seen) == 16
+    assert len(offsets) == 16
     assert head.eval().trained_pixels(draws, None) is None
     model = DenseModel(task=task, method=lambda output: head.train())
     target = Target(torch.randint(3, (2, 70, 90)), torch.ones(2, 70, 90, dtype=torch.bool))
-    wanted = task.loss(head(inputs, draws=draws), target.at(pixels))["loss"]
-    assert torch.equal(model.losses(inputs, target, draws=draws)["loss"], wanted)
+    expected = task.loss(head(inputs, draws=draws), target.at(pixels))["loss"]
+    assert torch.equal(model.losses(inputs, target, draws=draws)["loss"], expected)

@@ -1,4 +1,4 @@
-"""FewShot: what is frozen, what is computed once, what its maps are, and that concepts learn."""
+"""FewShot: concept maps, noise, encoded features, and training of concepts and codebook."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ from diffsight.prompts import Concepts
 from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs
 
-# the sixteen layers and a head width of 16, in seconds
+# has all 16 attention layers, but runs in seconds
 SMALL = {
     "unet": {
         "block_out_channels": (16, 16, 32, 32),
@@ -32,7 +32,7 @@ SMALL = {
 }
 
 
-def spec_of(classes):
+def make_spec(classes):
     values = torch.linspace(1, 4, classes)
     codec = ScalarBins.of(torch.linspace(1, 4, classes + 1), values)
     codec.label_mean, codec.label_std = torch.zeros(1), torch.ones(1)
@@ -41,7 +41,7 @@ def spec_of(classes):
 
 def build(size=1, classes=5, **options):
     torch.manual_seed(0)
-    spec = OutputSpec("classes", classes) if size is None else spec_of(classes)
+    spec = OutputSpec("classes", classes) if size is None else make_spec(classes)
     backbone = StableDiffusion(SMALL)
     return FewShot(output=spec, backbone=backbone, codebook=size or 0, **options)
 
@@ -74,7 +74,7 @@ class TestFewShotOfClasses(MethodContract):
 
 @torch.no_grad()
 @pytest.mark.parametrize("hw", [(32, 48), (33, 21)])
-def test_a_distribution_per_pixel_and_its_expected_value(hw):
+def test_the_value_is_the_expectation_of_the_distribution(hw):
     method = build().eval()
     output = method(Inputs(images(2, *hw)))
     assert output.probability.shape == (2, 5, *hw)
@@ -87,8 +87,8 @@ def test_a_distribution_per_pixel_and_its_expected_value(hw):
 
 
 @torch.no_grad()
-def test_maps_by_hand():
-    """Noise of step 200, mean of the layers brought to one size, then divided by the sum."""
+def test_the_probability_is_the_normalised_mean_of_the_layers():
+    """The noise is that of step 200; the maps of all layers are resized before the mean."""
     method = build().eval()
     inputs = Inputs(images(2, 32, 48))
     draws = Draws((3, 8))
@@ -107,20 +107,20 @@ def test_maps_by_hand():
     )
 
 
-def test_noise_schedule():
-    """Spec 1.1: the signal's share of the variance."""
+def test_the_noise_schedule_keeps_the_variance_of_the_specification():
+    """Spec 1.1: fraction of the variance that the signal keeps at each step."""
     add_noise = build().backbone.add_noise
-    for step, share in ((5, 0.9948), (50, 0.9516), (100, 0.8942), (200, 0.7537)):
+    for step, fraction in ((5, 0.9948), (50, 0.9516), (100, 0.8942), (200, 0.7537)):
         one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
         steps = torch.tensor([step])
-        assert float(add_noise(one, zero, steps)) ** 2 == pytest.approx(share, abs=5e-5)
-        assert float(add_noise(zero, one, steps)) ** 2 == pytest.approx(1 - share, abs=5e-5)
+        assert float(add_noise(one, zero, steps)) ** 2 == pytest.approx(fraction, abs=5e-5)
+        assert float(add_noise(zero, one, steps)) ** 2 == pytest.approx(1 - fraction, abs=5e-5)
         half = add_noise(zero.bfloat16(), one.bfloat16(), steps)
-        assert float(half) == pytest.approx((1 - share) ** 0.5, rel=0.01)
+        assert float(half) == pytest.approx((1 - fraction) ** 0.5, rel=0.01)
 
 
 @torch.no_grad()
-def test_predictions_depend_on_the_pixels_alone():
+def test_a_prediction_depends_only_on_the_pixels_of_its_image():
     method = build().eval()
     batch = images(3, 32, 32)
     together = probability(method, Inputs(batch))
@@ -130,15 +130,15 @@ def test_predictions_depend_on_the_pixels_alone():
     assert len(set(Draws.of_content(batch).seeds)) == 3
 
 
-def test_training_steps_are_drawn_from_the_whole_range(monkeypatch):
-    method, seen = build().train(), []
+def test_training_timesteps_cover_the_whole_range(monkeypatch):
+    method, timesteps = build().train(), []
     inputs = Inputs(images(1, 32, 32))
     encoded = method.encode(inputs)
     features = method.backbone.features
     monkeypatch.setattr(
         method.backbone,
         "features",
-        lambda z, c, steps, r: seen.extend(steps.tolist()) or features(z, c, steps, r),
+        lambda z, c, steps, r: timesteps.extend(steps.tolist()) or features(z, c, steps, r),
     )
     with torch.no_grad():
         method(
@@ -146,14 +146,14 @@ def test_training_steps_are_drawn_from_the_whole_range(monkeypatch):
             encoded.rows([0] * 400),
             draws=Draws(tuple(range(400))),
         )
-    assert 5 <= min(seen) < 10
-    assert 195 < max(seen) <= 200
-    assert 90 < sum(seen) / 400 < 115
+    assert 5 <= min(timesteps) < 10
+    assert 195 < max(timesteps) <= 200
+    assert 90 < sum(timesteps) / 400 < 115
     steps = Draws(tuple(range(2000))).integers(1, 5, 200)
     assert (int(steps.min()), int(steps.max())) == (5, 200)
 
 
-def test_encoded_images_need_no_encoder(monkeypatch):
+def test_a_pass_on_encoded_images_does_not_run_the_encoder(monkeypatch):
     method = build().eval()
     inputs = Inputs(images(2, 32, 32))
     with torch.no_grad():
@@ -170,23 +170,23 @@ def test_permuted_concepts_permute_the_classes():
     with torch.no_grad():
         before = probability(method, inputs)
         method.concepts.rows.copy_(method.concepts.rows[order])
-        found = probability(method, inputs)
-        torch.testing.assert_close(found, before[:, order], atol=1e-6, rtol=1e-4)
+        after = probability(method, inputs)
+        torch.testing.assert_close(after, before[:, order], atol=1e-6, rtol=1e-4)
 
 
-def test_only_concepts_and_codebook_learn():
+def test_only_concepts_and_codebook_get_gradients():
     method = build().train()
     output = method(Inputs(images(2, 32, 32)), draws=Draws((1, 2)))
     (output.probability[:, 0].log().mean() + output.value.square().mean()).backward()
-    learning = {name for name, p in method.named_parameters() if p.requires_grad}
-    assert learning == {"concepts.rows", "codebook.tables"}
+    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+    assert trainable == {"concepts.rows", "codebook.tables"}
     for name, parameter in method.named_parameters():
-        assert (parameter.grad is not None) == (name in learning), name
+        assert (parameter.grad is not None) == (name in trainable), name
     assert bool(method.concepts.rows.grad.abs().min(dim=1).values.gt(0).all())
 
 
-def test_concepts_learn_two_images():
-    # the self-attention of a random UNet looks everywhere and would wash all maps out
+def test_trained_concepts_fit_two_images():
+    # the self-attention of a random UNet is nearly uniform and would blur all maps
     method = build(None, classes=2, maps=ConceptRequest(self_attention=False)).train()
     pictures = images(2, 32, 32) * 0.3
     pictures[0, 0, :, :12] += 0.7  # red on the left, and at the top
@@ -208,26 +208,26 @@ def test_concepts_learn_two_images():
     assert sum(losses[-10:]) / 10 < 0.9 * constant
 
 
-def test_several_tables_need_features():
+def test_several_tables_without_a_vision_model_are_refused():
     torch.manual_seed(0)
     with pytest.raises(InputError, match="give vision"):
-        FewShot(output=spec_of(5), backbone=StableDiffusion(SMALL), codebook=10)
-    # classes have no values to learn
-    many = FewShot(output=OutputSpec("classes", 5), backbone=StableDiffusion(SMALL), codebook=10)
-    assert many.codebook is None
+        FewShot(output=make_spec(5), backbone=StableDiffusion(SMALL), codebook=10)
+    # an output of classes has no codebook
+    method = FewShot(output=OutputSpec("classes", 5), backbone=StableDiffusion(SMALL), codebook=10)
+    assert method.codebook is None
 
 
-def test_a_mixed_codebook_is_explained():
+def test_an_explanation_has_the_tables_of_a_codebook_and_their_weights():
     source = BackboneSource("tiny")
     task = Depth(bins=4).fitted(torch.linspace(0.5, 4, 200)[:, None])
     model = DenseModel(task=task, method=FewShot.from_backbone(source, codebook=3)).eval()
     assert set(model.method.frozen()) == {"backbone", "vision"}
     with torch.no_grad():
-        found = model.method.explain(Inputs(images(1, 64, 64)))
-    assert found.tables.shape == (3, 4, 1)
-    torch.testing.assert_close(found.weights.sum(), torch.ones(()))
-    mixed = (found.weights[:, None, None] * found.tables).sum(dim=0)
-    torch.testing.assert_close(found.values, mixed, rtol=1e-4, atol=1e-5)
+        explanation = model.method.explain(Inputs(images(1, 64, 64)))
+    assert explanation.tables.shape == (3, 4, 1)
+    torch.testing.assert_close(explanation.weights.sum(), torch.ones(()))
+    mixed = (explanation.weights[:, None, None] * explanation.tables).sum(dim=0)
+    torch.testing.assert_close(explanation.values, mixed, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_mixed_codebook_is_explained():
         ({"maps": {"combined": "slime"}}, "maps have no option combined"),
     ],
 )
-def test_unusable_options_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         FewShot.from_backbone(BackboneSource("tiny"), **options)
 
@@ -245,7 +245,7 @@ def test_unusable_options_are_refused(options, message):
 @pytest.mark.parametrize(
     ("classes", "d", "expected"), [(20, 1, 28360), (40, 2, 49440), (50, 3, 60380)]
 )
-def test_learned_numbers_of_the_paper(classes, d, expected):
+def test_the_number_of_trainable_parameters_is_that_of_the_paper(classes, d, expected):
     """Spec 1.9, the totals for Stable Diffusion 2.1 and CLIP ViT-L/14."""
     codec = VectorCodebook.of(torch.zeros(classes, d))
     codec.label_std = torch.ones(d)

@@ -1,4 +1,4 @@
-"""Methods with their default parts on a pretrained model, for few labelled images."""
+"""Methods with their default parts on a pretrained backbone, for a few labelled images."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def tiny() -> BackboneSource:
 
 
 @pytest.mark.parametrize("method", [VPD, EVP, FewShot, FeatureHead, LinearProbe])
-def test_a_builder_says_its_class_and_makes_models_that_learn(
+def test_a_builder_exposes_its_class_and_builds_trainable_models(
     tiny: BackboneSource, method: Any
 ) -> None:
     builder = method.from_backbone(tiny)
@@ -47,7 +47,7 @@ def test_a_builder_says_its_class_and_makes_models_that_learn(
 
 
 @pytest.mark.parametrize("method", [VPD, EVP])
-def test_a_trained_unet_is_not_shared(tiny: BackboneSource, method: Any) -> None:
+def test_every_model_has_its_own_copy_of_a_trained_unet(tiny: BackboneSource, method: Any) -> None:
     builder, task = method.from_backbone(tiny), Segmentation(("wall", "door"))
     first, second = (DenseModel(task=task, method=builder) for _ in range(2))
     assert first.method.backbone is not second.method.backbone
@@ -56,19 +56,19 @@ def test_a_trained_unet_is_not_shared(tiny: BackboneSource, method: Any) -> None
 
 
 @pytest.mark.parametrize("method", [FewShot, FeatureHead])
-def test_a_frozen_backbone_is_shared(tiny: BackboneSource, method: Any) -> None:
+def test_models_share_a_frozen_backbone(tiny: BackboneSource, method: Any) -> None:
     builder, task = method.from_backbone(tiny), Segmentation(("wall", "door"))
     models = [DenseModel(task=task, method=builder) for _ in range(2)]
     assert all(tiny.diffusion in model.method.frozen().values() for model in models)
 
 
-def test_options_go_to_the_constructor(tiny: BackboneSource) -> None:
+def test_options_are_passed_to_the_constructor(tiny: BackboneSource) -> None:
     task = Segmentation(("wall", "door"))
     model = DenseModel(task=task, method=FeatureHead.from_backbone(tiny, width=12))
     assert model.method.mix.out_channels == 12
 
 
-def test_a_method_without_default_parts_says_so(tiny: BackboneSource) -> None:
+def test_a_method_without_default_parts_is_refused(tiny: BackboneSource) -> None:
     class Own(AbstractMethod):
         output_kinds = ("classes",)
 

@@ -30,9 +30,9 @@ DEPTHS = torch.linspace(0.5, 4, 200)[:, None]
 def folder(tmp_path_factory):
     """A CLIP vision tower of random weights."""
     torch.manual_seed(0)
-    place = tmp_path_factory.mktemp("clip")
-    CLIPVisionModelWithProjection(CLIPVisionConfig(**SHAPE)).save_pretrained(place)
-    return place
+    path = tmp_path_factory.mktemp("clip")
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**SHAPE)).save_pretrained(path)
+    return path
 
 
 def build(folder) -> DenseModel:
@@ -54,7 +54,7 @@ class TestLinearProbe(MethodContract):
         return build(self.folder)
 
 
-def test_one_layer_learns_and_gives_the_expected_value(folder) -> None:
+def test_only_one_layer_is_trained_and_the_value_is_the_expected_value(folder) -> None:
     model = build(folder)
     probe = model.method
     assert sum(p.numel() for p in probe.parameters() if p.requires_grad) == 16 * 3 + 3
@@ -70,7 +70,7 @@ def test_one_layer_learns_and_gives_the_expected_value(folder) -> None:
 
 
 def test_tokens_are_normalised_and_probabilities_resized(folder) -> None:
-    """The tokens cover the whole image, whatever its sides: the tower sees it as a square."""
+    """The tower reads the image as a square, so the tokens cover images of any aspect ratio."""
     probe = build(folder).method
     image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(1))
     tokens = probe.backbone(image).features[0]
@@ -78,11 +78,11 @@ def test_tokens_are_normalised_and_probabilities_resized(folder) -> None:
     encoded = probe.encode(Inputs(image))
     torch.testing.assert_close(encoded.tokens, scaled)
     assert encoded.covered.shape == (1, 0, 40, 60)
-    found = functional.interpolate(probe.out(scaled).softmax(dim=1), (40, 60), mode="bilinear")
-    torch.testing.assert_close(probe(Inputs(image)).probability, found)
+    expected = functional.interpolate(probe.out(scaled).softmax(dim=1), (40, 60), mode="bilinear")
+    torch.testing.assert_close(probe(Inputs(image)).probability, expected)
 
 
-def test_its_default_backbone_is_the_clip_model_beside_the_unet() -> None:
+def test_on_a_diffusion_model_it_uses_the_clip_tower() -> None:
     source = BackboneSource("tiny")
     model = DenseModel(
         task=Depth(bins=3).fitted(DEPTHS), method=LinearProbe.from_backbone(source, side=48)
@@ -92,7 +92,7 @@ def test_its_default_backbone_is_the_clip_model_beside_the_unet() -> None:
     assert set(model.method.frozen()) == {"backbone.clip"}
 
 
-def test_mixed_precision_ends_before_the_probe(folder) -> None:
+def test_the_probe_does_not_run_in_mixed_precision(folder) -> None:
     probe = build(folder).method
     inputs = Inputs(torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(1)))
     encoded = probe.encode(inputs)

@@ -1,4 +1,4 @@
-"""Meta Prompts: passes, embeddings, skip connections of other sizes, rearrangement."""
+"""Meta Prompts: passes, time embeddings, resized skip connections, rearrangement."""
 
 from functools import partial
 from typing import Any
@@ -23,37 +23,37 @@ from diffsight.types import Inputs, Target
 TASK = Segmentation(("wall", "door", "cat"))
 
 
-def backbone(**options: Any) -> StableDiffusion:
+def build_backbone(**options: Any) -> StableDiffusion:
     torch.manual_seed(0)
-    given = {"conv_out": True, "time_embedding": False, "resize_skips": True, **options}
-    return StableDiffusion(SMALL, **given)
+    arguments = {"conv_out": True, "time_embedding": False, "resize_skips": True, **options}
+    return StableDiffusion(SMALL, **arguments)
 
 
-def segmenter(sets: int = 1, **options: Any) -> DenseModel:
-    given = {
-        "backbone": backbone(),
+def build_segmentation(sets: int = 1, **options: Any) -> DenseModel:
+    arguments = {
+        "backbone": build_backbone(),
         "prompts": [LearnedTokens(4, dim=24) for _ in range(sets)],
         "rearrange": PerLevel,
         "head": partial(UPerHead, width=8),
         **options,
     }
-    return DenseModel(task=TASK, method=partial(MetaPrompts, **given))
+    return DenseModel(task=TASK, method=partial(MetaPrompts, **arguments))
 
 
-def estimator(**options: Any) -> DenseModel:
-    given = {
-        "backbone": backbone(),
+def build_depth(**options: Any) -> DenseModel:
+    arguments = {
+        "backbone": build_backbone(),
         "prompts": [LearnedTokens(5, dim=24, adapter=True) for _ in range(3)],
         "rearrange": partial(Fused, width=8),
         "head": partial(DeconvHead, widths=(8, 8, 8), width=8),
         "enlarge_by": 1,
         **options,
     }
-    return DenseModel(task=Depth(), method=partial(MetaPrompts, **given))
+    return DenseModel(task=Depth(), method=partial(MetaPrompts, **arguments))
 
 
-class Given(nn.Module):
-    """A time embedding that is one vector, whatever the timestep."""
+class ConstantEmbedding(nn.Module):
+    """A time embedding that returns one vector for every timestep."""
 
     def __init__(self, vector: Tensor) -> None:
         super().__init__()
@@ -64,31 +64,31 @@ class Given(nn.Module):
 
 
 @torch.no_grad()
-def test_every_pass_is_the_stock_unet_with_its_embedding_on_the_output_before() -> None:
-    model = enliven(segmenter()).eval()
+def test_every_pass_runs_the_unet_of_diffusers_on_the_output_of_the_pass_before() -> None:
+    model = enliven(build_segmentation()).eval()
     method, inputs = model.method, Inputs(images(2, 64, 128))
     latent = method.encode(inputs).latent
-    stock = backbone(time_embedding=True).unet
-    stock.load_state_dict(method.backbone.unet.state_dict(), strict=False)
-    prompts, seen = method.prompts[0](inputs), []
+    reference = build_backbone(time_embedding=True).unet
+    reference.load_state_dict(method.backbone.unet.state_dict(), strict=False)
+    prompts, outputs = method.prompts[0](inputs), []
     method.backbone.sample, sample = (
-        lambda x: seen.append(sample(x)) or seen[-1],
+        lambda x: outputs.append(sample(x)) or outputs[-1],
         (method.backbone.sample),
     )
     method.refine(inputs, latent)
-    assert len(seen) == 2
-    for number, ours in enumerate(seen):
-        stock.time_embedding = Given(method.times[number])
-        theirs = stock(latent, torch.zeros(2), prompts).sample
+    assert len(outputs) == 2
+    for number, ours in enumerate(outputs):
+        reference.time_embedding = ConstantEmbedding(method.times[number])
+        theirs = reference(latent, torch.zeros(2), prompts).sample
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
         latent = theirs
 
 
 @torch.no_grad()
 def test_skip_connections_of_another_size_are_resized() -> None:
-    """Of a latent of 42 x 64 the levels are 42, 21, 11 and 6 high; doubled again: 12, 24, 48."""
+    """A latent of 42 x 64 has levels of height 42, 21, 11 and 6; their doubles are 12, 24, 48."""
     torch.manual_seed(1)
-    part = enliven(backbone()).eval()
+    part = enliven(build_backbone()).eval()
     unet: Any = part.unet
     latent, text = torch.randn(1, 4, 42, 64), torch.randn(1, 4, 24)
     embedding = torch.randn(1, part.embedding_dim)
@@ -107,7 +107,7 @@ def test_skip_connections_of_another_size_are_resized() -> None:
     x = unet.mid_block.resnets[0](x, embedding)
     x = unet.mid_block.attentions[0](x, encoder_hidden_states=text, return_dict=False)[0]
     x = unet.mid_block.resnets[1](x, embedding)
-    taps = []
+    expected = []
     for number, block in enumerate(unet.up_blocks):
         attentions = getattr(block, "attentions", [None] * len(block.resnets))
         for j, (resnet, attention) in enumerate(zip(block.resnets, attentions, strict=True)):
@@ -118,16 +118,17 @@ def test_skip_connections_of_another_size_are_resized() -> None:
             if attention is not None:
                 x = attention(x, encoder_hidden_states=text, return_dict=False)[0]
             if j == (2 if number == 3 else 1):
-                taps.append(x)
+                expected.append(x)
         if block.upsamplers is not None:
             x = block.upsamplers[0](x)
-    found = part.features(latent, text, torch.zeros(1, dtype=torch.long), embedding=embedding)
-    assert [one.shape[-2] for one in found] == [48, 24, 12, 6]
-    for ours, theirs in zip(found, reversed(taps), strict=True):
+    features = part.features(latent, text, torch.zeros(1, dtype=torch.long), embedding=embedding)
+    assert [one.shape[-2] for one in features] == [48, 24, 12, 6]
+    for ours, theirs in zip(features, reversed(expected), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def gradients(model: DenseModel) -> dict[str, Tensor | None]:
+def compute_gradients(model: DenseModel) -> dict[str, Tensor | None]:
+    """Return the gradients of a random training step, by the name of the parameter."""
     inputs, target = (
         Inputs(images(2, 64, 128)),
         Target(torch.randint(3, (2, 64, 128)), torch.ones(2, 64, 128, dtype=torch.bool)),
@@ -137,37 +138,38 @@ def gradients(model: DenseModel) -> dict[str, Tensor | None]:
 
 
 def test_gradients_reach_the_first_embedding_and_every_prompt() -> None:
-    found = gradients(segmenter(sets=3))
+    gradients = compute_gradients(build_segmentation(sets=3))
     for name in (*(f"times.{i}" for i in range(3)), *(f"prompts.{i}.rows" for i in range(3))):
-        gradient = found[name]
+        gradient = gradients[name]
         assert gradient is not None, name
         assert bool((gradient.abs().amax(dim=1) > 0).all()), name
 
 
-def test_truncated_back_propagation_ends_at_the_last_pass() -> None:
-    found = gradients(segmenter(sets=3, backpropagation="truncated"))
-    assert found["times.0"] is None
-    assert found["prompts.1.rows"] is None
-    assert found["times.2"] is not None
-    # the output head of the UNet makes the last pass's input
-    assert found["backbone.unet.conv_out.weight"] is not None
+def test_truncated_backpropagation_covers_only_the_last_pass() -> None:
+    gradients = compute_gradients(build_segmentation(sets=3, backpropagation="truncated"))
+    assert gradients["times.0"] is None
+    assert gradients["prompts.1.rows"] is None
+    assert gradients["times.2"] is not None
+    # the input of the last pass comes from the output head of the UNet
+    assert gradients["backbone.unet.conv_out.weight"] is not None
 
 
-def test_rows_of_table_5() -> None:
+def test_the_options_of_table_5_keep_the_size_of_the_image() -> None:
     for options in (
-        {"passes": 1, "backbone": backbone(conv_out=False)},
-        {"time": "fixed", "backbone": backbone(time_embedding=True)},
+        {"passes": 1, "backbone": build_backbone(conv_out=False)},
+        {"time": "fixed", "backbone": build_backbone(time_embedding=True)},
         {"rearrange": None},
     ):
-        model = segmenter(**options).eval()
+        model = build_segmentation(**options).eval()
         with torch.no_grad():
             assert model(Inputs(images(1, 50, 70))).hw == (50, 70)
-    assert segmenter(time="fixed", backbone=backbone(time_embedding=True)).method.times is None
+    fixed = build_segmentation(time="fixed", backbone=build_backbone(time_embedding=True))
+    assert fixed.method.times is None
 
 
 @torch.no_grad()
-def test_images_for_depth_are_enlarged_and_the_product_is_brought_back() -> None:
-    model = enliven(estimator()).eval()
+def test_depth_enlarges_images_and_resizes_the_features_back() -> None:
+    model = enliven(build_depth()).eval()
     sizes = []
     model.method.backbone.vae.register_forward_hook(lambda *a: sizes.append(a[2].shape[-2:]))
     model.method.head.register_forward_pre_hook(
@@ -184,7 +186,7 @@ def test_images_for_depth_are_enlarged_and_the_product_is_brought_back() -> None
 
 
 def test_explanation_has_a_map_for_every_prompt() -> None:
-    for model in (segmenter(), estimator()):
+    for model in (build_segmentation(), build_depth()):
         with torch.no_grad():
             explanation = model.eval().method.explain(Inputs(images(1, 40, 70)))
         count = model.method.prompts[0].num_tokens
@@ -194,26 +196,58 @@ def test_explanation_has_a_map_for_every_prompt() -> None:
         torch.testing.assert_close(total, torch.ones(40, 70), rtol=1e-3, atol=1e-3)
 
 
+@torch.no_grad()
+def test_explanation_has_the_product_of_the_features_with_every_prompt() -> None:
+    for model, size in ((build_segmentation(), (40, 72)), (build_depth(), (64, 128))):
+        method, image = enliven(model).eval().method, images(1, 40, 70)
+        products: list[Tensor] = []
+        method.rearrange.register_forward_hook(lambda *a, seen=products: seen.extend(a[2].features))
+        explanation = method.explain(Inputs(image))
+        levels = products[len(products) // 2 :]  # those of the pass that records the attention
+        expected = torch.zeros(levels[0].shape[1], 40, 70)
+        for level in levels:
+            maps = functional.interpolate(level, size, mode="bilinear")
+            if method.enlarge_by is None:
+                maps = maps[..., :40, :70]
+            else:  # the enlarged image is larger than the image in both directions
+                maps = functional.interpolate(maps, (40, 70), mode="bilinear", antialias=True)
+            for total, one in zip(expected, maps[0], strict=True):
+                total += (one - one.min()) / (one.max() - one.min()) / len(levels)
+        names = [f"prompt {i + 1}" for i in range(len(expected))]
+        assert list(explanation.rearranged) == list(explanation.maps) == names
+        assert len(names) == method.prompts[0].num_tokens
+        torch.testing.assert_close(torch.stack([*explanation.rearranged.values()]), expected)
+
+
+def test_without_products_the_explanation_has_attention_alone() -> None:
+    features = partial(Fused, width=8, multiplies=False)
+    for model in (build_segmentation(rearrange=None), build_depth(rearrange=features)):
+        with torch.no_grad():
+            explanation = model.eval().method.explain(Inputs(images(1, 40, 70)))
+        assert explanation.rearranged == {}
+        assert len(explanation.maps) in (4, 5)
+
+
 @pytest.mark.parametrize(("passes", "sets"), [(0, 1), (3, 2)])
-def test_prompts_and_passes_that_do_not_fit(passes: int, sets: int) -> None:
+def test_prompt_sets_that_do_not_fit_the_passes_are_refused(passes: int, sets: int) -> None:
     with pytest.raises(InputError, match=f"{passes} passes and {sets} sets of prompts: give one"):
-        segmenter(sets=sets, passes=passes)
+        build_segmentation(sets=sets, passes=passes)
 
 
-def test_backbones_that_lack_a_part() -> None:
+def test_backbones_without_a_required_part_are_refused() -> None:
     with pytest.raises(InputError, match="3 passes need the UNet's output head: set conv_out"):
-        segmenter(backbone=backbone(conv_out=False))
+        build_segmentation(backbone=build_backbone(conv_out=False))
     with pytest.raises(InputError, match="time='fixed' needs the UNet's time embedding: set time"):
-        segmenter(time="fixed")
+        build_segmentation(time="fixed")
 
 
 class TestMetaPromptsForClasses(MethodContract):
     subject = MetaPrompts
     frozen = ("method.backbone.vae.",)
-    idle = ("head.auxiliary",)
+    without_gradient = ("head.auxiliary",)
 
     def build(self) -> DenseModel:
-        return segmenter(passes=2, head=partial(UPerHead, width=8, auxiliary_level=None))
+        return build_segmentation(passes=2, head=partial(UPerHead, width=8, auxiliary_level=None))
 
 
 class TestMetaPromptsForDepth(MethodContract):
@@ -221,7 +255,7 @@ class TestMetaPromptsForDepth(MethodContract):
     frozen = ("method.backbone.vae.",)
 
     def build(self) -> DenseModel:
-        return estimator()
+        return build_depth()
 
 
 class TestMetaPromptsForPose(MethodContract):
@@ -231,12 +265,12 @@ class TestMetaPromptsForPose(MethodContract):
     def build(self) -> DenseModel:
         head = partial(HeatmapHead, width=8)
         parts = {"prompts": [LearnedTokens(4, dim=24)], "rearrange": Fused, "head": head}
-        method = partial(MetaPrompts, backbone=backbone(), passes=2, **parts)
+        method = partial(MetaPrompts, backbone=build_backbone(), passes=2, **parts)
         return DenseModel(task=Pose(height=64, width=128), method=method)
 
 
 @pytest.mark.parametrize("method", [MetaPrompts, VPD])
-def test_from_a_backbone_it_gives_heatmaps(method: type[AbstractMethod]) -> None:
+def test_from_backbone_supports_heatmaps(method: type[AbstractMethod]) -> None:
     task = Pose(height=64, width=64)
     model = DenseModel(task=task, method=method.from_backbone(BackboneSource("tiny"))).eval()
     with torch.no_grad():

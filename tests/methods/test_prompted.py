@@ -1,4 +1,4 @@
-"""What VPD and EVP share: which sentences they refuse."""
+"""The base class of VPD and EVP: sentences that are refused."""
 
 from functools import partial
 

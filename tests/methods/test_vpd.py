@@ -1,3 +1,5 @@
+"""VPD: parts, sizes, attention maps, prompts and gradients."""
+
 from functools import partial
 
 import pytest
@@ -34,7 +36,7 @@ def build(**options) -> DenseModel:
 
 
 def test_full_size_parameter_counts() -> None:
-    """Spec section 8, less the 20 numbers of post_quant_conv and plus nothing."""
+    """The counts of spec section 8, without the 20 parameters of post_quant_conv."""
     with torch.device("meta"):
         model = DenseModel(
             task=Depth(),
@@ -61,7 +63,7 @@ def test_full_size_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize("hw", [(64, 64), (96, 160), (75, 130), (1, 1), (33, 200)])
-def test_any_size(hw: tuple[int, int]) -> None:
+def test_depth_has_the_size_of_the_image(hw: tuple[int, int]) -> None:
     model = build().eval()
     with torch.no_grad():
         depth = model(Inputs(torch.rand(1, 3, *hw))).maps
@@ -70,7 +72,7 @@ def test_any_size(hw: tuple[int, int]) -> None:
 
 
 def test_padding_is_mid_grey_and_features_are_cropped() -> None:
-    """The released code's 480 -> 512 case: padded with what becomes 0, last row and column cut."""
+    """As the released code pads 480 to 512 px: with values that become 0 in [-1, 1]."""
     model = build().eval()
     seen = {}
     model.method.backbone.vae.register_forward_hook(lambda *a: seen.update(image=a[1][0]))
@@ -86,7 +88,7 @@ def test_padding_is_mid_grey_and_features_are_cropped() -> None:
 
 
 @pytest.mark.parametrize(("maps", "extra"), [("none", (0, 0)), ("A32", (0, 1)), ("A64", (1, 1))])
-def test_map_options_widen_the_levels(maps: str, extra: tuple[int, int]) -> None:
+def test_attention_maps_add_channels_to_their_levels(maps: str, extra: tuple[int, int]) -> None:
     model = build(attention_maps=maps).eval()
     assert model.method.neck.level0[0].in_channels == 16 + extra[0]
     assert model.method.neck.level1.in_channels == 32 + extra[1]
@@ -95,11 +97,13 @@ def test_map_options_widen_the_levels(maps: str, extra: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("places", "levels"),
+    ("unet_parts", "levels"),
     [(("up",), (1, 2)), (("down",), (1, 2)), (("mid",), (3,)), (("up", "down", "mid"), (1, 2, 3))],
 )
-def test_maps_go_to_the_level_of_their_size(places: tuple, levels: tuple[int, ...]) -> None:
-    method = build(attention_maps="A32", attention_places=places).eval().method
+def test_maps_are_appended_to_levels_of_their_size(
+    unet_parts: tuple, levels: tuple[int, ...]
+) -> None:
+    method = build(attention_maps="A32", attention_places=unet_parts).eval().method
     seen = []
     method.neck.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
@@ -109,7 +113,7 @@ def test_maps_go_to_the_level_of_their_size(places: tuple, levels: tuple[int, ..
         assert feature.shape[1] == SMALL["unet"]["block_out_channels"][level] + (level in levels)
 
 
-def test_places_without_a_map_are_refused() -> None:
+def test_parts_of_the_unet_without_maps_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"attention_maps='A64' with attention_places=\[\].*'none'"
     ):
@@ -117,7 +121,7 @@ def test_places_without_a_map_are_refused() -> None:
     plain = {**SMALL["unet"], "down_block_types": ["DownBlock2D"] * 4}
     backbone = StableDiffusion({**SMALL, "unet": plain})
     assert (backbone.map_levels(("down",)), backbone.map_levels(("up",))) == ((), (0, 1, 2))
-    with pytest.raises(InputError, match=r"\['down'\]: there is no such map"):
+    with pytest.raises(InputError, match=r"\['down'\]: no layer has such maps"):
         VPD(
             output=OutputSpec("values", 1),
             backbone=backbone,
@@ -137,20 +141,20 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_a_kept_latent_stands_for_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of any size; the encoder is frozen, so that its pass is needed once."""
+def test_an_encoded_latent_replaces_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder is frozen, so it runs once per image; the images may have any size."""
     method = build(attention_maps="A32").method.eval()
     inputs = Inputs(torch.rand(2, 3, 70, 90))
     expected = method(inputs).maps
-    kept = method.encode(inputs)
+    encoded = method.encode(inputs)
     monkeypatch.setattr(method.backbone, "encode", pytest.fail)
-    torch.testing.assert_close(method(inputs, kept).maps, expected, rtol=0, atol=0)
+    torch.testing.assert_close(method(inputs, encoded).maps, expected, rtol=0, atol=0)
 
 
-def test_the_prompt_matters_and_unknown_ones_are_refused() -> None:
+def test_the_prompt_changes_the_features_and_unknown_prompts_are_refused() -> None:
     model = build().eval()
     with torch.no_grad():
-        # the head starts at a standard deviation of 0.001, so compare before it
+        # the head is initialised with a standard deviation of 0.001, so compare before it
         features = []
         model.method.neck.register_forward_hook(lambda *a: features.append(a[2].features[0]))
         for prompt in ("kitchen", "office"):
@@ -160,7 +164,7 @@ def test_the_prompt_matters_and_unknown_ones_are_refused() -> None:
         model(Inputs(torch.rand(1, 3, 64, 64), ("attic",)))
 
 
-def test_gradients_reach_what_learns_and_nothing_else() -> None:
+def test_gradients_reach_all_parameters_but_those_of_the_vae() -> None:
     model = build()
     target = Target(torch.rand(2, 1, 64, 64) + 1, torch.ones(2, 64, 64, dtype=torch.bool))
     model.losses(Inputs(torch.rand(2, 3, 64, 64)), target)["loss"].backward()
@@ -168,7 +172,7 @@ def test_gradients_reach_what_learns_and_nothing_else() -> None:
         assert (parameter.grad is not None) == ("backbone.vae" not in name), name
 
 
-def test_table_of_another_width() -> None:
+def test_a_text_table_of_another_width_is_refused() -> None:
     with pytest.raises(InputError, match="vectors of 8 numbers, the backbone takes 24"):
         VPD(
             output=OutputSpec("values", 1),
@@ -178,7 +182,7 @@ def test_table_of_another_width() -> None:
         )
 
 
-def test_the_model_knows_its_recipe() -> None:
+def test_the_model_records_its_recipe() -> None:
     config = to_config(build(attention_maps="A32"))
     method = config["init_args"]["method"]
     assert method["class_path"] == "diffsight.methods.vpd.VPD"
@@ -188,7 +192,7 @@ def test_the_model_knows_its_recipe() -> None:
     assert "output" not in method["init_args"]
 
 
-def test_a_sentence_is_required_where_one_is_read() -> None:
+def test_a_missing_sentence_is_refused_only_by_prompts_that_need_one() -> None:
     method = VPD(
         output=OutputSpec("classes", 2),
         backbone=StableDiffusion(SMALL),
@@ -205,27 +209,27 @@ def test_a_sentence_is_required_where_one_is_read() -> None:
     build().method.check_prompt("kitchen")
 
 
-def test_every_token_is_explained() -> None:
-    model = segmentation().eval()
+def test_an_explanation_has_a_map_for_every_token() -> None:
+    model = build_segmentation().eval()
     with torch.no_grad():
-        found = model.method.explain(Inputs(torch.rand(1, 3, 70, 64)))
-    assert set(found.maps) == {"token 1", "token 2", "token 3"}
+        explanation = model.method.explain(Inputs(torch.rand(1, 3, 70, 64)))
+    assert set(explanation.maps) == {"token 1", "token 2", "token 3"}
     # probabilities over the tokens
-    torch.testing.assert_close(sum(found.maps.values()), torch.ones(70, 64))
+    torch.testing.assert_close(sum(explanation.maps.values()), torch.ones(70, 64))
 
 
 class TestVPD(MethodContract):
     subject = VPD
     prompts = NAMES
     frozen = ("method.backbone.vae",)
-    # with one token the softmax is 1: what leads to the queries and keys has no gradient
-    idle = ("attn2.to_q", "attn2.to_k", "norm2")
+    # the softmax over one token is 1: parameters of queries and keys get no gradient
+    without_gradient = ("attn2.to_q", "attn2.to_k", "norm2")
 
     def build(self) -> DenseModel:
         return build()
 
 
-def segmentation() -> DenseModel:
+def build_segmentation() -> DenseModel:
     torch.manual_seed(0)
     method = partial(
         VPD,
@@ -243,7 +247,7 @@ class TestVPDSegmentation(MethodContract):
     frozen = ("method.backbone.vae.",)
 
     def build(self) -> DenseModel:
-        return segmentation()
+        return build_segmentation()
 
 
 class TestVPDReferring(MethodContract):

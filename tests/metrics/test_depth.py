@@ -1,4 +1,4 @@
-"""Depth measures against plain NumPy, written from their definitions."""
+"""Depth errors against plain NumPy code that follows their definitions."""
 
 import math
 
@@ -10,8 +10,8 @@ from diffsight.errors import InputError
 from diffsight.metrics.depth import NAMES, DepthMetrics
 
 
-def by_hand(prediction: np.ndarray, target: np.ndarray) -> list[float]:
-    """The nine measures of one image's valid pixels, one pixel at a time."""
+def reference_errors(prediction: np.ndarray, target: np.ndarray) -> list[float]:
+    """Return the nine errors of one image's valid pixels, computed pixel by pixel."""
     rows = []
     for p, g in zip(prediction.tolist(), target.tolist(), strict=True):
         e = math.log(p) - math.log(g)
@@ -32,11 +32,11 @@ def maps(images: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return prediction, target, valid
 
 
-def test_agrees_with_the_definitions_where_pixels_are_invalid() -> None:
+def test_errors_agree_with_their_definitions_and_ignore_invalid_pixels() -> None:
     prediction, target, valid = maps()
     expected = np.mean(
         [
-            by_hand(prediction[i][valid[i]].numpy(), target[i][valid[i]].numpy())
+            reference_errors(prediction[i][valid[i]].numpy(), target[i][valid[i]].numpy())
             for i in range(len(target))
         ],
         axis=0,
@@ -50,7 +50,7 @@ def test_agrees_with_the_definitions_where_pixels_are_invalid() -> None:
         assert float(result[name]) == pytest.approx(value, abs=1e-6), name
 
 
-def test_perfect_prediction() -> None:
+def test_a_perfect_prediction_has_no_error() -> None:
     _, target, valid = maps()
     metric = DepthMetrics()
     metric.update(target, target, valid)
@@ -58,7 +58,7 @@ def test_perfect_prediction() -> None:
     assert [float(result[name]) for name in NAMES] == [0, 0, 0, 0, 0, 0, 1, 1, 1]
 
 
-def test_doubled_depth() -> None:
+def test_doubled_depth_gives_the_expected_errors() -> None:
     target = torch.full((1, 3, 3), 2.0)
     metric = DepthMetrics()
     metric.update(2 * target, target, torch.ones_like(target, dtype=torch.bool))
@@ -76,14 +76,14 @@ def test_doubled_depth() -> None:
     assert result == pytest.approx(expected, abs=1e-12)
 
 
-def test_constant_map_gives_numbers() -> None:
+def test_a_constant_map_gives_finite_errors() -> None:
     _, target, valid = maps()
     metric = DepthMetrics()
     metric.update(torch.full_like(target, 3.0), target, valid)
     assert all(math.isfinite(float(value)) for value in metric.compute().values())
 
 
-def test_every_image_weighs_the_same_and_empty_ones_are_counted_apart() -> None:
+def test_every_image_weighs_the_same_and_images_without_labels_are_skipped() -> None:
     target = torch.full((3, 2, 2), 1.0)
     prediction = torch.stack([torch.full((2, 2), p) for p in (2.0, 4.0, 9.0)])
     valid = torch.ones_like(target, dtype=torch.bool)
@@ -96,7 +96,7 @@ def test_every_image_weighs_the_same_and_empty_ones_are_counted_apart() -> None:
     assert (float(result["images"]), float(result["skipped"])) == (2, 1)
 
 
-def test_nothing_valid_anywhere_is_an_error_not_a_nan() -> None:
+def test_a_data_set_without_a_valid_pixel_is_refused() -> None:
     metric = DepthMetrics()
     blank = torch.ones(1, 2, 2)
     metric.update(blank, blank, blank < 0)
@@ -105,13 +105,13 @@ def test_nothing_valid_anywhere_is_an_error_not_a_nan() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
-def test_unprepared_predictions_are_refused(value: float) -> None:
+def test_predictions_that_are_not_positive_and_finite_are_refused(value: float) -> None:
     target = torch.ones(1, 2, 2)
     with pytest.raises(InputError, match=r"4 valid pixels of the prediction .* prepare\(\)"):
         DepthMetrics().update(torch.full_like(target, value), target, target > 0)
 
 
-def test_sums_of_several_processes_add() -> None:
+def test_the_sums_of_two_processes_give_the_metric_of_all_images() -> None:
     prediction, target, valid = maps()
     whole, *parts = (DepthMetrics() for _ in range(3))
     whole.update(prediction, target, valid)

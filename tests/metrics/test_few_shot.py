@@ -1,4 +1,4 @@
-"""The benchmark's measures against plain NumPy, written from their definitions."""
+"""The metrics of the few-shot benchmark against plain NumPy code that follows their definitions."""
 
 import math
 
@@ -31,7 +31,7 @@ def values(images: int = 4, channels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def directions(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit vectors that miss by up to 40 degrees; without a direction where not valid."""
+    """Return unit vectors with errors up to 40 degrees; invalid targets have no direction."""
     generator = torch.Generator().manual_seed(5)
     target = torch.randn((images, 3, H, W), generator=generator)
     target = torch.nn.functional.normalize(target, dim=1)
@@ -41,7 +41,7 @@ def directions(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def classes(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Of five classes 3 never occurs in the truth, and 4 nowhere."""
+    """Return maps of five classes; 3 never occurs in the target, 4 occurs nowhere."""
     generator = torch.Generator().manual_seed(9)
     target = torch.randint(0, 3, (images, 1, H, W), generator=generator).float()
     other = torch.randint(0, 4, target.shape, generator=generator).float()
@@ -57,18 +57,18 @@ def foreground(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def degrees(a: np.ndarray, b: np.ndarray) -> float:
-    """The angle by the cosine, not as the metric has it."""
+    """Return the angle by its cosine, another formula than that of the metric."""
     cosine = a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
 
 def pixels(*maps: Tensor, counted: Tensor) -> list[tuple[np.ndarray, ...]]:
-    """Vectors of each map, pixel by pixel, where ``counted``."""
+    """Return the vectors of each map at the pixels that count."""
     rows = [m.permute(0, 2, 3, 1)[counted].double().numpy() for m in maps]
     return list(zip(*rows, strict=True))
 
 
-def test_value_errors_are_the_definitions() -> None:
+def test_value_errors_agree_with_their_definitions() -> None:
     prediction, target, valid = values()
     pairs = pixels(prediction, target, counted=valid)
     errors = np.array([p - g for p, g in pairs])
@@ -100,7 +100,7 @@ def test_value_errors_are_the_definitions() -> None:
     assert per_image[-1] == 0
 
 
-def test_vtm_mae_is_the_valid_mae_times_the_share_that_is_valid() -> None:
+def test_vtm_mae_is_the_valid_mae_times_the_fraction_of_valid_pixels() -> None:
     prediction, target, valid = values(images=1, channels=1)
     valid = torch.arange(H * W).reshape(1, H, W) % 3 > 0
     metric = ValueErrors()
@@ -110,7 +110,7 @@ def test_vtm_mae_is_the_valid_mae_times_the_share_that_is_valid() -> None:
     assert result["rmse_valid"] > 1.05 * result["mae_valid"]
 
 
-def test_vtm_mae_weighs_images_alike_and_the_valid_one_pixels() -> None:
+def test_vtm_mae_is_a_mean_over_images_and_mae_valid_a_mean_over_pixels() -> None:
     target = torch.zeros(2, 1, 1, 4)
     prediction = torch.tensor([1.0, 3.0])[:, None, None, None].expand(2, 1, 1, 4)
     valid = torch.tensor([[[True] * 4], [[True] + [False] * 3]])
@@ -120,7 +120,7 @@ def test_vtm_mae_weighs_images_alike_and_the_valid_one_pixels() -> None:
     assert numbers(metric) == pytest.approx(expected)
 
 
-def test_angles_are_the_definitions() -> None:
+def test_angle_errors_agree_with_their_definitions() -> None:
     prediction, target, valid = directions()
     true = np.array([degrees(p, g) for p, g in pixels(prediction, target, counted=valid)])
     everywhere = torch.ones_like(valid)
@@ -145,8 +145,8 @@ def test_angles_are_the_definitions() -> None:
 
 
 @pytest.mark.parametrize(("true", "vtm"), [(8.0, 3.6), (16.0, 7.4), (31.9, 15.7)])
-def test_a_wall_seen_from_the_front_shows_how_vtms_angles_shrink(true: float, vtm: float) -> None:
-    """As many degrees off to every side; figures of a whole real image are near these."""
+def test_vtms_angles_on_a_wall_seen_from_the_front_are_too_small(true: float, vtm: float) -> None:
+    """The predictions are off by ``true`` degrees in all directions around the normal."""
     side = torch.linspace(0, 2 * math.pi, 361)[:-1].reshape(1, 18, 20)
     sine, cosine = math.sin(math.radians(true)), math.cos(math.radians(true))
     around = (sine * side.cos(), sine * side.sin(), torch.full_like(side, -cosine))
@@ -159,7 +159,7 @@ def test_a_wall_seen_from_the_front_shows_how_vtms_angles_shrink(true: float, vt
     assert result["merr_vtm"] == pytest.approx(vtm, abs=0.06)
 
 
-def test_the_median_is_the_angle_of_the_pixel_in_the_middle() -> None:
+def test_the_median_is_exact_to_half_a_bin() -> None:
     angles = torch.tensor([1.0, 2.0, 33.33, 90.0, 180.0], dtype=torch.float64).deg2rad()
     prediction = torch.stack([angles.sin(), torch.zeros(5).double(), angles.cos()])[None, :, None]
     target = torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 1, 5)
@@ -171,7 +171,7 @@ def test_the_median_is_the_angle_of_the_pixel_in_the_middle() -> None:
     assert result["below_30"] == pytest.approx(0.4)
 
 
-def test_grey_counts_in_vtms_angle_only_even_if_the_mask_says_valid() -> None:
+def test_grey_pixels_that_are_marked_valid_count_only_in_vtms_angle() -> None:
     wall = torch.tensor([0.0, 0.0, -1.0])[None, :, None, None].expand(1, 3, 1, 2)
     target = wall.clone()
     target[..., 1] = 128 / 127.5 - 1
@@ -183,14 +183,14 @@ def test_grey_counts_in_vtms_angle_only_even_if_the_mask_says_valid() -> None:
     assert result["merr_vtm"] == pytest.approx(grey / 2, abs=1e-5)
 
 
-def test_a_prediction_of_no_length_is_a_right_angle_off() -> None:
+def test_a_prediction_of_length_zero_has_an_error_of_90_degrees() -> None:
     _, target, valid = directions()
     metric = AngleErrors()
     metric.update(torch.zeros_like(target), target, valid)
     assert numbers(metric)["merr_true"] == pytest.approx(90)
 
 
-def test_foreground_is_summed_over_the_data_set() -> None:
+def test_foreground_areas_are_summed_over_the_data_set() -> None:
     prediction, target, valid = foreground()
     expected = {}
     for name, threshold in (("iou", 0.5), ("iou_vtm", 0.2)):
@@ -216,7 +216,7 @@ def test_a_probability_at_the_threshold_is_background() -> None:
     assert metric.per_image(prediction, target, valid).tolist() == [0]
 
 
-def test_classes_that_do_not_occur_do_not_count() -> None:
+def test_classes_that_never_occur_do_not_count() -> None:
     prediction, target, valid = classes()
     pairs = [(int(p[0]), int(g[0])) for p, g in pixels(prediction, target, counted=valid)]
     ious = []
@@ -226,9 +226,9 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
     metric = ClassIoU(classes=5)
     for part in (slice(0, 2), slice(2, 4)):
         metric.update(prediction[part], target[part], valid[part])
-    right = sum(p == g for p, g in pairs)
+    correct = sum(p == g for p, g in pairs)
     hits = [sum(p == g == k for p, g in pairs) / sum(g == k for _, g in pairs) for k in (0, 1, 2)]
-    expected = {"miou": sum(ious) / 3, "macc": sum(hits) / 3, "aacc": right / len(pairs)}
+    expected = {"miou": sum(ious) / 3, "macc": sum(hits) / 3, "aacc": correct / len(pairs)}
     assert numbers(metric) == pytest.approx(expected)
     nowhere = float("nan")
     wanted = [*ious, nowhere, nowhere]
@@ -253,7 +253,7 @@ MAKERS = [
 
 
 @pytest.mark.parametrize(("build", "data", "name"), MAKERS)
-def test_what_is_not_valid_does_not_matter(build, data, name: str) -> None:
+def test_invalid_pixels_do_not_change_the_metric(build, data, name: str) -> None:
     prediction, target, valid = data()
     metric, spoiled = build(), build()
     metric.update(prediction, target, valid)
@@ -267,7 +267,7 @@ def test_what_is_not_valid_does_not_matter(build, data, name: str) -> None:
 
 
 @pytest.mark.parametrize(("build", "data", "name"), MAKERS)
-def test_sums_of_several_processes_add(build, data, name: str) -> None:
+def test_the_sums_of_two_processes_give_the_metric_of_all_images(build, data, name: str) -> None:
     prediction, target, valid = data()
     whole, *parts = (build() for _ in range(3))
     whole.update(prediction, target, valid)
@@ -281,7 +281,7 @@ def test_sums_of_several_processes_add(build, data, name: str) -> None:
 
 
 @pytest.mark.parametrize("build", [ValueErrors, AngleErrors, lambda: ClassIoU(classes=5)])
-def test_nothing_valid_anywhere_is_an_error_not_a_nan(build) -> None:
+def test_a_data_set_without_a_valid_pixel_is_refused(build) -> None:
     metric = build()
     blank = torch.zeros(1, 3 if isinstance(metric, AngleErrors) else 1, H, W)
     metric.update(blank, blank, torch.zeros(1, H, W, dtype=torch.bool))
@@ -289,7 +289,7 @@ def test_nothing_valid_anywhere_is_an_error_not_a_nan(build) -> None:
         metric.compute()
 
 
-def test_nothing_there_and_nothing_found_is_zero() -> None:
+def test_a_foreground_that_neither_occurs_nor_is_predicted_has_an_iou_of_zero() -> None:
     metric = BinaryIoU()
     blank = torch.zeros(1, 1, H, W)
     metric.update(blank, blank, torch.ones(1, H, W, dtype=torch.bool))
@@ -298,7 +298,7 @@ def test_nothing_there_and_nothing_found_is_zero() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize(("build", "data"), [row[:2] for row in MAKERS])
-def test_predictions_that_are_no_numbers_are_refused(build, data, value: float) -> None:
+def test_predictions_that_are_not_finite_are_refused(build, data, value: float) -> None:
     prediction, target, valid = data()
     prediction[0, :, valid[0]] = value
     with pytest.raises(InputError, match=rf"{int(valid[0].sum())} .* pixels of the prediction are"):
@@ -306,8 +306,8 @@ def test_predictions_that_are_no_numbers_are_refused(build, data, value: float) 
 
 
 @pytest.mark.parametrize("value", [-1.0, 5.0, 1.5])
-def test_numbers_that_are_no_class_are_refused(value: float) -> None:
+def test_labels_that_are_not_a_class_are_refused(value: float) -> None:
     prediction, target, valid = classes()
     target[0, :, valid[0]] = value
-    with pytest.raises(InputError, match=rf"truth are no class \(first: {value:g}\).* 0 to 4"):
+    with pytest.raises(InputError, match=rf"truth are not a class \(first: {value:g}\).* 0 to 4"):
         ClassIoU(classes=5).update(prediction, target, valid)

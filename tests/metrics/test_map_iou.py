@@ -1,4 +1,4 @@
-"""Map IoU: by hand, and summed over a data set."""
+"""The IoU of maps against a loop over images, cells and thresholds."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from diffsight.metrics.map_iou import MapIoU
 from diffsight.ops.map_counts import THRESHOLDS
 
 
-def test_the_truth_as_probability_scores_one() -> None:
+def test_a_perfect_prediction_scores_one() -> None:
     label = (noise(3, 2, 6, 6, seed=1) > 0).float()
     valid = torch.ones(3, 6, 6, dtype=torch.bool)
     metric = MapIoU(2)
@@ -17,7 +17,7 @@ def test_the_truth_as_probability_scores_one() -> None:
 
 
 def test_every_class_counts_at_its_best_threshold_over_all_images() -> None:
-    """By a loop over images, cells and thresholds; cells that are not valid do not count."""
+    """Cells that are not valid do not count."""
     probability = noise(2, 3, 4, 5, seed=2).sigmoid()
     label = (noise(2, 3, 4, 5, seed=3) > 0).float()
     valid = noise(2, 4, 5, seed=4) > -1
@@ -29,9 +29,9 @@ def test_every_class_counts_at_its_best_threshold_over_all_images() -> None:
     for k in range(3):
         ious = []
         for threshold in THRESHOLDS:
-            is_predicted, is_there = probability[:, k] >= threshold, label[:, k] > 0.5
-            both = (is_predicted & is_there & valid).sum()
-            ious.append(float(both / ((is_predicted | is_there) & valid).sum()))
+            is_predicted, is_true = probability[:, k] >= threshold, label[:, k] > 0.5
+            both = (is_predicted & is_true & valid).sum()
+            ious.append(float(both / ((is_predicted | is_true) & valid).sum()))
         best.append(max(ious))
     assert metric.per_class().tolist() == pytest.approx(best)
     assert float(metric.compute()["miou"]) == pytest.approx(sum(best) / 3)

@@ -1,3 +1,5 @@
+"""FPN: sums of levels, and number of parameters."""
+
 import torch
 from tests.contracts import NeckContract
 from tests.support import enliven
@@ -7,23 +9,25 @@ from diffsight.necks import FPN
 from diffsight.types import Pyramid
 
 
-def test_a_level_is_its_own_and_all_coarser_ones() -> None:
+def test_every_level_is_the_sum_of_itself_and_all_coarser_levels() -> None:
     neck = enliven(FPN(in_channels=(3, 4, 5), strides=(8, 16, 32), width=6))
     features = (torch.randn(2, 3, 12, 20), torch.randn(2, 4, 6, 10), torch.randn(2, 5, 3, 5))
     with torch.no_grad():
-        found = neck(Pyramid(features, (8, 16, 32), (96, 160)))
+        pyramid = neck(Pyramid(features, (8, 16, 32), (96, 160)))
         coarse = neck.lateral[2](features[2])
         middle = neck.lateral[1](features[1]) + coarse.repeat_interleave(2, 2).repeat_interleave(
             2, 3
         )
         fine = neck.lateral[0](features[0]) + functional.interpolate(middle, scale_factor=2.0)
     assert neck.out_channels == (6, 6, 6)
-    assert found.strides == neck.out_strides == (8, 16, 32)
-    for level, conv, total in zip(found.features, neck.output, (fine, middle, coarse), strict=True):
+    assert pyramid.strides == neck.out_strides == (8, 16, 32)
+    for level, conv, total in zip(
+        pyramid.features, neck.output, (fine, middle, coarse), strict=True
+    ):
         torch.testing.assert_close(level, conv(total))
 
 
-def test_parameters_of_vpd() -> None:
+def test_the_number_of_parameters_is_that_of_vpd() -> None:
     neck = FPN(in_channels=(320, 790, 1430, 1280), strides=(8, 16, 32, 64))
     assert sum(p.numel() for p in neck.parameters()) == 3_339_264
 

@@ -1,3 +1,5 @@
+"""IMAFR: refinement of the levels, and number of parameters."""
+
 import pytest
 import torch
 from tests.contracts import NeckContract
@@ -10,7 +12,7 @@ from diffsight.types import Pyramid
 STRIDES = (8, 16, 32, 64)
 
 
-def test_parameters_of_evp() -> None:
+def test_the_number_of_parameters_is_that_of_evp() -> None:
     with torch.device("meta"):
         neck = IMAFR(in_channels=(320, 680, 1320, 1280), strides=STRIDES)
     assert sum(p.numel() for p in neck.parameters()) == 22_338_294
@@ -18,23 +20,23 @@ def test_parameters_of_evp() -> None:
         IMAFR(in_channels=(320, 717, 1357, 1280), strides=STRIDES)
 
 
-def test_a_halving_normalises_twice_with_the_same_weights() -> None:
+def test_both_normalisations_of_a_halving_share_their_weights() -> None:
     neck = enliven(IMAFR(in_channels=(8, 8), strides=(8, 16), groups=2))
     fine, coarse = torch.randn(2, 8, 6, 4), torch.randn(2, 8, 3, 2)
     with torch.no_grad():
-        found = neck(Pyramid((fine, coarse), (8, 16), (48, 32))).features
+        levels = neck(Pyramid((fine, coarse), (8, 16), (48, 32))).features
         x = (neck.norm(neck.conv(fine * neck.spatial(fine).sigmoid()))).relu()
-        torch.testing.assert_close(found[0], x)
+        torch.testing.assert_close(levels[0], x)
         half = neck.halve[0]
         y = x * half.spatial(x).sigmoid()
         y = y * half.channel(y.mean(dim=(2, 3))[..., None, None]).sigmoid()
         y = half.norm(half.down(half.norm(half.conv(y)).relu())).relu()
-        torch.testing.assert_close(found[1], neck.mix[0](torch.cat([y, coarse], dim=1)))
+        torch.testing.assert_close(levels[1], neck.mix[0](torch.cat([y, coarse], dim=1)))
 
 
 class TestIMAFR(NeckContract):
     pyramids = (((32, 48, 64, 32), STRIDES),)
 
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> IMAFR:
-        torch.manual_seed(0)  # of a few hidden units of a channel attention all may be dead
+        torch.manual_seed(0)  # all of the few hidden units of a channel attention may be dead
         return IMAFR(in_channels=in_channels, strides=strides, groups=4)

@@ -1,3 +1,5 @@
+"""Merging: one map at the stride of the third level."""
+
 import pytest
 import torch
 from tests.contracts import NeckContract
@@ -7,7 +9,7 @@ from diffsight.necks import Merging
 from diffsight.types import Pyramid
 
 
-def test_one_level_at_the_third_stride() -> None:
+def test_the_output_is_one_level_at_the_stride_of_the_third() -> None:
     neck = Merging(in_channels=(17, 8, 6, 6), strides=(8, 16, 32, 64), width=32, groups=16)
     features = tuple(torch.randn(2, c, 16 // 2**i, 8 // 2**i) for i, c in enumerate((17, 8, 6, 6)))
     merged = neck(Pyramid(features, (8, 16, 32, 64), (100, 60)))
@@ -17,7 +19,7 @@ def test_one_level_at_the_third_stride() -> None:
     assert merged.valid_hw == (100, 60)
 
 
-def test_needs_four_levels() -> None:
+def test_another_number_of_levels_is_refused() -> None:
     with pytest.raises(InputError, match="4 levels, not 3"):
         Merging(in_channels=(1, 2, 3), strides=(8, 16, 32))
 

@@ -1,4 +1,4 @@
-"""The memory that is free; what cannot fit is refused before it is computed."""
+"""Free memory, and computations that are refused because they do not fit."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ except MemoryError:
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kernel that says 2 MB are free, and nothing of containers."""
+    """Return the folder of a fake kernel with 2 MB of free memory and no containers."""
     (tmp_path / "meminfo").write_text("MemAvailable: 1500 kB\nSwapFree: 500 kB\n")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
@@ -34,7 +34,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_free_memory_and_swap_are_counted(system: Path) -> None:
+def test_available_memory_includes_swap(system: Path) -> None:
     assert available_bytes() == 2000 * 1024
 
 
@@ -42,7 +42,7 @@ def test_free_memory_and_swap_are_counted(system: Path) -> None:
     ("line", "folder", "limit", "usage", "cached"),
     [
         ("0::/a", "a", "memory.max", "memory.current", "inactive_file"),
-        ("0::/a", ".", "memory.max", "memory.current", "inactive_file"),  # seen from a container
+        ("0::/a", ".", "memory.max", "memory.current", "inactive_file"),  # inside a container
         (
             "4:memory:/a",
             "memory/a",
@@ -52,7 +52,7 @@ def test_free_memory_and_swap_are_counted(system: Path) -> None:
         ),
     ],
 )
-def test_the_limit_of_a_container_counts(
+def test_the_limit_of_a_container_reduces_the_available_memory(
     line: str, folder: str, limit: str, usage: str, cached: str, system: Path
 ) -> None:
     (system / "cgroup").write_text(f"9:cpu:/x\n{line}\n")
@@ -66,7 +66,7 @@ def test_the_limit_of_a_container_counts(
     assert available_bytes() == 2000 * 1024
 
 
-def test_what_cannot_fit_is_refused_in_one_line(system: Path) -> None:
+def test_a_computation_that_does_not_fit_is_refused_in_one_line(system: Path) -> None:
     require_bytes(2000 * 1024, "just so", "take less")
     with pytest.raises(TooLargeError) as error:
         require_bytes(3.5e12, "size 99999999 px", "choose a smaller --size")
@@ -77,7 +77,7 @@ def test_what_cannot_fit_is_refused_in_one_line(system: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
-def test_a_request_for_more_than_is_free_fails_instead_of_ending_the_process() -> None:
+def test_a_request_for_more_than_the_free_memory_raises_memory_error() -> None:
     command = [sys.executable, "-c", LIMITED]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "refused\n"

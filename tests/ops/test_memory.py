@@ -1,4 +1,4 @@
-"""Freed memory is kept for the next tensor instead of being cleared by the system again."""
+"""Reuse of freed memory, and one-line errors when memory runs out."""
 
 import errno
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffsight.errors import InputError, TooLargeError
-from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.memory import keep_freed_memory, report_out_of_memory
 
 FAULTS = """
 import resource, sys
@@ -26,41 +26,42 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str) -> int:
-    command = [sys.executable, "-c", FAULTS, how]
+def count_page_faults(mode: str) -> int:
+    """Return the page faults of repeated allocations, with ``mode`` keep or default."""
+    command = [sys.executable, "-c", FAULTS, mode]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def test_pages_are_not_cleared_again() -> None:
-    assert faults("leave") > 40 * 100
-    assert faults("keep") < 100
+def test_kept_memory_is_reused_without_page_faults() -> None:
+    assert count_page_faults("default") > 40 * 100
+    assert count_page_faults("keep") < 100
 
 
-def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
 
 
-def test_too_little_memory_is_one_line() -> None:
+def test_errors_of_missing_memory_become_one_line() -> None:
     with (
         pytest.raises(InputError, match=r"^choose a smaller size$"),
-        memory_for("choose a smaller size"),
+        report_out_of_memory("choose a smaller size"),
     ):
-        torch.empty(1 << 50)  # a thousand terabytes, of the machine
-    with pytest.raises(InputError, match=r"^a GPU$"), memory_for("a GPU"):
+        torch.empty(1 << 50)  # a thousand terabytes
+    with pytest.raises(InputError, match=r"^a GPU$"), report_out_of_memory("a GPU"):
         raise torch.OutOfMemoryError("CUDA out of memory")
-    for error in (MemoryError(), RuntimeError("could not create a primitive")):  # NumPy's, oneDNN's
-        with pytest.raises(TooLargeError, match=r"^less$"), memory_for("less"):
+    for error in (MemoryError(), RuntimeError("could not create a primitive")):  # NumPy, oneDNN
+        with pytest.raises(TooLargeError, match=r"^less$"), report_out_of_memory("less"):
             raise error
-    for error in (  # of CUDA and its libraries, of the kernel, of a process of a DataLoader
+    for error in (  # of CUDA and its libraries, of a DataLoader process, of the kernel
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ):
-        with pytest.raises(TooLargeError, match=r"^less$"), memory_for("less"):
+        with pytest.raises(TooLargeError, match=r"^less$"), report_out_of_memory("less"):
             raise error
-    with pytest.raises(FileNotFoundError), memory_for("another error"):
+    with pytest.raises(FileNotFoundError), report_out_of_memory("another error"):
         raise FileNotFoundError
-    with pytest.raises(RuntimeError, match="size of tensor"), memory_for("another error"):
+    with pytest.raises(RuntimeError, match="size of tensor"), report_out_of_memory("another error"):
         torch.zeros(2) + torch.zeros(3)

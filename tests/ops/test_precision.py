@@ -1,3 +1,5 @@
+"""Contexts without mixed precision, and with or without TF32."""
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ def settings() -> tuple[str, bool]:
     return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
-def test_mixed_precision_is_off_inside() -> None:
+def test_without_autocast_turns_mixed_precision_off() -> None:
     x = torch.rand(4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         assert (x @ x).dtype == torch.bfloat16
@@ -21,7 +23,7 @@ def test_mixed_precision_is_off_inside() -> None:
         assert (x.to("meta") @ x.to("meta")).is_meta
 
 
-def test_products_are_made_as_chosen_and_the_setting_is_put_back() -> None:
+def test_the_precision_of_products_is_set_and_restored() -> None:
     before = settings()
     with float32_products(tf32=True):
         assert settings() == ("high", True)
@@ -33,7 +35,7 @@ def test_products_are_made_as_chosen_and_the_setting_is_put_back() -> None:
     assert settings() == before
 
 
-def test_a_training_uses_tf32_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_uses_tf32_if_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with training_products(CPU):
         assert settings() == ("highest", False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))

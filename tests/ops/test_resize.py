@@ -1,40 +1,40 @@
-"""Labels at the working size: the nearest pixel, and no labelled stroke or point is lost."""
+"""Resized labels: the nearest pixel, and no loss of labelled strokes and points."""
 
 import pytest
 import torch
 
-from diffsight.ops.resize import resized_label, resized_label_and_mask
+from diffsight.ops.resize import resize_label, resize_label_and_mask
 
 SIZES = [((60, 90), (16, 24)), ((64, 64), (20, 30)), ((37, 53), (11, 16)), ((20, 31), (64, 99))]
 
 
-def random(hw: tuple[int, int], fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
+def make_label(hw: tuple[int, int], fraction: float) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     label = torch.randint(0, 1000, (3, *hw), generator=generator)
     return label, torch.rand(hw, generator=generator) < fraction
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
-def test_labels_without_gaps_are_those_of_the_nearest_pixel(
+def test_complete_labels_are_those_of_the_nearest_pixel(
     old: tuple[int, int], new: tuple[int, int]
 ) -> None:
-    label, valid = random(old, 2.0)
-    resized, mask = resized_label_and_mask(label, valid, new)
+    label, valid = make_label(old, 2.0)
+    resized, mask = resize_label_and_mask(label, valid, new)
     assert mask.all()
-    assert torch.equal(resized, resized_label(label, new))
-    one, _ = resized_label_and_mask(label[0], valid, new)
+    assert torch.equal(resized, resize_label(label, new))
+    one, _ = resize_label_and_mask(label[0], valid, new)
     assert torch.equal(one, resized[0])
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
 @pytest.mark.parametrize("fraction", [0.001, 0.02, 0.5])
-def test_every_cell_with_a_labelled_pixel_has_the_label_of_one(
+def test_a_pixel_takes_the_label_of_a_labelled_pixel_in_its_area(
     old: tuple[int, int], new: tuple[int, int], fraction: float
 ) -> None:
-    label, valid = random(old, fraction)
-    label[0] = torch.arange(old[0] * old[1]).view(old)  # every pixel has a number of its own
-    resized, mask = resized_label_and_mask(label, valid, new)
-    nearest, nearest_mask = (resized_label(x, new) for x in (label, valid[None]))
+    label, valid = make_label(old, fraction)
+    label[0] = torch.arange(old[0] * old[1]).view(old)  # every pixel has a different number
+    resized, mask = resize_label_and_mask(label, valid, new)
+    nearest, nearest_mask = (resize_label(x, new) for x in (label, valid[None]))
     assert torch.equal(resized[:, nearest_mask[0]], nearest[:, nearest_mask[0]])
     row_of, column_of = (
         torch.tensor([(2 * i + 1) * n // (2 * o) for i in range(o)])
@@ -52,23 +52,23 @@ def test_every_cell_with_a_labelled_pixel_has_the_label_of_one(
     assert torch.equal(column_of[x][is_filled], grid[1][is_filled])
 
 
-def test_strokes_and_points_stay_in_a_large_photograph() -> None:
+def test_strokes_and_points_of_a_large_photograph_are_kept() -> None:
     label = torch.zeros(1500, 2000, dtype=torch.long)
     label[700:702, 100:1900], label[50:1400, 901] = 1, 2
     label[3, 5] = 3
-    resized, valid = resized_label_and_mask(label, label > 0, (192, 256))
+    resized, valid = resize_label_and_mask(label, label > 0, (192, 256))
     assert resized[valid].unique().tolist() == [1, 2, 3]
     assert int((resized[valid] == 1).sum()) >= 225
     assert int((resized[valid] == 2).sum()) >= 170
     assert int((resized[valid] == 3).sum()) == 1
     # sampling the nearest pixel would lose nearly all
-    assert int(resized_label((label > 0)[None], (192, 256)).sum()) < 0.6 * int(valid.sum())
+    assert int(resize_label((label > 0)[None], (192, 256)).sum()) < 0.6 * int(valid.sum())
 
 
 def test_the_labelled_pixel_nearest_to_the_centre_is_taken() -> None:
     label = torch.arange(64).view(8, 8)
     valid = torch.zeros(8, 8, dtype=torch.bool)
     valid[0, 0] = valid[1, 2] = valid[7, 7] = True
-    resized, mask = resized_label_and_mask(label, valid, (2, 2))
+    resized, mask = resize_label_and_mask(label, valid, (2, 2))
     assert mask.tolist() == [[True, False], [False, True]]
     assert [int(resized[0, 0]), int(resized[1, 1])] == [1 * 8 + 2, 63]

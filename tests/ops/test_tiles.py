@@ -1,37 +1,41 @@
+"""Windows over an image, and the average of their maps."""
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffsight.ops.tiles import PassAverage, window_starts, windows_of
+from diffsight.ops.tiles import PassAverage, make_windows, window_starts
 
 
 @pytest.mark.parametrize(
     ("height", "width", "windows", "starts"),
     [
         (480, 640, 2, [0, 160]),  # VPD on NYU
-        (352, 1216, 4, [0, 288, 576, 864]),  # EVP on KITTI while it trains
+        (352, 1216, 4, [0, 288, 576, 864]),  # EVP on KITTI in training
         (
             480,
             640,
             8,
             [0, 22, 44, 66, 88, 110, 132, 160],
-        ),  # the authors: 6 columns uncovered
-        (352, 1216, 20, [45 * i for i in range(19)] + [864]),  # the authors: 9 uncovered
+        ),  # the authors leave out 6 columns
+        (352, 1216, 20, [45 * i for i in range(19)] + [864]),  # the authors leave out 9 columns
         (64, 64, 3, [0]),
         (64, 65, 5, [0, 1]),
         (10, 35, 2, [0, 10, 20, 25]),  # two windows cannot cover it
     ],
 )
-def test_starts(height: int, width: int, windows: int, starts: list[int]) -> None:
+def test_windows_begin_at_these_pixels(
+    height: int, width: int, windows: int, starts: list[int]
+) -> None:
     assert window_starts(width, height, windows) == starts
-    lying = windows_of(height, width, windows)
-    assert lying == [(slice(0, height), slice(s, s + height)) for s in starts]
-    standing = windows_of(width, height, windows)
-    assert standing == [(columns, rows) for rows, columns in lying]
+    landscape = make_windows(height, width, windows)
+    assert landscape == [(slice(0, height), slice(s, s + height)) for s in starts]
+    portrait = make_windows(width, height, windows)
+    assert portrait == [(columns, rows) for rows, columns in landscape]
 
 
-def test_windows_as_released_leave_columns_at_the_far_edge() -> None:
+def test_windows_of_the_released_code_leave_out_columns_at_the_far_edge() -> None:
     kitti = window_starts(1216, 352, 16, covers=False)  # Meta Prompts
     assert kitti == [57 * i for i in range(16)]
     assert kitti[-1] + 352 == 1216 - 9
@@ -43,7 +47,7 @@ def test_windows_as_released_leave_columns_at_the_far_edge() -> None:
 
 
 def test_one_window_is_the_whole_image() -> None:
-    assert windows_of(20, 30, 1) == [(slice(0, 20), slice(0, 30))]
+    assert make_windows(20, 30, 1) == [(slice(0, 20), slice(0, 30))]
 
 
 @given(st.integers(1, 40), st.integers(0, 400), st.integers(2, 30))
@@ -57,10 +61,10 @@ def test_windows_cover_every_pixel(side: int, slack: int, windows: int) -> None:
     assert starts == sorted(set(starts))
 
 
-def test_average_equals_the_authors_two_stages() -> None:
-    """Mirror images are averaged first, then windows by how often they cover a pixel."""
+def test_the_average_equals_that_of_the_authors_code() -> None:
+    """The authors average mirrored passes first, and then windows by coverage."""
     torch.manual_seed(0)
-    windows = windows_of(6, 10, 2)
+    windows = make_windows(6, 10, 2)
     passes = torch.randn(len(windows), 2, 3, 6, 6, dtype=torch.float64).float()
     average = PassAverage(6, 10)
     for window, pair in zip(windows, passes, strict=True):
@@ -76,7 +80,7 @@ def test_average_equals_the_authors_two_stages() -> None:
     torch.testing.assert_close(average.std()[:, :, 0], passes[0, ..., 0].std(dim=0, correction=0))
 
 
-def test_spread_is_unknown_where_one_pass_was() -> None:
+def test_the_standard_deviation_of_a_single_pass_is_nan() -> None:
     average = PassAverage(2, 4)
     average.add(torch.full((1, 2, 2), 1.0), (slice(0, 2), slice(0, 2)))
     average.add(torch.full((1, 2, 3), 3.0), (slice(0, 2), slice(1, 4)))
@@ -87,7 +91,7 @@ def test_spread_is_unknown_where_one_pass_was() -> None:
     )
 
 
-def test_a_large_offset_does_not_drown_the_spread() -> None:
+def test_the_standard_deviation_is_accurate_for_large_values() -> None:
     average = PassAverage(1, 1)
     for value in (9999.0, 10001.0):
         average.add(torch.full((1, 1, 1), value), (slice(0, 1), slice(0, 1)))

@@ -1,4 +1,4 @@
-"""Soft labels, the expected value, and what a codec stores."""
+"""Soft labels, the expected value, and the state of a codec."""
 
 import pytest
 import torch
@@ -8,17 +8,17 @@ from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.outputs import OutputSpec, SoftLabels, expectation
 
 
-def test_soft_labels_become_a_distribution() -> None:
+def test_soft_and_hard_labels_can_be_turned_into_a_distribution() -> None:
     ids = torch.tensor([[[0, 2]], [[1, 2]]])[None]
     weights = torch.tensor([[[0.25, 0.5]], [[0.75, 0.5]]])[None]
-    found = SoftLabels(ids, weights).distribution(3)
-    assert found[0, :, 0].T.tolist() == [[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]]
+    soft = SoftLabels(ids, weights)
+    assert soft.distribution(3)[0, :, 0].T.tolist() == [[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]]
     hard = SoftLabels.hard(torch.tensor([[[1, 0]]]))
     assert hard.distribution(2)[0, :, 0].T.tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
-def test_the_expected_value_keeps_its_digits_in_mixed_precision() -> None:
-    """Kelvins: eight bits would be steps of two."""
+def test_the_expected_value_is_exact_in_mixed_precision() -> None:
+    """Around 300 K, bfloat16 has steps of 2 K."""
     centres = torch.linspace(282, 316, 20)[:, None]
     probability = noise(2, 20, 8, 8).softmax(dim=1)
     exact = expectation(probability, centres[None])
@@ -34,7 +34,7 @@ def test_the_expected_value_keeps_its_digits_in_mixed_precision() -> None:
     "build",
     [lambda: ScalarBins(4), lambda: VectorCodebook(6, 3, simplices=0, spherical=True)],
 )
-def test_a_codec_is_a_placeholder_until_it_is_fitted_or_loaded(build) -> None:
+def test_a_codec_is_unfitted_until_it_is_fitted_or_loaded(build) -> None:
     codec = build()
     assert not codec.is_fitted
     fitted = build().with_statistics(noise(50, codec.centres.shape[1]))
@@ -45,7 +45,7 @@ def test_a_codec_is_a_placeholder_until_it_is_fitted_or_loaded(build) -> None:
     assert list(codec.parameters()) == []
 
 
-def test_a_form_of_output_describes_itself() -> None:
+def test_an_output_spec_describes_itself() -> None:
     assert OutputSpec("values", 1).describe() == "1 map of values"
     assert OutputSpec("values", 3).describe() == "3 maps of values"
     assert OutputSpec("classes", 5).describe() == "logits of 5 classes"

@@ -1,4 +1,4 @@
-"""Kinds of output: what is averaged, mirrored and resized of them, against direct computation."""
+"""Kinds of output: averaging, mirroring and resizing against direct computation."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ def distribution(batch: int = 2, n: int = 5, d: int = 3, origin: float = 0.0) ->
     return Distribution(probability, expectation(probability, centres[None]), centres)
 
 
-def moments_by_hand(output: Distribution) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in 64 bits."""
+def reference_moments(output: Distribution) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, computed in float64."""
     p, x = output.probability.double(), output.centres.double()
     mean = torch.einsum("bnhw,nd->bdhw", p, x)
     gaps = (x[None, :, :, None, None] - mean[:, None]).square()
@@ -33,7 +33,7 @@ OUTPUTS = (
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: type(output).__name__)
-def test_every_kind_can_be_taken_apart_and_put_together(output: Output) -> None:
+def test_every_kind_can_be_rebuilt_from_its_stack(output: Output) -> None:
     assert output.hw == (4, 6)
     assert output.stack.dtype == torch.float32
     again = output.with_stack(output.stack)
@@ -49,7 +49,7 @@ def test_every_kind_can_be_taken_apart_and_put_together(output: Output) -> None:
     assert torch.equal(torch.cat(parts), output.stack)
 
 
-def test_logits_become_probabilities_before_scales_are_averaged() -> None:
+def test_normalised_logits_are_probabilities_in_float32() -> None:
     logits = noise(2, 5, 4, 6)
     output = Classes(logits).normalised()
     assert output == output.normalised() or torch.equal(output.stack, output.normalised().stack)
@@ -59,10 +59,9 @@ def test_logits_become_probabilities_before_scales_are_averaged() -> None:
     assert half.stack.dtype == half.probabilities.dtype == torch.float32
 
 
-def test_the_deviation_of_views_belongs_to_values_alone() -> None:
+def test_only_values_use_the_standard_deviation_over_views() -> None:
     std = noise(2, 3, 4, 6).abs()
     assert torch.equal(Values(noise(2, 3, 4, 6)).with_std(std).std, std)
-    # of a distribution it is known without views
     for output in OUTPUTS[2:]:
         assert output.with_std(std) is output
 
@@ -71,7 +70,7 @@ def test_the_deviation_of_views_belongs_to_values_alone() -> None:
 def test_reduced_moments_are_those_of_the_distribution(origin: float) -> None:
     output = distribution(origin=origin)
     reduced = output.reduced()
-    mean, std = moments_by_hand(output)
+    mean, std = reference_moments(output)
     torch.testing.assert_close(
         (reduced.mean + reduced.origin[:, None, None]).double(), mean, rtol=1e-6, atol=1e-5
     )
@@ -79,8 +78,8 @@ def test_reduced_moments_are_those_of_the_distribution(origin: float) -> None:
     assert torch.equal(reduced.value, output.value)
 
 
-def test_moments_of_an_average_are_those_of_the_averaged_distribution() -> None:
-    """Averaging and resizing are linear: they may come after the reduction."""
+def test_averaged_moments_are_the_moments_of_the_averaged_distribution() -> None:
+    """Averaging is linear, so it may come after the reduction to moments."""
     first, second = distribution(), distribution()
     second = second.with_stack(second.stack.roll(1, dims=-1))
     averaged = first.with_stack((first.stack + second.stack) / 2).reduced()
@@ -89,8 +88,8 @@ def test_moments_of_an_average_are_those_of_the_averaged_distribution() -> None:
     torch.testing.assert_close(late.std, averaged.std, rtol=1e-4, atol=1e-5)
 
 
-def test_the_deviation_is_that_of_fixed_centres_whatever_the_value() -> None:
-    """A learned codebook changes the value of an image, not the classes' order or spacing."""
+def test_the_standard_deviation_depends_on_the_fixed_centres_and_not_on_the_value() -> None:
+    """A learned codebook changes the expected value of an image, but not the class centres."""
     output = distribution()
     moved = Distribution(output.probability, output.value + 5, output.centres)
     assert torch.equal(moved.reduced().std, output.reduced().std)
@@ -98,38 +97,38 @@ def test_the_deviation_is_that_of_fixed_centres_whatever_the_value() -> None:
 
 
 @pytest.mark.parametrize("origin", [0.0, 4.0])
-def test_signs_of_moments_by_hand(origin: float) -> None:
+def test_moments_with_signs_are_those_of_the_signed_distribution(origin: float) -> None:
     signs = torch.tensor([-1.0, 1.0, -1.0])
     output = distribution(origin=origin)
-    found = output.reduced().with_signs(signs)
+    moments = output.reduced().with_signs(signs)
     signed = Distribution(
         output.probability, output.value * signs[:, None, None], output.centres * signs
     )
-    mean, std = moments_by_hand(signed)
+    mean, std = reference_moments(signed)
     torch.testing.assert_close(
-        (found.mean + found.origin[:, None, None]).double(), mean, rtol=1e-5, atol=1e-5
+        (moments.mean + moments.origin[:, None, None]).double(), mean, rtol=1e-5, atol=1e-5
     )
-    torch.testing.assert_close(found.std.double(), std, rtol=1e-3, atol=1e-4)
-    assert torch.equal(found.value, signed.value)
-    twice = found.with_signs(signs)
+    torch.testing.assert_close(moments.std.double(), std, rtol=1e-3, atol=1e-4)
+    assert torch.equal(moments.value, signed.value)
+    twice = moments.with_signs(signs)
     torch.testing.assert_close(twice.stack, output.reduced().stack, rtol=1e-4, atol=1e-4)
 
 
-def test_mirrored_normals_by_hand() -> None:
-    """One pixel on each side; two vectors with equal probability on the left."""
+def test_mirrored_normals_change_sides_and_the_sign_of_x() -> None:
+    """Two pixels; the left one has two vectors with equal probability."""
     centres = torch.tensor([[0.6, 0.0, -0.8], [-0.6, 0.0, -0.8]])
     probability = torch.tensor([[0.5, 1.0], [0.5, 0.0]])[None, :, None]
     output = Distribution(probability, expectation(probability, centres[None]), centres)
     signs = torch.tensor([-1.0, 1.0, 1.0])
-    found = output.reduced().mirrored().with_signs(signs)
-    assert isinstance(found, Moments)
-    torch.testing.assert_close(found.value[0, :, 0, 0], torch.tensor([-0.6, 0.0, -0.8]))
-    torch.testing.assert_close(found.value[0, :, 0, 1], torch.tensor([0.0, 0.0, -0.8]))
+    mirrored = output.reduced().mirrored().with_signs(signs)
+    assert isinstance(mirrored, Moments)
+    torch.testing.assert_close(mirrored.value[0, :, 0, 0], torch.tensor([-0.6, 0.0, -0.8]))
+    torch.testing.assert_close(mirrored.value[0, :, 0, 1], torch.tensor([0.0, 0.0, -0.8]))
     expected = torch.tensor([0.0, (0.36 / 3) ** 0.5])
-    torch.testing.assert_close(found.std[0, 0], expected, rtol=1e-4, atol=3e-4)
+    torch.testing.assert_close(mirrored.std[0, 0], expected, rtol=1e-4, atol=3e-4)
 
 
-def test_a_certain_distribution_has_no_deviation() -> None:
+def test_a_distribution_with_a_single_class_has_standard_deviation_zero() -> None:
     centres = torch.tensor([[300.0], [310.0]])
     probability = torch.tensor([0.0, 1.0])[None, :, None, None]
     output = Distribution(probability, torch.tensor([[[[310.0]]]]), centres)

@@ -1,4 +1,8 @@
-"""Shared by the parity tests: goldens, checkpoints made by rule, inputs, comparison."""
+"""Helpers of the parity tests: golden arrays, checkpoints, inputs and comparison.
+
+A golden file holds arrays that the authors' code computed with weights and inputs made by a fixed
+rule (``fill_rule``).
+"""
 
 import json
 import os
@@ -23,7 +27,7 @@ TOLERANCE = 2e-4  # of the golden array's largest absolute value
 
 @dataclass(frozen=True)
 class Golden:
-    """One recorded run of the authors' code."""
+    """One recorded run of the authors' code: its folder, description and arrays."""
 
     folder: Path
     about: dict
@@ -31,7 +35,7 @@ class Golden:
 
 
 def golden_paths(model: str) -> list[Any]:
-    """The recorded runs of a model; one to skip where another folder has none of that model."""
+    """Return the recorded runs of a model; a skipped one if another folder lacks the model."""
     folder = ROOT / model
     if ROOT != BUNDLED and ROOT.is_dir() and not folder.exists():
         skip = pytest.mark.skip(reason=f"DIFFSIGHT_PARITY_DIR: no {model} in {ROOT}")
@@ -49,7 +53,7 @@ def read_golden(path: Path) -> Golden:
 
 
 def checkpoint(golden: Golden) -> dict[str, Tensor]:
-    """The original state dict, every filled entry checked against its CRC-32."""
+    """Return the original state dict; every filled entry is checked against its CRC-32."""
     manifest = json.loads((golden.folder / golden.about["manifest"]).read_text())
     state = {}
     for key, entry in manifest.items():
@@ -71,20 +75,20 @@ def _filled(key: str, entry: dict) -> Tensor:
 
 
 def image(golden: Golden) -> Tensor:
-    """The input image in [0, 1]; every range of the goldens starts from it."""
-    given = golden.about["inputs"]["image"]
-    assert given["rule"] == "image"
-    assert given["range"].startswith("[0,1]")
-    return torch.from_numpy(fill_rule.image(given["name"], given["shape"]))
+    """Return the input image in [0, 1], before it is scaled to the range of the model."""
+    recipe = golden.about["inputs"]["image"]
+    assert recipe["rule"] == "image"
+    assert recipe["range"].startswith("[0,1]")
+    return torch.from_numpy(fill_rule.image(recipe["name"], recipe["shape"]))
 
 
 def tokens(golden: Golden) -> Tensor:
-    given = golden.about["inputs"]["input_ids"]
-    assert given["rule"] == "tokens"
-    return torch.from_numpy(fill_rule.tokens(given["name"], *given["shape"]))
+    recipe = golden.about["inputs"]["input_ids"]
+    assert recipe["rule"] == "tokens"
+    return torch.from_numpy(fill_rule.tokens(recipe["name"], *recipe["shape"]))
 
 
-def listen(method: nn.Module) -> dict[str, Tensor]:
+def record_taps(method: nn.Module) -> dict[str, Tensor]:
     """Return a dictionary that the next pass fills: latent, condition, UNet features and maps."""
     taps: dict[str, Tensor] = {}
     method.backbone.vae.register_forward_hook(
@@ -92,13 +96,13 @@ def listen(method: nn.Module) -> dict[str, Tensor]:
     )
     method.prompts.register_forward_hook(lambda *a: taps.update(c_crossattn=a[2]))
 
-    def note(_: nn.Module, given: tuple[Pyramid]) -> None:
-        taps.update({f"unet.{i}": feature for i, feature in enumerate(given[0].features)})
+    def record(_: nn.Module, args: tuple[Pyramid]) -> None:
+        taps.update({f"unet.{i}": feature for i, feature in enumerate(args[0].features)})
         names = {1: "attn32", 2: "attn16"}
-        taps.update({names[level]: maps for level, maps in given[0].attention.items()})
+        taps.update({names[level]: maps for level, maps in args[0].attention.items()})
 
     first = getattr(method, "refine", None) or method.neck or method.head
-    first.register_forward_pre_hook(note)
+    first.register_forward_pre_hook(record)
     return taps
 
 
@@ -108,7 +112,7 @@ def assert_agrees(golden: Golden, name: str, ours: Tensor) -> None:
     cut = golden.about["taps"][name]["slice"]
     actual = ours.detach().float().numpy()
     if cut:
-        # the goldens are ours; a slice such as [:, ::4], or of a step that depends on the width
+        # goldens are trusted files; a slice such as [:, ::4], or with a step from the width
         names = {"np": np, "s": max(1, actual.shape[-1] // 16)}
         index = eval(f"np.s_{cut.removesuffix(STEP)}", names)
         actual = actual[index]

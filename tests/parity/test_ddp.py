@@ -1,4 +1,4 @@
-"""DDP against the authors' implementation at every tap, from checkpoints made by rule."""
+"""DDP against recorded arrays of the authors' code, with weights made by a rule."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +28,8 @@ from tests.parity.support import (
 CLASSES = [f"class {i}" for i in range(19)]
 
 
-class Given(Draws):
-    """The noise that the authors' run was given."""
+class RecordedNoise(Draws):
+    """Draws that return the noise of the authors' run."""
 
     def __init__(self, noise: Tensor) -> None:
         super().__init__((0,))
@@ -40,26 +40,26 @@ class Given(Draws):
         return self.noise
 
 
-def given(golden: Golden) -> tuple[Tensor, Tensor]:
-    """The normalised image, and the noise."""
+def read_inputs(golden: Golden) -> tuple[Tensor, Tensor]:
+    """Return the normalised image and the noise."""
     names = golden.arrays.get("input_names", ())
     arrays = []
     for i, part in enumerate(("image", "noise")):
-        about = golden.about["inputs"][part]
-        assert about["rule"] == "normal"
-        name = str(names[i]) if about["name"].startswith("(") else about["name"]
-        arrays.append(torch.from_numpy(fill_rule.normal(name, about["shape"])))
+        recipe = golden.about["inputs"][part]
+        assert recipe["rule"] == "normal"
+        name = str(names[i]) if recipe["name"].startswith("(") else recipe["name"]
+        arrays.append(torch.from_numpy(fill_rule.normal(name, recipe["shape"])))
     return arrays[0], arrays[1]
 
 
 def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
-    """What is computed in every step, by its meaning."""
+    """Return the tensors of every step, by their meaning."""
     method = model.method
     assert isinstance(method, DDP)
     taps: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def note(meaning: str, change: Callable[[Any], Tensor] = lambda x: x) -> Callable[..., None]:
+    def record(meaning: str, change: Callable[[Any], Tensor] = lambda x: x) -> Callable[..., None]:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             number = counts.get(meaning, 0)
             counts[meaning] = number + 1
@@ -67,13 +67,13 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
 
         return hook
 
-    method.fuse.register_forward_hook(note("fused feature, step {}"))
-    method.time.register_forward_hook(note("time vector, step {}"))
+    method.fuse.register_forward_hook(record("fused feature, step {}"))
+    method.time.register_forward_hook(record("time vector, step {}"))
     method.decoder.register_forward_hook(
-        note("decoder tokens, step {}, as (h, w, c)", lambda x: x[0].movedim(0, -1))
+        record("decoder tokens, step {}, as (h, w, c)", lambda x: x[0].movedim(0, -1))
     )
-    method.predict.register_forward_hook(note("logits at stride 4, step {}"))
-    image, noise = given(golden)
+    method.predict.register_forward_hook(record("logits at stride 4, step {}"))
+    image, noise = read_inputs(golden)
     backbone = method.backbone
     pixels = image * backbone.std + backbone.mean
 
@@ -81,7 +81,7 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
         levels = backbone(pixels).features
         taps |= {f"encoder level {i}": level for i, level in enumerate(levels)}
         taps["conditioning feature, stride 4"] = method.features(Inputs(pixels))
-        output = model(Inputs(pixels), draws=Given(noise))
+        output = model(Inputs(pixels), draws=RecordedNoise(noise))
         state = noise
         for number, pair in enumerate(method.sampler.times()):
             now, following = (torch.tensor([one]) for one in pair)
@@ -99,16 +99,16 @@ def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
     return taps
 
 
-def compare(golden: Golden, taps: dict[str, Tensor]) -> None:
-    for name, about in golden.about["taps"].items():
-        meaning = about["of"]
+def assert_taps_agree(golden: Golden, taps: dict[str, Tensor]) -> None:
+    for name, tap in golden.about["taps"].items():
+        meaning = tap["of"]
         if name.startswith("out"):
             value = taps["output"]
             value = value.argmax(dim=1) if name.endswith("argmax") else value
         elif meaning in taps:
             value = taps[meaning]
         else:
-            assert about["slice"] is None, (name, meaning)
+            assert tap["slice"] is None, (name, meaning)
             continue
         if name.endswith("argmax"):
             assert np.array_equal(value.numpy().squeeze(), golden.arrays[name].squeeze()), name
@@ -130,7 +130,7 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert (sampler.steps, sampler.seeds) == (settings["steps"], settings["seeds"])
     assert sampler.time_difference == settings["time_difference"]
     assert model.method.encoding.scale == settings["bit_scale"]
-    compare(golden, run(model, golden))
+    assert_taps_agree(golden, run(model, golden))
 
 
 @pytest.mark.parametrize("path", golden_paths("ddp_depth"), ids=lambda path: path.stem)
@@ -143,21 +143,21 @@ def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     method = model.method
     assert (method.decoder.time_width is not None) == settings["time_film_in_layers"]
     assert method.encoding.scale == settings["bit_scale"]
-    compare(golden, run(model, golden))
+    assert_taps_agree(golden, run(model, golden))
 
 
-def schedules() -> dict[str, np.ndarray]:
+def read_schedules() -> dict[str, np.ndarray]:
     with np.load(BUNDLED / "ddp_schedules" / "schedules.npz", allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 @pytest.mark.parametrize(("name", "noise"), [("cosine", CosineNoise()), ("linear", LinearNoise())])
-def test_noise_over_time_is_the_authors_in_32_bit(name: str, noise: Any) -> None:
-    arrays = schedules()
+def test_noise_schedules_equal_those_of_the_authors_in_32_bit(name: str, noise: Any) -> None:
+    arrays = read_schedules()
     time = torch.from_numpy(arrays["t"])
     alpha, sigma = noise.levels(time)
-    found = {"log_snr": noise.log_snr(time), "alpha": alpha, "sigma": sigma}
-    for part, values in found.items():
+    levels = {"log_snr": noise.log_snr(time), "alpha": alpha, "sigma": sigma}
+    for part, values in levels.items():
         np.testing.assert_allclose(
             values.numpy(), arrays[f"{name}_{part}"], rtol=1e-6, err_msg=part
         )
@@ -165,22 +165,22 @@ def test_noise_over_time_is_the_authors_in_32_bit(name: str, noise: Any) -> None
     np.testing.assert_allclose((alpha**2 + sigma**2).numpy(), 1, rtol=1e-6)
 
 
-def test_time_pairs_are_the_authors() -> None:
-    arrays = schedules()
-    seen = 0
+def test_time_pairs_equal_those_of_the_authors() -> None:
+    arrays = read_schedules()
+    compared = 0
     for name, pairs in arrays.items():
         if not name.startswith("seg_pairs_"):
             continue
         steps, difference, start = name.removeprefix("seg_pairs_s").replace("td", "").split("_")
         options = {"time_difference": float(difference), "start": float(start.removeprefix("lo"))}
-        found = np.array(time_pairs(int(steps), **options), dtype=np.float32)
-        assert np.array_equal(found, pairs), name
-        seen += 1
-    assert seen == 16
+        ours = np.array(time_pairs(int(steps), **options), dtype=np.float32)
+        assert np.array_equal(ours, pairs), name
+        compared += 1
+    assert compared == 16
 
 
-def test_steps_of_depth_are_the_authors() -> None:
-    arrays = schedules()
+def test_sampling_steps_of_depth_equal_those_of_the_authors() -> None:
+    arrays = read_schedules()
     noise = UnclampedCosineNoise()
     time = torch.from_numpy(arrays["t"])
     gamma = noise.levels(time)[0] ** 2
@@ -192,5 +192,5 @@ def test_steps_of_depth_are_the_authors() -> None:
         if name.startswith("depth_ddim_"):
             pair = torch.from_numpy(arrays[name.replace("ddim", "pair")])
             now, following = pair[:1], pair[1:]
-            found = ddim_step(noise, state, predicted.clamp(-0.1, 0.1), now, following)
-            np.testing.assert_allclose(found.numpy(), arrays[name], rtol=1e-5, atol=1e-6)
+            ours = ddim_step(noise, state, predicted.clamp(-0.1, 0.1), now, following)
+            np.testing.assert_allclose(ours.numpy(), arrays[name], rtol=1e-5, atol=1e-6)

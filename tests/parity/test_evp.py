@@ -1,4 +1,4 @@
-"""EVP against the authors' implementation at every tap, from checkpoints made by rule."""
+"""EVP against recorded arrays of the authors' code, with weights made by a rule."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from tests.parity.support import (
     checkpoint,
     golden_paths,
     image,
-    listen,
     read_golden,
+    record_taps,
     tokens,
 )
 
@@ -34,26 +34,26 @@ def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert method.timestep == settings["timestep"]
     assert not report.unused
     assert not report.missing
-    taps = listen(method)
+    taps = record_taps(method)
     method.refine.register_forward_hook(
         lambda *a: taps.update({f"imafr.{i}": f for i, f in enumerate(a[2].features)})
     )
     method.neck.register_forward_hook(lambda *a: taps.update(encoder_out=a[2].features[0]))
     head = method.head
-    # recorded before the sigmoid, whatever its note says: it has negative values
+    # recorded before the sigmoid, unlike its note states: it has negative values
     head.decoder.output.register_forward_hook(lambda *a: taps.update(out_depth=a[2]))
     head.seed.register_forward_hook(
         lambda *a: taps.update(seed_b_centers=functional.softplus(a[2]))
     )
     strips = []
     head.distribution.register_forward_hook(lambda *a: strips.append(a[2]))
-    moved, levels = head.moved, []
+    move_centres, levels = head.move_centres, []
 
-    def noted(centres, goals):
-        levels.append(moved(centres, goals))
+    def record_centres(centres, goals):
+        levels.append(move_centres(centres, goals))
         return levels[-1]
 
-    head.moved = noted
+    head.move_centres = record_centres
     with torch.inference_mode():
         taps["pred_d"] = model(Inputs(image(golden))).maps
     taps["clb"] = torch.cat(strips, dim=2)
@@ -61,9 +61,9 @@ def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert set(golden.arrays) <= set(taps)
     for name in golden.arrays:
         assert_agrees(golden, name, taps[name])
-    # under these weights all depths are nearly the same
-    found, expected = taps["pred_d"].numpy(), golden.arrays["pred_d"]
-    assert abs(found - expected).max() <= 1e-5 * abs(expected).max()
+    # with these weights all depths are nearly equal
+    ours, expected = taps["pred_d"].numpy(), golden.arrays["pred_d"]
+    assert abs(ours - expected).max() <= 1e-5 * abs(expected).max()
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert method.prompts.num_tokens == settings["token_length"]
     assert not report.unused
     assert not report.missing
-    taps = listen(method)
+    taps = record_taps(method)
     method.prompts.tower.register_forward_hook(
         lambda *a: taps.update(
             clip_last_hidden=a[2].last_hidden_state, clip_pooled=a[2].pooler_output

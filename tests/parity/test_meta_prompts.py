@@ -1,4 +1,4 @@
-"""Meta Prompts against the authors' implementation at every tap, from checkpoints made by rule."""
+"""Meta Prompts against recorded arrays of the authors' code, with weights made by a rule."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,31 +18,31 @@ from tests.parity.support import assert_agrees, checkpoint, golden_paths, image,
 
 
 @contextmanager
-def passes_noted(method: MetaPrompts) -> Iterator[dict[str, Tensor]]:
-    """Fill a dictionary with what goes into and comes out of every pass, named by its meaning."""
+def record_passes(method: MetaPrompts) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that records inputs and outputs of every pass, by their meaning."""
     taps: dict[str, Tensor] = {}
     backbone, features = method.backbone, method.backbone.features
     numbers = iter(range(9))
 
-    def note_features(latent: Tensor, condition: Tensor, *others, **options):
+    def record_features(latent: Tensor, condition: Tensor, *others, **options):
         number = next(numbers)
         taps[f"input of loop {number + 1}"] = latent
         taps[f"adapted prompts of loop {number + 1}"] = condition
-        found = features(latent, condition, *others, **options)
-        taps[f"finest feature, loop {number + 1}"] = found[0]
-        for level, one in enumerate(found):
+        levels = features(latent, condition, *others, **options)
+        taps[f"finest feature, loop {number + 1}"] = levels[0]
+        for level, one in enumerate(levels):
             taps[f"loop {number + 1}, level {level}"] = one
-        return found
+        return levels
 
-    backbone.features = note_features
+    backbone.features = record_features
     yield taps
     backbone.features = features
     taps["latent"] = taps["input of loop 1"]
 
 
-def compare(golden, taps: dict[str, Tensor]) -> None:
-    for name, about in golden.about["taps"].items():
-        meaning = about["of"].removesuffix(" (0 = finest)")
+def assert_taps_agree(golden, taps: dict[str, Tensor]) -> None:
+    for name, tap in golden.about["taps"].items():
+        meaning = tap["of"].removesuffix(" (0 = finest)")
         assert meaning in taps, (name, meaning)
         assert_agrees(golden, name, taps[meaning])
 
@@ -62,7 +62,7 @@ def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert method.passes == settings["refine_steps"]
     assert not report.unused
     assert not report.missing
-    with passes_noted(method) as taps, torch.inference_mode():
+    with record_passes(method) as taps, torch.inference_mode():
         for level, part in enumerate(method.rearrange.levels):
             part.register_forward_hook(
                 lambda *a, n=level: taps.update({f"layer{n + 1} output (stride 8)": a[2]})
@@ -71,7 +71,7 @@ def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
             lambda *a: taps.update({"rearranged features, one channel a prompt": a[2].features[0]})
         )
         taps["depth in metres"] = model(Inputs(image(golden))).maps
-    compare(golden, taps)
+    assert_taps_agree(golden, taps)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert method.passes == golden.about["settings"]["refine_steps"]
     assert not report.unused
     assert not report.missing
-    with passes_noted(method) as taps, torch.inference_mode():
+    with record_passes(method) as taps, torch.inference_mode():
         method.head.register_forward_pre_hook(
             lambda *a: taps.update(
                 {f"rearranged features, level {i}": x for i, x in enumerate(a[1][0].features)}
@@ -93,4 +93,4 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
             lambda *a: taps.update({"head logits before upsampling": a[2]})
         )
         taps["logits at image size"] = model(Inputs(image(golden))).maps
-    compare(golden, taps)
+    assert_taps_agree(golden, taps)

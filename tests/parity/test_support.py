@@ -1,4 +1,4 @@
-"""Which golden files are compared."""
+"""The choice of golden files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from tests.parity import support
 
 
-def test_parity_folder_without_a_model_skips_its_tests(
+def test_models_without_golden_files_are_skipped_or_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "vpd_depth").mkdir()

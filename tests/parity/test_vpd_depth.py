@@ -1,4 +1,4 @@
-"""VPD depth against the authors' implementation at every tap, from a checkpoint made by rule."""
+"""VPD for depth against recorded arrays of the authors' code, with weights made by a rule."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.parity.support import assert_agrees, checkpoint, golden_paths, image,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", golden_paths("vpd_depth"), ids=lambda path: path.stem)
-def test_agrees_with_the_authors_at_every_tap(path: Path) -> None:
+def test_depth_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     golden = read_golden(path)
     settings = golden.about["settings"]
     assert settings["latent"] == "mode, not scaled"

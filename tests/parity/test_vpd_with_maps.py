@@ -1,4 +1,4 @@
-"""VPD's segmentation models against the authors' implementation at every tap."""
+"""VPD's segmentation models against recorded arrays of the authors' code."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from tests.parity.support import (
     checkpoint,
     golden_paths,
     image,
-    listen,
     read_golden,
+    record_taps,
 )
 
 
@@ -36,7 +36,7 @@ def test_segmentation_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert not report.unused
     assert not report.missing
     assert_settings(golden, method.timestep)
-    taps = listen(method)
+    taps = record_taps(method)
     method.neck.register_forward_hook(
         lambda *a: taps.update({f"fpn.{i}": f for i, f in enumerate(a[2].features)})
     )
@@ -58,11 +58,11 @@ def test_referring_agrees_with_the_authors_at_every_tap(path: Path) -> None:
     assert not report.unused
     assert not report.missing
     assert_settings(golden, method.timestep)
-    taps = listen(method)
+    taps = record_taps(method)
     method.head.output.register_forward_hook(lambda *a: taps.update(classifier=a[2]))
-    given = golden.about["inputs"]["text_features"]
-    assert given["rule"] == "normal"
-    text = torch.from_numpy(fill_rule.normal(given["name"], given["shape"]))
+    recipe = golden.about["inputs"]["text_features"]
+    assert recipe["rule"] == "normal"
+    text = torch.from_numpy(fill_rule.normal(recipe["name"], recipe["shape"]))
     with torch.inference_mode():
         taps["out"] = model(Inputs(image(golden), text=text)).maps
     assert set(golden.arrays) <= set(taps)

@@ -1,4 +1,4 @@
-"""A tiny world of 16 pictures, and parts of a model that are made from it."""
+"""Fixtures of pretraining with 16 pictures and networks of a few channels."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ SIZE = 32
 OPTIM = AdamW(lr=1e-3)
 
 
-def small_chunks() -> None:
-    """Chunks of 8 pictures: nobody wants to wait for 500."""
+def use_small_chunks() -> None:
+    """Use chunks of 8 pictures, which are rendered faster than 500."""
     pictures.CHUNK = frozen_outputs.CHUNK = 8
 
 
-def few_steps(prompts: Any, **options: Any) -> torch.Tensor:
-    """Paint with two steps of the solver: nobody looks at the pictures."""
+def generate_in_two_steps(prompts: Any, **options: Any) -> torch.Tensor:
+    """Generate images with two solver steps, which are enough for a test."""
     return generate(prompts, **options | {"steps": 2})
 
 
-def stages(steps: int = 6):
+def make_stages(steps: int = 6):
+    """Return the three stages of a pretraining with small networks."""
     return [
         Autoencoder(widths=(8, 8, 8), crop=16, optim=OPTIM, steps=steps, batch_size=4),
         ClipPair(width=16, layers=1, heads=2, image_size=SIZE, optim=OPTIM, steps=2, batch_size=4),
@@ -45,9 +46,9 @@ def stages(steps: int = 6):
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures that are rendered already."""
+    """Return a cache folder with rendered pictures."""
     before = pictures.CHUNK
-    small_chunks()
+    use_small_chunks()
     folder = tmp_path_factory.mktemp("cache")
     for split, count in (("train", 16), ("val", 8)):
         pictures.open_pictures(folder, split=split, count=count, size=SIZE)
@@ -57,7 +58,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
-    """Without any trained part."""
+    """Return the context of a stage for a model without parts."""
     monkeypatch.setattr(pictures, "CHUNK", 8)
     monkeypatch.setattr(frozen_outputs, "CHUNK", 8)
     (tmp_path / "model").mkdir()
@@ -70,8 +71,8 @@ def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sta
 
 @pytest.fixture
 def full_context(context: StageContext) -> StageContext:
-    """With an untrained autoencoder and untrained towers."""
+    """Return the context of a stage for a model with an untrained autoencoder and towers."""
     torch.manual_seed(0)
-    for stage in stages()[:2]:
+    for stage in make_stages()[:2]:
         stage.export(stage.objective(context), context, context.model)
     return context

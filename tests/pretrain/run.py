@@ -1,6 +1,6 @@
-"""A tiny pretraining to be killed: ``python -m tests.pretrain.run OUT CACHE KILL_AT``.
+"""A small pretraining that can be killed: ``python -m tests.pretrain.run OUT CACHE KILL_AT``.
 
-Loss number KILL_AT of the denoiser ends the process (0: never).
+The process kills itself before it computes loss number KILL_AT of the denoiser (0: never).
 """
 
 import os
@@ -8,23 +8,23 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.pretrain.conftest import SIZE, few_steps, small_chunks, stages
+from tests.pretrain.conftest import SIZE, generate_in_two_steps, make_stages, use_small_chunks
 
 from diffsight.pretrain import card, denoiser, pretrain
 from diffsight.pretrain.denoising import Denoising
 
 
 def train(out: Path, cache: Path, *, resume: bool = False) -> Path:
-    """Three stages of a few steps; a checkpoint every 2 steps, a preview every 3."""
+    """Run three stages of a few steps, with a checkpoint every 2 and a preview every 3 steps."""
     return pretrain(
-        stages=stages(),
+        stages=make_stages(),
         out=out,
         cache=cache,
         images=16,
         held_out=8,
         size=SIZE,
         devices=1,
-        accelerator="cpu",
+        device="cpu",
         checkpoint_every=2,
         validate_every=3,
         resume=resume,
@@ -32,16 +32,16 @@ def train(out: Path, cache: Path, *, resume: bool = False) -> Path:
 
 
 if __name__ == "__main__":
-    small_chunks()
+    use_small_chunks()
     losses, kill_at, calls = Denoising.losses, int(sys.argv[3]), 0
 
-    def mortal(self, batch):
+    def losses_until_killed(self, batch):
         global calls
         calls += 1
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return losses(self, batch)
 
-    Denoising.losses = mortal
-    denoiser.generate = card.generate = few_steps
+    Denoising.losses = losses_until_killed
+    denoiser.generate = card.generate = generate_in_two_steps
     train(Path(sys.argv[1]), Path(sys.argv[2]))

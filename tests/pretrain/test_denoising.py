@@ -1,4 +1,4 @@
-"""Features that agree with a teacher's, and a UNet for another latent."""
+"""The alignment of features with a teacher's, and a UNet for another latent."""
 
 import pytest
 import torch
@@ -7,27 +7,27 @@ from tests.pretrain.conftest import OPTIM
 from torch.nn import functional
 
 from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.backbones.architectures import of_folder
-from diffsight.ops.resize import resized_image
+from diffsight.backbones.architectures import from_folder
+from diffsight.ops.resize import resize_image
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.denoiser import Denoiser
 from diffsight.pretrain.frozen_outputs import principal_components
 
-OWN = {"optim": OPTIM, "steps": 1, "batch_size": 1}
+OPTIONS = {"optim": OPTIM, "steps": 1, "batch_size": 1}
 TEACHER = "efficientnet-lite0@64"
 
 
 def aligned_stage(**options) -> Denoiser:
     sizes = {"widths": (8, 8, 16, 16), "heads": (1, 1, 2, 2), "size": 32}
-    return Denoiser(**OWN | sizes | {"batch_size": 4, "teacher": TEACHER} | options)
+    return Denoiser(**OPTIONS | sizes | {"batch_size": 4, "teacher": TEACHER} | options)
 
 
-def test_every_tap_is_aligned_with_a_vision_backbone(full_context):
+def test_all_levels_are_aligned_with_the_features_of_a_vision_backbone(full_context):
     stage = aligned_stage(align_weight=0.7)
     objective = stage.objective(full_context)
     batch = stage.fetch(full_context)([0, 1, 2, 9], [5, 6, 7, 8])
     backbone = BackboneSource(TEACHER).vision
-    pixels = resized_image(full_context.train.at([9], 32).float() / 255, (64, 64))
+    pixels = resize_image(full_context.train.at([9], 32).float() / 255, (64, 64))
     with torch.no_grad():
         levels = [
             functional.interpolate(x, (16, 16), mode="bilinear")
@@ -37,9 +37,9 @@ def test_every_tap_is_aligned_with_a_vision_backbone(full_context):
         ]
     (path,) = full_context.cache.glob("teacher-*/components.safetensors")
     parts = load_file(path)
-    wanted = (torch.cat(levels, dim=1) - parts["mean"][:, None, None]).movedim(1, -1)
-    wanted = (wanted @ parts["components"]).movedim(-1, 1)[0]
-    torch.testing.assert_close(batch.teacher[3], wanted, atol=2e-2, rtol=2e-3)
+    expected = (torch.cat(levels, dim=1) - parts["mean"][:, None, None]).movedim(1, -1)
+    expected = (expected @ parts["components"]).movedim(-1, 1)[0]
+    torch.testing.assert_close(batch.teacher[3], expected, atol=2e-2, rtol=2e-3)
     losses = objective.losses(batch)
     torch.testing.assert_close(losses["loss"], losses["v"] + 0.7 * losses["align"])
     losses["align"].backward()
@@ -48,11 +48,11 @@ def test_every_tap_is_aligned_with_a_vision_backbone(full_context):
 
 
 @torch.no_grad()
-def test_the_aligned_layers_are_the_taps_of_the_backbone(full_context):
+def test_aligned_features_are_those_that_the_backbone_returns(full_context):
     stage = aligned_stage()
     objective = stage.objective(full_context)
     stage.export(objective, full_context, full_context.model)
-    backbone = StableDiffusion(of_folder(full_context.model), weights=full_context.model).eval()
+    backbone = StableDiffusion(from_folder(full_context.model), weights=full_context.model).eval()
     for level, project in enumerate(objective.net.project):
         width = backbone.channels[level]
         project.weight.zero_()
@@ -71,28 +71,30 @@ def test_principal_components_keep_the_largest_variances():
     mixing = torch.randn(6, 2)
     x = torch.einsum("dk,bkhw->bdhw", mixing, hidden) + 0.01 * torch.randn(4, 6, 10, 10) + 3
     parts = principal_components(x, 2)
-    found = torch.einsum("bdhw,dk->bkhw", x - parts["mean"][:, None, None], parts["components"])
-    variance = found.var(dim=(0, 2, 3))
+    coordinates = torch.einsum(
+        "bdhw,dk->bkhw", x - parts["mean"][:, None, None], parts["components"]
+    )
+    variance = coordinates.var(dim=(0, 2, 3))
     assert variance[0] > variance[1]
     assert float(variance.sum()) == pytest.approx(6, rel=1e-3)  # of six standardised channels
-    assert float(found.mean().abs()) < 1e-5
+    assert float(coordinates.mean().abs()) < 1e-5
 
 
-def test_half_of_the_pictures_get_an_early_timestep(full_context):
+def test_early_gives_half_of_the_pictures_an_early_timestep(full_context):
     steps = aligned_stage(early=0.5).fetch(full_context)([0] * 400, list(range(400))).steps
     assert 190 < int((steps < 60).sum()) < 240  # 6 % of the others are early too
     every = aligned_stage().fetch(full_context)([0] * 400, list(range(400))).steps
     assert int((every < 60).sum()) < 50
 
 
-def test_a_replaced_autoencoder_leaves_the_inner_layers_of_the_unet(full_context):
+def test_a_new_autoencoder_keeps_the_inner_layers_of_the_unet(full_context):
     first = aligned_stage()
     first.export(first.objective(full_context), full_context, full_context.model)
     before = load_file(full_context.model / "unet" / "diffusion_pytorch_model.safetensors")
     shape = {"widths": (8, 8, 8, 8), "crop": 16, "latent_channels": 6}
-    kept = Autoencoder(**shape, **OWN)
+    kept = Autoencoder(**shape, **OPTIONS)
     assert kept.check(32, 4) == 4
-    replaced = Autoencoder(**shape, replace=True, **OWN)
+    replaced = Autoencoder(**shape, replace=True, **OPTIONS)
     assert replaced.check(32, 4) == 8
     replaced.export(replaced.objective(full_context), full_context, full_context.model)
     unet = aligned_stage(size=64).objective(full_context).net.unet

@@ -1,4 +1,4 @@
-"""Pictures on disk: what rooms gives, once, chunk by chunk."""
+"""Rendered pictures and latents, cached on disk in chunks."""
 
 import io
 import shutil
@@ -11,20 +11,20 @@ from diffsight import assets
 from diffsight.errors import InputError
 from diffsight.pretrain import pictures
 from diffsight.pretrain.frozen_outputs import open_latents
-from diffsight.pretrain.pictures import averaged, open_pictures, signed, unsigned
+from diffsight.pretrain.pictures import average_pixels, open_pictures, to_signed, to_unsigned
 from diffsight.rooms import render_scene
 
 
-def test_they_are_the_rooms(context):
+def test_pictures_are_rendered_rooms_with_their_captions(context):
     room = render_scene(11, split="train", size=32, labels=())
     assert np.array_equal(context.train.image(11).numpy(), room.image)
     assert context.train.captions[11] == room.caption
     assert (len(context.train), len(context.held_out), context.train.size) == (16, 8, 32)
 
 
-def test_a_larger_count_adds_to_what_is_there(context, cache, monkeypatch):
+def test_a_larger_count_renders_only_the_missing_chunks(context, cache, monkeypatch):
     rendered = []
-    monkeypatch.setattr(pictures, "_render", lambda job: rendered.append(job[1]))
+    monkeypatch.setattr(pictures, "_render_chunk", lambda job: rendered.append(job[1]))
     available = []
     with pytest.raises(InputError, match="not a whole chunk"):  # the new one was not rendered
         open_pictures(cache, split="train", count=20, size=32, advance=available.append)
@@ -32,16 +32,16 @@ def test_a_larger_count_adds_to_what_is_there(context, cache, monkeypatch):
     assert available == [16, 8]
 
 
-def test_damaged_chunk(context, cache, tmp_path):
-    place = tmp_path / "rooms-1-train-32"
-    place.mkdir()
-    for path in (cache / place.name).glob("00000.*"):
-        (place / path.name).write_bytes(path.read_bytes()[:-100])
+def test_a_truncated_chunk_is_named_in_the_error(context, cache, tmp_path):
+    folder = tmp_path / "rooms-1-train-32"
+    folder.mkdir()
+    for path in (cache / folder.name).glob("00000.*"):
+        (folder / path.name).write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk .* delete 00000\.json"):
         open_pictures(tmp_path, split="train", count=8, size=32)
 
 
-ODD = (
+DAMAGED_ARRAYS = (
     np.zeros((8, 3, 16, 16), np.uint8),
     np.zeros((7, 3, 32, 32), np.uint8),
     np.zeros((8, 3, 32, 32), np.float32),
@@ -51,17 +51,17 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("array", ODD, ids=lambda array: f"{array.dtype} {array.shape}")
-def test_a_chunk_of_other_maps_is_damaged(context, cache, tmp_path, array):
-    place = tmp_path / "rooms-1-train-32"
-    shutil.copytree(cache / place.name, place)
-    np.save(place / "00000.npy", array)
+@pytest.mark.parametrize("array", DAMAGED_ARRAYS, ids=lambda array: f"{array.dtype} {array.shape}")
+def test_a_chunk_of_another_shape_or_type_is_an_error(context, cache, tmp_path, array):
+    folder = tmp_path / "rooms-1-train-32"
+    shutil.copytree(cache / folder.name, folder)
+    np.save(folder / "00000.npy", array)
     with pytest.raises(InputError, match=r"00000\.npy: not a whole chunk .* delete 00000\.json"):
         open_pictures(tmp_path, split="train", count=8, size=32)
 
 
-def archive() -> bytes:
-    """Return an NPZ file, which numpy reads whatever its name is."""
+def make_archive() -> bytes:
+    """Return the bytes of an NPZ file, which numpy loads whatever its name is."""
     file = io.BytesIO()
     np.savez(file, np.zeros(3))
     return file.getvalue()
@@ -74,10 +74,10 @@ def archive() -> bytes:
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(path.read_bytes().replace(b"'shape'", b"('hape'")),
         lambda path: np.save(path, np.zeros((8, 4, 4), np.float16)),
-        lambda path: path.write_bytes(archive()),
+        lambda path: path.write_bytes(make_archive()),
     ],
 )
-def test_a_damaged_chunk_of_latents_is_named(context, cache, tmp_path, damage):
+def test_a_damaged_chunk_of_latents_is_named_in_the_error(context, cache, tmp_path, damage):
     train = open_pictures(cache, split="train", count=8, size=32)
     vae = assets.find("tiny") / "vae"
     first = open_latents(tmp_path, train, vae, 32)(3)
@@ -88,22 +88,22 @@ def test_a_damaged_chunk_of_latents_is_named(context, cache, tmp_path, damage):
         open_latents(tmp_path, train, vae, 32)
 
 
-def test_other_sizes_than_those_on_disk():
-    """Larger ones too: a vision tower may see more pixels than the pictures have."""
+def test_pictures_are_resized_to_smaller_and_larger_sizes():
+    """The input of a vision tower may be larger than the pictures."""
     ramp = np.broadcast_to(np.arange(0, 256, 32, dtype=np.uint8), (1, 3, 8, 8))
     stored = pictures.Pictures("ramp", [ramp], ("a ramp",), 1)
     assert torch.equal(stored.at([0], 8)[0], torch.tensor(ramp[0]))
     for size in (4, 6, 12, 16):
-        found = stored.at([0], size)
-        assert (found.shape, found.dtype) == ((1, 3, size, size), torch.uint8)
-        row = found[0, 0, 0].float()
+        resized = stored.at([0], size)
+        assert (resized.shape, resized.dtype) == ((1, 3, size, size), torch.uint8)
+        row = resized[0, 0, 0].float()
         assert (row.diff() >= 0).all()
         assert row.mean() == pytest.approx(ramp.mean(), abs=1)
 
 
-def test_averaging_and_range():
+def test_averaging_and_conversion_of_pixel_values():
     image = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
-    half = averaged(image, 2)
+    half = average_pixels(image, 2)
     assert half[1, 2, 3, 1] == round(float(image[1, 2, 6:8, 2:4].float().mean()))
-    assert torch.equal(unsigned(signed(image)), image)
-    assert float(signed(image).abs().max()) <= 1
+    assert torch.equal(to_unsigned(to_signed(image)), image)
+    assert float(to_signed(image).abs().max()) <= 1

@@ -1,4 +1,4 @@
-"""Each stage: its loss, its scores, what it exports."""
+"""The three stages of a pretraining: their losses, scores and exported parts."""
 
 import math
 
@@ -6,33 +6,33 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
-from tests.pretrain.conftest import OPTIM, stages
+from tests.pretrain.conftest import OPTIM, make_stages
 from torch.nn import functional
 from transformers import CLIPTextModelWithProjection
 
 from diffsight.backbones import StableDiffusion
-from diffsight.backbones.architectures import of_folder
+from diffsight.backbones.architectures import from_folder
 from diffsight.errors import InputError
 from diffsight.pretrain.autoencoder import Autoencoder, rescale
 from diffsight.pretrain.clip import (
     ClipPair,
-    Pairs,
-    rarities,
-    shifted,
-    standardised,
-    tokenized,
+    PairBatch,
+    compute_rarities,
+    shift_and_mirror,
+    standardise,
+    tokenize,
 )
 from diffsight.pretrain.denoiser import FIXED_PROMPTS, Denoiser
 from diffsight.pretrain.folder import config_of
 from diffsight.pretrain.frozen_outputs import open_latents
-from diffsight.pretrain.pictures import signed
+from diffsight.pretrain.pictures import to_signed
 
-OWN = {"optim": OPTIM, "steps": 1, "batch_size": 1}
+OPTIONS = {"optim": OPTIM, "steps": 1, "batch_size": 1}
 
 
 @torch.no_grad()
 def test_rescaled_latents_give_the_same_images(context):
-    vae = stages()[0].objective(context).vae.eval()
+    vae = make_stages()[0].objective(context).vae.eval()
     image = torch.randn(2, 3, 16, 16)
     before = vae.encode(image).latent_dist
     decoded = vae.decode(before.mode()).sample
@@ -43,8 +43,8 @@ def test_rescaled_latents_give_the_same_images(context):
     torch.testing.assert_close(vae.decode(after.mode()).sample, decoded)
 
 
-def test_autoencoder_learns_and_exports_unit_variance(context):
-    stage = stages()[0]
+def test_the_autoencoder_trains_and_exports_latents_of_unit_variance(context):
+    stage = make_stages()[0]
     objective = stage.objective(context)
     batch = stage.fetch(context)([0, 3, 5, 9], [1, 2, 3, 4])
     assert torch.equal(batch.image, stage.fetch(context)([0, 3, 5, 9], [1, 2, 3, 4]).image)
@@ -67,21 +67,21 @@ def test_autoencoder_learns_and_exports_unit_variance(context):
     vae = AutoencoderKL.from_pretrained(context.model / "vae", low_cpu_mem_usage=False).float()
     assert vae.config.scaling_factor == 1.0
     with torch.no_grad():
-        expected = vae.encode(signed(context.train.image(7)[None])).latent_dist.mode()[0]
+        expected = vae.encode(to_signed(context.train.image(7)[None])).latent_dist.mode()[0]
     torch.testing.assert_close(values[7], expected, atol=2e-3, rtol=2e-3)
 
 
 def test_a_model_that_was_trained_further_does_not_name_its_old_folder(full_context):
-    stage = stages()[0]
+    stage = make_stages()[0]
     stage.export(stage.objective(full_context), full_context, full_context.model)
     config = (full_context.model / "vae" / "config.json").read_text()
     assert "_name_or_path" not in config
     assert str(full_context.model) not in config
 
 
-def test_a_deeper_autoencoder_begins_with_the_outer_layers_of_the_one_it_replaces(full_context):
-    old = stages()[0].objective(full_context).vae
-    stage = Autoencoder(widths=(8, 8, 8, 8), replace=True, latent_channels=6, crop=16, **OWN)
+def test_a_deeper_autoencoder_copies_the_outer_layers_of_the_old_one(full_context):
+    old = make_stages()[0].objective(full_context).vae
+    stage = Autoencoder(widths=(8, 8, 8, 8), replace=True, latent_channels=6, crop=16, **OPTIONS)
     vae = stage.objective(full_context).vae
     source, target = old.state_dict(), vae.state_dict()
     pairs = {
@@ -97,14 +97,14 @@ def test_a_deeper_autoencoder_begins_with_the_outer_layers_of_the_one_it_replace
     assert vae.config.latent_channels == 6
 
 
-def test_a_decoder_that_is_trained_alone_leaves_the_latents(full_context):
-    stage = Autoencoder(decoder_only=True, crop=16, **OWN | {"batch_size": 4})
+def test_training_the_decoder_alone_keeps_the_latents(full_context):
+    stage = Autoencoder(decoder_only=True, crop=16, **OPTIONS | {"batch_size": 4})
     assert stage.check(32, 4) == 4
     objective = stage.objective(full_context)
     before = load_file(full_context.model / "vae" / "diffusion_pytorch_model.safetensors")
     batch = stage.fetch(full_context)([0, 3, 5, 9], [1, 2, 3, 4])
-    learning = [p for p in objective.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(learning, 0.1)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    optimiser = torch.optim.SGD(trained, 0.1)
     objective.losses(batch)["loss"].backward()
     optimiser.step()
     stage.export(objective, full_context, full_context.model)
@@ -114,12 +114,12 @@ def test_a_decoder_that_is_trained_alone_leaves_the_latents(full_context):
     assert not {name for name in changed if name.startswith(("encoder.", "quant_conv."))}
     for options, stride in (({"replace": True}, 4), ({}, None)):
         with pytest.raises(InputError, match="trains a decoder alone: begin with a model"):
-            Autoencoder(decoder_only=True, **options, **OWN).check(32, stride)
+            Autoencoder(decoder_only=True, **options, **OPTIONS).check(32, stride)
 
 
 @torch.no_grad()
 def test_autoencoder_scores_psnr(context):
-    stage = stages()[0]
+    stage = make_stages()[0]
     objective = stage.objective(context).eval()
     decoded = [objective.score(batch)[0] for batch in stage.held_out(context)(0, 1)]
     truth = torch.stack([context.held_out.image(i) for i in range(8)]).float() / 255
@@ -128,37 +128,37 @@ def test_autoencoder_scores_psnr(context):
     assert float(objective.scores()["psnr_db"]) == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_the_probability_is_divided_among_equal_captions(full_context):
-    stage = stages()[1]
+def test_equal_captions_have_equal_target_probabilities(full_context):
+    stage = make_stages()[1]
     objective = stage.objective(full_context)
-    image = standardised(full_context.train.at([0, 1, 2], 32))
-    tokens = tokenized(full_context.model, ["a kitchen", "a bedroom", "a kitchen"])
-    a, b = (functional.normalize(x, dim=-1) for x in objective.embed(Pairs(image, tokens)))
+    image = standardise(full_context.train.at([0, 1, 2], 32))
+    tokens = tokenize(full_context.model, ["a kitchen", "a bedroom", "a kitchen"])
+    a, b = (functional.normalize(x, dim=-1) for x in objective.embed(PairBatch(image, tokens)))
     logits = objective.towers.get_parameter("logit_scale").exp() * a @ b.mT
     target = torch.tensor([[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]])
     rows, columns = logits.log_softmax(1), logits.log_softmax(0)
     expected = -((target * rows).sum() + (target * columns).sum()) / 6
-    torch.testing.assert_close(objective.losses(Pairs(image, tokens))["loss"], expected)
+    torch.testing.assert_close(objective.losses(PairBatch(image, tokens))["loss"], expected)
 
 
 @torch.no_grad()
 def test_retrieval_counts_equal_captions_as_hits(full_context, monkeypatch):
-    objective = stages()[1].objective(full_context)
-    tokens = tokenized(full_context.model, ["a kitchen", "a bedroom", "a kitchen", "an office"])
+    objective = make_stages()[1].objective(full_context)
+    tokens = tokenize(full_context.model, ["a kitchen", "a bedroom", "a kitchen", "an office"])
     vectors = torch.eye(4)
     monkeypatch.setattr(objective, "embed", lambda batch: (vectors, vectors[[2, 1, 0, 1]]))
-    objective.score(Pairs(torch.zeros(4, 3, 32, 32), tokens))
+    objective.score(PairBatch(torch.zeros(4, 3, 32, 32), tokens))
     assert float(objective.scores()["recall_at_1"]) == 0.75
 
 
-def test_shifted_pictures():
+def test_pictures_are_shifted_and_mirrored():
     image = torch.arange(3 * 8 * 8, dtype=torch.uint8).unflatten(0, (3, 8, 8))
     kinds = set()
     for seed in range(60):
-        moved = shifted(image, 2, seed)
-        assert torch.equal(moved, shifted(image, 2, seed))
+        moved = shift_and_mirror(image, 2, seed)
+        assert torch.equal(moved, shift_and_mirror(image, 2, seed))
         inner = moved[:, 2:-2, 2:-2]  # no border is repeated here
-        found = [
+        shifts = [
             (down, right, mirrored)
             for down in range(5)
             for right in range(5)
@@ -167,65 +167,65 @@ def test_shifted_pictures():
                 inner.flip(-1) if mirrored else inner, image[:, down : down + 4, right : right + 4]
             )
         ]
-        assert len(found) == 1
-        kinds.add(found[0])
+        assert len(shifts) == 1
+        kinds.add(shifts[0])
     assert len(kinds) > 25
 
 
 @torch.no_grad()
-def test_filling_up_changes_no_embedding(full_context):
-    objective = stages()[1].objective(full_context).eval()
+def test_padding_does_not_change_the_embedding_of_a_text(full_context):
+    objective = make_stages()[1].objective(full_context).eval()
     texts = ["a kitchen", "a view of a living room with a window, a wooden shelf and a grey sofa"]
-    tokens = tokenized(full_context.model, texts)
-    image = standardised(full_context.train.at([0, 1], 32))
-    _, found = objective.embed(Pairs(image, tokens))
-    whole = objective.towers["text"](input_ids=tokens).text_embeds
-    torch.testing.assert_close(found, whole)
+    tokens = tokenize(full_context.model, texts)
+    image = standardise(full_context.train.at([0, 1], 32))
+    _, embeddings = objective.embed(PairBatch(image, tokens))
+    expected = objective.towers["text"](input_ids=tokens).text_embeds
+    torch.testing.assert_close(embeddings, expected)
 
 
-def test_rare_words_count_most(full_context):
+def test_rare_words_have_the_largest_weights(full_context):
     tokens = torch.tensor([[0, 1, 2, 2], [0, 1, 3, 3], [0, 1, 2, 4], [0, 1, 1, 3]])
     expected = [math.log(4 / n) for n in (4, 4, 2, 2, 1, 1)]
-    torch.testing.assert_close(rarities(tokens, 6), torch.tensor(expected))
+    torch.testing.assert_close(compute_rarities(tokens, 6), torch.tensor(expected))
     stage = ClipPair(word_weight=0.5, optim=OPTIM, steps=1, batch_size=2)
     objective = stage.objective(full_context)
-    image = standardised(full_context.train.at([0, 1], 32))
-    tokens = tokenized(full_context.model, ["a kitchen with a kitchen", "a bedroom"])
-    losses = objective.losses(Pairs(image, tokens))
-    logits = objective.towers["words"](objective.embed(Pairs(image, tokens))[0]).log_softmax(1)
+    image = standardise(full_context.train.at([0, 1], 32))
+    tokens = tokenize(full_context.model, ["a kitchen with a kitchen", "a bedroom"])
+    losses = objective.losses(PairBatch(image, tokens))
+    logits = objective.towers["words"](objective.embed(PairBatch(image, tokens))[0]).log_softmax(1)
     rows = []
     for row, some in zip(logits, tokens, strict=True):
-        places = some.unique()  # a word counts once
-        weight = objective.rarity[places] / objective.rarity[places].sum()
-        rows.append(-(weight * row[places]).sum())
+        tokens_in_caption = some.unique()  # a word counts once
+        weight = objective.rarity[tokens_in_caption] / objective.rarity[tokens_in_caption].sum()
+        rows.append(-(weight * row[tokens_in_caption]).sum())
     torch.testing.assert_close(losses["words"], torch.stack(rows).mean())
     torch.testing.assert_close(losses["loss"], losses["contrast"] + 0.5 * losses["words"])
 
 
-def test_a_locked_text_tower_stays_as_the_unet_knows_it(full_context):
+def test_a_locked_text_tower_is_not_trained(full_context):
     stage = ClipPair(
         lock_text=True, word_weight=1.0, image_size=32, optim=OPTIM, steps=1, batch_size=4
     )
     objective = stage.objective(full_context)
     batch = stage.fetch(full_context)([0, 1, 2, 3], [1, 2, 3, 4])
     objective.losses(batch)["loss"].backward()
-    learning = {name for name, p in objective.trained.named_parameters() if p.grad is not None}
-    assert "text.text_projection.weight" in learning
-    assert "vision.vision_model.embeddings.patch_embedding.weight" in learning
-    assert not {name for name in learning if name.startswith("text.text_model")}
+    trained = {name for name, p in objective.trained.named_parameters() if p.grad is not None}
+    assert "text.text_projection.weight" in trained
+    assert "vision.vision_model.embeddings.patch_embedding.weight" in trained
+    assert not {name for name in trained if name.startswith("text.text_model")}
     before = load_file(full_context.model / "text_encoder" / "model.safetensors")
     stage.export(objective, full_context, full_context.model)
     after = load_file(full_context.model / "text_encoder" / "model.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_text_tower_that_is_not_there_cannot_be_kept(context):
+def test_locking_a_missing_text_tower_is_an_error(context):
     with pytest.raises(InputError, match="has no text_encoder"):
         ClipPair(lock_text=True, optim=OPTIM, steps=1, batch_size=4).objective(context)
 
 
 def test_denoiser_predicts_v(full_context):
-    stage = stages()[2]
+    stage = make_stages()[2]
     objective = stage.objective(full_context)
     batch = stage.fetch(full_context)([0, 1, 2, 3], [5, 6, 7, 8])
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000).square()
@@ -242,22 +242,22 @@ def test_denoiser_predicts_v(full_context):
     assert all(p.grad is not None for p in objective.trained.parameters())
 
 
-def test_some_captions_are_left_out(full_context):
+def test_a_fraction_of_the_captions_is_replaced_by_the_empty_caption(full_context):
     stage = Denoiser(widths=(8, 8, 16, 16), size=32, optim=OPTIM, steps=1, batch_size=4, empty=0.5)
     text = stage.fetch(full_context)([0] * 200, list(range(200))).text
     tower = CLIPTextModelWithProjection.from_pretrained(full_context.model / "text_encoder").float()
     captions = ["", full_context.train.captions[0]]
     with torch.no_grad():
-        wanted = tower(input_ids=tokenized(full_context.model, captions)).last_hidden_state
-    nothing, whole = ((text - one).abs().amax(dim=(1, 2)) < 5e-3 for one in wanted)
+        expected = tower(input_ids=tokenize(full_context.model, captions)).last_hidden_state
+    nothing, whole = ((text - one).abs().amax(dim=(1, 2)) < 5e-3 for one in expected)
     assert torch.equal(nothing, ~whole)
     assert 70 < int(nothing.sum()) < 130
     held_out = next(iter(stage.held_out(full_context)(0, 1))).text
-    assert not ((held_out - wanted[0]).abs().amax(dim=(1, 2)) < 5e-3).any()
+    assert not ((held_out - expected[0]).abs().amax(dim=(1, 2)) < 5e-3).any()
 
 
-def test_running_mean(full_context):
-    objective = stages()[2].objective(full_context)
+def test_the_moving_average_of_the_weights_starts_with_a_small_decay(full_context):
+    objective = make_stages()[2].objective(full_context)
     name = "conv_in.weight"
     start = objective.mean.get_parameter(name).clone()
     with torch.no_grad():
@@ -272,9 +272,9 @@ def test_running_mean(full_context):
 
 
 def test_denoiser_has_stable_diffusions_topology(full_context):
-    stage = stages()[2]
+    stage = make_stages()[2]
     stage.export(stage.objective(full_context), full_context, full_context.model)
-    backbone = StableDiffusion(of_folder(full_context.model), weights=full_context.model)
+    backbone = StableDiffusion(from_folder(full_context.model), weights=full_context.model)
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == (8, 8, 16, 16)
     unet = UNet2DConditionModel.from_pretrained(
@@ -285,8 +285,8 @@ def test_denoiser_has_stable_diffusions_topology(full_context):
     assert unet.config.sample_size == 8
 
 
-def test_a_unet_states_the_size_that_it_was_trained_on_last(full_context):
-    """Stages of growing size; ``adapt`` and ``generate`` work at the size in the folder."""
+def test_the_exported_unet_has_the_size_of_its_last_training(full_context):
+    """``adapt`` and ``generate`` use the size in the folder of the model."""
     for size in (32, 64):
         stage = Denoiser(
             widths=(8, 8, 16, 16), heads=(1, 1, 2, 2), size=size, optim=OPTIM, steps=1, batch_size=4
@@ -295,40 +295,60 @@ def test_a_unet_states_the_size_that_it_was_trained_on_last(full_context):
         assert config_of(full_context.model / "unet")["sample_size"] == size // 4
 
 
-def test_captions_fit_the_text_tower(full_context):
+def test_the_fixed_prompts_fit_into_the_text_tower(full_context):
     text = CLIPTextModelWithProjection.from_pretrained(full_context.model / "text_encoder")
     assert text.config.max_position_embeddings == 64
     for prompt in FIXED_PROMPTS:
-        ids = tokenized(full_context.model, [prompt])[0]
+        ids = tokenize(full_context.model, [prompt])[0]
         assert int(ids[-1]) == text.config.eos_token_id
 
 
 @pytest.mark.parametrize(
     ("stage", "size", "stride", "message"),
     [
-        (Autoencoder(**OWN), 132, None, r"size 132: choose a multiple of 8, as autoencoder"),
-        (Autoencoder(**OWN), 136, 16, r"size 136: choose a multiple of 32"),
-        (Autoencoder(crop=24, **OWN), 32, None, r"crop 24 of autoencoder: .* at most 16"),
-        (Autoencoder(crop=22, **OWN), 64, None, r"crop 22 of autoencoder: .* stride 4 of"),
-        (ClipPair(image_size=60, **OWN), 120, None, r"image_size 60 of clip: .* patch's 16 that"),
-        (ClipPair(image_size=48, **OWN), 128, None, r"image_size 48 of clip: .* divides .* 128"),
-        (Denoiser(size=48, **OWN), 96, 4, r"size 48 of denoiser: choose a multiple of 32"),
-        (Denoiser(size=96, **OWN), 128, 4, r"size 96 of denoiser: .* divides the pictures' 128"),
-        (Denoiser(**OWN), 128, None, r"stage 'denoiser' needs an autoencoder: put that stage"),
+        (
+            Autoencoder(**OPTIONS),
+            132,
+            None,
+            r"size 132: choose a multiple of 8, because autoencoder",
+        ),
+        (Autoencoder(**OPTIONS), 136, 16, r"size 136: choose a multiple of 32"),
+        (Autoencoder(crop=24, **OPTIONS), 32, None, r"crop 24 of autoencoder: .* at most 16"),
+        (Autoencoder(crop=22, **OPTIONS), 64, None, r"crop 22 of autoencoder: .* stride 4 of"),
+        (
+            ClipPair(image_size=60, **OPTIONS),
+            120,
+            None,
+            r"image_size 60 of clip: .* patch's 16 that",
+        ),
+        (
+            ClipPair(image_size=48, **OPTIONS),
+            128,
+            None,
+            r"image_size 48 of clip: .* divides .* 128",
+        ),
+        (Denoiser(size=48, **OPTIONS), 96, 4, r"size 48 of denoiser: choose a multiple of 32"),
+        (
+            Denoiser(size=96, **OPTIONS),
+            128,
+            4,
+            r"size 96 of denoiser: .* divides the pictures' 128",
+        ),
+        (Denoiser(**OPTIONS), 128, None, r"stage 'denoiser' needs an autoencoder: put that stage"),
     ],
 )
-def test_sizes_that_do_not_fit(stage, size, stride, message):
+def test_a_size_that_does_not_fit_is_an_error(stage, size, stride, message):
     with pytest.raises(InputError, match=message):
         stage.check(size, stride)
 
 
-def test_every_stage_knows_the_autoencoders_stride():
+def test_check_returns_the_stride_of_the_autoencoder():
     stride = None
-    for stage in (Autoencoder(widths=(8, 8), **OWN), ClipPair(**OWN), Denoiser(**OWN)):
+    for stage in (Autoencoder(widths=(8, 8), **OPTIONS), ClipPair(**OPTIONS), Denoiser(**OPTIONS)):
         stride = stage.check(128, stride)
         assert stride == 2
 
 
-def test_a_missing_stage(context):
+def test_a_missing_part_of_the_model_is_an_error(context):
     with pytest.raises(InputError, match=r"has no vae/, which stage 'denoiser' needs"):
-        stages()[2].objective(context)
+        make_stages()[2].objective(context)

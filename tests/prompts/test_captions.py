@@ -1,4 +1,4 @@
-"""Captions, and the mean prompt that is made of them."""
+"""Captions of images, and the mean prompt of captions."""
 
 import json
 from pathlib import Path
@@ -23,20 +23,21 @@ from diffsight.prompts.captions import Captioner
 from diffsight.prompts.text import load_text_encoder, mean_prompt
 from diffsight.types import Inputs
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", "a", "red", "chair", "bed"]
-TEXTS = ["a red chair in a kitchen", "a bed", "two lamps and a table in an office"]
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
+VOCABULARY = [*SPECIAL_TOKENS, "a", "red", "chair", "bed"]
+CAPTIONS = ["a red chair in a kitchen", "a bed", "two lamps and a table in an office"]
 
 
 @pytest.fixture(scope="module")
 def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BLIP, small and random."""
+    """Return the folder of a small random BLIP."""
     folder = tmp_path_factory.mktemp("blip")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
     processor = BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer)
     processor.save_pretrained(folder)
     text = {
-        "vocab_size": len(WORDS),
+        "vocab_size": len(VOCABULARY),
         "hidden_size": 16,
         "encoder_hidden_size": 16,
         "intermediate_size": 16,
@@ -72,122 +73,122 @@ def pairs(tmp_path: Path) -> Path:
     return root
 
 
-def test_captions_are_kept_and_only_missing_ones_are_made(
+def test_existing_captions_are_kept_and_missing_ones_added(
     captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "captions.json"
-    words = ["caption", "--data", "Folder", f"root={pairs}", "--captioner", str(captioner)]
-    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
-    found = json.loads(out.read_text())
-    assert len(found["captions"]) == 3
-    first = next(iter(found["captions"]))
-    found["captions"][first] = "kept"
-    del found["captions"][list(found["captions"])[-1]]
-    out.write_text(json.dumps(found))
-    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    command = ["caption", "--data", "Folder", f"root={pairs}", "--captioner", str(captioner)]
+    assert main([*command, "--out", str(out), "--device", "cpu"]) == 0
+    content = json.loads(out.read_text())
+    assert len(content["captions"]) == 3
+    first = next(iter(content["captions"]))
+    content["captions"][first] = "kept"
+    del content["captions"][list(content["captions"])[-1]]
+    out.write_text(json.dumps(content))
+    assert main([*command, "--out", str(out), "--device", "cpu"]) == 0
     again = json.loads(out.read_text())["captions"]
     assert (len(again), again[first]) == (3, "kept")
     capsys.readouterr()
-    other = [*words[:-1], "other/captioner", "--out", str(out), "--device", "cpu"]
+    other = [*command[:-1], "other/captioner", "--out", str(out), "--device", "cpu"]
     assert main(other) == 2
     error = capsys.readouterr().err
     for part in (str(out), str(captioner), "other/captioner", "another --out, or delete"):
         assert part in error
     assert error.count("\n") == 1
     assert json.loads(out.read_text())["captions"] == again
-    del found["captioner"]
-    out.write_text(json.dumps(found))
-    assert main([*words, "--out", str(out), "--device", "cpu"]) == 2
+    del content["captioner"]
+    out.write_text(json.dumps(content))
+    assert main([*command, "--out", str(out), "--device", "cpu"]) == 2
     assert "are by an unnamed captioner, not by" in capsys.readouterr().err
-    found["data"] = "another"
-    out.write_text(json.dumps(found))
-    assert main([*words, "--out", str(out), "--device", "cpu"]) == 2
+    content["data"] = "another"
+    out.write_text(json.dumps(content))
+    assert main([*command, "--out", str(out), "--device", "cpu"]) == 2
     assert "captions of data set 'another', not of" in capsys.readouterr().err
 
 
-def test_images_of_ones_own(
+def test_captions_of_a_folder_skip_damaged_images(
     captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Named by their paths from the file; a damaged one is told and the others are done."""
+    """Captions have paths relative to their file; a damaged image is reported and skipped."""
     out = tmp_path / "new" / "captions.json"
-    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
-    words += ["--device", "cpu"]
+    command = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    command += ["--device", "cpu"]
     damaged = pairs / "images" / "p1.png"
     whole = damaged.read_bytes()
     damaged.write_bytes(b"no picture")
-    assert main([*words, "--out", str(out)]) == 1
+    assert main([*command, "--out", str(out)]) == 1
     assert str(damaged) in capsys.readouterr().err
     names = [f"../pairs/images/p{i}.png" for i in range(3)]
     assert list(json.loads(out.read_text())["captions"]) == [names[0], names[2]]
     damaged.write_bytes(whole)
-    assert main([*words, "--out", str(out)]) == 0
-    found = json.loads(out.read_text())
-    assert (found["data"], sorted(found["captions"])) == ("images", names)
-    for more, message in [
+    assert main([*command, "--out", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert (content["data"], sorted(content["captions"])) == ("images", names)
+    for options, message in [
         (["--out", str(tmp_path)], f"{tmp_path}: a folder: give --out the name of a .json file"),
         (["--out", str(out), "--batch-size", "0"], "--batch-size 0: give at least 1"),
     ]:
-        assert main([*words, *more]) == 2
+        assert main([*command, *options]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*words, "--out", str(out), "--data", "Folder", f"root={pairs}"])
+        main([*command, "--out", str(out), "--data", "Folder", f"root={pairs}"])
     assert "not allowed with argument" in capsys.readouterr().err
 
 
-def test_what_was_made_before_a_failure_is_kept(
+def test_captions_before_an_interruption_are_saved(
     captioner: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, made = tmp_path / "captions.json", Captioner.__call__
+    out, describe = tmp_path / "captions.json", Captioner.__call__
     calls = []
 
     def failing(self: Captioner, images: list[torch.Tensor]) -> list[str]:
         calls.append(len(images))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return made(self, images)
+        return describe(self, images)
 
     monkeypatch.setattr(Captioner, "__call__", failing)
-    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
-    main([*words, "--out", str(out), "--device", "cpu", "--batch-size", "1"])
+    command = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    main([*command, "--out", str(out), "--device", "cpu", "--batch-size", "1"])
     assert len(json.loads(out.read_text())["captions"]) == 2
 
 
 def test_the_same_image_gets_the_same_caption(captioner: Path) -> None:
     image = torch.randint(0, 256, (3, 30, 44), dtype=torch.uint8)
-    make = Captioner(str(captioner))
-    (alone,) = make([image])
-    assert make([image, image]) == [alone, alone]
+    describe = Captioner(str(captioner))
+    (alone,) = describe([image])
+    assert describe([image, image]) == [alone, alone]
     with pytest.raises(InputError, match="no captioner there"):
         Captioner(str(captioner / "nothing"))
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_the_mean_prompt_is_the_mean_of_the_texts(pooled: bool) -> None:
+def test_the_mean_prompt_is_the_mean_of_the_text_features(pooled: bool) -> None:
     tokenizer, tower = load_text_encoder("tiny")
     rows = []
-    for text in TEXTS:
+    for text in CAPTIONS:
         tokens = tokenizer([text], padding="max_length", max_length=16, return_tensors="pt")
         with torch.no_grad():
-            said = tower(input_ids=tokens["input_ids"])
-        rows.append(said.pooler_output if pooled else said.last_hidden_state[0])
+            output = tower(input_ids=tokens["input_ids"])
+        rows.append(output.pooler_output if pooled else output.last_hidden_state[0])
     expected = torch.stack(rows).mean(dim=0)
-    found = mean_prompt(TEXTS, encoder="tiny", num_tokens=16, pooled=pooled, batch_size=2)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert found.shape == ((1, 128) if pooled else (16, 128))
+    mean = mean_prompt(CAPTIONS, encoder="tiny", num_tokens=16, pooled=pooled, batch_size=2)
+    torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
+    assert mean.shape == ((1, 128) if pooled else (16, 128))
 
 
-def test_aggregated_prompts_from_the_command(
+def test_the_command_writes_the_mean_of_captions_or_of_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = tmp_path / "captions.json"
-    texts = {f"p{i}": text for i, text in enumerate(TEXTS)}
+    texts = {f"p{i}": text for i, text in enumerate(CAPTIONS)}
     captions.write_text(json.dumps({"data": "pairs", "captions": texts}))
     out = tmp_path / "mean.safetensors"
-    words = ["aggregate-prompts", "--out", str(out)]
-    made = [*words, "--captions", str(captions), "--encoder", "tiny", "--tokens", "16"]
-    assert main(made) == 0
+    command = ["aggregate-prompts", "--out", str(out)]
+    options = ["--captions", str(captions), "--encoder", "tiny", "--tokens", "16"]
+    assert main([*command, *options]) == 0
     rows = load_file(out)["rows"]
-    torch.testing.assert_close(rows, mean_prompt(TEXTS, encoder="tiny", num_tokens=16))
+    torch.testing.assert_close(rows, mean_prompt(CAPTIONS, encoder="tiny", num_tokens=16))
     with safe_open(out, framework="pt") as file:
         assert file.metadata() == {"data": "pairs", "source": "tiny, 3 texts"}
     prompts = Aggregated(16, dim=128, weights=out)
@@ -197,38 +198,38 @@ def test_aggregated_prompts_from_the_command(
         Aggregated(weights=out)
     with pytest.raises(InputError, match="no aggregated prompt"):
         Aggregated(weights=captions)
-    assert main([*words, "--captions", str(captions)]) == 2
+    assert main([*command, "--captions", str(captions)]) == 2
     assert "name one with --encoder" in capsys.readouterr().err
     names = tmp_path / "names.txt"
     names.write_text("kitchen\noffice\n")
     table = tmp_path / "table.safetensors"
     single = ["--templates", "single", "--encoder", "tiny", "--out", str(table)]
     assert main(["text-table", str(names), *single]) == 0
-    assert main([*words, "--table", str(table)]) == 0
+    assert main([*command, "--table", str(table)]) == 0
     torch.testing.assert_close(load_file(out)["rows"][0], load_file(table)["rows"].mean(dim=0))
 
 
-def test_captions_of_one_data_set_are_aggregated(
+def test_captions_of_several_data_sets_are_not_aggregated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its parts count as one, as in the authors' mean; their names stay with the vectors."""
+    """Parts of one data set are aggregated, as by the authors; the file records their names."""
     paths = []
-    for name, text in zip(("nyu-train", "nyu-test", "kitti-train"), TEXTS, strict=True):
+    for name, text in zip(("nyu-train", "nyu-test", "kitti-train"), CAPTIONS, strict=True):
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps({"data": name, "captions": {"a": text}}))
     out = tmp_path / "mean.safetensors"
-    words = ["aggregate-prompts", "--encoder", "tiny", "--tokens", "16", "--out", str(out)]
-    assert main([*words, "--captions", str(paths[0]), str(paths[2])]) == 2
+    command = ["aggregate-prompts", "--encoder", "tiny", "--tokens", "16", "--out", str(out)]
+    assert main([*command, "--captions", str(paths[0]), str(paths[2])]) == 2
     error = capsys.readouterr().err
     assert "kitti-train.json: captions of data set 'kitti-train', those of" in error
     assert "nyu-train.json are of 'nyu-train'" in error
     assert (error.count("\n"), out.exists()) == (1, False)
-    assert main([*words, "--captions", str(paths[0]), str(paths[1])]) == 0
+    assert main([*command, "--captions", str(paths[0]), str(paths[1])]) == 0
     with safe_open(out, framework="pt") as file:
         assert file.metadata()["data"] == "nyu-test, nyu-train"
 
 
-def test_the_captioner_is_loaded_in_the_type_that_is_asked_for(
+def test_the_captioner_is_loaded_in_the_chosen_dtype(
     captioner: Path, pairs: Path, tmp_path: Path
 ) -> None:
     image = torch.zeros(3, 32, 40, dtype=torch.uint8)
@@ -237,6 +238,6 @@ def test_the_captioner_is_loaded_in_the_type_that_is_asked_for(
         assert {p.dtype for p in describe._model.parameters()} == {dtype}
         assert len(describe([image])) == 1
     assert {p.dtype for p in Captioner(str(captioner))._model.parameters()} == {torch.float32}
-    words = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
-    words += ["--dtype", "bfloat16", "--device", "cpu", "--out", str(tmp_path / "captions.json")]
-    assert main(words) == 0
+    command = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
+    command += ["--dtype", "bfloat16", "--device", "cpu", "--out", str(tmp_path / "captions.json")]
+    assert main(command) == 0

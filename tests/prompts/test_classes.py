@@ -1,3 +1,5 @@
+"""ClassTokens: one token per class for every image."""
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from diffsight.prompts.text import save_table
 from diffsight.types import Inputs
 
 
-def test_every_image_gets_all_classes(tmp_path) -> None:
+def test_every_image_gets_the_tokens_of_all_classes(tmp_path) -> None:
     rows = torch.randn(3, 4)
     save_table(tmp_path / "table.safetensors", ["cat", "wall", "door"], rows, "test")
     tokens = ClassTokens(["wall", "door"], dim=4, weights=tmp_path / "table.safetensors")
@@ -20,11 +22,11 @@ def test_every_image_gets_all_classes(tmp_path) -> None:
     assert torch.equal(context[0], context[1])
 
 
-def test_rows_learn_only_where_asked() -> None:
+def test_rows_are_trained_only_with_learn_rows() -> None:
     assert not ClassTokens(["a", "b"], dim=4).rows.requires_grad
     assert ClassTokens(["a", "b"], dim=4, learn_rows=True).rows.requires_grad
 
 
-def test_names_are_different() -> None:
+def test_repeated_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"different names; repeated:.*'a'"):
         ClassTokens(["a", "b", "a"])

@@ -1,4 +1,4 @@
-"""Tables of text vectors and aggregated prompts that are damaged are refused in one line."""
+"""Damaged text tables and aggregated prompts are refused with a message of one line."""
 
 from pathlib import Path
 
@@ -23,14 +23,16 @@ NAMES = '["kitchen", "office"]'
         (NAMES, torch.ones(2), r"2 names for rows of shape \(2,\)"),
     ],
 )
-def test_damaged_text_tables(tmp_path: Path, names: str, rows: torch.Tensor, message: str) -> None:
+def test_damaged_text_tables_are_refused(
+    tmp_path: Path, names: str, rows: torch.Tensor, message: str
+) -> None:
     path = tmp_path / "t.safetensors"
     save_file({"rows": rows}, path, {"names": names})
     with pytest.raises(InputError, match=rf"t\.safetensors: not a text table \({message}.*\): wri"):
         TextTable(["kitchen", "office"], dim=8, weights=path)
 
 
-def test_cut_off_tables(tmp_path: Path) -> None:
+def test_truncated_tables_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     save_file({"rows": torch.ones(2, 8)}, path, {"names": NAMES})
     whole = path.read_bytes()
@@ -51,7 +53,7 @@ def test_cut_off_tables(tmp_path: Path) -> None:
         ({"hidden_act": "none"}, "architecture: no CLIP text model"),
     ],
 )
-def test_sizes_that_no_text_tower_has(sizes: dict, message: str) -> None:
+def test_invalid_architectures_of_text_towers_are_refused(sizes: dict, message: str) -> None:
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     with pytest.raises(InputError, match=message):
         LearnedSentences(8, architecture={**small, "num_attention_heads": 1, **sizes})

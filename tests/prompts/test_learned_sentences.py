@@ -1,3 +1,5 @@
+"""LearnedSentences and Aggregated: text features of a trained tower and of a data set."""
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from diffsight.types import Inputs
 IMAGE = torch.zeros(2, 3, 8, 8)
 
 
-def test_the_tower_starts_from_weights_and_learns() -> None:
+def test_the_tower_is_loaded_and_trained() -> None:
     tokenizer, tower = load_text_encoder("tiny")
     architecture = {
         name: getattr(tower.config, name)
@@ -32,18 +34,18 @@ def test_the_tower_starts_from_weights_and_learns() -> None:
         LearnedSentences(12, architecture=architecture | {"num_hidden_layers": 1}, weights="tiny")
 
 
-def test_what_is_missing() -> None:
+def test_a_missing_tokenizer_or_sentence_is_refused() -> None:
     small = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     small |= {"num_attention_heads": 2, "max_position_embeddings": 12}
     with pytest.raises(InputError, match="no tokenizer: name one"):
         LearnedSentences(12, architecture=small)(Inputs(IMAGE, ("a", "b")))
     prompts = LearnedSentences(12, architecture=small, tokenizer="tiny")
-    for given in (None, ("a", None), ("a", ""), ("a", " \t")):
+    for sentences in (None, ("a", None), ("a", ""), ("a", " \t")):
         with pytest.raises(InputError, match="every image needs a sentence"):
-            prompts(Inputs(IMAGE, given))
+            prompts(Inputs(IMAGE, sentences))
 
 
-def test_aggregated_tokens_are_every_images() -> None:
+def test_aggregated_tokens_are_the_same_for_every_image() -> None:
     prompts = Aggregated(5, dim=8)
     with torch.no_grad():
         context = prompts(Inputs(IMAGE, ("ignored", None)))

@@ -1,3 +1,5 @@
+"""Sentences: text features of a frozen tower."""
+
 import pytest
 import torch
 
@@ -9,8 +11,8 @@ from diffsight.types import Inputs
 IMAGE = torch.zeros(2, 3, 8, 8)
 
 
-def test_features_of_the_tower_or_of_the_inputs() -> None:
-    """Filled up to the length with the tower's own filling, and cut off there."""
+def test_features_come_from_the_tower_or_from_the_inputs() -> None:
+    """Sentences are padded with the tower's padding token, or truncated."""
     tokenizer, tower = load_text_encoder("tiny")
     texts = ("the red chair", "a table " * 20)
     prompts = Sentences(12, dim=tower.config.hidden_size, encoder="tiny")
@@ -18,26 +20,26 @@ def test_features_of_the_tower_or_of_the_inputs() -> None:
     with torch.no_grad():
         states = tower(input_ids=torch.tensor(tokens["input_ids"])).last_hidden_state
         expected = states + prompts.adapter.gamma * prompts.adapter.mlp(states)
-        found = prompts(Inputs(IMAGE, texts))
-        torch.testing.assert_close(found, expected)
-        given = Inputs(IMAGE, text=prompts.features(texts))
-        assert torch.equal(prompts(given), found)
+        condition = prompts(Inputs(IMAGE, texts))
+        torch.testing.assert_close(condition, expected)
+        inputs = Inputs(IMAGE, text=prompts.features(texts))
+        assert torch.equal(prompts(inputs), condition)
     assert all(name.startswith("adapter.") for name in prompts.state_dict())
 
 
-def test_what_is_missing() -> None:
+def test_a_missing_sentence_or_encoder_is_refused() -> None:
     prompts = Sentences(12, dim=32, encoder="tiny")
-    for given in (None, ("a", None), ("a", ""), ("a", " \t")):
+    for sentences in (None, ("a", None), ("a", ""), ("a", " \t")):
         with pytest.raises(InputError, match="every image needs a sentence"):
-            prompts(Inputs(IMAGE, given))
+            prompts(Inputs(IMAGE, sentences))
     with pytest.raises(InputError, match="no text encoder: name one"):
         Sentences(12, dim=32)(Inputs(IMAGE, ("a", "b")))
     with pytest.raises(InputError, match=r"\(2, 3, 32\) text features for 2 images: .* 12 tokens"):
         prompts(Inputs(IMAGE, text=torch.zeros(2, 3, 32)))
 
 
-def test_the_tower_runs_where_the_images_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no part of the module's state, but follows the device of its inputs."""
+def test_the_tower_runs_on_the_device_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tower is not part of the module's state, but follows the device of its inputs."""
     prompts = Sentences(12, dim=128, encoder="tiny")
     prompts.features(["a table"])
     tower = prompts._tower[0]

@@ -1,3 +1,5 @@
+"""Text tables: features of names, lookup by name, and the adapter."""
+
 import json
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from diffsight.types import Inputs
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP text tower of 16 dimensions, laid out as in a diffusers folder."""
+    """Return a diffusers folder with a random CLIP text tower of width 16."""
     folder = tmp_path_factory.mktemp("clip")
     vocabulary = {chr(c): i for i, c in enumerate(range(33, 127))}
     vocabulary |= {f"{chr(c)}</w>": len(vocabulary) + i for i, c in enumerate(range(33, 127))}
@@ -47,12 +49,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_templates_are_eighty_and_take_a_name() -> None:
+def test_every_one_of_80_templates_has_one_name() -> None:
     assert len(TEMPLATES["imagenet"]) == len(set(TEMPLATES["imagenet"])) == 80
     assert all(template.count("{}") == 1 for template in TEMPLATES["imagenet"])
 
 
-def test_table_is_the_mean_of_the_end_features(clip: Path) -> None:
+def test_a_row_is_the_mean_of_the_features_of_the_end_tokens(clip: Path) -> None:
     rows = build_text_table(["bed_room", "x"], encoder=clip, max_length=60)
     model = CLIPTextModel.from_pretrained(clip / "text_encoder").eval()
     tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
@@ -65,17 +67,17 @@ def test_table_is_the_mean_of_the_end_features(clip: Path) -> None:
     torch.testing.assert_close(rows[0], torch.stack(expected).mean(0), rtol=1e-4, atol=1e-5)
 
 
-def test_too_long_a_name_is_refused(clip: Path) -> None:
+def test_a_name_that_is_too_long_is_refused(clip: Path) -> None:
     with pytest.raises(InputError, match="tokens with its template, at most 20 fit"):
         build_text_table(["a very long name indeed"], encoder=clip, templates="single")
 
 
-def test_no_encoder_there(tmp_path: Path) -> None:
+def test_a_folder_without_text_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no CLIP text model"):
         build_text_table(["a"], encoder=tmp_path)
 
 
-def test_command_writes_a_table_that_is_looked_up_by_name(clip: Path, tmp_path: Path) -> None:
+def test_the_command_writes_a_table_with_lookup_by_name(clip: Path, tmp_path: Path) -> None:
     names, out = tmp_path / "names.txt", tmp_path / "table.safetensors"
     names.write_text("kitchen\nbed_room\n\n")
     command = ["text-table", str(names), "--encoder", str(clip), "--out", str(out)]
@@ -91,7 +93,7 @@ def test_command_writes_a_table_that_is_looked_up_by_name(clip: Path, tmp_path: 
         TextTable(["kitchen"], weights=out)
 
 
-def test_command_takes_a_list_by_its_name(
+def test_the_command_accepts_the_name_of_a_list(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "table.safetensors"
@@ -107,7 +109,7 @@ def test_command_takes_a_list_by_its_name(
     assert error.count("\n") == 1
 
 
-def test_rows_the_mean_and_unknown_names() -> None:
+def test_a_prompt_picks_its_row_or_the_mean_or_is_refused() -> None:
     table = TextTable(["a", "b", "c"], dim=4)
     with torch.no_grad():
         out = table(Inputs(torch.zeros(2, 3, 8, 8), ("b", None)))
@@ -119,7 +121,7 @@ def test_rows_the_mean_and_unknown_names() -> None:
         table(Inputs(torch.zeros(1, 3, 8, 8), ("d",)))
 
 
-def test_adapter_starts_as_almost_the_identity() -> None:
+def test_the_initial_adapter_is_nearly_the_identity() -> None:
     """Equation 5: gamma 1e-4, one per channel; 1,181,184 parameters and 768."""
     adapter = TextAdapter(768)
     features = torch.randn(2, 768)
@@ -129,18 +131,18 @@ def test_adapter_starts_as_almost_the_identity() -> None:
     assert adapter.gamma.shape == (768,)
 
 
-def test_rows_learn_only_when_asked() -> None:
+def test_rows_are_trained_only_with_learn_rows() -> None:
     assert "rows" not in dict(TextTable(["a"], dim=4).named_parameters())
     assert "rows" in dict(TextTable(["a"], dim=4, learn_rows=True).named_parameters())
 
 
-def test_duplicate_names() -> None:
+def test_repeated_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"repeated.*'a'"):
         TextTable(["a", "b", "a"], dim=4)
 
 
-def test_the_embedded_text_tower(embedded: Path, tmp_path: Path) -> None:
-    """In 32 bit, though its file has 16, and before the projection that is saved with it."""
+def test_rows_of_the_embedded_text_tower_are_in_32_bit(embedded: Path, tmp_path: Path) -> None:
+    """The file has 16 bits, and a projection that is not used."""
     rows = build_text_table(["bed", "x"], encoder="tiny", templates="single", max_length=40)
     model = CLIPTextModelWithProjection.from_pretrained(embedded / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(embedded / "tokenizer")
@@ -156,6 +158,6 @@ def test_the_embedded_text_tower(embedded: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(TextTable(["bed", "x"], dim=16, weights=out).rows, rows)
 
 
-def test_the_text_tower_bounds_the_length(embedded: Path) -> None:
+def test_a_length_beyond_the_limit_of_the_tower_is_refused(embedded: Path) -> None:
     with pytest.raises(InputError, match=r"max_length 65: .* tiny takes 64 tokens at most"):
         build_text_table(["a"], encoder="tiny", max_length=65)

@@ -1,4 +1,4 @@
-"""Classes over a whole data set."""
+"""Protocols of semantic segmentation."""
 
 import numpy as np
 import pytest
@@ -18,16 +18,16 @@ def prediction(ids: list[list[int]]) -> ClassPrediction:
     return ClassPrediction(tensor, torch.ones(tensor.shape), NAMES, {})
 
 
-def test_areas_are_summed_before_they_are_divided() -> None:
+def test_areas_are_summed_over_all_images_before_they_are_divided() -> None:
     protocol = protocols.get("classes-v1")
     metric = protocol.metric(Segmentation(list(NAMES.values())))
-    known = torch.ones(1, 4, dtype=torch.bool)
-    first = (prediction([[0, 0, 1, 2]]), Target(torch.tensor([[[0, 0, 0, 1]]]), known[None]))
-    hidden = torch.tensor([[True, True, True, False]])
-    second = (prediction([[0, 1, 1, 3]]), Target(torch.tensor([[[0, 1, 1, 3]]]), hidden[None]))
+    all_valid = torch.ones(1, 4, dtype=torch.bool)
+    first = (prediction([[0, 0, 1, 2]]), Target(torch.tensor([[[0, 0, 0, 1]]]), all_valid[None]))
+    some_valid = torch.tensor([[True, True, True, False]])
+    second = (prediction([[0, 1, 1, 3]]), Target(torch.tensor([[[0, 1, 1, 3]]]), some_valid[None]))
     assert protocol.measure(metric, *first)
     assert protocol.measure(metric, *second)
-    # wall 3 of 4, floor 2 of 4; lamp is found and never there: 0; chair has no pixel
+    # wall 3 of 4, floor 2 of 4; lamp is predicted but never occurs: 0; chair has no valid pixel
     expected = {
         "miou": (3 / 4 + 2 / 4 + 0) / 3,
         "macc": (3 / 4 + 2 / 3) / 2,
@@ -35,17 +35,17 @@ def test_areas_are_summed_before_they_are_divided() -> None:
     }
     result = {name: float(value) for name, value in metric.compute().items()}
     assert result == pytest.approx(expected)
-    assert not protocol.measure(metric, first[0], Target(first[1].label, ~known[None]))
+    assert not protocol.measure(metric, first[0], Target(first[1].label, ~all_valid[None]))
     assert {name: float(value) for name, value in metric.compute().items()} == result
     ious = protocol.per_class(metric, list(NAMES.values()))
     assert ious == pytest.approx({"wall": 3 / 4, "floor": 2 / 4, "lamp": 0.0})
 
 
-def test_a_protocol_refuses_other_numbers_and_predictions() -> None:
+def test_a_protocol_refuses_other_numbers_of_classes_and_other_predictions() -> None:
     protocol = protocols.get("ade20k-ss-v1")
     with pytest.raises(InputError, match="made for 150 classes, the model has 4"):
         protocol.metric(Segmentation(list(NAMES.values())))
-    with pytest.raises(InputError, match="scores classes, and a Referring task has none"):
+    with pytest.raises(InputError, match="scores classes, but a Referring task has none"):
         protocol.metric(Referring())
     depth = DepthPrediction(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), "z")
     metric = protocol.metric(Segmentation([f"class {i}" for i in range(150)]))
@@ -55,16 +55,16 @@ def test_a_protocol_refuses_other_numbers_and_predictions() -> None:
         protocols.get("ade20k-ss-v1", prompt="oracle-scene")
 
 
-def test_description_says_what_was_done() -> None:
+def test_the_description_names_classes_averaging_and_missing_labels() -> None:
     line = protocols.get("ade20k-ms-v1").describe()
     for part in ("ade20k-ms-v1", "150 classes", "whole dataset", "without a label left out"):
         assert part in line
 
 
-def test_classes_and_categories_are_those_of_the_authors_scripts() -> None:
-    """Frozen figures of cityscapesscripts 2.3.0 on these labels.
+def test_scores_of_classes_and_categories_agree_with_cityscapesscripts() -> None:
+    """The expected figures are those of cityscapesscripts 2.3.0 on the same labels.
 
-    No pixel is a truck, which is predicted; a train is neither there nor predicted.
+    Trucks are predicted but never occur. Trains neither occur nor are predicted.
     """
     rng = np.random.default_rng(24)
     numbers = np.array(CITYSCAPES_IDS)
@@ -77,11 +77,12 @@ def test_classes_and_categories_are_those_of_the_authors_scripts() -> None:
         truth[np.isin(truth, [31, 27])] = 7
         predicted = numbers[rng.integers(0, 19, (12, 16))]
         predicted[predicted == 31] = 26
-        right = np.isin(truth, numbers) & (rng.random((12, 16)) < 0.66)
-        predicted = np.where(right, truth, predicted)
-        ids = classes[torch.from_numpy(truth)]
-        found = classes[torch.from_numpy(predicted)]
-        metric.update(found[None, None], ids[None, None], (ids >= 0)[None])
+        is_correct = np.isin(truth, numbers) & (rng.random((12, 16)) < 0.66)
+        predicted = np.where(is_correct, truth, predicted)
+        target_ids = classes[torch.from_numpy(truth)]
+        predicted_ids = classes[torch.from_numpy(predicted)]
+        valid = (target_ids >= 0)[None]
+        metric.update(predicted_ids[None, None], target_ids[None, None], valid)
     scores = {name: float(value) for name, value in metric.compute().items()}
     assert scores["miou"] == pytest.approx(0.4490841194014749, rel=1e-12)
     assert scores["category_miou"] == pytest.approx(0.5100564799419549, rel=1e-12)

@@ -1,4 +1,4 @@
-"""Protocols: the published crops in pixels, masks, and fingerprints that tell any two apart."""
+"""Protocols of depth: published crops, masks and fingerprints."""
 
 import dataclasses
 import math
@@ -18,46 +18,46 @@ def ones(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return depth_m, depth_m > 0
 
 
-def test_eigen_crop() -> None:
+def test_the_eigen_crop_has_the_published_rows_and_columns() -> None:
     mask = protocols.get("nyu-eigen-v1").mask(*ones(480, 640))
     assert int(mask.sum()) == 426 * 560 == 238_560
     assert mask[0, 45:471, 41:601].all()
 
 
-def test_garg_crop_in_pixels_of_the_kb_crop() -> None:
+def test_the_garg_crop_has_the_published_pixels_of_the_kb_crop() -> None:
     mask = protocols.get("kitti-garg-v1").mask(*ones(352, 1216))
     assert int(mask.sum()) == (349 - 143) * (1172 - 43)
     assert mask[0, 143:349, 43:1172].all()
 
 
-def test_garg_crop_follows_the_size() -> None:
+def test_the_garg_crop_scales_with_the_size_of_the_map() -> None:
     mask = protocols.get("kitti-garg-v1").mask(*ones(176, 608))
     rows, columns = mask[0].any(1).nonzero().flatten(), mask[0].any(0).nonzero().flatten()
     assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (71, 174, 21, 586)
 
 
-def test_an_absolute_crop_refuses_another_size() -> None:
+def test_a_crop_in_pixels_refuses_maps_of_another_size() -> None:
     with pytest.raises(
         InputError, match=r"480 x 640 .* these have 240 x 320: evaluate at the size"
     ):
         protocols.get("nyu-eigen-v1").mask(*ones(240, 320))
 
 
-def test_only_truth_strictly_within_the_range_counts() -> None:
+def test_only_true_depths_strictly_within_the_range_count() -> None:
     depth_m = torch.tensor([[[1e-3, 1.1e-3, 9.99, 10.0, 5.0, math.nan, math.inf]]])
     valid = torch.tensor([[[True, True, True, True, False, True, True]]])
     mask = protocols.get("rooms-v1").mask(depth_m, valid)
     assert mask.tolist() == [[[False, True, True, False, False, False, False]]]
 
 
-def test_predictions_become_measurable_and_are_not_clamped() -> None:
+def test_prepare_replaces_unusable_predictions_and_clamps_no_others() -> None:
     protocol = protocols.get("rooms-v1")
     raw = torch.tensor([[[math.nan, 0.0, -2.0, -math.inf, math.inf, 1e-5, 50.0]]])
     expected = torch.tensor([[[1e-3, 1e-3, 1e-3, 1e-3, 10.0, 1e-5, 50.0]]])
     assert torch.equal(protocol.prepare(raw), expected)
 
 
-def test_the_three_steps_give_finite_numbers_for_any_prediction() -> None:
+def test_prepare_and_mask_give_finite_errors_for_any_prediction() -> None:
     protocol = protocols.get("rooms-v1")
     target, valid = torch.full((1, 2, 3), 2.0), torch.ones(1, 2, 3, dtype=torch.bool)
     prediction = torch.tensor([[[math.nan, 0.0, -1.0], [math.inf, 2.0, 3.0]]])
@@ -84,20 +84,20 @@ CHANGES = {
 def test_any_changed_field_changes_the_fingerprint() -> None:
     protocol = protocols.get("nyu-eigen-v1")
     assert set(CHANGES) == {field.name for field in dataclasses.fields(protocol)}
-    prints = {protocol.fingerprint}
+    fingerprints = {protocol.fingerprint}
     for field, value in CHANGES.items():
         changed = dataclasses.replace(protocol)
         object.__setattr__(changed, field, value)
-        prints.add(changed.fingerprint)
+        fingerprints.add(changed.fingerprint)
     crop = PixelCrop(rows=(45, 471), columns=(41, 602), of_hw=(480, 640))
-    prints.add(dataclasses.replace(protocol, crop=crop).fingerprint)
-    assert len(prints) == len(CHANGES) + 2
+    fingerprints.add(dataclasses.replace(protocol, crop=crop).fingerprint)
+    assert len(fingerprints) == len(CHANGES) + 2
 
 
-def test_published_protocols_are_frozen() -> None:
-    prints = {name: protocols.get(name).fingerprint[:12] for name in protocols.names()}
-    assert len(set(prints.values())) == len(prints)
-    assert prints == {
+def test_fingerprints_of_published_protocols_never_change() -> None:
+    fingerprints = {name: protocols.get(name).fingerprint[:12] for name in protocols.names()}
+    assert len(set(fingerprints.values())) == len(fingerprints)
+    assert fingerprints == {
         "nyu-eigen-v1": "4cee12bee8e2",
         "kitti-garg-v1": "ac6ab57c67c3",
         "sun-rgbd-v1": "c5befb60e946",
@@ -118,7 +118,7 @@ def test_published_protocols_are_frozen() -> None:
     }
 
 
-def test_other_images_than_its_own_change_the_name_and_the_fingerprint() -> None:
+def test_images_that_differ_from_the_official_split_change_name_and_fingerprint() -> None:
     nyu, kitti = protocols.get("nyu-eigen-v1"), protocols.get("kitti-garg-v1")
     assert nyu.applied_to(654, {(480, 640)}) is nyu
     assert kitti.applied_to(652, {(352, 1216)}) is kitti
@@ -126,14 +126,14 @@ def test_other_images_than_its_own_change_the_name_and_the_fingerprint() -> None
     assert few.name == "part of nyu-eigen-v1 (3 of 654 images)"
     whole = kitti.applied_to(652, {(375, 1242), (352, 1216)})
     assert whole.name == "part of kitti-garg-v1 (images of 375 x 1242, not 352 x 1216)"
-    for own, other in ((nyu, few), (kitti, whole)):
-        assert other.fingerprint != own.fingerprint
+    for official, other in ((nyu, few), (kitti, whole)):
+        assert other.fingerprint != official.fingerprint
         assert other.as_dict()["name"] in other.describe()
     anything = protocols.get("rooms-v1")
     assert anything.applied_to(3, {(8, 8)}) is anything
 
 
-def test_description_is_one_line_and_says_what_was_done() -> None:
+def test_the_description_is_one_line_with_crop_range_prompt_and_averaging() -> None:
     protocol = protocols.get("nyu-eigen-v1", prompt="oracle-scene")
     line = protocol.describe()
     assert "\n" not in line
@@ -143,7 +143,7 @@ def test_description_is_one_line_and_says_what_was_done() -> None:
     assert protocol.as_dict()["crop"]["rows"] == (45, 471)
 
 
-def test_unknown_name_gets_the_nearest() -> None:
+def test_the_message_for_an_unknown_name_has_the_three_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'") as caught:
         protocols.get("nyu_eigen")
     assert sum(repr(name) in str(caught.value) for name in protocols.names()) == 3

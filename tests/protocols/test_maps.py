@@ -9,7 +9,7 @@ from diffsight.tasks import BEV, Depth
 from diffsight.types import Target
 
 
-def test_the_truth_scores_one_and_nothing_else_does() -> None:
+def test_a_perfect_map_scores_one_and_a_full_map_the_fraction_of_its_cells() -> None:
     task, protocol = BEV(("road", "crossing"), cells=4), protocols.get("maps-v1")
     label = torch.zeros(1, 2, 4, 4)
     label[0, 0, :2], label[0, 1, 3, 3] = 1, 1
@@ -25,8 +25,8 @@ def test_the_truth_scores_one_and_nothing_else_does() -> None:
     assert float(metric.compute()["miou"]) == pytest.approx((8 / 16 + 1 / 16) / 2)
 
 
-def test_tasks_that_are_not_scored() -> None:
-    with pytest.raises(InputError, match="scores maps around a vehicle, and a Depth task has none"):
+def test_a_protocol_refuses_tasks_without_maps_and_other_numbers_of_cells() -> None:
+    with pytest.raises(InputError, match="scores maps around a vehicle, but a Depth task has none"):
         protocols.get("maps-v1").metric(Depth())
     with pytest.raises(InputError, match=r"made for 200 cells .* the model has 50: choose maps-v1"):
         protocols.get("nuscenes-map-v1").metric(BEV(cells=50))

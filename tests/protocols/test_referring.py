@@ -1,4 +1,4 @@
-"""Masks of sentences."""
+"""Protocols of referring segmentation."""
 
 import pytest
 import torch
@@ -9,26 +9,26 @@ from diffsight.tasks import DepthPrediction, MaskPrediction, Referring
 from diffsight.types import Target
 
 
-def test_masks_meet_the_thing_only() -> None:
+def test_only_pixels_with_label_one_belong_to_the_object() -> None:
     protocol = protocols.get("sentences-v1")
     metric = protocol.metric(Referring())
-    label = torch.tensor([[1, 1, 0, 2]])  # 2 is where parts overlap: not the thing
+    label = torch.tensor([[1, 1, 0, 2]])  # 2: parts overlap, which is not the object
     mask = torch.tensor([[True, False, False, True]])
-    found = MaskPrediction(mask, mask.float())
+    prediction = MaskPrediction(mask, mask.float())
     assert protocol.measure(
-        metric, found, Target(label[None], torch.ones(1, 1, 4, dtype=torch.bool))
+        metric, prediction, Target(label[None], torch.ones(1, 1, 4, dtype=torch.bool))
     )
     assert float(metric.compute()["miou"]) == pytest.approx(1 / 3)
     assert protocol.uses_prompt
 
 
-def test_refcoco_meets_at_its_own_size() -> None:
+def test_refcoco_refuses_labels_of_another_size_and_other_predictions() -> None:
     protocol = protocols.get("refcoco+-v1")
-    found = MaskPrediction(torch.zeros(4, 6, dtype=torch.bool), torch.zeros(4, 6))
+    prediction = MaskPrediction(torch.zeros(4, 6, dtype=torch.bool), torch.zeros(4, 6))
     valid = torch.ones(4, 6, dtype=torch.bool)
     metric = protocol.metric(Referring())
     with pytest.raises(InputError, match=r"512 x 512 px, these masks have 6 x 4.*size=512"):
-        protocol.measure(metric, found, Target(torch.zeros(1, 4, 6).long(), valid[None]))
+        protocol.measure(metric, prediction, Target(torch.zeros(1, 4, 6).long(), valid[None]))
     depth = DepthPrediction(torch.ones(4, 6), valid, "z")
     with pytest.raises(InputError, match="masks of sentences, not DepthPrediction"):
         protocol.measure(metric, depth, Target(torch.zeros(1, 4, 6).long(), valid[None]))

@@ -1,4 +1,4 @@
-"""The metric of a task as a protocol."""
+"""The protocol that scores a task with its own metric."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Target
 
 
-def test_labelled_pixels_of_all_images_count() -> None:
+def test_images_without_a_labelled_pixel_do_not_count() -> None:
     task = Depth()
     protocol = TaskProtocol.of(task)
     metric = protocol.metric(task)
@@ -22,7 +22,7 @@ def test_labelled_pixels_of_all_images_count() -> None:
     assert float(metric.compute()["RMSE, m"]) == pytest.approx(1)
 
 
-def test_its_fingerprint_tells_metrics_apart() -> None:
+def test_the_fingerprint_depends_on_the_metric_of_the_task() -> None:
     depth, classes = TaskProtocol.of(Depth()), TaskProtocol.of(Segmentation(["a", "b"]))
     assert depth == TaskProtocol.of(Depth(max_depth_m=80.0))
     assert depth.fingerprint != classes.fingerprint

@@ -1,4 +1,4 @@
-"""Every recipe is parsed, its model instantiated, on the meta device where large, and run there."""
+"""Recipes: every one is parsed, and its model is built and run, large ones on the meta device."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import write_depth, write_image
+from tests.support_images import write_depth, write_image
 
 from diffsight import recipes
 from diffsight.cli import main
@@ -28,33 +28,33 @@ TASKONOMY = (
 
 
 def instantiate(name: str):
-    """The settings of a recipe, and its model; the data sets may not be there."""
+    """Return the settings of a recipe and its model; the data sets need not exist."""
     parser = fit_parser()
-    large = not name.startswith("rooms/")
-    words = ["--recipe", name, "--out", "unused"]
-    if large:  # weights that a fresh machine does not have
+    is_large = not name.startswith("rooms/")
+    arguments = ["--recipe", name, "--out", "unused"]
+    if is_large:  # without pretrained weights, which may not be downloaded
         parts = recipe_data(name)["method"]["init_args"]
         for part in ("backbone", "prompts", "vision"):
-            given = parts.get(part, {})
-            if isinstance(given, list):  # the prompts of Meta Prompts
-                for one in given:
+            config = parts.get(part, {})
+            if isinstance(config, list):  # the prompts of Meta Prompts
+                for one in config:
                     if "weights" in one["init_args"]:
                         one["init_args"]["weights"] = None
-                words += [f"--method.{part}", json.dumps(given)]
-            elif "weights" in given.get("init_args", {}):
-                words += [f"--method.{part}.weights", "null"]
-            elif "images" in given.get("init_args", {}):  # of several cameras
-                words += [f"--method.{part}.images.weights", "null"]
-    settings = parse(parser, words, fit)
-    if large:
+                arguments += [f"--method.{part}", json.dumps(config)]
+            elif "weights" in config.get("init_args", {}):
+                arguments += [f"--method.{part}.weights", "null"]
+            elif "images" in config.get("init_args", {}):  # the backbone of several cameras
+                arguments += [f"--method.{part}.images.weights", "null"]
+    settings = parse(parser, arguments, fit)
+    if is_large:
         del settings["train"], settings["val"]
-    with torch.device("meta" if large else "cpu"):
+    with torch.device("meta" if is_large else "cpu"):
         built = parser.instantiate(settings)
         return built, DenseModel(task=built.task, method=built.method)
 
 
 def run(model: DenseModel, side: int) -> torch.Tensor:
-    """The output of square images, of which nothing but the shape is computed."""
+    """Return the output of a square image on the meta device, which has a shape only."""
     model = model.to("meta").eval()
     image = torch.empty(1, 3, side, side, device="meta")
     method = model.method
@@ -64,9 +64,9 @@ def run(model: DenseModel, side: int) -> torch.Tensor:
         return model(inputs, draws=Draws((0,))).stack
 
 
-# those of pretrain/ have no method: their stages make the embedded model (tests/pretrain)
+# recipes of pretrain/ have stages instead of a method (tests/pretrain)
 @pytest.mark.parametrize("name", [n for n in recipes.names() if not n.startswith("pretrain/")])
-def test_every_recipe(name):
+def test_every_recipe_builds_a_model_with_trainable_parameters_and_output(name):
     built, model = instantiate(name)
     groups = built.optim.groups(model)
     assert sum(g.numel for g in groups) == sum(
@@ -91,19 +91,19 @@ def test_every_recipe(name):
         ("vpd/refcocog", (320, 717, 1357, 1280)),
     ],
 )
-def test_what_necks_and_heads_of_vpd_get_at_full_size(name, channels):
-    """The authors' shapes; that of the middle block's map is our reading."""
+def test_feature_shapes_of_vpd_at_full_size(name, channels):
+    """They are the authors' shapes; the shape of the middle block's map is our reading."""
     _, model = instantiate(name)
-    seen = []
+    features = []
     first = model.method.neck or model.method.head
-    first.register_forward_pre_hook(lambda _, args: seen.extend(args[0].features))
+    first.register_forward_pre_hook(lambda _, args: features.extend(args[0].features))
     run(model, 512)
-    assert [tuple(x.shape[1:]) for x in seen] == [
+    assert [tuple(x.shape[1:]) for x in features] == [
         (count, side, side) for count, side in zip(channels, (64, 32, 16, 8), strict=True)
     ]
 
 
-def test_vpd_on_nyu_is_the_authors():
+def test_vpd_on_nyu_has_the_parameters_and_settings_of_the_authors():
     built, model = instantiate("vpd/depth_nyu")
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 872_228_161
     groups = {g.name: (g.lr_scale, g.weight_decay) for g in built.optim.groups(model)}
@@ -126,7 +126,7 @@ def test_vpd_on_nyu_is_the_authors():
     ]
 
 
-def test_names_are_found_and_the_nearest_is_named(tmp_path):
+def test_recipes_are_located_by_name_or_path(tmp_path):
     assert {"rooms/vpd_depth", "vpd/depth_nyu", "vpd/depth_kitti", "vpd/folder_depth"} <= set(
         recipes.names()
     )
@@ -138,7 +138,7 @@ def test_names_are_found_and_the_nearest_is_named(tmp_path):
         recipes.find(Path("vpd/dept_nyu"))
 
 
-def test_a_mistyped_name_shows_three_names_and_the_way_to_all():
+def test_a_mistyped_name_gets_three_suggestions_and_the_command_for_all():
     with pytest.raises(InputError) as caught:
         recipes.find("vpd/folder_dept")
     message = str(caught.value)
@@ -149,12 +149,13 @@ def test_a_mistyped_name_shows_three_names_and_the_way_to_all():
 
 
 def groups_of(name: str) -> dict[str, tuple[float, float, int]]:
+    """Return learning-rate factor, weight decay and size of the parameter groups of a recipe."""
     built, model = instantiate(name)
     return {g.name: (g.lr_scale, g.weight_decay, g.numel) for g in built.optim.groups(model)}
 
 
-def test_vpd_on_ade20k_learns_as_the_authors_run_did():
-    """mmcv's first fitting key gives the UNet's transformer norms the full rate and no decay."""
+def test_vpd_on_ade20k_has_the_parameter_groups_of_the_authors_run():
+    """mmcv uses the first matching key: full rate, no decay for the UNet's transformer norms."""
     groups = groups_of("vpd/ade20k_80k")
     assert set(groups) == {
         "method.backbone.unet.*attentions.*norm*",
@@ -174,8 +175,8 @@ def test_vpd_on_ade20k_learns_as_the_authors_run_did():
     assert paper["method.backbone.unet"][1] == 1e-4
 
 
-def test_meta_prompts_is_the_authors_to_the_last_parameter():
-    """Of their UNet in segmentation, the network of the time embedding is never used."""
+def test_meta_prompts_has_the_parameter_counts_of_the_authors():
+    """Their segmentation models contain an unused time embedding."""
     time_embedding = 320 * 1280 + 1280 + 1280 * 1280 + 1280
     for name, theirs, unused in (
         ("cityscapes", 911_884_522, time_embedding),
@@ -184,18 +185,54 @@ def test_meta_prompts_is_the_authors_to_the_last_parameter():
     ):
         _, model = instantiate(f"meta_prompts/{name}")
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == theirs - unused
-    rules, unet, everything = groups_of("meta_prompts/ade20k").values()
-    assert rules == (1.0, 0.0, 99_840)  # norms of the transformers: the full rate, no decay
-    assert unet[:2] == (0.1, 1e-3)
-    assert everything[:2] == (1.0, 1e-3)
-    rates = {scale for scale, _, _ in groups_of("meta_prompts/depth_nyu").values()}
-    assert rates == {0.01, 1.0}
 
 
-def test_evp_learns_slowly_where_the_authors_do():
+UNET = 859_520_964 - 2_050_560  # Stable Diffusion's UNet without its time embedding
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150)])
+def test_groups_of_meta_prompts_segmentation(name, classes):
+    """mmcv's rules give the transformers' norms the full rate and no decay; the paper has none."""
+    heads = {19: 27_203_091 + 701_971, 150: 27_270_294 + 769_174}[classes]
+    others = 24_339_456 + 150 * 768 + 3 * 1280 + heads
+    assert groups_of(f"meta_prompts/{name}") == {
+        "method.backbone.unet.*attentions.*norm*": (1.0, 0.0, 99_840),
+        "method.backbone.unet": (0.1, 1e-3, UNET - 99_840),
+        "everything else": (1.0, 1e-3, others),
+    }
+    paper = f"meta_prompts/{name}_paper"
+    assert groups_of(paper) == {"everything": (1.0, 1e-3, UNET + others)}
+    assert recipe_data(paper)["optim"]["init_args"]["lr"] == 8e-5
+    assert (recipe_data(paper)["batch_size"], recipe_data(paper)["steps"]) == (16, 80_000)
+
+
+@pytest.mark.parametrize("name", ["depth_nyu", "depth_kitti"])
+def test_groups_of_meta_prompts_depth(name):
+    """As released, tensors of one axis and biases do not decay; the paper has one group."""
+    built, model = instantiate(f"meta_prompts/{name}")
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    vectors = {n: p.numel() for n, p in trained.items() if p.ndim == 1 or n.endswith("bias")}
+    slow = sum(count for n, count in vectors.items() if ".unet." in n)
+    fast = sum(vectors.values()) - slow
+    others = 27_874_240 + 119_040 + 3_543_552 + 404_353
+    assert (slow, fast) == (441_284, 18_817)
+    groups = {g.name: (g.lr_scale, g.weight_decay, g.numel) for g in built.optim.groups(model)}
+    assert groups == {
+        "method.backbone.unet": (0.01, 0.1, UNET - slow),
+        "method.backbone.unet, vectors": (0.01, 0.0, slow),
+        "everything else": (1.0, 0.1, others - fast),
+        "everything else, vectors": (1.0, 0.0, fast),
+    }
+    paper = f"meta_prompts/{name}_paper"
+    assert groups_of(paper) == {"everything": (1.0, 0.1, UNET + others)}
+    assert recipe_data(paper)["optim"]["init_args"]["lr"] == 5e-4
+    assert (recipe_data(paper)["batch_size"], recipe_data(paper)["epochs"]) == (24, 25)
+
+
+def test_evp_has_the_learning_rates_of_the_authors():
     groups = groups_of("evp/depth_nyu")
     slow = sum(numel for scale, _, numel in groups.values() if scale == 0.01)
-    # UNet without its output, autoencoder's half, text tower
+    # UNet without its output layer, encoder of the autoencoder, text encoder
     assert slow == 859_520_964 - 12_164 + 34_163_592 + 72 + 123_060_480
     referring = groups_of("evp/refcoco")
     assert referring["method.refine.*norm*"][:2] == (1.0, 0.0)
@@ -205,32 +242,42 @@ def test_evp_learns_slowly_where_the_authors_do():
 def test_every_row_of_the_tables_has_a_recipe():
     """VPD: tables 1 to 5; EVP: tables 1 to 4 (row 1 of table 4 is VPD); FewShot: table 5.
 
-    DDP: tables 1, 2, 4 to 7 and figure 3a; its table 3 is of maps seen from above.
+    DDP: tables 1, 2, 4 to 7 and figure 3a; its table 3 is about bird's-eye-view maps.
+    Meta Prompts: tables 1 to 5.
     """
-    known = set(recipes.names())
+    names = set(recipes.names())
     ladder = ("no_prompt", "no_adapter", "no_maps", "mid", "down", "up", "a32", "a64")
-    wanted = {f"vpd/ade20k_8k_{row}" for row in ladder}
-    wanted |= {"vpd/ade20k_80k", "vpd/depth_nyu", "vpd/depth_nyu_1_epoch"}
+    required = {f"vpd/ade20k_8k_{row}" for row in ladder}
+    required |= {"vpd/ade20k_80k", "vpd/depth_nyu", "vpd/depth_nyu_1_epoch"}
     variants = ("refcoco", "refcoco_plus", "refcocog")
-    wanted |= {f"vpd/{v}{e}" for v in variants for e in ("", "_1_epoch")}
-    wanted |= {f"evp/depth_nyu_row{row:02d}" for row in (*range(2, 11), 12)}
-    wanted |= {"evp/depth_nyu", "evp/depth_nyu_aggregated", "evp/depth_kitti", "evp/refcoco"}
+    required |= {f"vpd/{v}{e}" for v in variants for e in ("", "_1_epoch")}
+    required |= {f"evp/depth_nyu_row{row:02d}" for row in (*range(2, 11), 12)}
+    required |= {"evp/depth_nyu", "evp/depth_nyu_aggregated", "evp/depth_kitti", "evp/refcoco"}
     for prefix in ("", "vpd_"):  # few_shot, table 5: full supervision
-        wanted |= {f"few_shot/{prefix}nyu_{task}" for task in ("depth", "normals")}
-        wanted |= {f"few_shot/{prefix}taskonomy_{task}" for task in TASKONOMY}
+        required |= {f"few_shot/{prefix}nyu_{task}" for task in ("depth", "normals")}
+        required |= {f"few_shot/{prefix}taskonomy_{task}" for task in TASKONOMY}
     sizes = {"ade20k_swin": "tsbl", "cityscapes_swin": "tsb", "kitti_swin": "tsbl", "nyu_swin": "l"}
     sizes["cityscapes_convnext"] = "tsbl"
-    wanted |= {f"ddp/{name}_{size}" for name, letters in sizes.items() for size in letters}
-    wanted |= {f"ddp/cityscapes_convnext_{size}_aligned" for size in "tl"}
+    required |= {f"ddp/{name}_{size}" for name, letters in sizes.items() for size in letters}
+    required |= {f"ddp/cityscapes_convnext_{size}_aligned" for size in "tl"}
     rows = ("one_hot", "bits", "linear", "no_diffusion", "1_layer")
     rows += tuple(f"{n}_layers" for n in (2, 4, 12))
     rows += tuple(f"scale_0_{digits}" for digits in ("001", "02", "04", "1"))
-    wanted |= {f"ddp/ade20k_swin_t_{row}" for row in rows}
-    assert wanted <= known
+    required |= {f"ddp/ade20k_swin_t_{row}" for row in rows}
+    settings = ("cityscapes", "ade20k", "depth_nyu", "depth_kitti")
+    required |= {f"meta_prompts/{name}{paper}" for name in settings for paper in ("", "_paper")}
+    required |= {f"meta_prompts/{name}" for name in ("mapillary", "cityscapes_mapillary")}
+    required.add("meta_prompts/coco_pose")
+    rows = ("label_prompts", "caption_prompts", "100_prompts", "1_pass", "2_passes")
+    rows += ("no_rearrangement", "fixed_time")
+    required |= {f"meta_prompts/{task}_{row}" for task in ("cityscapes", "depth_nyu") for row in rows}
+    # the other number of prompts is that of the released model
+    required |= {"meta_prompts/cityscapes_50_prompts", "meta_prompts/depth_nyu_150_prompts"}
+    assert required <= names
 
 
-def test_ddp_learns_as_released():
-    """Norms of the encoder alone do not decay on ADE20K; on KITTI all norms and position tables."""
+def test_ddp_has_the_weight_decay_of_the_released_code():
+    """No decay on ADE20K: norms of the encoder; on KITTI: all norms and position tables."""
     ade, kitti = groups_of("ddp/ade20k_swin_t"), groups_of("ddp/kitti_swin_t")
     assert {decay for _, decay, _ in ade.values()} == {0.0, 0.01}
     swin_norms = 192 + 17_664 + 5_376 + 1_536 + 2_880  # patches, blocks, merging, end, feature maps
@@ -238,8 +285,8 @@ def test_ddp_learns_as_released():
     assert kitti["method.backbone.*relative_position_bias_table"][2] == 169 * (6 + 12 + 72 + 48)
 
 
-def test_one_run_is_scored_where_both_columns_of_the_table_are():
-    """VPD, tables 2 and 5: after 4,000 and 8,000 steps of one schedule."""
+def test_ablations_of_vpd_are_scored_after_4000_and_8000_steps():
+    """Tables 2 and 5 of the paper have a column for each, from one training."""
     for name in recipes.names():
         if "ade20k_8k" in name:
             data = recipe_data(name)
@@ -255,14 +302,14 @@ def test_one_run_is_scored_where_both_columns_of_the_table_are():
         ("evp/depth_kitti", 40, False),
     ],
 )
-def test_validation_is_that_of_the_paper(name, passes, oracle):
+def test_validation_has_the_plan_of_the_paper(name, passes, oracle):
     data = recipe_data(name)
     hw = (352, 1216) if "kitti" in name else (480, 640)
     assert Plan(**data["evaluation_plan"]).passes(*hw) == passes
     assert data.get("oracle_scene", False) == oracle
 
 
-def test_heads_are_bounded_by_the_largest_depth_of_their_task():
+def test_depth_recipes_have_the_maximum_depth_of_their_data():
     """The authors' caps: 10 m indoors, 80 m on roads."""
     for name in recipes.names():
         if "depth" not in name:
@@ -273,7 +320,7 @@ def test_heads_are_bounded_by_the_largest_depth_of_their_task():
         assert task["max_depth_m"] == expected, name
 
 
-def test_few_shot_learns_as_its_defaults_say():
+def test_few_shot_recipes_have_the_default_learning_rates():
     groups = groups_of("rooms/few_shot_depth")
     assert {name: scale for name, (scale, _, _) in groups.items()} == {
         name.replace("codebook", "method.codebook").replace("concepts", "method.concepts"): rate
@@ -284,7 +331,7 @@ def test_few_shot_learns_as_its_defaults_say():
     assert built.optim.lr == FeatureHead.few_shot_defaults().learning_rates[""]
 
 
-def test_few_shot_learns_the_numbers_of_the_paper():
+def test_few_shot_has_the_parameter_counts_of_the_paper():
     """50 concepts of 1024 numbers; ten tables of 50 values, mixed by 768 CLIP features."""
     groups = groups_of("few_shot/nyu_depth")
     counts = {name: numel for name, (_, _, numel) in groups.items()}
@@ -300,19 +347,19 @@ SMALL = [
 
 
 @pytest.mark.parametrize("name", [n for n in recipes.names() if n.startswith("rooms/")])
-def test_two_steps_of_every_recipe_on_rooms(name, tmp_path):
+def test_recipes_on_rooms_train_two_steps(name, tmp_path):
     assert main(["fit", "--recipe", name, "--out", str(tmp_path / "run"), *SMALL]) == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_classes_of_ones_own(tmp_path):
-    """The data of vpd/folder_semantic, as docs/data.md says it."""
+def test_the_recipe_for_own_classes_reads_a_folder_of_pairs(tmp_path):
+    """The folder of vpd/folder_semantic has the layout of docs/data.md."""
     for index in range(4):
         write_image(tmp_path / "images" / f"{index}.png", seed=index)
         write_depth(tmp_path / "labels" / f"{index}.png", 1)
-    words = ["--recipe", "vpd/folder_semantic", "--out", "unused"]
-    words += ["--train.root", str(tmp_path), "--val.root", str(tmp_path)]
-    settings = parse(fit_parser(), words, fit)
+    arguments = ["--recipe", "vpd/folder_semantic", "--out", "unused"]
+    arguments += ["--train.root", str(tmp_path), "--val.root", str(tmp_path)]
+    settings = parse(fit_parser(), arguments, fit)
     del settings["method"]
     built = fit_parser().instantiate(settings)
     assert len(built.train) + len(built.val) == 4
@@ -324,7 +371,7 @@ def test_classes_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "labels"), [("depth", "depth"), ("semantic", "labels")])
-def test_two_steps_of_the_small_recipes_on_ones_own_folder(kind, labels, tmp_path):
+def test_small_recipes_train_two_steps_on_an_own_folder(kind, labels, tmp_path):
     data = tmp_path / "data"
     for index in range(4):
         write_image(data / "images" / f"{index}.png", seed=index, size=(160, 120))
@@ -333,14 +380,14 @@ def test_two_steps_of_the_small_recipes_on_ones_own_folder(kind, labels, tmp_pat
             ids = np.zeros((120, 160), np.uint8)
             ids[:, index * 40 :] = 1
             Image.fromarray(ids).save(path)
-    words = ["--recipe", f"vpd/folder_{kind}_small", "--out", str(tmp_path / "run")]
-    words += ["--train.root", str(data), "--val.root", str(data)]
-    assert main(["fit", *words, *SMALL[:10]]) == 0
+    arguments = ["--recipe", f"vpd/folder_{kind}_small", "--out", str(tmp_path / "run")]
+    arguments += ["--train.root", str(data), "--val.root", str(data)]
+    assert main(["fit", *arguments, *SMALL[:10]]) == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", [n for n in recipes.names() if "ade20k" in n])
-def test_windows_of_classes_are_filled_up_in_the_end(name):
+def test_crops_of_ade20k_are_padded_last(name):
     changes = [one["class_path"] for one in recipe_data(name)["augment"]]
     assert "ClassCrop" in changes
     assert changes[-1] == "Pad"

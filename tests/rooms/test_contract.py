@@ -1,4 +1,4 @@
-"""Rooms with every label keep the contract of data sets."""
+"""``Rooms`` with every label fulfils the contract of data sets."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The data set: the same bytes always, whatever is asked for, and clear errors."""
+"""``Rooms``: reproducible bytes, samples, splits and errors."""
 
 import hashlib
 import multiprocessing
@@ -19,8 +19,8 @@ from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.taskonomy import TASKONOMY_LABELS, TaskonomyRooms
 
-# (split, seed, index, height, width) -> digest; they change only together with RENDERER_VERSION
-GOLDEN: dict[tuple[str, int, int, int, int], str] = {
+# (split, seed, index, height, width) -> digest; a change needs a new RENDERER_VERSION
+DIGESTS: dict[tuple[str, int, int, int, int], str] = {
     ("train", 0, 0, 64, 64): "6df7a207219b3edf",
     ("train", 0, 17, 48, 80): "44af73b6aa445f42",
     ("train", 7, 2, 32, 32): "64c9724d2ccb8381",
@@ -31,54 +31,57 @@ GOLDEN: dict[tuple[str, int, int, int, int], str] = {
 
 
 def digest(split: str, seed: int, index: int, height: int, width: int) -> str:
-    """Hash of the image and of labels in steps far above rounding errors."""
+    """Return a hash of the image and of labels, rounded to steps far above rounding errors."""
     names = ("semantic", "instance", "depth_m", "normals", "edge_occlusion")
-    found = render_scene(index, split=split, seed=seed, size=(height, width), labels=names)
-    parts = [found.image, found.labels["semantic"], found.labels["instance"]]
-    parts += [np.rint(found.labels["depth_m"] * 1000), np.rint(found.labels["normals"] * 127)]
-    parts += [np.rint(found.labels["edge_occlusion"] * 1000)]
+    rendering = render_scene(index, split=split, seed=seed, size=(height, width), labels=names)
+    parts = [rendering.image, rendering.labels["semantic"], rendering.labels["instance"]]
+    parts += [
+        np.rint(rendering.labels["depth_m"] * 1000),
+        np.rint(rendering.labels["normals"] * 127),
+    ]
+    parts += [np.rint(rendering.labels["edge_occlusion"] * 1000)]
     code = hashlib.sha256()
     for part in parts:
         code.update(np.ascontiguousarray(part).astype("<i4").tobytes())
-    text = [found.caption, *(e.text for e in found.expressions), found.room_type]
+    text = [rendering.caption, *(e.text for e in rendering.expressions), rendering.room_type]
     code.update("\n".join(text).encode())
     return code.hexdigest()[:16]
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_golden(name: tuple[str, int, int, int, int]) -> None:
+@pytest.mark.parametrize("name", DIGESTS)
+def test_renderings_have_not_changed(name: tuple[str, int, int, int, int]) -> None:
     assert RENDERER_VERSION == "rooms-1"
-    assert digest(*name) == GOLDEN[name]
+    assert digest(*name) == DIGESTS[name]
 
 
-# image size 32, (split, seed, index): what GOLDEN leaves out, in steps of a hundredth
-GOLDEN_REST: dict[tuple[str, int, int], str] = {
+# (split, seed, index) -> digest of all labels and people at size 32, in steps of a hundredth
+DIGESTS_OF_OTHER_LABELS: dict[tuple[str, int, int], str] = {
     ("train", 0, 0): "fa375168a33edc98",
     ("val", 3, 8): "47b335c2abf6a61f",
 }
 
 
-@pytest.mark.parametrize("name", GOLDEN_REST)
-def test_golden_of_the_other_labels(name: tuple[str, int, int]) -> None:
+@pytest.mark.parametrize("name", DIGESTS_OF_OTHER_LABELS)
+def test_the_other_labels_have_not_changed(name: tuple[str, int, int]) -> None:
     split, seed, index = name
-    found = render_scene(index, split=split, seed=seed, size=(32, 32), labels=LABELS)
+    rendering = render_scene(index, split=split, seed=seed, size=(32, 32), labels=LABELS)
     code = hashlib.sha256()
-    for label in sorted(found.labels):
-        values = np.where(found.valid[label], found.labels[label], 0)
+    for label in sorted(rendering.labels):
+        values = np.where(rendering.valid[label], rendering.labels[label], 0)
         code.update(np.rint(values * 100).astype("<i4").tobytes())
-    for person in found.people:
+    for person in rendering.people:
         code.update(np.rint(np.asarray(person.keypoints)).astype("<i4").tobytes())
-    assert code.hexdigest()[:16] == GOLDEN_REST[name]
+    assert code.hexdigest()[:16] == DIGESTS_OF_OTHER_LABELS[name]
 
 
-def test_another_process_gives_the_same_bytes() -> None:
+def test_another_process_renders_the_same_bytes() -> None:
     names = [("train", 0, 3, 40, 40), ("val", 1, 5, 32, 48)]
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        other = [pool.submit(_plain_digest, *name).result() for name in names]
+        other = [pool.submit(_digest_in_process, *name).result() for name in names]
     assert other == [digest(*name) for name in names]
 
 
-def _plain_digest(*name: object) -> str:
+def _digest_in_process(*name: object) -> str:
     return digest(*name)  # type: ignore[arg-type]
 
 
@@ -98,7 +101,7 @@ def test_a_sample_does_not_depend_on_order_count_or_other_labels() -> None:
     assert torch.equal(copy[1].image, few[1].image)
 
 
-def test_sample_has_what_was_asked_for() -> None:
+def test_a_sample_has_the_chosen_labels_in_the_right_shapes() -> None:
     data = Rooms("val", 4, (40, 56), ("depth_m", "semantic", "principal_curvature_per_m"), seed=7)
     assert len(data) == 4
     sample = data[0]
@@ -128,7 +131,7 @@ def test_splits_and_seeds_have_no_scene_in_common() -> None:
     assert len(set(images)) == len(images)
 
 
-def test_noise_is_light_and_labels_do_not_see_it() -> None:
+def test_images_have_sensor_noise_and_labels_have_none() -> None:
     scene = sample_scene("train", 0, 2)
     clean = render_clean(scene, 64, 64)
     assert clean.dtype == np.float32
@@ -141,7 +144,7 @@ def test_noise_is_light_and_labels_do_not_see_it() -> None:
     assert (edges[0] == edges[1]).all()
 
 
-def test_recipe_round_trip() -> None:
+def test_a_data_set_is_rebuilt_from_its_recipe() -> None:
     data = Rooms(split="test", count=5, size=64, labels=("normals",))
     config = to_config(data)
     assert isinstance(config, dict)
@@ -155,28 +158,28 @@ def test_recipe_round_trip() -> None:
     ("arguments", "message"),
     [
         ({"split": "dev"}, "unknown split 'dev' of rooms: choose from train, val, test"),
-        ({"count": 0}, "count 0 of rooms: ask for at least one scene"),
+        ({"count": 0}, "count 0 of rooms: give at least 1"),
         ({"size": 7}, "size 7 of rooms: give one number or (height, width), each at least 8"),
         ({"size": (64, 4)}, "size (64, 4) of rooms"),
         ({"labels": ("depth",)}, "unknown label 'depth' of rooms: choose from semantic, instance"),
     ],
 )
-def test_what_cannot_be_had(arguments: dict, message: str) -> None:
+def test_a_wrong_argument_is_an_error_in_one_line(arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Rooms(**arguments)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_scenes_end_where_they_end() -> None:
+def test_an_index_beyond_the_last_scene_is_an_error() -> None:
     with pytest.raises(IndexError, match="scenes 0 to 1, not 2"):
         Rooms("train", 2, 16)[2]
     assert len(list(Rooms("train", 2, 16))) == 2
-    with pytest.raises(InputError, match="counted from 0"):
+    with pytest.raises(InputError, match="give an index of at least 0"):
         render_scene(-1)
 
 
-def test_rooms_with_taskonomys_labels_are_rendered_once() -> None:
+def test_taskonomy_rooms_keep_rendered_samples_in_memory() -> None:
     rooms = TaskonomyRooms("test", 2, 32)
     sample = rooms[1]
     assert rooms[1] is sample

@@ -1,4 +1,4 @@
-"""Labels against one another and against their definitions."""
+"""Labels agree with one another and with their definitions."""
 
 import functools
 
@@ -22,7 +22,7 @@ def rendering(index: int) -> Rendering:
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_shapes_and_ranges(index: int) -> None:
+def test_labels_have_the_documented_shapes_and_ranges(index: int) -> None:
     labels, valid = rendering(index).labels, rendering(index).valid
     channels = {"normals": 3, "points_m": 3, "principal_curvature_per_m": 2}
     for name in LABELS:
@@ -60,19 +60,19 @@ def test_only_the_sky_and_the_tips_of_cones_are_invalid(index: int) -> None:
     assert np.abs(labels["principal_curvature_per_m"]).max() <= MAX_CURVATURE_PER_M
 
 
-def test_windows_are_seen_through_somewhere() -> None:
+def test_some_scenes_show_the_sky() -> None:
     assert any(not rendering(i).valid["depth_m"].all() for i in INDICES)
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_depths_and_points_agree_with_the_camera(index: int) -> None:
-    found = rendering(index)
-    camera, solid = found.camera, found.valid["depth_m"]
-    depth, (x, y, z) = found.labels["depth_m"][0], found.labels["points_m"]
+def test_depth_and_points_agree_with_the_camera(index: int) -> None:
+    rendered = rendering(index)
+    camera, solid = rendered.camera, rendered.valid["depth_m"]
+    depth, (x, y, z) = rendered.labels["depth_m"][0], rendered.labels["points_m"]
     np.testing.assert_array_equal(z, depth)
     euclidean = np.sqrt(x**2 + y**2 + z**2)
-    np.testing.assert_allclose(found.labels["euclidean_depth_m"][0], euclidean, rtol=1e-5)
-    assert (found.labels["euclidean_depth_m"][0] >= depth).all()
+    np.testing.assert_allclose(rendered.labels["euclidean_depth_m"][0], euclidean, rtol=1e-5)
+    assert (rendered.labels["euclidean_depth_m"][0] >= depth).all()
     rows, columns = np.nonzero(solid)
     u = camera.fx_px * x[solid] / z[solid] + camera.cx_px
     v = camera.fy_px * y[solid] / z[solid] + camera.cy_px
@@ -83,20 +83,20 @@ def test_depths_and_points_agree_with_the_camera(index: int) -> None:
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_floor_depth_is_that_of_the_plane(index: int) -> None:
-    """A camera at height h sees the floor where h + d * (ray's rise) is zero."""
-    found, view = rendering(index), sample_scene("train", 0, index).view
-    camera = found.camera
-    rows, columns = np.nonzero(found.labels["semantic"] == CLASSES.index("floor"))
+def test_the_depth_of_the_floor_is_that_of_its_plane(index: int) -> None:
+    """A ray from height h hits the floor at the depth d where h + d * (rise of the ray) = 0."""
+    rendered, view = rendering(index), sample_scene("train", 0, index).view
+    camera = rendered.camera
+    rows, columns = np.nonzero(rendered.labels["semantic"] == CLASSES.index("floor"))
     x, y = (columns - camera.cx_px) / camera.fx_px, (rows - camera.cy_px) / camera.fy_px
     rise = view.rotation[1, 0] * x + view.rotation[1, 1] * y + view.rotation[1, 2]
     expected = -view.position[1] / rise
-    np.testing.assert_allclose(found.labels["depth_m"][0, rows, columns], expected, rtol=1e-6)
+    np.testing.assert_allclose(rendered.labels["depth_m"][0, rows, columns], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_normals_are_those_of_the_point_cloud(index: int) -> None:
-    """Cross product of finite differences, where five pixels in a cross lie on one flat surface."""
+def test_normals_agree_with_the_point_cloud(index: int) -> None:
+    """The comparison uses pixels whose four neighbours lie on the same flat surface."""
     labels, valid = rendering(index).labels, rendering(index).valid
     n, points = labels["normals"].astype(float), labels["points_m"].astype(float)
     norm = np.sqrt((n**2).sum(axis=0))[valid["normals"]]
@@ -112,8 +112,8 @@ def test_normals_are_those_of_the_point_cloud(index: int) -> None:
         np.abs(labels["principal_curvature_per_m"]).sum(0)[1:-1, 1:-1] == 0
     )
     for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        beside = n[:, dy : dy + 70, dx : dx + 94]
-        flat &= np.abs(beside - middle).max(axis=0) < 1e-6
+        neighbour = n[:, dy : dy + 70, dx : dx + 94]
+        flat &= np.abs(neighbour - middle).max(axis=0) < 1e-6
         offset = ((points[:, dy : dy + 70, dx : dx + 94] - points[:, 1:-1, 1:-1]) * middle).sum(
             axis=0
         )
@@ -124,7 +124,7 @@ def test_normals_are_those_of_the_point_cloud(index: int) -> None:
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_reshading_is_the_cosine_at_a_lamp_in_the_camera(index: int) -> None:
+def test_reshading_is_the_cosine_of_normal_and_line_of_sight(index: int) -> None:
     labels = rendering(index).labels
     points = labels["points_m"].astype(float)
     cosine = -(labels["normals"] * points).sum(axis=0)
@@ -132,24 +132,23 @@ def test_reshading_is_the_cosine_at_a_lamp_in_the_camera(index: int) -> None:
     np.testing.assert_allclose(labels["reshading"][0], cosine / distance, atol=1e-5)
 
 
-def test_curvature_of_balls_boxes_and_walls() -> None:
-    seen = 0
+def test_balls_have_the_curvature_of_their_radius_and_planes_have_none() -> None:
+    count = 0
     for index in (102, 105, 106):
-        scene, found = sample_scene("train", 0, index), render_scene(index, size=96)
-        curvature = found.labels["principal_curvature_per_m"]
+        scene, rendered = sample_scene("train", 0, index), render_scene(index, size=96)
+        curvature = rendered.labels["principal_curvature_per_m"]
         for i, thing in enumerate(scene.things):
-            here = found.labels["instance"] == i
+            here = rendered.labels["instance"] == i
             if thing.kind in ("wall", "floor", "ceiling", "box", "book"):
                 assert not curvature[:, here].any()
             elif thing.kind == "sphere" and here.any():
                 radius = scene.primitives[thing.first].size[0]
                 assert (curvature[:, here] == np.float32(1 / radius)).all()
-                seen += 1
-    assert seen >= 3
+                count += 1
+    assert count >= 3
 
 
-def test_the_inside_of_a_lampshade_is_hollow() -> None:
-    """Seen from inside, curvature is negative."""
+def test_the_inside_of_a_lamp_shade_has_negative_curvature() -> None:
     lowest = min(
         float(rendering(i).labels["principal_curvature_per_m"].min()) for i in (*INDICES, 1, 2, 3)
     )
@@ -157,7 +156,7 @@ def test_the_inside_of_a_lampshade_is_hollow() -> None:
 
 
 def test_pixel_centres_do_not_depend_on_the_size() -> None:
-    """Every third pixel of an image of three times the size has the same ray."""
+    """Every third pixel of an image that is three times as large has the same ray."""
     scene = sample_scene("train", 0, 8)
     small, large = Geometry(scene, 64, 48), Geometry(scene, 192, 144)
     same = small.hits.primitive == large.hits.primitive[1::3, 1::3]
@@ -171,7 +170,7 @@ def test_a_wide_image_is_the_middle_of_the_square_one() -> None:
     np.testing.assert_array_equal(square.depth[16:80], wide.depth)
 
 
-def test_occlusion_edges_are_jumps_and_nothing_else() -> None:
+def test_occlusion_edges_are_steps_in_depth_and_not_creases() -> None:
     y, x = np.mgrid[-8:9, -8:9] / 20.0
     ray = np.stack([x, y, np.ones_like(x)])
     facing = np.zeros((3, 17, 17))
@@ -191,7 +190,7 @@ def test_occlusion_edges_are_jumps_and_nothing_else() -> None:
     assert edges.max() < 1e-9
 
 
-def test_texture_edges_and_keypoints_of_a_blob() -> None:
+def test_texture_edges_of_a_ramp_and_keypoints_of_a_blob() -> None:
     y, x = np.mgrid[-20:21, -20:21].astype(float)
     ramp = x / 100
     np.testing.assert_allclose(edge_texture(ramp)[5:-5, 5:-5], 0.01, rtol=1e-6)
@@ -205,8 +204,8 @@ def test_texture_edges_and_keypoints_of_a_blob() -> None:
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_interest_is_low_on_bare_surfaces(index: int) -> None:
-    """The middle of a wall or floor, far from any edge, is no keypoint."""
+def test_narf_interest_is_low_on_most_surfaces(index: int) -> None:
+    """The middle of a wall or a floor, far from any edge, is no keypoint."""
     labels = rendering(index).labels
     interest, solid = labels["keypoints3d"][0], rendering(index).valid["depth_m"]
     assert np.median(interest[solid]) < 0.1

@@ -1,4 +1,4 @@
-"""Rooms with people."""
+"""``PeopleRooms``: people, their keypoints and boxes."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class TestPeopleRooms(DatasetContract):
         return PeopleRooms("val", 3, (48, 64))
 
 
-def test_everybody_who_is_seen_well_has_joints_in_a_box() -> None:
+def test_people_who_are_no_crowd_have_six_keypoints_inside_their_box() -> None:
     data = PeopleRooms("train", 6, 64)
     for sample in data:
         people = sample.queries()
@@ -29,7 +29,7 @@ def test_everybody_who_is_seen_well_has_joints_in_a_box() -> None:
         assert (people.areas >= 0.01 * 64 * 64).all()
 
 
-def test_a_person_to_train_on_is_the_largest_of_the_image() -> None:
+def test_each_person_gives_the_largest_person_of_the_image() -> None:
     whole, one = PeopleRooms("train", 6, 64), PeopleRooms("train", 6, 64, each="person")
     for all_people, person in zip(whole, one, strict=True):
         people = all_people.queries()

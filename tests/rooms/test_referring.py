@@ -1,11 +1,11 @@
-"""Things in rooms, and what is said of them."""
+"""``ReferringRooms``: objects and the sentences about them."""
 
 import torch
 
 from diffsight.rooms import ReferringRooms, render_scene
 
 
-def test_the_mask_is_that_of_the_expression() -> None:
+def test_the_referent_is_the_mask_of_every_sentence() -> None:
     data = ReferringRooms("val", count=6, size=64)
     for index in range(6):
         sample = data[index]
@@ -18,7 +18,7 @@ def test_the_mask_is_that_of_the_expression() -> None:
         assert sample.valid["referent"].all()
 
 
-def test_a_sample_is_the_same_at_any_size() -> None:
+def test_sentences_do_not_depend_on_the_size() -> None:
     small, large = (ReferringRooms("train", count=4, size=size) for size in (64, 96))
     assert [small[i].sentences for i in range(4)] == [large[i].sentences for i in range(4)]
     assert len({small[i].prompt for i in range(4)}) > 1

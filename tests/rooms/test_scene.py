@@ -1,4 +1,4 @@
-"""What a scene consists of: streams of random numbers, rooms, furniture that does not touch."""
+"""Sampled scenes: random streams, rooms, and furniture that does not overlap."""
 
 import itertools
 
@@ -12,11 +12,12 @@ from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 
 SCENES = [sample_scene("train", 0, i) for i in range(40)]
-# they lie, hang, or belong to something else
+# things that lie flat, hang, or are part of the building
 NOT_STANDING = {"wall", "floor", "ceiling", "window", "curtain", "picture", "door", "rug"}
 
 
-def standing(scene: Scene) -> list[int]:
+def standing_things(scene: Scene) -> list[int]:
+    """Return the indices of the things that stand on the floor."""
     return [
         i
         for i, thing in enumerate(scene.things)
@@ -24,14 +25,14 @@ def standing(scene: Scene) -> list[int]:
     ]
 
 
-def test_streams_differ_in_every_part_of_their_name() -> None:
+def test_every_part_of_its_name_changes_a_stream() -> None:
     names = itertools.product(("train", "val", "test"), (0, 1), (0, 1), ("room", "light"))
     firsts = [stream(*name).uniform() for name in names]
     assert len(set(firsts)) == len(firsts)
     assert stream("train", 0, 0, "room").uniform() == firsts[0]
 
 
-def test_decisions_have_the_right_range() -> None:
+def test_random_decisions_have_the_right_range() -> None:
     draw = stream("train", 0, 0, "test")
     assert {draw.integer(2, 4) for _ in range(100)} == {2, 3, 4}
     assert {draw.choice("abc") for _ in range(100)} == set("abc")
@@ -42,7 +43,7 @@ def test_decisions_have_the_right_range() -> None:
     assert float(noise.std()) == pytest.approx(1, abs=0.02)
 
 
-def test_rooms_have_the_promised_sizes_and_types() -> None:
+def test_rooms_have_the_documented_sizes_and_types() -> None:
     assert {scene.room_type for scene in SCENES} == set(ROOM_TYPES)
     for scene in SCENES:
         x, y, z = (2 * half for half in scene.half_size)
@@ -54,7 +55,7 @@ def test_rooms_have_the_promised_sizes_and_types() -> None:
         assert 1 <= len(scene.lights) <= 2
 
 
-def test_every_class_occurs() -> None:
+def test_every_class_occurs_in_160_scenes() -> None:
     scenes = [sample_scene("val", 0, i) for i in range(120)]
     kinds = {thing.kind for scene in (*SCENES, *scenes) for thing in scene.things}
     assert kinds == set(CLASSES)
@@ -67,7 +68,7 @@ def test_rotations_are_orthonormal() -> None:
             np.testing.assert_allclose(square, np.eye(3), atol=1e-9)
 
 
-def test_primitives_belong_to_their_things() -> None:
+def test_every_primitive_is_part_of_its_thing() -> None:
     for scene in SCENES:
         for index, thing in enumerate(scene.things):
             part = scene.primitives[thing.first : thing.first + thing.count]
@@ -79,7 +80,7 @@ def test_primitives_belong_to_their_things() -> None:
 def test_things_on_the_floor_stand_apart_and_inside_the_room() -> None:
     for scene in SCENES:
         spots = []
-        for index in standing(scene):
+        for index in standing_things(scene):
             thing = scene.things[index]
             x, _, z = thing.position
             assert abs(x) < scene.half_size[0]
@@ -103,7 +104,7 @@ def test_small_things_stand_on_their_support() -> None:
     assert carried > 40
 
 
-def test_overlap_of_turned_rectangles() -> None:
+def test_overlap_of_rotated_rectangles() -> None:
     a = (0.0, 0.0, 1.0, 0.2, 0.0)
     assert overlap(a, (1.1, 0.0, 0.2, 0.2, 0.0))
     assert not overlap(a, (1.3, 0.0, 0.2, 0.2, 0.0))

@@ -1,4 +1,4 @@
-"""Streets keep the contract of data sets."""
+"""``Streets`` fulfils the contract of data sets."""
 
 from pathlib import Path
 

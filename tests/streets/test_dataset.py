@@ -1,4 +1,4 @@
-"""The data set of streets: the same always, and clear errors."""
+"""``Streets``: samples, reproducibility, splits and errors."""
 
 import hashlib
 
@@ -33,12 +33,12 @@ def test_a_sample_has_a_rig_and_a_map() -> None:
     assert rig.points is not None
     assert rig.points[0].shape[1] == 5
     assert torch.equal(source.draw(torch.eye(4)), sample.labels["map"])
-    # in the middle of the upper row is the front camera, below it that to the back
+    # the middle of the upper row is the front camera; the back camera is below it
     assert torch.equal(sample.image[:, :24, 40:80], rig.images[0, 0])
     assert torch.equal(sample.image[:, 24:, 40:80], rig.images[0, 3])
 
 
-def test_samples_become_a_batch() -> None:
+def test_samples_are_collated_with_and_without_lidar() -> None:
     streets = Streets("train", 3, SMALL, cells=20, cell_m=1.0)
     batch = collate([streets[0], streets[2]], "map")
     assert batch.inputs.rig is not None
@@ -76,7 +76,7 @@ def test_splits_and_seeds_have_no_scene_in_common() -> None:
         assert len(digests) == len(samples)
 
 
-def test_recipe_round_trip() -> None:
+def test_a_data_set_is_rebuilt_from_its_recipe() -> None:
     config = to_config(Streets(split="test", count=5, image_hw=(32, 88), lidar=False, cells=20))
     assert isinstance(config, dict)
     assert config["class_path"] == "diffsight.streets.dataset.Streets"
@@ -89,7 +89,7 @@ def test_recipe_round_trip() -> None:
     ("arguments", "message"),
     [
         ({"split": "dev"}, "unknown split 'dev' of streets: choose from train, val, test"),
-        ({"count": 0}, "count 0 of streets: ask for at least one scene"),
+        ({"count": 0}, "count 0 of streets: give at least 1"),
         (
             {"image_hw": (64, 4)},
             "image_hw (64, 4) of streets: give (height, width), each at least 8",
@@ -99,14 +99,14 @@ def test_recipe_round_trip() -> None:
         ({"image_hw": (10**7, 10**7)}, "images of 10000000 x 10000000 px and 50 x 50 cells of"),
     ],
 )
-def test_what_cannot_be_had(arguments: dict, message: str) -> None:
+def test_a_wrong_argument_is_an_error_in_one_line(arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Streets(**arguments)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_scenes_end_where_they_end() -> None:
+def test_an_index_beyond_the_last_scene_is_an_error() -> None:
     with pytest.raises(IndexError, match="scenes 0 to 1, not 2"):
         Streets("train", 2, SMALL)[2]
     assert len(list(Streets("train", 2, SMALL))) == 2

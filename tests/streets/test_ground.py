@@ -12,7 +12,7 @@ from diffsight.streets import CLASSES
 from diffsight.streets.ground import GAP, GRASS, KERB, Arm, CarPark, Ground, Road
 from diffsight.streets.scene import sample_scene
 
-# along the x axis, and a road that begins on it and goes to the left
+# a road along the x axis, and one that begins on it and leads to the left
 ROADS = (
     Road(0.0, 0.0, 0.0, 5.0, 2.0, (0.0,), has_parking=False),
     Road(20.0, 0.0, math.pi / 2, 4.0, 3.0, (0.0,), has_parking=False, begin_m=0.0),
@@ -26,7 +26,7 @@ def classes_at(x: float, y: float) -> set[str]:
     return {name for name, there in zip(CLASSES, row, strict=True) if there}
 
 
-def turn(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
+def make_change(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
     change = torch.eye(4)
     change[:2, :2] = scale * torch.tensor(matrix)
     return change
@@ -42,12 +42,12 @@ def turn(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
         (20, -6, {"walkway"}),  # the other road begins at the first one
         (22, 6, {"drivable_area"}),
         (24.5, 8, {"walkway"}),
-        # a junction has no lines; to the left of the other road is where x is small
+        # a junction has no lines; small x is to the left of the other road
         (16, 0, {"drivable_area"}),
         (15.1, 0, {"drivable_area"}),
         (14, 0, {"drivable_area", "ped_crossing"}),
         (14, -6, {"walkway"}),
-        # traffic to the junction keeps right
+        # traffic towards the junction keeps to the right
         (11, -2, {"drivable_area", "stop_line"}),
         (11, 2, {"drivable_area"}),
         (10, 0, {"drivable_area", "divider"}),
@@ -59,11 +59,11 @@ def turn(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
         (-20.1, -8, set()),
     ],
 )
-def test_positions_have_their_classes(x: float, y: float, expected: set[str]) -> None:
+def test_positions_have_the_expected_classes(x: float, y: float, expected: set[str]) -> None:
     assert classes_at(x, y) == expected
 
 
-def test_a_material_shows_the_class_on_top() -> None:
+def test_the_visible_material_is_that_of_the_topmost_class() -> None:
     scene = sample_scene("train", 0, 3, cells=50, cell_m=0.5)
     points = np.random.default_rng(0).uniform(-25, 25, (20_000, 2))
     classes, materials = scene.ground.classes_at(points), scene.ground.materials_at(points)
@@ -77,32 +77,32 @@ def test_a_material_shows_the_class_on_top() -> None:
         assert name == "drivable_area" or not classes[materials == 1, i].any()
 
 
-def test_the_map_is_that_of_the_centres_of_cells() -> None:
+def test_the_map_has_the_classes_at_the_centres_of_cells() -> None:
     ground = sample_scene("val", 0, 5, cells=12, cell_m=2.0).ground
     assert isinstance(ground, MapSource)
-    found = ground.draw(torch.eye(4))
-    assert found.shape == (6, 12, 12)
+    drawn = ground.draw(torch.eye(4))
+    assert drawn.shape == (6, 12, 12)
     for i in range(12):
         for j in range(12):
             centre = np.array([[-11.0 + 2 * i, -11.0 + 2 * j]])
-            assert found[:, i, j].tolist() == ground.classes_at(centre)[0].tolist()
+            assert drawn[:, i, j].tolist() == ground.classes_at(centre)[0].tolist()
 
 
 def test_a_changed_frame_moves_the_map() -> None:
     ground = sample_scene("train", 0, 1, cells=50, cell_m=0.5).ground
     label = ground.draw(torch.eye(4))
-    # the new x axis points where the old y axis points: what was to the left is ahead
-    quarter = ground.draw(turn([[0, 1], [-1, 0]]))
+    # the new x axis is the old y axis: the part of the map to the left is now ahead
+    quarter = ground.draw(make_change([[0, 1], [-1, 0]]))
     assert torch.equal(quarter, label.rot90(-1, (1, 2)))
     assert torch.equal(quarter, label.transpose(1, 2).flip(2))
-    assert torch.equal(ground.draw(turn([[1, 0], [0, -1]])), label.flip(2))
-    assert torch.equal(ground.draw(turn([[-1, 0], [0, 1]])), label.flip(1))
+    assert torch.equal(ground.draw(make_change([[1, 0], [0, -1]])), label.flip(2))
+    assert torch.equal(ground.draw(make_change([[-1, 0], [0, 1]])), label.flip(1))
     moved = torch.eye(4)
     moved[0, 3] = 2.0
     assert torch.equal(ground.draw(moved)[:, 4:], label[:, :-4])
     # at twice the size four cells become one, with a centre between those of the small ones
     coarse = sample_scene("train", 0, 1, cells=50, cell_m=0.5).ground
-    large = coarse.draw(turn([[1, 0], [0, 1]], scale=2.0))
+    large = coarse.draw(make_change([[1, 0], [0, 1]], scale=2.0))
     small = (np.arange(50) + 0.5 - 25) * 0.25
     cells = np.stack(np.meshgrid(small, small, indexing="ij"), axis=-1).reshape(-1, 2)
     assert torch.equal(large.bool().flatten(1), torch.from_numpy(ground.classes_at(cells).T))

@@ -1,11 +1,11 @@
-"""Things stand where they may."""
+"""Sampled street scenes: solids on suitable ground, the vehicle, and dividers."""
 
 import numpy as np
 
 from diffsight.streets.scene import VEHICLE, sample_scene, stream
 
 
-def test_nothing_stands_in_the_vehicle_or_across_lines() -> None:
+def test_solids_stand_on_one_class_and_do_not_overlap() -> None:
     for index in range(3):
         scene = sample_scene("train", 0, index, cells=50, cell_m=0.5)
         assert len(scene.solids) > 30
@@ -21,21 +21,21 @@ def test_nothing_stands_in_the_vehicle_or_across_lines() -> None:
             assert there.any(axis=1).nonzero()[0].tolist() == [i]
 
 
-def test_the_vehicle_stands_on_its_road_and_keeps_right() -> None:
+def test_the_vehicle_is_on_the_right_half_of_its_road() -> None:
     for index in range(10):
         ground = sample_scene("test", 0, index, cells=50, cell_m=0.5).ground
         _, across = ground.roads[0].local(np.zeros((1, 2)))
         assert -ground.roads[0].half_width_m + 0.9 < across[0] < -0.9
 
 
-def test_cells_change_nothing_but_the_map_and_the_lines() -> None:
+def test_the_cells_change_only_the_map_and_the_dividers() -> None:
     fine, coarse = (sample_scene("train", 2, 4, cells=8, cell_m=m) for m in (0.1, 2.0))
     assert fine.solids == coarse.solids
     assert fine.ground.roads == coarse.ground.roads
     assert (fine.ground.line_m, coarse.ground.line_m) == (0.3, 2.0)
 
 
-def test_noise_has_mean_zero_and_deviation_one() -> None:
+def test_noise_has_mean_zero_and_standard_deviation_one() -> None:
     noise = stream("a").noise((200, 200))
     assert noise.dtype == np.float32
     assert abs(float(noise.mean())) < 0.02

@@ -1,4 +1,4 @@
-"""What cameras and the LiDAR see is where the map says."""
+"""Images and LiDAR points agree with the map and the matrices of the sensors."""
 
 import numpy as np
 import pytest
@@ -21,20 +21,20 @@ def scene_and_rig(index: int) -> tuple[Scene, Rig]:
     return sample_scene("train", 0, index, cells=50, cell_m=0.5), rig
 
 
-def materials_seen(scene: Scene, camera: int) -> np.ndarray:
-    """Material of the ground that every ray meets; -1 where something else is seen."""
+def visible_materials(scene: Scene, camera: int) -> np.ndarray:
+    """Return the material of the ground that every ray hits; -1 where it hits something else."""
     pose = camera_poses(scene, HW)[camera]
     rays, origin = pose.rays(FINE), pose.to_vehicle[:3, 3]
     hits = cast(scene.solids, origin, rays)
-    found = np.full(rays.shape[1:], -1)
+    materials = np.full(rays.shape[1:], -1)
     is_ground = hits.solid == GROUND
     points = hits.points(origin, rays, is_ground)
-    found[is_ground] = scene.ground.materials_at(points[:2].T)
-    return found
+    materials[is_ground] = scene.ground.materials_at(points[:2].T)
+    return materials
 
 
 @pytest.mark.parametrize("camera", range(len(CAMERAS)), ids=list(CAMERAS))
-def test_positions_on_the_ground_are_seen_where_the_matrices_say(camera: int) -> None:
+def test_the_camera_matrices_project_the_ground_to_its_pixels(camera: int) -> None:
     scene, rig = scene_and_rig(2)
     x, y = np.random.default_rng(0).uniform(-8, 8, (2, 3000))
     points = torch.from_numpy(np.stack([x, y, 0 * x, 0 * x + 1])).float()
@@ -44,12 +44,12 @@ def test_positions_on_the_ground_are_seen_where_the_matrices_say(camera: int) ->
     inside = (depth.numpy() > 1) & (column > 0) & (column < FINE * HW[1] - 1)
     inside &= (row > 0) & (row < FINE * HW[0] - 1)
     assert inside.sum() > 100
-    seen = materials_seen(scene, camera)
+    seen = visible_materials(scene, camera)
     materials = scene.ground.materials_at(np.stack([x, y], axis=1))
     compared = 0
     for i in np.flatnonzero(inside):
         around = seen[row[i] - 1 : row[i] + 2, column[i] - 1 : column[i] + 2]
-        if (around == -1).any():  # hidden, or next to what hides it
+        if (around == -1).any():  # hidden by a solid, or next to one
             continue
         assert materials[i] in around
         r, c = row[i] // FINE, column[i] // FINE
@@ -62,7 +62,7 @@ def test_positions_on_the_ground_are_seen_where_the_matrices_say(camera: int) ->
     assert compared > 50
 
 
-def test_six_cameras_overlap_and_see_all_around() -> None:
+def test_six_cameras_overlap_and_cover_all_directions() -> None:
     _, rig = scene_and_rig(0)
     angles = np.radians(np.arange(0, 360, 3))
     far = torch.from_numpy(np.stack([40 * np.cos(angles), 40 * np.sin(angles)])).float()

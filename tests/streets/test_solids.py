@@ -1,4 +1,4 @@
-"""Rays meet what is nearest."""
+"""Boxes, and the first hits of rays."""
 
 import math
 
@@ -12,7 +12,7 @@ NO_COLOUR = (0.0, 0.0, 0.0)
 BOX = Solid(10.0, 0.0, 0.0, (2.0, 1.0), (0.0, 2.0), NO_COLOUR)
 
 
-def ray(x: float, y: float, z: float) -> np.ndarray:
+def make_ray(x: float, y: float, z: float) -> np.ndarray:
     return np.array([x, y, z], dtype=np.float32).reshape(3, 1, 1)
 
 
@@ -29,21 +29,21 @@ def ray(x: float, y: float, z: float) -> np.ndarray:
         ((1, 0, 0.1), math.inf, SKY),
     ],
 )
-def test_the_nearest_surface_is_met(
+def test_a_ray_hits_the_nearest_surface(
     direction: tuple[float, float, float], distance: float, solid: int
 ) -> None:
-    hits = cast((BOX,), ORIGIN, ray(*direction))
+    hits = cast((BOX,), ORIGIN, make_ray(*direction))
     assert hits.distance.item() == pytest.approx(distance, rel=1e-5)
     assert hits.solid.item() == solid
 
 
-def test_without_boxes_there_are_ground_and_sky() -> None:
-    hits = cast((), ORIGIN, np.concatenate([ray(1, 0, -1), ray(1, 0, 1)], axis=1))
+def test_rays_without_boxes_hit_ground_or_sky() -> None:
+    hits = cast((), ORIGIN, np.concatenate([make_ray(1, 0, -1), make_ray(1, 0, 1)], axis=1))
     assert hits.solid.ravel().tolist() == [GROUND, SKY]
 
 
-def test_rays_end_on_a_box_and_not_in_it() -> None:
-    """Many turned boxes and rays to all sides: no box lies on the way to what is met."""
+def test_no_box_lies_between_the_origin_and_the_hit() -> None:
+    """Many rotated boxes, and rays in all directions."""
     random = np.random.default_rng(1)
     solids = [
         Solid(
@@ -72,7 +72,7 @@ def test_rays_end_on_a_box_and_not_in_it() -> None:
         assert is_inside(solid, end, 0.01)[hits.solid == i].all()
 
 
-def test_a_footprint_lies_below_its_box() -> None:
+def test_a_footprint_is_a_grid_below_its_box() -> None:
     solid = Solid(3.0, -2.0, 0.7, (2.0, 1.0), (0.0, 2.0), NO_COLOUR)
     points = solid.footprint(5)
     assert len(points) == 25

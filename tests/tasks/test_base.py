@@ -1,4 +1,4 @@
-"""Functions that tasks share."""
+"""Functions that several tasks use."""
 
 import torch
 from tests.support import noise
@@ -6,7 +6,7 @@ from tests.support import noise
 from diffsight.tasks.base import masked_mean, resize_map
 
 
-def test_a_baseline_comes_to_the_size_of_the_image() -> None:
+def test_a_baseline_is_resized_to_the_image() -> None:
     numbers = resize_map(torch.tensor([[1.0, 3.0]]), (2, 4))
     assert numbers.shape == (1, 1, 2, 4)
     assert numbers[0, 0, 0].tolist() == [1.0, 1.5, 2.5, 3.0]
@@ -14,7 +14,7 @@ def test_a_baseline_comes_to_the_size_of_the_image() -> None:
     assert ids.tolist() == [[[0, 0, 2**40, 2**40]]]
 
 
-def test_a_mean_over_nothing_is_zero_with_its_graph() -> None:
+def test_a_mean_over_no_valid_pixels_is_zero_and_has_a_gradient() -> None:
     values = noise(1, 2, 3).requires_grad_()
     mean = masked_mean(values, torch.zeros(1, 2, 3).bool())
     mean.backward()

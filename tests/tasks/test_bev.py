@@ -1,4 +1,4 @@
-"""Maps seen from above: focal loss, IoU at the best threshold, pictures."""
+"""BEV map segmentation: focal loss, IoU at the best threshold, pictures."""
 
 import math
 
@@ -32,15 +32,15 @@ class TestBEV(TaskContract):
         task, target = self.build(), self.target()
         label = torch.where(target.valid[:, None], target.label, 0)
         clean = Target(label, target.valid)
-        found = task.baselines(zip(label, target.valid, strict=True))
-        assert list(found) == ["constant mean", "mean map"]
+        baselines = task.baselines(zip(label, target.valid, strict=True))
+        assert list(baselines) == ["constant mean", "mean map"]
         torch.testing.assert_close(
-            task.constant(label, target.valid), found["constant mean"].flatten()
+            task.constant(label, target.valid), baselines["constant mean"].flatten()
         )
-        one = Target(label[:1], target.valid[:1])
-        for baseline in found.values():
-            prediction = task.from_baseline(baseline, one)
-            score = task.score(task.measure(prediction.to_label()[None], one))
+        first = Target(label[:1], target.valid[:1])
+        for baseline in baselines.values():
+            prediction = task.from_baseline(baseline, first)
+            score = task.score(task.measure(prediction.to_label()[None], first))
             assert score < 99
         assert task.score(task.measure(label, clean)) == pytest.approx(100)
 
@@ -57,19 +57,19 @@ def test_the_loss_is_the_focal_loss_of_one_cell() -> None:
     assert float(again) == pytest.approx(expected, rel=1e-4)
 
 
-def test_every_class_counts_at_its_best_threshold() -> None:
-    """Two of three cells of a class are found at 0.55 and above, without a false one."""
+def test_the_iou_of_a_class_is_that_of_its_best_threshold() -> None:
+    """At 0.55, two of the three road cells are true positives, and there is no false positive."""
     task = BEV(NAMES, cells=2)
     truth = torch.tensor([[[1.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])[None]
     probability = torch.tensor([[[0.9, 0.62], [0.2, 0.52]], [[0.1, 0.4], [0.1, 0.37]]])[None]
     target = Target(truth, torch.ones(1, 2, 2, dtype=torch.bool))
     figures = task.figures(task.measure(probability, target))
     assert figures["IoU road, %"] == pytest.approx(100 * 2 / 3)
-    assert figures["IoU crossing, %"] == pytest.approx(50)  # at 0.35: one right, one in vain
+    assert figures["IoU crossing, %"] == pytest.approx(50)  # at 0.35: one true, one false positive
     assert figures["mean IoU, %"] == pytest.approx((100 * 2 / 3 + 50) / 2)
 
 
-def test_forward_is_up_and_left_is_left() -> None:
+def test_in_pictures_forward_is_up_and_left_is_left() -> None:
     probability = torch.zeros(1, 4, 4)
     probability[0, 3, 3] = 1  # far ahead, to the left
     (prediction,) = BEV(("road",), cells=4).decode(Masks(60 * probability[None] - 30))
@@ -78,7 +78,7 @@ def test_forward_is_up_and_left_is_left() -> None:
     assert (picture.flatten(1)[:, 1:] == 255).all()
 
 
-def test_maps_that_cannot_be() -> None:
+def test_unusable_arguments_are_refused() -> None:
     with pytest.raises(InputError, match="one or more different class names"):
         BEV(("a", "a"))
     with pytest.raises(InputError, match="a map of 0 cells"):

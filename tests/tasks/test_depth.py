@@ -1,4 +1,4 @@
-"""Metric depth: mask of the loss, decoding, bins, pictures."""
+"""Metric depth: the pixels of the loss, decoding, bins, pictures."""
 
 import math
 
@@ -16,6 +16,7 @@ from diffsight.types import Target
 
 
 def ramp(height: int = 6, width: int = 8) -> torch.Tensor:
+    """Return depths that rise evenly from 1 to 5 m."""
     return torch.linspace(1, 5, height * width).reshape(1, 1, height, width)
 
 
@@ -47,12 +48,12 @@ class TestDepthWithBins(TestDepth):
         return Depth(bins=8).fitted(self.target().label[self.target().valid[:, None]][:, None])
 
 
-def test_loss_counts_every_positive_label_and_nothing_else() -> None:
+def test_the_loss_is_over_all_positive_labels_and_no_others() -> None:
     label = ramp()
     label[0, 0, 0, :2] = torch.tensor([0.0, 500.0])
     output = Values(2 * label.clamp(min=1))
     losses = Depth(max_depth_m=10.0).loss(output, target_of(label))
-    # 500 m is far beyond the range, and yet part of the loss: its factor of 2 is that of all others
+    # 500 m is beyond the range, but counts in the loss with the same factor of 2 as all others
     assert float(losses["loss"]) == pytest.approx(math.sqrt(0.5) * math.log(2), abs=1e-6)
 
 
@@ -60,7 +61,7 @@ def test_a_perfect_prediction_has_no_loss() -> None:
     assert float(Depth().loss(Values(ramp()), target_of(ramp()))["loss"]) == 0
 
 
-def test_decode_marks_what_is_outside_the_range() -> None:
+def test_decoding_marks_values_outside_the_range_as_invalid() -> None:
     values = torch.tensor([[5e-4, 1e-3, 10.0, 10.1, math.nan, math.inf, -math.inf, -1.0]])
     (prediction,) = Depth(depth_type="euclidean").decode(Values(values[None, None]))
     assert prediction.valid.tolist() == [[False, True, True, False, False, False, False, False]]
@@ -84,11 +85,11 @@ def test_the_uncertainty_of_a_distribution_is_its_standard_deviation() -> None:
     assert task.codec is not None
     x = task.codec.centres[:, 0].double()[:, None, None]
     mean = (p[0] * x).sum(dim=0)
-    (found,) = task.decode(Distribution(p, mean[None, None].float(), task.codec.centres))
+    (prediction,) = task.decode(Distribution(p, mean[None, None].float(), task.codec.centres))
     std = (p[0] * (x - mean).square()).sum(dim=0).sqrt()
-    torch.testing.assert_close(found.uncertainty_m.double(), std, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.depth_m.double(), mean)
-    assert found.display_m == (float(x.min()), float(x.max()))
+    torch.testing.assert_close(prediction.uncertainty_m.double(), std, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prediction.depth_m.double(), mean)
+    assert prediction.display_m == (float(x.min()), float(x.max()))
 
 
 def test_logits_are_refused() -> None:
@@ -96,7 +97,7 @@ def test_logits_are_refused() -> None:
         Depth().decode(Classes(ramp()))
 
 
-def test_bins_are_fitted_and_bound_what_was_not_bounded() -> None:
+def test_fitting_sets_the_bins_and_an_open_upper_bound() -> None:
     labels = torch.linspace(0.5, 4, 300)[:, None]
     task = Depth(bins="auto", max_depth_m=None, min_depth_m=1.0)
     assert task.needs_fitting
@@ -108,14 +109,14 @@ def test_bins_are_fitted_and_bound_what_was_not_bounded() -> None:
     assert fitted.outputs[1].bounds == (0.0, 8.0)
     few = torch.tensor([1.0, 2.0, 3.0]).repeat(20)[:, None]
     assert task.fitted(few).bins == 3
-    # a bound that was given stays
+    # a bound that is set stays
     assert Depth(bins=4, max_depth_m=10.0).fitted(labels).max_depth_m == 10.0
     assert task.needs_fitting
     with pytest.raises(InputError, match="bins 1: give 2 or more"):
         Depth(bins=1)
 
 
-def test_the_truth_keeps_the_data_sets_validity() -> None:
+def test_the_truth_is_valid_for_positive_labels_of_valid_pixels() -> None:
     label = ramp()
     label[0, 0, 0, 0] = 0
     target = target_of(label)
@@ -125,7 +126,7 @@ def test_the_truth_keeps_the_data_sets_validity() -> None:
     assert torch.equal(truth.depth_m, label[0, 0])
 
 
-def test_the_range_is_checked() -> None:
+def test_an_empty_range_is_refused() -> None:
     with pytest.raises(InputError, match="min_depth_m < max_depth_m"):
         Depth(min_depth_m=2.0, max_depth_m=1.0)
 
@@ -138,7 +139,7 @@ def test_the_constructor_call_is_recorded() -> None:
     assert (fitted["bins"], fitted["max_depth_m"]) == (8, 10.0)
 
 
-def test_stored_depth_is_millimetres_and_0_is_unknown() -> None:
+def test_stored_depth_is_in_millimetres_and_0_is_invalid() -> None:
     depth_m = torch.tensor([[1.2344, 0.0, 65.5354, 70.0]])
     prediction = prediction_of(depth_m)
     array = prediction.arrays()["depth"]
@@ -150,7 +151,7 @@ def test_stored_depth_is_millimetres_and_0_is_unknown() -> None:
     assert about["size"] == [4, 1]
 
 
-def test_near_is_light_and_far_is_dark() -> None:
+def test_in_pictures_near_is_light_and_far_is_dark() -> None:
     depth_m = ramp()[0, 0]
     depth_m[2, 3] = math.nan
     picture = prediction_of(depth_m).draw()
@@ -171,7 +172,7 @@ def test_constant_and_empty_maps_can_be_drawn(fill: float) -> None:
     assert abs(colours[:, 0].int() - torch.tensor([int(c) for c in expected])).max() <= 2
 
 
-def test_the_panel_shows_where_a_prediction_errs() -> None:
+def test_the_panel_shows_the_error_of_every_pixel() -> None:
     truth = prediction_of(torch.full((4, 5), 2.0))
     depth_m = truth.depth_m.clone()
     depth_m[0], depth_m[1] = 0.5, 8.0
@@ -186,16 +187,16 @@ def test_the_panel_shows_where_a_prediction_errs() -> None:
     assert parts[3][:, 2:].min() > 235
 
 
-def test_colour_tables_are_even_in_lightness() -> None:
+def test_lightness_changes_steadily_along_the_colour_maps() -> None:
     for table, sign in ((depth_table(), -1), (error_table()[:128], 1), (error_table()[128:], -1)):
         luma = table.astype(float) @ [0.2126, 0.7152, 0.0722]
         steps = sign * (luma[8:] - luma[:-8])
         assert (steps > 0).all()
 
 
-def test_baselines_are_the_median_and_the_mean_of_every_position() -> None:
+def test_the_mean_map_is_the_mean_of_every_position() -> None:
     labels = [torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 8.0]]])]
     valid = [torch.ones(1, 2).bool(), torch.tensor([[True, False]])]
-    found = Depth().baselines(zip(labels, valid, strict=True))
-    assert found["mean map"].tolist() == [[2.0, 2.0]]
-    assert found["constant median"].shape == (1, 1)
+    baselines = Depth().baselines(zip(labels, valid, strict=True))
+    assert baselines["mean map"].tolist() == [[2.0, 2.0]]
+    assert baselines["constant median"].shape == (1, 1)

@@ -1,4 +1,4 @@
-"""Surface normals: angles by hand, and what a mirror does to directions."""
+"""Surface normals: angles computed by hand, mirrored directions, the codebook, pictures."""
 
 import pytest
 import torch
@@ -38,22 +38,23 @@ def test_the_metric_is_the_mean_angle() -> None:
 
 
 def test_predictions_have_length_1() -> None:
-    (one,) = Normals().decode(Values(3 * noise(1, 3, 4, 4)))
-    torch.testing.assert_close(one.values.norm(dim=0), torch.ones(4, 4))
-    assert one.uncertainty is None
-    (one,) = Normals().decode(Values(noise(1, 3, 4, 4)).with_std(torch.full((1, 3, 4, 4), 0.2)))
-    torch.testing.assert_close(one.uncertainty, torch.full((4, 4), 0.2))
+    (prediction,) = Normals().decode(Values(3 * noise(1, 3, 4, 4)))
+    torch.testing.assert_close(prediction.values.norm(dim=0), torch.ones(4, 4))
+    assert prediction.uncertainty is None
+    output = Values(noise(1, 3, 4, 4)).with_std(torch.full((1, 3, 4, 4), 0.2))
+    (prediction,) = Normals().decode(output)
+    torch.testing.assert_close(prediction.uncertainty, torch.full((4, 4), 0.2))
 
 
-def test_a_mirror_changes_the_sign_of_x() -> None:
+def test_mirroring_changes_the_sign_of_x() -> None:
     label = noise(3, 2, 5)
     mirrored = Normals().mirror_label(label)
     assert torch.equal(mirrored[0], -label[0].flip(-1))
     assert torch.equal(mirrored[1:], label[1:].flip(-1))
 
 
-def test_the_deviation_of_a_mirrored_distribution_is_that_of_the_distribution() -> None:
-    """The codebook has no mirrored vectors; its moments can be mirrored."""
+def test_mirroring_a_distribution_keeps_its_standard_deviation() -> None:
+    """The codebook has no mirrored vectors, so the moments are mirrored."""
     task = with_codebook()
     assert task.codec is not None
     probability = noise(1, 20, 3, 4).softmax(dim=1)
@@ -71,7 +72,7 @@ def test_the_deviation_of_a_mirrored_distribution_is_that_of_the_distribution() 
     torch.testing.assert_close(straight.uncertainty.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_few_directions_have_as_many_vectors() -> None:
+def test_the_codebook_has_no_more_vectors_than_different_labels() -> None:
     axes = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, -1, 0]]).repeat(30, 1)
     task = Normals(bins="auto").fitted(axes)
     assert task.bins == 3
@@ -86,6 +87,6 @@ def test_logits_are_refused() -> None:
         Normals().mirror_output(Classes(noise(1, 3, 2, 2)))
 
 
-def test_the_picture_shows_directions_as_colours() -> None:
-    (one,) = Normals().decode(Values(torch.tensor([1.0, 0, -1])[None, :, None, None] * 2))
-    assert one.draw()[:, 0, 0].tolist() == [218, 128, 37]
+def test_pictures_show_directions_as_colours() -> None:
+    (prediction,) = Normals().decode(Values(torch.tensor([1.0, 0, -1])[None, :, None, None] * 2))
+    assert prediction.draw()[:, 0, 0].tolist() == [218, 128, 37]

@@ -24,7 +24,7 @@ class TestReferring(TaskContract):
         return Target(label, images(2, *self.size, seed=3)[:, 0] > 0.3)
 
 
-def test_the_loss_is_a_weighted_mean() -> None:
+def test_the_loss_is_a_weighted_mean_over_the_valid_pixels() -> None:
     loss = Referring().loss(OUTPUT, TARGET)["loss"]
     expected = (0.9 * math.log(2) + 1.1 * math.log(1 + math.exp(-1))) / 2
     assert loss.item() == pytest.approx(expected)
@@ -34,28 +34,30 @@ def test_the_loss_is_a_weighted_mean() -> None:
     assert plain.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(-1))) / 2)
 
 
-def test_masks_and_pictures() -> None:
+def test_a_mask_is_decoded_drawn_and_stored() -> None:
     task = Referring()
-    (found,), (truth,) = task.decode(OUTPUT), task.truth(TARGET)
-    assert found.mask.tolist() == [[False, True, False]]
-    torch.testing.assert_close(found.probability[0, 1], torch.tensor(1.0).sigmoid())
+    (prediction,), (truth,) = task.decode(OUTPUT), task.truth(TARGET)
+    assert prediction.mask.tolist() == [[False, True, False]]
+    torch.testing.assert_close(prediction.probability[0, 1], torch.tensor(1.0).sigmoid())
     assert truth.mask.tolist() == [[False, True, False]]
-    assert found.draw()[:, 0].T.tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
-    assert found.draw_with(found, torch.zeros(3, 1, 3))[0][0, 0].tolist() == [0, 152, 0]
-    panel = task.panel(torch.full((3, 1, 3), 0.5), truth, found)
+    assert prediction.draw()[:, 0].T.tolist() == [[0, 0, 0], [255, 255, 255], [0, 0, 0]]
+    drawn = prediction.draw_with(prediction, torch.zeros(3, 1, 3))
+    assert drawn[0][0, 0].tolist() == [0, 152, 0]
+    panel = task.panel(torch.full((3, 1, 3), 0.5), truth, prediction)
     assert panel.shape == (3, 1, 12)
     assert torch.equal(panel[:, :, 3:6], panel[:, :, 6:9])
     assert (panel[:, :, 9:] == 245).all()
-    assert found.arrays()["mask"].values.tolist() == [[0, 255, 0]]
+    assert prediction.arrays()["mask"].values.tolist() == [[0, 255, 0]]
 
 
 def test_the_best_fixed_mask_has_the_largest_overall_iou() -> None:
     labels = torch.tensor([[[1, 1, 0]], [[1, 0, 0]]])
     valid = torch.ones(1, 3).bool()
-    found = Referring().baselines((label, valid) for label in labels)
-    assert found["best place"].tolist() == [[1, 1, 0]]  # 3 of 4; the first pixel alone: 2 of 3
-    assert found["everything"].tolist() == [[1]]
+    baselines = Referring().baselines((label, valid) for label in labels)
+    # an IoU of 3/4; the first pixel alone has 2/3
+    assert baselines["best place"].tolist() == [[1, 1, 0]]
+    assert baselines["everything"].tolist() == [[1]]
 
 
-def test_a_sentence_is_required() -> None:
+def test_the_task_requires_a_sentence() -> None:
     assert Referring().requires_prompt

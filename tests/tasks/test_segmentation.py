@@ -1,4 +1,4 @@
-"""Segmentation: the loss by hand, ids and names, subsets of classes, pictures."""
+"""Segmentation: the loss computed by hand, ids and names, subsets of classes, pictures."""
 
 import math
 
@@ -18,11 +18,11 @@ COLOURS = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
 
 
 def logits(probabilities: list[list[list[float]]]) -> Classes:
-    """From rows of pixels of class probabilities."""
+    """Return logits from the class probabilities of each pixel, row by row."""
     return Classes(torch.tensor(probabilities).log().permute(2, 0, 1)[None])
 
 
-# two pixels with a label, one whose label means nothing and is out of range
+# two valid pixels, and an invalid one whose label is out of range
 OUTPUT = logits([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]]])
 TARGET = Target(torch.tensor([[[1, 2, 255]]]), torch.tensor([[[True, True, False]]]))
 
@@ -58,24 +58,24 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
     assert losses["class"] == losses["loss"]
 
 
-def test_decoded_ids_carry_confidence_and_names() -> None:
+def test_decoded_classes_have_confidence_and_names() -> None:
     for output in (OUTPUT, OUTPUT.normalised()):
-        (found,) = Segmentation(NAMES).decode(output)
-        assert found.ids.tolist() == [[0, 2, 0]]
-        torch.testing.assert_close(found.confidence, torch.tensor([[0.5, 0.8, 0.9]]))
-        assert found.names == {0: "wall", 1: "door", 2: "cat"}
+        (prediction,) = Segmentation(NAMES).decode(output)
+        assert prediction.ids.tolist() == [[0, 2, 0]]
+        torch.testing.assert_close(prediction.confidence, torch.tensor([[0.5, 0.8, 0.9]]))
+        assert prediction.names == {0: "wall", 1: "door", 2: "cat"}
 
 
-def test_ids_of_label_files_come_back() -> None:
+def test_predictions_have_the_ids_of_label_files() -> None:
     task = with_ids()
-    (one, _) = task.decode(Classes(noise(2, 3, 4, 4)))
-    assert set(one.ids.unique().tolist()) == {0, 7, 40}
-    assert one.names[40] == "lamp"
-    assert one.palette[7] == (255, 0, 0)
-    assert torch.equal(one.to_label(), task.to_label(Classes(noise(2, 3, 4, 4)))[0])
-    stored = one.arrays()["classes"]
-    assert stored.values.tolist() == one.ids.tolist()
-    assert stored.palette == one.palette
+    (prediction, _) = task.decode(Classes(noise(2, 3, 4, 4)))
+    assert set(prediction.ids.unique().tolist()) == {0, 7, 40}
+    assert prediction.names[40] == "lamp"
+    assert prediction.palette[7] == (255, 0, 0)
+    assert torch.equal(prediction.to_label(), task.to_label(Classes(noise(2, 3, 4, 4)))[0])
+    stored = prediction.arrays()["classes"]
+    assert stored.values.tolist() == prediction.ids.tolist()
+    assert stored.palette == prediction.palette
     many = Segmentation(NAMES, ids=(0, 300, 9)).decode(Classes(noise(1, 3, 4, 4)))[0]
     assert many.arrays()["classes"].values.dtype == "uint16"
     assert many.metadata()["classes_are"] == "16-bit ids of names"
@@ -84,35 +84,35 @@ def test_ids_of_label_files_come_back() -> None:
 def test_ids_that_are_colours_are_stored_as_colours() -> None:
     ids = tuple(r << 16 | g << 8 | b for r, g, b in COLOURS)
     task = Segmentation(NAMES, ids=ids, colours=COLOURS)
-    (found,) = task.decode(Classes(noise(1, 3, 4, 4)))
-    assert found.ids_are_colours
-    pixels = found.arrays()["classes"].values
+    (prediction,) = task.decode(Classes(noise(1, 3, 4, 4)))
+    assert prediction.ids_are_colours
+    pixels = prediction.arrays()["classes"].values
     assert pixels.shape == (4, 4, 3)
-    assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1), found.draw())
-    assert found.metadata()["classes_are"] == "colours, numbered by names"
+    assert torch.equal(torch.from_numpy(pixels).permute(2, 0, 1), prediction.draw())
+    assert prediction.metadata()["classes_are"] == "colours, numbered by names"
     assert not with_ids().decode(Classes(noise(1, 3, 4, 4)))[0].ids_are_colours
 
 
 def test_the_score_is_the_mean_iou_of_the_classes_that_occur() -> None:
     label = torch.tensor([0, 0, 1, 1, 2, 2]).reshape(1, 2, 3)
-    found = torch.tensor([0, 1, 1, 1, 0, 2]).reshape(1, 2, 3)
+    predicted = torch.tensor([0, 1, 1, 1, 0, 2]).reshape(1, 2, 3)
     valid = torch.tensor([[[True, True, True], [True, True, False]]])
     task = Segmentation(NAMES)
-    sums = task.measure(found, Target(label, valid))
+    sums = task.measure(predicted, Target(label, valid))
     assert task.score(sums) == pytest.approx(100 * (1 / 3 + 2 / 3 + 0) / 3)
-    maps = functional.one_hot(found, 3).movedim(-1, 1).float()
-    assert torch.equal(task.to_label(Classes(maps, "probabilities")), found)
+    maps = functional.one_hot(predicted, 3).movedim(-1, 1).float()
+    assert torch.equal(task.to_label(Classes(maps, "probabilities")), predicted)
 
 
-def test_restricted_to_some_classes_it_predicts_these_alone() -> None:
+def test_a_restricted_task_predicts_only_its_classes() -> None:
     task = with_ids()
     output = Classes(noise(1, 3, 6, 8).softmax(dim=1), "probabilities")
     ids = {0, 7, 40}
     assert set(task.decode(output)[0].ids.unique().tolist()) == ids
-    (found,) = task.restrict_to(["lamp", "wall"]).decode(output)
-    assert set(found.ids.unique().tolist()) == {0, 40}
-    sure = output.maps[0, ::2].max(dim=0).values / output.maps[0, ::2].sum(dim=0)
-    torch.testing.assert_close(found.confidence, sure)
+    (prediction,) = task.restrict_to(["lamp", "wall"]).decode(output)
+    assert set(prediction.ids.unique().tolist()) == {0, 40}
+    confidence = output.maps[0, ::2].max(dim=0).values / output.maps[0, ::2].sum(dim=0)
+    torch.testing.assert_close(prediction.confidence, confidence)
     assert set(task.decode(output)[0].ids.unique().tolist()) == ids
     with pytest.raises(InputError, match="unknown class 'lamb': did you mean 'lamp'"):
         task.restrict_to(["lamb"])
@@ -123,30 +123,30 @@ def test_restricted_to_some_classes_it_predicts_these_alone() -> None:
 
 def test_pictures_have_the_colours_of_the_classes() -> None:
     task = Segmentation(NAMES, colours=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
-    (truth,), (found,) = task.truth(TARGET), task.decode(OUTPUT)
+    (truth,), (prediction,) = task.truth(TARGET), task.decode(OUTPUT)
     assert truth.draw()[:, 0].T.tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
-    panel = task.panel(torch.zeros(3, 1, 3), truth, found)
+    panel = task.panel(torch.zeros(3, 1, 3), truth, prediction)
     assert panel.shape == (3, 1, 12)
     assert panel[1, 0, 9:].tolist() == [60, 245, 245]  # wrong, right, without label
 
 
-def test_classes_have_colours_of_their_own() -> None:
+def test_default_colours_of_classes_differ() -> None:
     colours = Segmentation([f"class {i}" for i in range(150)]).colours
     assert len(set(colours.values())) == 150
-    near = min(
+    smallest = min(
         sum(abs(a - b) for a, b in zip(colours[i], colours[j], strict=True))
         for i in range(150)
         for j in range(i)
     )
-    assert near >= 16
+    assert smallest >= 16
 
 
-def test_baselines_are_the_majority_and_that_of_every_position() -> None:
+def test_baselines_are_the_most_frequent_class_overall_and_at_every_position() -> None:
     labels = [torch.tensor([[1, 0, 2]]), torch.tensor([[1, 0, 1]])]
     valid = torch.tensor([[True, True, False]])
-    found = Segmentation(NAMES).baselines((label, valid) for label in labels)
-    assert found["majority map"].tolist() == [[1, 0, 0]]
-    assert found["constant majority"].tolist() == [[0]]
+    baselines = Segmentation(NAMES).baselines((label, valid) for label in labels)
+    assert baselines["majority map"].tolist() == [[1, 0, 0]]
+    assert baselines["constant majority"].tolist() == [[0]]
 
 
 @pytest.mark.parametrize(
@@ -169,15 +169,15 @@ def test_values_are_refused() -> None:
         Segmentation(NAMES).loss(Values(OUTPUT.maps), TARGET)
 
 
-def test_boxes_add_partial_labels_and_projections() -> None:
+def test_boxes_add_partial_labels_and_projections_to_the_loss() -> None:
     task = Segmentation(NAMES)
-    some = Boxes(torch.tensor([1]), torch.tensor([[1.0, 0.0, 3.0, 1.0]]), torch.tensor([True]))
+    boxes = Boxes(torch.tensor([1]), torch.tensor([[1.0, 0.0, 3.0, 1.0]]), torch.tensor([True]))
     target = Target(
-        torch.tensor([[[0, 0, 0]]]), torch.tensor([[[True, False, False]]]), boxes=(some,)
+        torch.tensor([[[0, 0, 0]]]), torch.tensor([[[True, False, False]]]), boxes=(boxes,)
     )
-    # one pixel of the wall, two that are wall or door
+    # one pixel is wall, two are wall or door
     likelihood = -(math.log(0.5) + math.log(0.1 + 0.1) + math.log(0.9 + 0.05)) / 3
-    # the row of the box, and its two columns
+    # the box has one row and two columns
     projection = -(math.log(0.1) + math.log(0.1) + math.log(0.05)) / 3
     for output in (OUTPUT, OUTPUT.normalised()):
         losses = task.loss(output, target)
@@ -190,12 +190,12 @@ def test_boxes_add_partial_labels_and_projections() -> None:
     )
 
 
-def test_the_score_of_a_box_is_that_of_its_rows_and_columns() -> None:
+def test_a_box_is_scored_by_its_rows_and_columns() -> None:
     task = Segmentation(NAMES)
-    some = Boxes(torch.tensor([2]), torch.tensor([[1.0, 1.0, 5.0, 3.0]]), torch.tensor([True]))
+    boxes = Boxes(torch.tensor([2]), torch.tensor([[1.0, 1.0, 5.0, 3.0]]), torch.tensor([True]))
     valid = torch.ones(1, 4, 6, dtype=torch.bool)
     valid[0, 1:3, 1:5] = False
-    target = Target(torch.zeros(1, 4, 6, dtype=torch.long), valid, boxes=(some,))
+    target = Target(torch.zeros(1, 4, 6, dtype=torch.long), valid, boxes=(boxes,))
     label = torch.zeros(1, 4, 6, dtype=torch.long)
     sums = task.measure(label, target)
     assert sums.tolist() == [[16, 0, 0], [0, 0, 0], [8, 0, 0]]

@@ -1,4 +1,4 @@
-"""Numbers per pixel: losses by hand, uncertainty far from zero, bins of scalars and vectors."""
+"""Values per pixel: losses computed by hand, uncertainty, bins of scalars and vectors."""
 
 import math
 
@@ -24,7 +24,7 @@ def vectors() -> Values:
 
 
 def distribution(task: Values | Normals, hw: tuple[int, int] = (6, 8), batch: int = 2):
-    """Random probabilities and their expected values."""
+    """Return random probabilities with their expected values."""
     codec = task.codec
     assert codec is not None
     probability = noise(batch, codec.num_classes, *hw, seed=2).softmax(dim=1)
@@ -59,32 +59,32 @@ class TestVectorsWithCodebook(TestScalarsWithBins):
 
 
 @pytest.mark.parametrize("build", [scalars, vectors])
-def test_the_loss_of_a_distribution_by_hand(build) -> None:
+def test_the_loss_of_a_distribution_equals_one_computed_by_hand(build) -> None:
     task = build()
     output = distribution(task)
     label = images(2, 6, 8)[:, : task.channels] * 3 + 1
     target = Target(label, images(2, 6, 8, seed=3)[:, 0] > 0.3)
-    found = task.loss(output, target)
+    losses = task.loss(output, target)
     soft = task.codec.encode(label).distribution(task.codec.num_classes)
     nll = -(soft * output.probability.log()).sum(dim=1)[target.valid].mean()
-    torch.testing.assert_close(found["class"], nll)
+    torch.testing.assert_close(losses["class"], nll)
     value = torch.einsum("bnhw,nd->bdhw", output.probability, task.codec.centres)
-    gap = ((value - label) / task.codec.label_std[:, None, None]).square().mean(dim=1)
-    torch.testing.assert_close(found["value"], gap[target.valid].mean())
-    torch.testing.assert_close(found["loss"], found["class"] + found["value"])
+    squared = ((value - label) / task.codec.label_std[:, None, None]).square().mean(dim=1)
+    torch.testing.assert_close(losses["value"], squared[target.valid].mean())
+    torch.testing.assert_close(losses["loss"], losses["class"] + losses["value"])
 
 
-def test_an_infinite_alpha_is_a_regression() -> None:
+def test_an_infinite_alpha_makes_the_loss_a_regression() -> None:
     task = scalars(alpha=math.inf)
     output = distribution(task)
     label, valid = images(2, 6, 8)[:, :1] * 4 + 1, torch.ones(2, 6, 8, dtype=torch.bool)
     losses = task.loss(output, Target(label, valid))
-    gap = (output.value - label) / torch.linspace(1, 5, 500).std()
-    torch.testing.assert_close(losses["loss"], gap.square().mean())
+    error = (output.value - label) / torch.linspace(1, 5, 500).std()
+    torch.testing.assert_close(losses["loss"], error.square().mean())
     assert losses.keys() == {"loss", "value"}
 
 
-def test_values_are_learned_in_units_of_the_labels() -> None:
+def test_the_loss_of_values_is_in_units_of_the_labels_deviation() -> None:
     label, maps = images(2, 6, 8)[:, :1] * 4 + 1, noise(2, 1, 6, 8)
     target = Target(label, torch.ones(2, 6, 8, dtype=torch.bool))
     plain = Values().loss(ValuesOutput(maps), target)["loss"]
@@ -93,46 +93,46 @@ def test_values_are_learned_in_units_of_the_labels() -> None:
     torch.testing.assert_close(scaled, plain / torch.linspace(1, 5, 500).var())
 
 
-def test_the_uncertainty_of_values_far_from_zero() -> None:
+def test_the_uncertainty_is_exact_for_values_far_from_zero() -> None:
     labels = torch.linspace(299.9, 300.1, 500)[:, None]
     task = Values(bins=8, spacing="linear", unit="K").fitted(labels)
     output = distribution(task, (4, 5), batch=1)
-    (found,) = task.decode(output)
+    (prediction,) = task.decode(output)
     p, x = output.probability[0].double(), output.centres.double()[:, :, None]
     mean = (p * x).sum(dim=0)
     expected = (p * (x - mean).square()).sum(dim=0).sqrt()
-    torch.testing.assert_close(found.uncertainty.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(prediction.uncertainty.double(), expected, rtol=1e-4, atol=0)
 
 
-def test_the_metric_by_hand() -> None:
+def test_the_metric_is_the_root_mean_squared_error() -> None:
     task, everywhere = Values(), torch.ones(1, 1, 2, dtype=torch.bool)
     target = Target(torch.tensor([[[[2.0, 2.0]]]]), everywhere)
-    found = task.score(task.measure(torch.tensor([[[[1.0, 5.0]]]]), target))
-    assert found == pytest.approx(math.sqrt(5))
+    score = task.score(task.measure(torch.tensor([[[[1.0, 5.0]]]]), target))
+    assert score == pytest.approx(math.sqrt(5))
     assert Values(unit="K").metric_name == "RMSE, K"
     assert Values().metric_name == "RMSE"
 
 
-def test_predictions_carry_their_unit_and_range() -> None:
-    (one,) = scalars().decode(distribution(scalars(), (4, 4), batch=1))
-    assert one.unit == "K"
+def test_predictions_have_the_unit_and_the_range_of_the_task() -> None:
+    (scalar,) = scalars().decode(distribution(scalars(), (4, 4), batch=1))
+    assert scalar.unit == "K"
     codec = scalars().codec
     assert codec is not None
     low, high = codec.centres.min(), codec.centres.max()
-    assert one.display.low == (float(low),)
-    assert one.display.high == (float(high),)
-    assert one.metadata()["unit"] == "K"
-    assert one.arrays()["values"].values.shape == (4, 4)
-    (several,) = vectors().decode(distribution(vectors(), (4, 4), batch=1))
-    assert several.arrays()["values"].values.shape == (4, 4, 2)
+    assert scalar.display.low == (float(low),)
+    assert scalar.display.high == (float(high),)
+    assert scalar.metadata()["unit"] == "K"
+    assert scalar.arrays()["values"].values.shape == (4, 4)
+    (vector,) = vectors().decode(distribution(vectors(), (4, 4), batch=1))
+    assert vector.arrays()["values"].values.shape == (4, 4, 2)
 
 
-def test_several_numbers_may_point_to_a_side() -> None:
+def test_scalars_are_mirrorable_and_vectors_are_not() -> None:
     assert Values().is_mirrorable
     assert not Values(channels=2).is_mirrorable
 
 
-def test_bins_are_as_many_as_there_are_values_at_most() -> None:
+def test_auto_makes_no_more_bins_than_different_labels() -> None:
     few = torch.tensor([0.0, 1.0, 4.0]).repeat(30)[:, None]
     task = Values(bins="auto")
     assert task.outputs[0].channels == 20

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.hub.tiny import tiny
-from tests.inference.standins import Brightness
+from tests.support_inference import Brightness
+from tests.support_models import tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import save
@@ -16,7 +16,7 @@ from diffsight.tasks import Depth
 from diffsight.training.begin import begin_with
 
 
-def test_what_fits_is_taken_and_the_rest_is_named(
+def test_matching_weights_are_loaded_and_the_others_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = tiny(0, head_width=8)
@@ -33,10 +33,10 @@ def test_what_fits_is_taken_and_the_rest_is_named(
     kept = [k for k in ours if k not in theirs or theirs[k].shape != ours[k].shape]
     assert kept
     assert all(torch.equal(ours[k], before[k]) for k in kept)
-    assert "tensors are its; new: " in caplog.text
+    assert "tensors; new: " in caplog.text
 
 
-def test_a_model_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_matching_weights_is_refused(tmp_path: Path) -> None:
     path = save(tiny(), tmp_path / "first.safetensors")
     with pytest.raises(InputError, match="none of its weights fits the model"):
         begin_with(DenseModel(task=Depth(), method=partial(Brightness)), str(path))

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path):
         lambda c: c["loops"].append((1.0, None, "x")),
     ],
 )
-def test_contents_that_were_changed_are_refused(tmp_path, change):
+def test_changed_contents_are_refused(tmp_path, change):
     path, state = tmp_path / "last.ckpt", {"exp_avg": torch.ones(2, 3).mT, "step": 1}
     content = {KEY: {"step": 3}, "weights": torch.arange(4.0), "loops": [(1, True)]}
     content["optimizer_states"] = [{"state": {0: state}, "param_groups": []}]
@@ -49,11 +49,11 @@ def test_contents_that_were_changed_are_refused(tmp_path, change):
     assert load(path, check=True)[KEY] == {"step": 3}
 
 
-def test_a_full_disk_leaves_the_previous_one_whole(tmp_path):
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpoints().save_checkpoint({KEY: 1}, path)
     refused = pytest.raises(
-        OSError, match=r"last.ckpt could not be written .*the previous one is whole"
+        OSError, match=r"last.ckpt could not be written .*the previous one is intact"
     )
     with refused as e, small_disk():
         AtomicCheckpoints().save_checkpoint({KEY: 2, "weights": torch.zeros(100_000)}, path)
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_previous_one_whole(tmp_path):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_an_interrupted_save_leaves_nothing_of_its_own(tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_no_temporary_file(tmp_path, monkeypatch):
     def stop(content, file):
         file.write(b"half")
         raise KeyboardInterrupt
@@ -89,7 +89,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_truncated_foreign_and_missing(tmp_path):
+def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
     path = tmp_path / "last.ckpt"
     torch.save({KEY: torch.zeros(10_000)}, path)
     path.write_bytes(path.read_bytes()[:5000])
@@ -103,7 +103,7 @@ def test_truncated_foreign_and_missing(tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_best_outlives_the_next_last(tmp_path, monkeypatch, links):
+def test_a_new_last_checkpoint_does_not_change_the_best_one(tmp_path, monkeypatch, links):
     if not links:
 
         def no_links(*_):
@@ -118,5 +118,5 @@ def test_best_outlives_the_next_last(tmp_path, monkeypatch, links):
     assert (load(best)[KEY], load(last)[KEY]) == (2, 3)
 
 
-def test_versions_name_what_decides_a_result():
+def test_versions_list_python_and_the_packages():
     assert {"python", "diffsight", "torch", "lightning", "numpy"} <= set(versions())

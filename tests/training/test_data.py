@@ -53,7 +53,7 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
     assert epoch_order(1, 0, 50) != orders[0]
 
 
-def test_every_sample_of_whole_batches_comes_once_per_epoch():
+def test_an_epoch_has_every_sample_of_its_complete_batches_once():
     stream = stream_of()
     assert stream.batches_per_epoch == 2
     batches = take(stream, 6)
@@ -69,7 +69,7 @@ def test_resumed_stream_continues_mid_epoch_with_any_number_of_workers(start, wo
     assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
 
-def test_augmentation_differs_between_epochs_and_not_between_calls():
+def test_augmentation_depends_on_the_epoch_and_not_on_the_call():
     stream = stream_of(batch_size=12)
     first, second = take(stream, 2)
     rows = {id: image for id, image in zip(first.batch.ids, first.batch.inputs.image, strict=True)}
@@ -81,14 +81,14 @@ def test_augmentation_differs_between_epochs_and_not_between_calls():
     assert same(first, take(stream, 1)[0])
 
 
-def test_the_size_of_training_images_counts_resizing_and_not_crops():
+def test_short_side_follows_resizing_and_ignores_crops():
     assert stream_of().short_side() == 8
     changes = (Noise(), Resize(height=6, width=20), RandomCrop(height=4, width=4))
     assert stream_of(augment=changes).short_side() == 6
     assert stream_of(augment=[RandomScale(short_side=7)]).short_side() == 7
 
 
-def test_devices_divide_the_batch_of_one_device():
+def test_devices_divide_a_batch_among_them():
     stream = stream_of(batch_size=6)
     whole = take(stream, 3)
     parts = [take(stream, 3, rank=rank, world=3) for rank in range(3)]
@@ -125,13 +125,13 @@ def test_state_of_another_stream_is_refused(change, name):
 
 
 @pytest.mark.parametrize("length", [0, 4])
-def test_less_than_one_batch_is_refused(length):
+def test_fewer_samples_than_a_batch_are_refused(length):
     with pytest.raises(InputError, match=rf"has {length} samples .* choose a batch_size"):
         stream_of(dataset=Stripes(length=length))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_sample_gives_its_own_one_line_message(workers):
+def test_the_error_of_a_bad_sample_is_one_line(workers):
     stream = stream_of(dataset=Stripes(broken=7), workers=workers)
     with pytest.raises(InputError, match=r"^stripe_7.png: truncated: copy it again$"):
         take(stream, 3)
@@ -186,7 +186,7 @@ def test_validation_runs_every_sentence() -> None:
     assert prompts[1:] == ["1 0", "2 0", "2 1", "3 0", "3 1", "3 2"]
 
 
-def test_all_batches_of_a_training_and_its_validation_know_the_same_text_features():
+def test_training_and_validation_share_one_cache_of_text_features():
     stream = stream_of()
     batches = [one.batch for one in take(stream, 3)]
     batches += stream.validation_batches(Stripes(), 0, 1)

@@ -45,7 +45,7 @@ def short(out: Path, **changes):
         "batch_size": 4,
         "steps": 3,
         "workers": 0,
-        "accelerator": "cpu",
+        "device": "cpu",
     }
     return fit(**(settings | changes))
 
@@ -91,7 +91,7 @@ def process(out: Path, kill_at: int, *flags: str, kill: str = "") -> subprocess.
     )
 
 
-def test_sigkill_at_a_random_step_and_resume_ends_with_the_same_bits(whole, tmp_path):
+def test_weights_after_sigkill_and_resume_are_bit_identical(whole, tmp_path):
     # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4,
     # before which there is nothing to continue from
     kill_at = random.SystemRandom().randint(1, 58)
@@ -106,7 +106,7 @@ def test_sigkill_at_a_random_step_and_resume_ends_with_the_same_bits(whole, tmp_
 
 
 @pytest.mark.parametrize(("kill", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
-def test_signals_save_and_leave(whole, tmp_path, monkeypatch, kill, status):
+def test_signals_save_a_checkpoint_and_end_the_run(whole, tmp_path, monkeypatch, kill, status):
     monkeypatch.setenv("KILL", kill)
     monkeypatch.setattr(run.Mortal, "passes", 0)
     monkeypatch.setattr(run.Mortal, "kill_at", 2 + 23)
@@ -121,7 +121,7 @@ def test_signals_save_and_leave(whole, tmp_path, monkeypatch, kill, status):
     assert_same_end(whole, tmp_path / "run")
 
 
-def test_two_processes(tmp_path):
+def test_two_processes_train_one_model(tmp_path):
     result = process(tmp_path / "run", 0, "--two")
     assert result.returncode == 0, result.stderr
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 30
@@ -133,7 +133,7 @@ def test_two_processes(tmp_path):
     assert not list((tmp_path / "run").glob("*.samples"))
 
 
-def test_what_a_run_writes(whole):
+def test_a_run_writes_its_files(whole):
     assert sorted(p.name for p in whole.iterdir()) == [
         "best.ckpt",
         "last.ckpt",
@@ -170,7 +170,7 @@ def test_checkpoint_holds_recipe_versions_position_and_random_states(whole):
 
 
 @pytest.mark.parametrize(("monitor", "best_of"), [("loss", min), ("d3", max)])
-def test_the_best_and_the_last_are_kept(tmp_path, monitor, best_of):
+def test_the_best_and_the_last_checkpoint_are_kept(tmp_path, monitor, best_of):
     settings = {"optim": AdamW(lr=3.0), "monitor": monitor, "protocol": "rooms-v1"}
     short(tmp_path / "run", steps=4, validate_every=1, **settings)
     rows = metrics(tmp_path / "run")
@@ -219,16 +219,16 @@ def test_accumulated_batches_make_one_step(tmp_path):
     }
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_precisions(tmp_path, precision):
-    fitted = short(tmp_path / "run", precision=precision, clip_norm=0.1, protocol="rooms-v1")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_stay_in_float32_in_every_dtype(tmp_path, dtype):
+    fitted = short(tmp_path / "run", dtype=dtype, clip_norm=0.1, protocol="rooms-v1")
     assert fitted is not None
     assert {"rmse", "d1"} <= set(fitted.scores)
     assert set(fitted.evaluation.scores) == {"model", "constant median", "mean map"}
     assert all(p.dtype == torch.float32 for p in fitted.model.parameters())
 
 
-def test_epochs_and_preload(tmp_path):
+def test_epochs_count_steps_with_preloaded_samples(tmp_path):
     short(tmp_path / "run", steps=None, epochs=2.0, preload=1)
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 6
 
@@ -253,7 +253,9 @@ def test_runs_may_use_one_cache(tmp_path, monkeypatch):
     assert second.scores == alone.scores
     assert len(list((tmp_path / "cache").glob("*.samples"))) == 2
     assert not list(tmp_path.glob("[a-b,d-z]*/*.samples"))
-    with pytest.raises(InputError, match=r"is the run's own folder, whose samples go: give anoth"):
+    with pytest.raises(
+        InputError, match=r"is the folder of the run, which deletes its samples: give anoth"
+    ):
         short(tmp_path / "third", preload=1, cache=tmp_path / "third")
 
 
@@ -264,16 +266,16 @@ def test_validation_does_not_change_the_training(tmp_path):
     assert all(torch.equal(value, never[name]) for name, value in often.items())
 
 
-def test_plan_only_trains_nothing(tmp_path, capsys):
+def test_plan_alone_trains_nothing(tmp_path, capsys):
     assert short(tmp_path / "run", plan=True) is None
     assert [p.name for p in (tmp_path / "run").iterdir() if p.suffix == ".ckpt"] == []
     text = capsys.readouterr().err
-    assert "125 of them learn" in text
+    assert "125 of them trainable" in text
     assert "3 steps of" in text
     assert "everything, vectors" in text
 
 
-def test_the_forecast_counts_validations_and_lines_say_what_is_left(tmp_path, capsys, caplog):
+def test_the_forecast_counts_validations_and_log_lines_have_the_time_left(tmp_path, capsys, caplog):
     with caplog.at_level("INFO"):
         short(tmp_path / "run", validate_every=1, protocol="rooms-v1", monitor="rmse")
     text = capsys.readouterr().err
@@ -306,7 +308,7 @@ def test_finished_run_can_be_exported_again(whole):
     [
         ({"steps": None}, "give either steps or epochs"),
         ({"epochs": 1.0}, "give either steps or epochs"),
-        ({"steps": 0}, "0 steps has no end product"),
+        ({"steps": 0}, "0 steps trains nothing"),
         ({"batch_size": 13}, "12 samples for training, less than one batch of 13"),
         ({"protocol": "room-v1"}, "unknown protocol 'room-v1': did you mean 'rooms-v1'"),
         ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
@@ -329,7 +331,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(whole):
         short(whole, resume=True)
 
 
-def test_a_bar_on_a_terminal_only(tmp_path, monkeypatch, capsys):
+def test_the_progress_bar_is_shown_on_terminals_only(tmp_path, monkeypatch, capsys):
     short(tmp_path / "piped")
     assert "left" not in capsys.readouterr().err
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
@@ -358,7 +360,7 @@ class Reading(Tiny):
         return super().forward(inputs, *rest, **options)
 
 
-def test_validation_and_the_last_table_have_the_plan_and_the_prompts_of_the_recipe(tmp_path):
+def test_validation_and_final_evaluation_use_the_plan_and_prompts_of_the_recipe(tmp_path):
     changes = {"protocol": "rooms-v1", "monitor": "rmse", "validate_every": 1}
     changes |= {"val": Scenes(length=3), "method": functools.partial(Reading)}
     plain = short(tmp_path / "plain", **changes)

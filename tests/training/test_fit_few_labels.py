@@ -55,13 +55,13 @@ def few_shot() -> Any:
 
 
 def feature_head() -> Any:
-    prompts = Unprompted.of_folder(diffsight.assets.find("tiny"), 16)
+    prompts = Unprompted.from_folder(diffsight.assets.find("tiny"), 16)
     backbone = Conditioned(StableDiffusion("tiny", trainable=()), prompts)
     return partial(FeatureHead, backbone=backbone)
 
 
 def trained(out: Path, method: Any, task: AbstractTask, data: AbstractDataset, **options: Any):
-    settings = {"steps": 2, "batch_size": 2, "workers": 0, "accelerator": "cpu", "out": out}
+    settings = {"steps": 2, "batch_size": 2, "workers": 0, "device": "cpu", "out": out}
     optim = AdamW(lr=1e-2, weight_decay=0.0, no_decay="none")
     return fit(task=task, method=method, train=data, val=data, optim=optim, **settings | options)
 

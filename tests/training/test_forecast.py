@@ -25,7 +25,7 @@ STREAM = TrainingStream(dataset=Stripes(side=16), label="depth_m", batch_size=4)
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_no_trace(autocast):
+def test_a_forecast_does_not_change_the_training(autocast):
     model = model_of(4)
     before, random = copy.deepcopy(model.state_dict()), rng_state()
     forecast(model, STREAM, steps=10, autocast=autocast)
@@ -37,7 +37,7 @@ def test_no_trace(autocast):
     assert model.training
 
 
-def test_counts_and_bytes():
+def test_parameters_and_bytes_are_counted():
     cost = forecast(model_of(4), STREAM, steps=10, accumulate=3)
     assert (cost.parameters, cost.trainable) == (131, 125)
     assert cost.training_bytes == 3 * 4 * 125
@@ -54,7 +54,7 @@ def test_activations_grow_with_the_width_and_not_with_the_weights():
     assert wide > 5 * narrow
 
 
-def test_text():
+def test_a_forecast_is_described_in_three_lines():
     cost = Forecast(
         parameters=906_391_845,
         trainable=872_228_161,
@@ -65,7 +65,7 @@ def test_text():
         steps=25_225,
     )
     text = cost.describe()
-    assert "906,391,845 parameters, 872,228,161 of them learn" in text
+    assert "906,391,845 parameters, 872,228,161 of them trainable" in text
     assert "about 14.12 GiB of memory per device" in text
     assert "25,225 steps of 1.5 s: about 10 h 31 min" in text
 
@@ -87,7 +87,7 @@ def test_validations_are_counted_with_the_final_evaluation():
     assert cost.seconds == pytest.approx(10 * cost.seconds_per_step + scoring_s)
 
 
-def test_text_with_validations():
+def test_the_description_includes_validations():
     cost = Forecast(1, 1, 1, 1, 1, 0.5, 200, validations=3, seconds_per_validation=20.0)
     line = cost.describe().splitlines()[-1]
     assert line == (
@@ -97,7 +97,7 @@ def test_text_with_validations():
     assert days.endswith("about 6 days 22 h")
 
 
-def test_the_time_left_follows_what_steps_and_validations_took(monkeypatch):
+def test_the_time_left_is_estimated_from_finished_steps_and_validations(monkeypatch):
     now = 100.0
     monkeypatch.setattr("diffsight.training.forecast.time.monotonic", lambda: now)
     left = TimeLeft(0, 100, 50, began=now)

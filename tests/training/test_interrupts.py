@@ -41,12 +41,12 @@ def test_the_second_ctrl_c_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_ctrl_c_behind_the_last_step_is_not_lost() -> None:
+def test_a_ctrl_c_after_the_last_step_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt):
         pressed(checks=False)
 
 
-def test_another_handler_stays() -> None:
+def test_another_signal_handler_is_kept() -> None:
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try:

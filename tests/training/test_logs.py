@@ -8,7 +8,7 @@ from diffsight.training.logs import CsvLog
 WHOLE = "step,name,value\r\n1,loss,0.5\r\n2,loss,0.4\r\n3,loss,0.3\r\n"
 
 
-def test_rows_of_later_steps_are_dropped(tmp_path):
+def test_rows_from_the_first_step_of_a_run_on_are_deleted(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(WHOLE.encode())
     CsvLog(path, first_step=3)
@@ -26,7 +26,7 @@ def test_rows_of_later_steps_are_dropped(tmp_path):
         b"step,name,value\n1,\xfc,0.5\n",
     ],
 )
-def test_a_damaged_log_is_one_line(tmp_path, content):
+def test_the_error_of_a_damaged_log_is_one_line(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"metrics\.csv: damaged \(.*\): delete it") as error:

@@ -72,7 +72,7 @@ def test_an_unused_scale_is_refused():
         AdamW(lr=1.0, lr_scale={"method.fixed": 0.1}).groups(Wrapped())
 
 
-def test_nothing_to_train():
+def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(InputError, match="no trainable parameter: unfreeze"):
         AdamW(lr=1.0).groups(Wrapped().requires_grad_(False))
 
@@ -85,7 +85,7 @@ def test_table_shows_every_group():
         assert cell in text
 
 
-def test_decay_is_decoupled():
+def test_weight_decay_is_decoupled():
     parameter = nn.Parameter(torch.ones(2, 2))
     model = nn.ParameterDict({"w": parameter})
     optim = AdamW(lr=0.1, weight_decay=0.5)
@@ -95,7 +95,7 @@ def test_decay_is_decoupled():
     torch.testing.assert_close(parameter.detach(), torch.full((2, 2), 1 - 0.1 * 0.5))
 
 
-def test_rules_are_exceptions_and_the_first_wins():
+def test_the_first_matching_rule_wins():
     rules = [Rule("*.unet.bias", lr_scale=2.0, decays=False), Rule("*unet*", decays=True)]
     optim = AdamW(lr=1.0, weight_decay=0.1, no_decay="none", rules=rules)
     found = {

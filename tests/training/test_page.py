@@ -14,7 +14,7 @@ from diffsight.training.fit import fit
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
 
 
-def test_plain_loop_trains():
+def test_the_plain_loop_of_the_page_trains():
     (program,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     names = {}
     torch.manual_seed(0)
@@ -25,7 +25,7 @@ def test_plain_loop_trains():
     assert len(loop.splitlines()) <= 20
 
 
-def test_every_recipe_is_listed():
+def test_every_recipe_is_on_the_page():
     listed = re.findall(r"^\| (`\w+/\w+`[^|]*) \|", PAGE, re.MULTILINE)
     assert set(re.findall(r"`(\w+/\w+)`", " ".join(listed))) == set(recipes.names())
 

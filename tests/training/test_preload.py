@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
-from tests.datasets.disk import write_image
-from tests.datasets.test_boxes import write_boxes
+from tests.support_datasets import write_coco_with_boxes
+from tests.support_images import write_image
 from tests.training.conftest import Stripes
 
 from diffsight.datasets import ClassFolder
@@ -17,7 +17,7 @@ from diffsight.training.preload import preload
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
+def test_preloaded_samples_are_equal_and_read_once(tmp_path, monkeypatch, workers):
     seen = []
     data = Rooms(split="val", count=3, size=16)
     first = preload(
@@ -45,8 +45,8 @@ def test_the_same_samples_read_once(tmp_path, monkeypatch, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_boxes_are_kept(tmp_path, workers):
-    write_boxes(tmp_path)
+def test_preloaded_samples_keep_their_boxes(tmp_path, workers):
+    write_coco_with_boxes(tmp_path)
     classes = {"background": 0, "grass": 3, "house": 8}
     data = ClassFolder(root=tmp_path, labels="boxes.json", classes=classes)
     for _ in range(2):
@@ -57,13 +57,13 @@ def test_boxes_are_kept(tmp_path, workers):
                 assert torch.equal(torch.as_tensor(getattr(ours, name)), torch.as_tensor(value))
 
 
-def test_another_data_set_is_not_taken_for_it(tmp_path):
+def test_another_data_set_has_another_file(tmp_path):
     preload(Stripes(length=3), tmp_path, label="depth_m")
     assert len(preload(Stripes(length=4), tmp_path, label="depth_m")) == 4
     assert len(preload(Stripes(length=4, broken=9), tmp_path, label="depth_m")) == 4
 
 
-def test_a_relative_path_means_another_folder_elsewhere(tmp_path, monkeypatch):
+def test_a_relative_path_depends_on_the_working_directory(tmp_path, monkeypatch):
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
@@ -71,17 +71,19 @@ def test_a_relative_path_means_another_folder_elsewhere(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.samples"))) == 2
 
 
-def test_a_damaged_file_or_no_folder_ends_in_one_line(tmp_path):
+def test_the_error_of_a_damaged_file_or_impossible_folder_is_one_line(tmp_path):
     preload(Stripes(length=3), tmp_path, label="depth_m")
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:99])
-    with pytest.raises(InputError, match=r"\.samples: no whole file of samples \(.*\): delete it"):
+    with pytest.raises(
+        InputError, match=r"\.samples: not a complete file of samples \(.*\): delete it"
+    ):
         preload(Stripes(length=3), tmp_path, label="depth_m")
     with pytest.raises(InputError, match=r"cannot be made \(Not a directory\): give another"):
         preload(Stripes(length=3), path / "folder", label="depth_m")
 
 
-def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+def test_no_file_remains_after_a_bad_sample_or_on_a_full_disk(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"stripe_2\.png: truncated"):
         preload(Stripes(broken=2), tmp_path, label="depth_m")
 
@@ -94,7 +96,7 @@ def test_a_bad_sample_or_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_order_of_classes_is_part_of_what_is_kept(tmp_path):
+def test_the_file_depends_on_the_order_of_classes(tmp_path):
     (tmp_path / "labels").mkdir()
     write_image(tmp_path / "images" / "a.png")
     Image.new("L", (24, 20), 3).save(tmp_path / "labels" / "a.png")
@@ -107,7 +109,7 @@ def test_the_order_of_classes_is_part_of_what_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_rigs_are_kept(tmp_path, workers):
+def test_preloaded_samples_keep_their_rigs(tmp_path, workers):
     streets = Streets(count=2, image_hw=(16, 24), cells=8)
     for _ in range(2):  # read, and from the file
         kept = preload(streets, tmp_path, label="map", workers=workers)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.hub.tiny import tiny
+from tests.support_models import tiny
 
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
@@ -60,7 +60,7 @@ def resume(path, network) -> int:
         lambda s: s["current"]["rng"].update(torch=torch.ones(3, dtype=torch.uint8)),
     ],
 )
-def test_damaged_states(path, network, change) -> None:
+def test_damaged_states_are_refused(path, network, change) -> None:
     assert resume(path, network) == 2
     stored = torch.load(path, weights_only=True)
     del stored[SEAL]  # as of an earlier version
@@ -71,7 +71,7 @@ def test_damaged_states(path, network, change) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_state_that_was_changed_is_refused(path, network) -> None:
+def test_a_changed_state_is_refused(path, network) -> None:
     stored = torch.load(path, weights_only=True)
     stored[KEY]["current"]["trained"][NAME].view(torch.uint8)[3] ^= 1
     torch.save(stored, path)
@@ -79,8 +79,8 @@ def test_a_state_that_was_changed_is_refused(path, network) -> None:
         resume(path, network)
 
 
-def test_trained_values_of_another_model_are_refused(network) -> None:
+def test_tensors_of_another_model_are_refused(network) -> None:
     values = copy.deepcopy(trained_state(network))
     load_trained_state(network, values)
-    with pytest.raises(ValueError, match=rf"{NAME} is no tensor of this model"):
+    with pytest.raises(ValueError, match=rf"{NAME} is not a tensor of this model"):
         load_trained_state(network, values | {NAME: torch.ones(4)})

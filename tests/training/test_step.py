@@ -80,7 +80,7 @@ def by_lightning(
         recipe={},
         **parts(),
     )
-    options = TrainerOptions(accelerator="cpu", checkpoint_every=4, validate_every=100)
+    options = TrainerOptions(device="cpu", checkpoint_every=4, validate_every=100)
     out.mkdir(exist_ok=True)
     trainer = trainer_for(learner, out, options, Pictures(out / "pictures", model.task))
     if stop is not None:
@@ -155,7 +155,7 @@ def test_checkpoints_leave_frozen_parts_out(tmp_path: Path) -> None:
     assert not [name for name in names if ".part." in name]
     again = by_lightning(new_model(FrozenTiny), tmp_path / "run", resume=True)
     assert_same_weights(again, whole)
-    with pytest.raises(InputError, match=r"of another model \(\d+ tensors differ, first"):
+    with pytest.raises(InputError, match=r"to another model \(\d+ tensors differ, first"):
         by_lightning(new_model(Wide), tmp_path / "run", resume=True)
 
 
@@ -178,7 +178,7 @@ def test_a_fitted_model_refers_to_its_frozen_part(tmp_path: Path) -> None:
         batch_size=4,
         steps=2,
         workers=0,
-        accelerator="cpu",
+        device="cpu",
     )
     assert fitted is not None
     entry = read_config(tmp_path / "run")["frozen"]["part"]
@@ -206,19 +206,19 @@ def test_settings_for_few_images_become_groups_and_norms() -> None:
     assert torch.equal(model.method.norm.bias.grad, torch.ones(4))
 
 
-def test_values_that_are_no_numbers_end_a_training() -> None:
+def test_a_diverged_training_ends_with_an_error() -> None:
     model = new_model()
     step = plain_step(model)
     step.require_finite()
     model.method.fixed.weight.data.fill_(torch.nan)  # it does not learn
     step.require_finite()
     model.method.head.bias.data.fill_(torch.inf)
-    with pytest.raises(InputError, match="ended in values that are no numbers") as error:
+    with pytest.raises(InputError, match="ended in values that are not finite") as error:
         step.require_finite()
     assert "\n" not in str(error.value)
 
 
-def test_training_uses_tf32_where_the_gpu_has_it_and_validation_does_not(
+def test_training_uses_tf32_if_the_gpu_has_it_and_validation_never_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(precision, "has_tf32", lambda device: True)

@@ -1,4 +1,4 @@
-"""Folders that a test may break, and a hub that is a folder."""
+"""Fixtures: a model folder that tests may change, and a hub that serves it."""
 
 import shutil
 from pathlib import Path
@@ -8,19 +8,19 @@ import pytest
 
 @pytest.fixture
 def pipeline(pipeline_folder: Path, tmp_path: Path) -> Path:
-    """A Stable Diffusion folder with a text and a vision tower."""
+    """Return a Stable Diffusion folder with a text and a vision tower."""
     return shutil.copytree(pipeline_folder, tmp_path / "model")
 
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub."""
+    """Return an empty folder that is used as the cache of the hub."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
-class Online:
-    """A hub with one model, whose files are those of a folder.
+class FakeHub:
+    """A hub with one model, which has the files of a folder.
 
     Attributes:
         fetched: files that were downloaded.
@@ -42,8 +42,8 @@ class Online:
 
 
 @pytest.fixture
-def online(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> Online:
-    hub = Online(pipeline)
+def online(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    hub = FakeHub(pipeline)
     monkeypatch.setattr("diffsight.weights.location.HfApi", lambda: hub)
     monkeypatch.setattr("diffsight.weights.location.snapshot_download", hub.download)
     return hub

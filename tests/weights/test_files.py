@@ -1,4 +1,4 @@
-"""Which files hold the weights of a folder, and what is refused."""
+"""Choosing, reading and writing files of weights, and errors for damaged ones."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tests.weights.layouts import lay_out, rewrite
+from tests.support_weights import lay_out, rewrite
 
 from diffsight.backbones import BackboneSource, ClipVision
 from diffsight.errors import InputError
@@ -19,7 +19,7 @@ from diffsight.weights import read_folder, require_finite, variant_of, weight_fi
 
 
 @pytest.mark.parametrize(
-    ("names", "chosen"),
+    ("names", "expected"),
     [
         (["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"], 0),
         (["model.fp16.safetensors", "pytorch_model.bin"], 0),
@@ -29,16 +29,16 @@ from diffsight.weights import read_folder, require_finite, variant_of, weight_fi
         (["model-00001-of-00002.safetensors", "pytorch_model.bin"], 1),  # half a copy
     ],
 )
-def test_one_copy_of_the_weights_is_chosen(names: list[str], chosen: int) -> None:
-    assert weight_files(names) == [names[chosen]]
+def test_one_copy_of_the_weights_is_chosen(names: list[str], expected: int) -> None:
+    assert weight_files(names) == [names[expected]]
 
 
-def test_files_that_are_no_weights() -> None:
+def test_files_without_weights_are_not_chosen() -> None:
     names = ["v1-5-pruned.safetensors", "flax_model.msgpack", "optimizer.bin", "lora.safetensors"]
     assert weight_files(names) == []
 
 
-def test_the_variant_of_a_folder(tmp_path: Path) -> None:
+def test_the_variant_is_that_of_the_chosen_weights(tmp_path: Path) -> None:
     assert variant_of(tmp_path) is None
     (tmp_path / "model.bf16-00001-of-00001.safetensors").touch()
     assert variant_of(tmp_path) == "bf16"
@@ -46,7 +46,7 @@ def test_the_variant_of_a_folder(tmp_path: Path) -> None:
     assert variant_of(tmp_path) is None
 
 
-def test_a_missing_shard_is_one_line(pipeline: Path) -> None:
+def test_a_missing_shard_is_an_error_in_one_line(pipeline: Path) -> None:
     unet = lay_out(pipeline, "sharded") / "unet"
     (unet / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     message = r"unet: diffusion_pytorch_model-00001.*only 2 of 3 files .*download or copy"
@@ -55,7 +55,7 @@ def test_a_missing_shard_is_one_line(pipeline: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "image_encoder"])
-def test_a_part_without_weights_is_one_line(pipeline: Path, part: str) -> None:
+def test_a_part_without_weights_is_an_error_in_one_line(pipeline: Path, part: str) -> None:
     for path in (pipeline / part).glob("*.safetensors"):
         path.unlink()
     load = {"text_encoder": load_text_model, "image_encoder": ClipVision}
@@ -113,7 +113,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.hub.tiny import tiny
+from tests.support_models import tiny
 
 from diffsight.hub import save, write_baselines
 from diffsight.prompts.text import save_rows, save_table
@@ -131,7 +131,7 @@ for name in ("folder", "file.safetensors"):
 
 
 def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
-    """In every process: neither Python's hashes nor those of safetensors order the header."""
+    """The header depends neither on Python's hash seed nor on the order in safetensors."""
     running = [
         subprocess.Popen(
             [sys.executable, "-c", WRITE, str(tmp_path / seed)],

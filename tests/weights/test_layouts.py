@@ -1,4 +1,4 @@
-"""Every layout gives the same tensors: of UNet, VAE, text tower, vision tower and backbones."""
+"""Every layout of weights gives the same tensors for every kind of network."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.weights.layouts import LAYOUTS, cache, equal, lay_out, ldm_file, rewrite
+from tests.support_weights import LAYOUTS, cache, equal, lay_out, rewrite, write_original_file
 from torch import nn
 from transformers import (
     CLIPConfig,
@@ -24,13 +24,13 @@ from diffsight.errors import InputError
 from diffsight.prompts import Unprompted
 from diffsight.prompts.encoder import load_text_encoder, load_text_model
 
-TOWER = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 1}
-TOWER |= {"num_hidden_layers": 2, "projection_dim": 8}
-WORDS = {"vocab_size": 40, "bos_token_id": 38, "eos_token_id": 39, "pad_token_id": 39}
+TOWER_SIZES = {"hidden_size": 64, "intermediate_size": 32, "num_attention_heads": 1}
+TOWER_SIZES |= {"num_hidden_layers": 2, "projection_dim": 8}
+VOCABULARY = {"vocab_size": 40, "bos_token_id": 38, "eos_token_id": 39, "pad_token_id": 39}
 
 
-def parts_of(source: str | Path) -> dict[str, Any]:
-    """Return the state of every network of a Stable Diffusion model."""
+def load_states(source: str | Path) -> dict[str, Any]:
+    """Return the state dicts of all networks of a Stable Diffusion model."""
     backbone = BackboneSource(source)
     return {
         "diffusion": backbone.diffusion.state_dict(),
@@ -39,57 +39,63 @@ def parts_of(source: str | Path) -> dict[str, Any]:
     }
 
 
-def states_of(source: str | Path, expected: dict[str, Any]) -> None:
-    for part, state in parts_of(source).items():
+def assert_states(source: str | Path, expected: dict[str, Any]) -> None:
+    for part, state in load_states(source).items():
         assert equal(state, expected[part]), part
 
 
 @pytest.fixture(scope="module")
 def expected(pipeline_folder: Path) -> dict[str, Any]:
-    return parts_of(pipeline_folder)
+    return load_states(pipeline_folder)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_diffusers_folder(pipeline: Path, expected: dict[str, Any], layout: str) -> None:
-    states_of(lay_out(pipeline, layout), expected)
+def test_a_diffusers_folder_in_every_layout(
+    pipeline: Path, expected: dict[str, Any], layout: str
+) -> None:
+    assert_states(lay_out(pipeline, layout), expected)
 
 
 @pytest.mark.parametrize("layout", ["fp16", "non_ema", "sharded fp16", "pickle"])
-def test_a_model_in_the_cache_of_the_hub(
+def test_a_model_in_the_cache_of_the_hub_in_every_layout(
     pipeline: Path, hub_cache: Path, expected: dict[str, Any], layout: str
 ) -> None:
-    """By its id, and as the folder that the cache has for it."""
+    """It is loaded by its id, and by its folder in the cache."""
     model = cache(lay_out(pipeline, layout), hub_cache)
-    states_of("owner/name", expected)
-    states_of(model, expected)
+    assert_states("owner/name", expected)
+    assert_states(model, expected)
     assert BackboneSource("owner/name").revision == "a" * 40
 
 
-def test_parts_may_be_of_different_layouts(pipeline: Path, expected: dict[str, Any]) -> None:
+def test_parts_may_have_different_layouts(pipeline: Path, expected: dict[str, Any]) -> None:
     for part, layout in zip(("unet", "vae", "text_encoder"), LAYOUTS, strict=False):
         lay_out(pipeline / part, layout)
-    states_of(pipeline, expected)
+    assert_states(pipeline, expected)
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A whole CLIP, as OpenAI's repositories have it: both towers and the tokenizer at the top."""
+    """Return a CLIP model with both towers in one folder, as in OpenAI's repositories."""
     torch.manual_seed(0)
-    vision = {**TOWER, "image_size": 32, "patch_size": 8}
-    config = CLIPConfig(text_config={**TOWER, **WORDS}, vision_config=vision, projection_dim=8)
+    vision = {**TOWER_SIZES, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(
+        text_config={**TOWER_SIZES, **VOCABULARY}, vision_config=vision, projection_dim=8
+    )
     CLIPModel(config).save_pretrained(tmp_path / "clip")
     return tmp_path / "clip"
 
 
 @pytest.mark.parametrize("load", [ClipVision, load_text_model])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_clip_model(clip: Path, layout: str, load: Callable[..., nn.Module]) -> None:
+def test_a_clip_model_in_every_layout(
+    clip: Path, layout: str, load: Callable[..., nn.Module]
+) -> None:
     states = [load(clip).state_dict(), load(lay_out(clip, layout)).state_dict()]
     assert equal(*states)
 
 
 @pytest.mark.parametrize("load", [ClipVision, load_text_model])
-def test_a_clip_model_by_its_id(
+def test_a_clip_model_in_the_cache_of_the_hub(
     clip: Path, hub_cache: Path, load: Callable[..., nn.Module]
 ) -> None:
     state = load(clip).state_dict()
@@ -99,7 +105,7 @@ def test_a_clip_model_by_its_id(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_vision_backbone(tmp_path: Path, hub_cache: Path, layout: str) -> None:
+def test_a_vision_backbone_in_every_layout(tmp_path: Path, hub_cache: Path, layout: str) -> None:
     torch.manual_seed(0)
     folder = tmp_path / "convnext"
     ConvNextModel(ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4)).save_pretrained(folder)
@@ -114,14 +120,14 @@ def test_a_vision_backbone(tmp_path: Path, hub_cache: Path, layout: str) -> None
 def original(
     pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, BackboneSource, Any]:
-    """One original file of a small Stable Diffusion 1.x, the same as a folder, its text tower."""
+    """Return an original file of a small Stable Diffusion 1.x, its folder and its text tower."""
     source = BackboneSource(pipeline)
-    architecture, _ = architectures.of_weights(pipeline)
+    architecture, _ = architectures.from_weights(pipeline)
     monkeypatch.setitem(architectures.PRESETS, "sd15", architecture)  # type: ignore[arg-type]
-    state = ldm_file(tmp_path / "original.safetensors", pipeline)
+    state = write_original_file(tmp_path / "original.safetensors", pipeline)
     torch.manual_seed(2)
-    config = {k: v for k, v in TOWER.items() if k != "projection_dim"}
-    tower = CLIPTextModel(CLIPTextConfig(**config, **WORDS, hidden_act="quick_gelu"))
+    config = {k: v for k, v in TOWER_SIZES.items() if k != "projection_dim"}
+    tower = CLIPTextModel(CLIPTextConfig(**config, **VOCABULARY, hidden_act="quick_gelu"))
     tower.save_pretrained(tmp_path / "tower")
     state = {k: v for k, v in state.items() if not k.startswith("cond_stage")}
     prefix = "cond_stage_model.transformer."
@@ -130,8 +136,10 @@ def original(
     return tmp_path / "original.safetensors", source, tower.eval()
 
 
-def test_one_original_file_as_the_backbone(original: tuple[Path, BackboneSource, Any]) -> None:
-    """Its text tower conditions the UNet as that of a folder does."""
+def test_an_original_file_equals_its_diffusers_folder(
+    original: tuple[Path, BackboneSource, Any],
+) -> None:
+    """Its text tower gives the same condition as that of the folder."""
     path, folder, tower = original
     source = BackboneSource(path)
     assert (source.is_local, source.is_diffusion, source.has_clip) == (True, True, False)
@@ -139,17 +147,17 @@ def test_one_original_file_as_the_backbone(original: tuple[Path, BackboneSource,
     assert equal(source.diffusion.state_dict(), folder.diffusion.state_dict())
     assert source.diffusion.latent_scale == 0.18215
     assert equal(load_text_model(path).state_dict(), tower.state_dict())
-    prompts = Unprompted.of_folder(source.folder, 64)
+    prompts = Unprompted.from_folder(source.folder, 64)
     tokens = torch.tensor([[38, *[39] * 76]])
     with torch.no_grad():
         assert torch.equal(prompts.rows, tower(tokens).last_hidden_state[0])
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_original_files_with_other_names(
+def test_original_files_with_prefixes_and_other_names_of_attention(
     original: tuple[Path, BackboneSource, Any], wrapper: str
 ) -> None:
-    """Wrapped, and with the VAE's attention as newer programs name it, as linear layers."""
+    """The VAE's attention has the names and the linear layers of newer programs."""
     path, folder, _ = original
     state = load_file(path)
     names = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
@@ -165,8 +173,8 @@ def test_original_files_with_other_names(
     assert equal(loaded.state_dict(), folder.diffusion.state_dict())
 
 
-def open_clip_of(tower: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a tower under OpenCLIP's names, with one layer more, which nobody reads."""
+def rename_to_open_clip(tower: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state of a tower with OpenCLIP's names, and with one more, unused layer."""
     ours = {
         "layer_norm1": "ln_1",
         "layer_norm2": "ln_2",
@@ -195,22 +203,22 @@ def open_clip_of(tower: nn.Module) -> dict[str, torch.Tensor]:
     return {f"cond_stage_model.model.{name}": value.clone() for name, value in theirs.items()}
 
 
-def test_the_text_tower_of_stable_diffusion_2(tmp_path: Path) -> None:
-    """OpenCLIP's names, its last layer but one, and zeros as padding."""
+def test_the_text_tower_of_stable_diffusion_2_is_converted(tmp_path: Path) -> None:
+    """It has OpenCLIP's names, uses the last layer but one, and pads with zeros."""
     torch.manual_seed(3)
-    config = {k: v for k, v in TOWER.items() if k != "projection_dim"}
-    words = {**WORDS, "pad_token_id": 0}
-    tower = CLIPTextModel(CLIPTextConfig(**config, **words, hidden_act="gelu")).eval()
+    config = {k: v for k, v in TOWER_SIZES.items() if k != "projection_dim"}
+    vocabulary = {**VOCABULARY, "pad_token_id": 0}
+    tower = CLIPTextModel(CLIPTextConfig(**config, **vocabulary, hidden_act="gelu")).eval()
     path = tmp_path / "v2.safetensors"
-    save_file(open_clip_of(tower), path)
+    save_file(rename_to_open_clip(tower), path)
     assert equal(load_text_model(path).state_dict(), tower.state_dict())
     tokens = torch.tensor([[38, 39, *[0] * 75]])
     with torch.no_grad():
         expected = tower(tokens).last_hidden_state[0]
-    assert torch.equal(Unprompted.of_folder(path, 64).rows, expected)
+    assert torch.equal(Unprompted.from_folder(path, 64).rows, expected)
 
 
-def test_the_tokenizer_of_an_original_file_is_that_of_clip(
+def test_an_original_file_uses_the_tokenizer_of_clip(
     original: tuple[Path, BackboneSource, Any], pipeline: Path, hub_cache: Path
 ) -> None:
     path, _, _ = original
@@ -222,7 +230,7 @@ def test_the_tokenizer_of_an_original_file_is_that_of_clip(
     assert tokenizer.pad_token_id == 39
 
 
-def test_files_of_other_models_are_refused(
+def test_files_of_other_models_are_an_error(
     original: tuple[Path, BackboneSource, Any], tmp_path: Path
 ) -> None:
     path, _, _ = original

@@ -1,4 +1,4 @@
-"""``adapt``: from a folder of images and labels to a model."""
+"""``adapt``: train a model on a folder of images and labels."""
 
 import hashlib
 import json
@@ -28,27 +28,27 @@ from diffsight.datasets.base import Sample
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError, TooLargeError
-from diffsight.inference.baselines import small_baselines_of
-from diffsight.inference.pipeline import default_device, usable_device
+from diffsight.inference.baselines import compute_small_baselines
 from diffsight.model import DenseModel
-from diffsight.ops.memory import give_back_memory, keep_freed_memory, memory_for
+from diffsight.ops.device import mixed_dtype, usable_device
+from diffsight.ops.memory import give_back_memory, keep_freed_memory, report_out_of_memory
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 from diffsight.training.loop import Runtime, require_memory
 from diffsight.training.state import AdaptState
 
 log = logging.getLogger(__name__)
-# options that a resumed adaptation must agree with
-TASK_FIELDS = ("bins", "spacing", "alpha", "hard_labels")  # that a method spec may have too
+TASK_FIELDS = ("bins", "spacing", "alpha", "hard_labels")  # that a method spec may set too
+# options that must be the same when an adaptation is resumed
 DECISIVE = ("steps", "seed", "alpha", "hard_labels", "codebook", "clip", "maps", "device", "dtype")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``adapt`` has read and will do, to be shown before it starts.
+    """The data and the candidates of an adaptation, shown before it starts.
 
     Attributes:
         folder: labelled images.
-        task: fitted to them.
+        task: task fitted to them.
         candidates: methods on backbones that will be compared.
     """
 
@@ -68,7 +68,7 @@ def adapt(
     advance: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> DenseModel:
-    """Learn a dense task from a few labelled images.
+    """Train a model for a dense task on a few labelled images.
 
     Args:
         images: folder of images.
@@ -82,16 +82,16 @@ def adapt(
             ``auto`` is ``AUTO_BACKBONES``: ``tiny``, and ``efficientnet-lite0`` at 128, at 256, and
             at both sizes. Every method is tried on every backbone that it supports, and the
             best pair on held-out images is kept.
-        announce: called with what was read, before anything is computed.
+        announce: called with the plan before anything is computed.
         advance: called after every step.
         options: of ``AdaptOptions``.
 
     Returns:
-        The model; ``model.info["held_out"]`` holds the scores on held-out images. Ctrl-C ends the
-        training early: the model trained so far is returned.
+        The model, on the CPU; ``model.info["held_out"]`` holds the scores on held-out images. After
+        Ctrl-C the model that is trained so far is returned.
 
     Raises:
-        InputError: one line about what cannot be used, with the repair.
+        InputError: if an input cannot be used: one line with the repair.
     """
     settings = _settings(kind, options)
     runtime = Runtime(torch.device(str(settings.device)), settings.dtype)
@@ -105,8 +105,8 @@ def adapt(
     task = (fit_task := partial(_task_of, folder, labels, settings))()
     every = [*folder.samples, *(others.samples if others else ())]
     names = _method_names(method, sources)
-    given = {"options": settings.of_methods, "trusted": settings.trusted}
-    pairs = candidates(names, sources, fit_task, short_side=settings.short_side, **given)
+    shared = {"options": settings.of_methods, "trusted": settings.trusted}
+    pairs = candidates(names, sources, fit_task, short_side=settings.short_side, **shared)
     for side in sorted({pair.short_side for pair in pairs}):
         require_memory(len(every), side, runtime)
     if announce:
@@ -133,21 +133,22 @@ def adapt(
 
 
 def _settings(kind: str, options: Mapping[str, Any]) -> AdaptOptions:
-    """Return the checked options, with the device, which a resumed adaptation must agree with."""
+    """Return the checked options, with the device and the dtype that the training uses."""
     settings = AdaptOptions(**options)
     settings.check_kind(kind)
-    return replace(settings, device=usable_device(str(settings.device or default_device())))
+    dtype = mixed_dtype(settings.dtype)
+    return replace(settings, device=usable_device(settings.device), dtype=dtype)
 
 
 def _method_names(method: str, sources: Sequence[BackboneSource]) -> tuple[str, ...]:
-    """Return the method specs of a list; of ``auto`` those that one of the backbones supports."""
+    """Return the method specs; ``auto`` keeps those that at least one backbone supports."""
     if method != "auto":
         return tuple(split_specs(method))
     return tuple(n for n in AUTO if any(SHORT_NAMES[n].supports(one) for one in sources))
 
 
 def _facts(folder: LabelledFolder, settings: AdaptOptions, chosen: Candidate) -> dict[str, Any]:
-    """Return what a model records about its adaptation."""
+    """Return the facts about an adaptation that are saved with the model."""
     return {
         "kind": folder.form.kind,
         "unit": folder.form.value_unit,
@@ -164,7 +165,7 @@ def _open_state(
     samples: Sequence[str],
     labels_hash: str,
 ) -> AdaptState:
-    """Return the state to resume from, which belongs to all that decides the result."""
+    """Return the state to resume from; it is tied to everything that decides the result."""
     decisive = {
         "settings": [*choices, *(str(getattr(settings, name)) for name in DECISIVE)],
         "backbones": [[one.name, one.side_px, one.revision] for one in sources],
@@ -187,11 +188,11 @@ def _read(
 def _task_of(
     folder: LabelledFolder, labels: str | Path, settings: AdaptOptions, **options: Any
 ) -> AbstractTask:
-    """Return the task with the options of a method spec, or of the adaptation."""
-    given = replace(settings, **options)
-    given.check_kind(folder.form.kind)
+    """Return the task with the options of a method spec, or else of the adaptation."""
+    merged = replace(settings, **options)
+    merged.check_kind(folder.form.kind)
     try:
-        return task_for(folder, **{name: getattr(given, name) for name in TASK_FIELDS})
+        return task_for(folder, **{name: getattr(merged, name) for name in TASK_FIELDS})
     except InputError as error:
         raise InputError(f"{labels}: {error}") from None
 
@@ -204,18 +205,18 @@ def task_for(
     alpha: float = 1.0,
     hard_labels: bool = False,
 ) -> AbstractTask:
-    """Return the task that labels describe, fitted to them.
+    """Return the task of a kind of labels, fitted to them.
 
     Args:
         folder: labelled images.
-        bins: classes for numbers; default: 50 for depth, 20 for a scalar, 40 for vectors (the
-            paper's), and no more than there are different values.
-        spacing: of the bins; default: ``log`` for depth, ``log1p`` for a scalar.
-        alpha: weight of the squared error.
-        hard_labels: vectors become the nearest codebook vector, not a mixture.
+        bins: classes that numbers are divided into; default: 50 for depth, 20 for a scalar, 40 for
+            vectors (as in the paper), and at most the number of different values.
+        spacing: spacing of the bins; default: ``log`` for depth, ``log1p`` for a scalar.
+        alpha: weight of the squared error relative to the cross-entropy.
+        hard_labels: label vectors become the nearest codebook vector, not a mixture.
 
     Raises:
-        InputError: if the labels cannot be learned (constant, not finite, fewer than the bins).
+        InputError: if the labels cannot be used (constant, not finite, fewer than the bins).
     """
     kind = folder.form.kind
     if kind == "segmentation":
@@ -239,21 +240,21 @@ def task_for(
 
 
 def _run(selection: Selection, settings: AdaptOptions, folder: LabelledFolder) -> DenseModel:
-    """Run a selection; where memory ends, with smaller batches, or say which size fits."""
+    """Run a selection. If memory runs out, use smaller batches, or report the size that fits."""
     side = selection.short_side
     advice = f"{selection.runtime.device} has not enough memory for images of {side} px"
     attempt: Selection | None = selection
     while attempt is not None:
         selection = attempt
         try:
-            with memory_for(advice):
+            with report_out_of_memory(advice):
                 plan = selection.plan(settings.minutes, settings.steps)
                 log.info("%s", format_plan(plan, *selection.forecast()))
                 model = selection.run()
         except TooLargeError:
-            pass  # what the failed pass holds is freed behind this block
+            pass  # the tensors of the failed pass are freed after this block
         else:
-            model.baselines = small_baselines_of(folder, selection.task, short_side=side)
+            model.baselines = compute_small_baselines(folder, selection.task, short_side=side)
             return model.to("cpu")
         attempt = _with_smaller_steps(selection)
     log.info("not enough memory: looking for a size that fits")
@@ -263,20 +264,20 @@ def _run(selection: Selection, settings: AdaptOptions, folder: LabelledFolder) -
 
 
 def _with_smaller_steps(selection: Selection) -> Selection | None:
-    """Return a selection whose training steps take less memory.
+    """Return a selection whose training steps need less memory.
 
-    None where that cannot help: the images alone do not fit, or nothing is left to save.
+    None if that cannot help: the images alone do not fit, or no step can be made smaller.
     """
     smaller = [candidate.smaller() for candidate in selection.candidates]
     if not (selection.is_encoded and any(smaller)):
         return None
     give_back_memory()
     kept = [new or old for new, old in zip(smaller, selection.candidates, strict=True)]
-    words = []
+    descriptions = []
     for one in kept:
         recomputes = ", activations recomputed" if one.options.get(CHECKPOINTING) else ""
-        words.append(f"{one.name} {one.settings.batch_size} image(s) a step{recomputes}")
-    log.info("not enough memory, once more with smaller steps: %s", "; ".join(words))
+        descriptions.append(f"{one.name} {one.settings.batch_size} image(s) a step{recomputes}")
+    log.info("not enough memory, trying again with smaller steps: %s", "; ".join(descriptions))
     return replace(selection, candidates=kept)
 
 
@@ -293,7 +294,7 @@ def format_plan(plan: Mapping[str, int], trainings: int, seconds: float | None) 
 def _read_validation(
     validation: tuple[str | Path, str | Path] | None, form: LabelFormat, folder: LabelledFolder
 ) -> LabelledFolder | None:
-    """Return the validation images; none of them may be a training image."""
+    """Return the validation images, none of which may be a training image."""
     if validation is None:
         return None
     images, labels = map(Path, validation)
@@ -309,7 +310,7 @@ def _read_validation(
 
 
 def _digest(task: AbstractTask, samples: Sequence[Sample], label: str) -> str:
-    """Return a hash of the labels and of what they mean."""
+    """Return a hash of the labels and of the task."""
     parts = list(task.state_dict().values())
     parts += [part for s in samples for part in (s.labels[label], s.valid[label])]
     parts += [part for s in samples if s.boxes for part in (s.boxes.class_ids, s.boxes.edges)]

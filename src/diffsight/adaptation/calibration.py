@@ -1,10 +1,10 @@
 """Calibrate prediction sets on held-out images, see ``inference.confidence`` for the formula.
 
-Every image has an output of a model that was trained on other images: of its fold, or of the final
-model where there are validation images. With folds this is cross-conformal prediction (Vovk 2015):
-the folds' models have seen fewer images than the final one, which makes sets larger rather than
-smaller. The expected coverage is proven for validation images that chose nothing; with folds it is
-what is measured (docs/results.md).
+Every image is predicted by a model that was trained on other images: the model of its fold, or the
+final model where there are validation images. Calibration on folds is cross-conformal prediction
+(Vovk 2015). The models of the folds have seen fewer images than the final model, which makes the
+sets larger rather than smaller. The expected coverage is proven for validation images that did not
+take part in any choice; for folds it is measured (docs/results.md).
 """
 
 import math
@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffsight.inference.confidence import CONFIDENCES, ROUNDING, required_coverage
+from diffsight.inference.confidence import CONFIDENCES, ROUNDING, compute_required_coverage
 from diffsight.methods.base import Variant
 from diffsight.model import DenseModel
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.loop import Runtime, Views
 from diffsight.types import Draws, Target
 
-MIN_IMAGES = 9  # from which on folds are trained for the calibration alone: enough for 0.9
+MIN_IMAGES = 9  # fewest images for a confidence of 0.9, and for extra folds to calibrate on
 
 
 def held_out_outputs(
@@ -37,9 +37,9 @@ def held_out_outputs(
     """Yield the reduced output of every held-out image at the size of its label, on the CPU.
 
     Args:
-        model: trained on other images.
-        variant: of the method; None is the present one.
-        held: encoded images.
+        model: a model that was trained on other images.
+        variant: variant of the method; None keeps the current one.
+        held: encoded held-out images.
         targets: their labels.
         runtime: device and precision.
     """
@@ -51,22 +51,23 @@ def held_out_outputs(
         with torch.no_grad():
             with runtime.mixed():
                 output = model(view.inputs, view.encoded, draws=Draws((0,))).reduced()
-            output = output.with_stack(resized_image(output.stack, hw)).to("cpu")
+            output = output.with_stack(resize_image(output.stack, hw)).to("cpu")
         yield output, target.to("cpu")
 
 
 def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict[str, Any]:
     """Return the calibration of ``DenseModel.info`` as plain data; empty without images.
 
-    Images without a labelled pixel are left out. Where there are boxes it is empty: nobody knows
-    the classes inside them, so that no coverage can be measured there.
+    Images without a labelled pixel are skipped. The result is empty if labels are boxes: the
+    classes inside a box are unknown, so no coverage can be measured.
 
     Args:
-        task: with prediction sets.
+        task: a task with prediction sets.
         rows: reduced output and label of every held-out image, a batch of one each.
 
     Returns:
-        ``images``, ``confidence`` and ``q`` of as many thresholds, ``residuals`` of the totals.
+        ``images`` (count), ``confidence`` and ``q`` (levels and their thresholds), ``residuals``
+        (errors of the totals, by name).
     """
     scores: list[Tensor] = []
     residuals: dict[str, list[float]] = {}
@@ -93,7 +94,7 @@ def calibrate(task: AbstractTask, rows: Iterable[tuple[Output, Target]]) -> dict
 
 
 def thresholds(scores: Sequence[Float[Tensor, " _"]]) -> Mapping[float, float]:
-    """Return the threshold of every confidence that so many images allow.
+    """Return the threshold of every confidence level that the number of images allows.
 
     Args:
         scores: nonconformity of the valid pixels of every image; each image weighs the same.
@@ -102,11 +103,11 @@ def thresholds(scores: Sequence[Float[Tensor, " _"]]) -> Mapping[float, float]:
     weights = [torch.full(one.shape, 1 / (images * len(one))).double() for one in scores]
     ordered, order = torch.cat([*scores]).sort()
     coverage = torch.cat([one.cpu() for one in weights])[order].cumsum(0)
-    needed = {c: required_coverage(c, images) for c in CONFIDENCES}
+    needed = {c: compute_required_coverage(c, images) for c in CONFIDENCES}
     needed = {c: level for c, level in needed.items() if level <= 1 + ROUNDING}
     if not needed:
         return {}
     levels = torch.tensor([*needed.values()], dtype=torch.float64).clamp(max=1) - ROUNDING
     positions = torch.searchsorted(coverage, levels).clamp(max=len(ordered) - 1)
-    found = zip(needed, ordered[positions].tolist(), strict=True)
-    return {c: q for c, q in found if math.isfinite(q)}
+    quantiles = zip(needed, ordered[positions].tolist(), strict=True)
+    return {c: q for c, q in quantiles if math.isfinite(q)}

@@ -1,7 +1,7 @@
-"""What can be trained on a few labelled images: methods, their options, and backbones.
+"""Candidates for a training on a few labelled images: methods, their options, and backbones.
 
-A method spec is a name and options, ``few_shot:codebook=5:maps.self_attention=false``. Values are
-written in YAML.
+A method spec is a method name followed by options, such as
+``few_shot:codebook=5:maps.self_attention=false``. Values are written in YAML.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from typing import Any, Literal, Union
 from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
 from diffsight.errors import InputError
-from diffsight.hub.build import nearest, read_plain, resolve_class, typed_value
+from diffsight.hub.build import read_plain, resolve_class, suggest_nearest, typed_value
 from diffsight.methods import (
     DDP,
     EVP,
@@ -40,7 +40,7 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "meta_prompts": MetaPrompts,
     "ddp": DDP,
 }
-AUTO = ("feature_head", "few_shot")  # cheap ones first
+AUTO = ("feature_head", "few_shot")  # cheapest first
 AUTO_BACKBONES = (
     "tiny",
     "efficientnet-lite0@128",
@@ -54,13 +54,13 @@ TASK_OPTIONS = {"alpha": float, "bins": int, "spacing": Spacing, "hard_labels": 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method and the options that were given for it.
+    """A parsed method spec.
 
     Attributes:
-        method: its class.
-        options: of ``from_backbone``.
+        method: class of the method.
+        options: arguments of ``from_backbone``.
         settings: fields of ``FitSettings``; a mapping replaces single entries.
-        task: of the task's constructor.
+        task: arguments of the task's constructor.
     """
 
     method: type[AbstractMethod]
@@ -69,7 +69,7 @@ class MethodSpec:
     task: Mapping[str, Any] = field(default_factory=dict)
 
     def change(self, settings: FitSettings) -> FitSettings:
-        """Return settings of the method's training, changed as the spec says."""
+        """Return training settings with the changes of the spec."""
         changes = {
             name: {**getattr(settings, name), **value} if isinstance(value, dict) else value
             for name, value in self.settings.items()
@@ -78,23 +78,23 @@ class MethodSpec:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Beginnings of parameters' names that the spec has settings for."""
+        """Prefixes of parameter names that the spec has settings for."""
         return tuple(p for some in self.settings.values() if isinstance(some, dict) for p in some)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method on a backbone that may be chosen.
+    """A method on a backbone, one of those that are compared.
 
     Attributes:
-        name: the method's spec; with several backbones also that of the backbone.
-        builder: makes the method for a task.
-        settings: of its training.
-        task: fitted for it; all have the same metric.
-        spec: what was given for it.
-        source: of the backbone.
-        short_side: pixels at which the method works.
-        options: that ``from_backbone`` was called with.
+        name: the method spec, followed by the backbone if there are several.
+        builder: builder of the method.
+        settings: settings of its training.
+        task: task fitted with the options of the spec; all candidates have the same metric.
+        spec: parsed method spec.
+        source: where the backbone comes from.
+        short_side: shorter side in pixels of the images that the method sees.
+        options: arguments that ``from_backbone`` was called with.
     """
 
     name: str
@@ -107,14 +107,14 @@ class Candidate:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def limit(self, steps: int) -> int:
-        """Return the steps of a training, but no more than its spec says."""
+        """Return the steps of a training, limited by ``max_steps`` of the spec."""
         return min(steps, self.spec.settings.get("max_steps", steps))
 
     def smaller(self) -> "Candidate | None":
-        """Return the candidate with less memory for a step, or None if nothing is left to save.
+        """Return a candidate whose steps need less memory, or None if there is none.
 
-        Batches are halved, down to one image. After that a method that can do so recomputes its
-        activations (gradient checkpointing), unless its spec says otherwise.
+        The batch is halved, down to one image. After that, gradient checkpointing is turned on if
+        the method has it and its spec does not set it.
         """
         if self.settings.batch_size > 1:
             half = self.settings.batch_size // 2
@@ -127,37 +127,37 @@ class Candidate:
         return replace(self, builder=build(self.source, **options), options=options)
 
     def require_parameters(self, method: AbstractMethod) -> None:
-        """Refuse beginnings of names that no trained parameter of the method has.
+        """Refuse prefixes that no trained parameter of the method begins with.
 
         Raises:
-            InputError: naming the nearest beginning that exists.
+            InputError: with the nearest valid prefix.
         """
         names = [name for name, p in method.named_parameters() if p.requires_grad]
         parts = [name.split(".") for name in names]
-        known = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
+        valid = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
         for prefix in self.spec.prefixes:
-            if prefix and prefix not in known:
+            if prefix and prefix not in valid:
                 raise InputError(
                     f"{self.name}: no trained parameter begins with {prefix!r}"
-                    f"{nearest(prefix, known)}"
+                    f"{suggest_nearest(prefix, valid)}"
                 )
 
 
 def split_specs(text: str) -> list[str]:
-    """Return the method specs of a list with commas; those within brackets belong to a value."""
+    """Return the method specs of a comma-separated list; commas within brackets do not separate."""
     return [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", text)]
 
 
 def parse_spec(text: str, *, trusted: Sequence[str] = ()) -> MethodSpec:
-    """Return the method and the options of ``NAME:KEY=VALUE:KEY=VALUE``.
+    """Parse a method spec ``NAME:KEY=VALUE:KEY=VALUE``.
 
     Args:
-        text: a short name or the full path of a class, and options.
+        text: short name or full path of a class, followed by options.
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: for an unknown method or key (naming the nearest), a repeated key, or a value of
-            another type.
+        InputError: for an unknown method or key (with the nearest one), a repeated key, or a value
+            of the wrong type.
     """
     name, *pairs = text.split(":")
     spec = MethodSpec(method_class(name, trusted=trusted), {}, {}, {})
@@ -168,46 +168,48 @@ def parse_spec(text: str, *, trusted: Sequence[str] = ()) -> MethodSpec:
     }
     seen = set()
     for pair in pairs:
-        key, is_given, value = pair.partition("=")
-        if not is_given or key in seen:
-            problem = f"repeats {key!r}" if is_given else f"{pair!r} has no value"
+        key, equals, value = pair.partition("=")
+        if not equals or key in seen:
+            problem = f"repeats {key!r}" if equals else f"{pair!r} has no value"
             raise InputError(f"{text}: {problem}: give every option once, as KEY=VALUE")
         seen.add(key)
         first, dot, rest = key.partition(".")
-        group = next((group for group, known in kinds.items() if first in known), None)
+        group = next((group for group, names in kinds.items() if first in names), None)
         if group is None:
-            known = [key for some in kinds.values() for key in some]
-            raise InputError(f"{text}: {name} has no option {first!r}{nearest(first, known)}")
-        given: dict[str, Any] = getattr(spec, group)
-        parsed = read_plain(value, where=text)
+            names = [key for some in kinds.values() for key in some]
+            raise InputError(
+                f"{text}: {name} has no option {first!r}{suggest_nearest(first, names)}"
+            )
+        chosen: dict[str, Any] = getattr(spec, group)
+        parsed = read_plain(value, source=text)
         if dot or typing.get_origin(kinds[group][first]) is Mapping:
-            parsed = {**given.get(first, {}), rest: parsed}
-        given[first] = typed_value(kinds[group][first], parsed, where=f"{text}: {first}")
+            parsed = {**chosen.get(first, {}), rest: parsed}
+        chosen[first] = typed_value(kinds[group][first], parsed, source=f"{text}: {first}")
     return spec
 
 
 def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMethod]:
-    """Return the class of a short name or of a full path.
+    """Return the method class with a short name or a full path.
 
     Raises:
-        InputError: for an unknown name (naming the nearest), or a class that is no method.
+        InputError: for an unknown name (with the nearest one), or a class that is not a method.
     """
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
     if "." not in name:
-        raise InputError(f"unknown method {name!r}{nearest(name, ('auto', *SHORT_NAMES))}")
-    cls = resolve_class(name, where="method", trusted=trusted)
+        raise InputError(f"unknown method {name!r}{suggest_nearest(name, ('auto', *SHORT_NAMES))}")
+    cls = resolve_class(name, key="method", trusted=trusted)
     if not issubclass(cls, AbstractMethod):
-        raise InputError(f"{name} is no method: give a subclass of AbstractMethod")
+        raise InputError(f"{name} is not a method: give a subclass of AbstractMethod")
     return cls
 
 
 def backbone_sources(text: str | Path, *, short_side: int | None = None) -> list[BackboneSource]:
-    """Return the backbones of a list with commas.
+    """Return the backbones of a comma-separated list.
 
     Args:
-        text: names as ``BackboneSource`` takes them, or ``auto``: ``AUTO_BACKBONES``.
-        short_side: size at which all of ``auto`` work, in place of those that they have.
+        text: names for ``BackboneSource``, or ``auto`` for ``AUTO_BACKBONES``.
+        short_side: size in pixels that replaces the sizes of ``auto``.
 
     Raises:
         InputError: if there is no such model.
@@ -231,35 +233,35 @@ def candidates(
     options: Mapping[str, Any] | None = None,
     trusted: Sequence[str] = (),
 ) -> list[Candidate]:
-    """Return the methods of these specs on backbones, cheap ones first.
+    """Return a candidate for every method and every backbone that it supports, cheapest first.
 
     Args:
-        names: method specs; each is built on the backbones that it supports.
+        names: method specs.
         sources: backbones.
-        fit_task: returns the fitted task, given the options of the task that a spec has.
-        short_side: pixels at which the methods work; default: the backbone's.
-        options: of ``from_backbone``; each goes to the methods that take it, unless their spec has
-            it.
+        fit_task: returns the fitted task for the task options of a spec.
+        short_side: shorter side in pixels of the images; default: that of the backbone.
+        options: arguments of ``from_backbone``. Each is passed to the methods that accept it,
+            unless their spec sets it.
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: for an unknown method, one that supports none of the backbones, or an option
-            that none of them takes.
+        InputError: for an unknown method, a method that supports none of the backbones, or an
+            option that no method accepts.
     """
     specs = {name: parse_spec(name, trusted=trusted) for name in dict.fromkeys(names)}
-    given = dict(options or {})
-    taken = {
+    common = dict(options or {})
+    accepted = {
         name: inspect.signature(s.method.from_backbone).parameters for name, s in specs.items()
     }
-    for option in given:
-        if not any(option in parameters for parameters in taken.values()):
-            raise InputError(f"{option} is no option of {', '.join(specs)}: leave it out")
+    for option in common:
+        if not any(option in parameters for parameters in accepted.values()):
+            raise InputError(f"{option} is not an option of {', '.join(specs)}: leave it out")
     made = []
     for name, spec in specs.items():
         task = fit_task(**spec.task)
-        shared = {**given, "class_names": task.class_names}
-        own = {k: v for k, v in shared.items() if k in taken[name]} | dict(spec.options)
-        # what supports none of them says why when it is built
+        shared = {**common, "class_names": task.class_names}
+        own = {k: v for k, v in shared.items() if k in accepted[name]} | dict(spec.options)
+        # a method that supports none of them raises the reason when it is built
         for source in [one for one in sources if spec.method.supports(one)] or sources[:1]:
             builder = spec.method.from_backbone(source, **own)
             settings = spec.method.few_shot_settings(source, choose_output(task, builder))
@@ -271,7 +273,7 @@ def candidates(
 
 
 def _option_types(cls: type[AbstractMethod]) -> dict[str, Any]:
-    """Return the types of the options of ``from_backbone`` that are plain values, by name."""
+    """Return the types of those options of ``from_backbone`` that are plain values, by name."""
     parameters = dict(inspect.signature(cls.from_backbone).parameters)
     others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     names = [name for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -287,7 +289,7 @@ def _types_of(owner: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether a value of a type can be written into a spec."""
+    """Return whether values of a type can be written in a spec."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return True

@@ -1,4 +1,4 @@
-"""Scores on held-out images, of candidates and of baselines."""
+"""Scores of candidates and baselines on held-out images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How well a candidate or a baseline predicts held-out images.
+    """Scores of a candidate or a baseline on held-out images.
 
     Attributes:
-        score: over all of them.
-        sums: of the metric.
-        per_image: the score of every image, in the order of the folds.
+        score: score over all held-out images.
+        sums: metric sums over all held-out images.
+        per_image: score of every image, in the order of the folds.
     """
 
     score: float
@@ -36,12 +36,12 @@ class HeldOut:
 
 
 def report(task: AbstractTask, results: Mapping[str, HeldOut], chosen: str) -> dict[str, Any]:
-    """Return all scores, more figures of the chosen candidate, and a verdict, as plain data.
+    """Return all scores, further figures of the chosen candidate, and a verdict, as plain data.
 
     Args:
-        task: whose metric it is.
-        results: of candidates and baselines, by name.
-        chosen: name of a candidate, which may have no result.
+        task: task that defines the metric.
+        results: scores of candidates and baselines, by name.
+        chosen: name of the chosen candidate; it has no result if nothing was held out.
     """
     scores = {name: result.score for name, result in results.items()}
     if chosen not in results:
@@ -56,7 +56,7 @@ def report(task: AbstractTask, results: Mapping[str, HeldOut], chosen: str) -> d
 
 
 def best_key(task: AbstractTask, scores: Mapping[_Key, float]) -> _Key:
-    """Return the key of the best score; the first where none is a number."""
+    """Return the key of the best finite score, or the first key if no score is finite."""
     finite = [key for key, score in scores.items() if math.isfinite(score)]
     order = max if task.higher_is_better else min
     return order(finite or [next(iter(scores))], key=lambda key: scores[key])

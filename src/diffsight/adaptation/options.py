@@ -1,4 +1,4 @@
-"""Options of trainings on few labels, shared by Python and the command line; no torch in here."""
+"""Options of trainings on few labels, shared by Python and the command line. Imports no torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotOptions:
-    """How long a method trains on few labels, and at what size.
+    """Length and image size of a training on few labels.
 
     Args:
-        minutes: time for all trainings, roughly.
+        minutes: rough time of all trainings together.
         steps: steps of every training, exactly; the same seed and steps give the same model
             (default: by the minutes).
         short_side: pixels of the shorter side that images are resized to (default: the backbone's).
@@ -29,7 +29,7 @@ class FewShotOptions:
         seed: seed of everything random.
 
     Raises:
-        InputError: for what is no length of a training, no size of an image, or no seed.
+        InputError: for an impossible number of minutes or steps, an impossible size or seed.
     """
 
     minutes: float = 5.0
@@ -39,7 +39,7 @@ class FewShotOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be used."""
+        """Check the values."""
         from diffsight.formats.sizes import MIN_SIDE_PX
 
         if not 0 < self.minutes < math.inf:
@@ -51,7 +51,7 @@ class FewShotOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptOptions(FewShotOptions):
-    """How ``adapt`` reads labels, which methods it compares, and how long it takes.
+    """Options of ``adapt``: how labels are read, and how methods are trained and compared.
 
     Args:
         unit: unit of one stored count: mm, m, m/256 for depth, K or K/100 for a scalar (default: mm
@@ -61,7 +61,7 @@ class AdaptOptions(FewShotOptions):
         classes: names of the class ids from 0 on, or by id or colour.
         snap: take the nearest of the frequent values, in smoothed or compressed class masks
             (default: refuse them).
-        shots: use only so many images (default: all).
+        shots: number of images to use (default: all).
         validation: folders of images and labels for the held-out scores (default: folds of the
             images, by content).
         bins: classes that numbers are divided into (default: 50 for depth, 20 for a scalar, 40 for
@@ -77,15 +77,15 @@ class AdaptOptions(FewShotOptions):
         calibrate: keep what `predict --confidence` needs; from 9 images on, a single method is
             trained on two more folds for it (default: yes).
         maps: options of ``ConceptRequest`` (few_shot).
-        device: where to run (default: the GPU if there is one); the model is on the CPU in the end.
-        dtype: ``torch.bfloat16`` for mixed precision; default: 32 bit.
-        state: file that keeps what is needed to resume; to be deleted when the model is saved.
-        resume: continue from ``state``; with the same seed and steps the result is that of an
+        device: where to train (default: the GPU if there is one); the final model is on the CPU.
+        dtype: ``bfloat16`` for mixed precision, as a name or of torch (default: ``float32``).
+        state: file for resuming; the caller deletes it after the model is saved.
+        resume: continue from ``state``; with the same seed and steps the result equals that of an
             adaptation without interruption.
         trusted: further packages whose classes ``method`` may name.
 
     Raises:
-        InputError: for what is no length of a training, no size of an image, or no seed.
+        InputError: for an impossible number of minutes or steps, an impossible size or seed.
     """
 
     unit: str | None = None
@@ -103,18 +103,18 @@ class AdaptOptions(FewShotOptions):
     calibrate: bool | None = None
     maps: Mapping[str, Any] | None = None
     device: "torch.device | str | None" = None
-    dtype: "torch.dtype | None" = None
+    dtype: "torch.dtype | str | None" = None
     state: Path | None = None
     resume: bool = False
     trusted: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be used."""
+        """Check the values."""
         FewShotOptions.__post_init__(self)
         check_whole("bins", self.bins, 2)
         if self.spacing not in (None, *get_args(Spacing)):
-            known = ", ".join(get_args(Spacing))
-            raise InputError(f"unknown spacing {self.spacing!r}: choose {known}")
+            choices = ", ".join(get_args(Spacing))
+            raise InputError(f"unknown spacing {self.spacing!r}: choose {choices}")
         if not self.alpha >= 0:
             raise InputError(f"alpha {self.alpha}: give 0 or more")
 
@@ -131,17 +131,17 @@ class AdaptOptions(FewShotOptions):
         if self.spacing is not None and kind not in ("depth", "scalar"):
             raise InputError(f"labels of kind {kind} have no bins: leave their spacing out")
         if self.hard_labels and kind not in ("normals", "vector"):
-            raise InputError(f"labels of kind {kind} are no mixtures: leave hard_labels out")
+            raise InputError(f"labels of kind {kind} are never mixtures: leave hard_labels out")
 
     @property
     def of_methods(self) -> dict[str, Any]:
-        """Options that go to the methods, where they are given."""
-        given = {"codebook": self.codebook, "clip": self.clip, "maps": self.maps}
-        return {name: value for name, value in given.items() if value is not None}
+        """Options for the methods, without those that are not set."""
+        options = {"codebook": self.codebook, "clip": self.clip, "maps": self.maps}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 def check_whole(name: str, value: int | None, least: int) -> None:
-    """Refuse a whole number that is too small, or too large for where it is kept.
+    """Refuse a whole number that is too small, or too large for 64 bits.
 
     Raises:
         InputError: if it is.

@@ -1,4 +1,4 @@
-"""The time of a selection and its progress."""
+"""Time budget and progress of a selection."""
 
 import math
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ MIN_STEPS = 20
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of a selection.
+    """Progress of a selection.
 
     Attributes:
-        run: what is trained, such as ``feature_head, fold 1 of 3``.
-        step: of that run.
-        steps: of that run.
-        losses: of the step.
-        fraction: of all trainings that is done.
+        run: name of the current training, such as ``feature_head, fold 1 of 3``.
+        step: finished steps of that training.
+        steps: all steps of that training.
+        losses: losses of the last step, by name.
+        fraction: finished fraction of all trainings, in [0, 1].
     """
 
     run: str
@@ -33,16 +33,16 @@ def plan_steps(
     folds: int,
     final: int,
 ) -> dict[str, int]:
-    """Return the steps of every training.
+    """Return the steps of a training of every method.
 
-    Every method gets as much time; what a method cannot use goes to the others.
+    All methods get equal time. Time that a method cannot use goes to the others.
 
     Args:
-        seconds: of all trainings.
-        seconds_per_step: by method.
-        max_steps: by method.
+        seconds: time of all trainings together.
+        seconds_per_step: measured time of a step, by method.
+        max_steps: most steps of a training, by method.
         folds: trainings of every method.
-        final: further trainings of the best one.
+        final: further trainings of the best method.
     """
     plan, left = {}, seconds
     cheapest_first = sorted(

@@ -18,9 +18,9 @@ from diffsight.adaptation.verdict import measure_baselines
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError, TooLargeError
 from diffsight.formats.sizes import MIN_SIDE_PX
-from diffsight.methods.base import Variant, learned_parameters
+from diffsight.methods.base import Variant, count_trainable_parameters
 from diffsight.model import DenseModel
-from diffsight.ops.memory import give_back_memory, memory_for
+from diffsight.ops.memory import give_back_memory, report_out_of_memory
 from diffsight.ops.resize import working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
@@ -47,23 +47,24 @@ FOLDS = 3
 
 @dataclass
 class Selection:
-    """Candidates on the same few images: each encodes them once; folds are trained and compared.
+    """Candidates that are trained and compared on folds of the same few images.
 
     Attributes:
-        samples: labelled images, in the order of their content.
-        task: fitted to them.
-        candidates: methods on backbones, cheap ones first.
-        seed: of everything random.
+        samples: labelled images, in an order that depends on their content alone.
+        task: task fitted to the samples.
+        candidates: methods on backbones, cheapest first.
+        seed: seed of everything random.
         validation: images for the held-out scores, instead of folds of the samples.
         advance: called after every step.
-        state: what is saved to resume.
-        compare: hold images out; without, the first candidate is trained on all of them.
-        mirror: train on mirrored images too.
+        state: state that is saved to resume.
+        compare: whether images are held out; if not, the first candidate is trained on all images.
+        mirror: whether mirrored images are training images too.
         runtime: device and precision.
-        inspect: called with step, steps and model in a training on all images, after every step.
-        calibrate: store a calibration of the best method; from ``MIN_IMAGES`` images on, the folds
-            that a single method leaves out are trained for it.
-        short_side: pixels at which held-out images are scored: the largest of the candidates.
+        inspect: called with step, steps and model after every step of the training on all images.
+        calibrate: whether a calibration of the best method is stored. From ``MIN_IMAGES`` images
+            on, the folds that a single method does not need are trained for it.
+        short_side: shorter side in pixels at which held-out images are scored, the largest of all
+            candidates.
     """
 
     samples: Sequence[Sample]
@@ -89,21 +90,21 @@ class Selection:
     _whole: float = field(init=False, default=1.0)
 
     def __post_init__(self) -> None:
-        """Take the size of the scores from the candidates."""
+        """Set the scoring size to the largest size of the candidates."""
         self.short_side = max(candidate.short_side for candidate in self.candidates)
 
     @property
     def is_encoded(self) -> bool:
-        """Whether all images went through all that is frozen."""
+        """Whether all images are encoded for all candidates."""
         return len(self._encoded) == len(self.candidates)
 
     def folds(self) -> list[tuple[list[int], list[int]]]:
-        """Return the folds: one for a single method, which is not compared, else up to three."""
+        """Return the folds: up to three, or one if there is a single candidate."""
         folds = self._all_folds()
         return folds[:1] if len(self.candidates) == 1 else folds
 
     def _all_folds(self) -> list[tuple[list[int], list[int]]]:
-        """Return the folds of several methods, whose held-out images are all images."""
+        """Return folds that together hold out every image once."""
         ids = [sample.id for sample in self.samples]
         if self.validation is not None:
             return [(list(range(len(ids))), [])]
@@ -114,15 +115,15 @@ class Selection:
 
     def _folds_to_calibrate(self) -> int:
         """Return how many folds are trained for the calibration alone."""
-        wanted = self.calibrate and self.task.has_prediction_sets
-        if not wanted or len(self.samples) < MIN_IMAGES:
+        is_wanted = self.calibrate and self.task.has_prediction_sets
+        if not is_wanted or len(self.samples) < MIN_IMAGES:
             return 0
         return len(self._all_folds()) - len(self.folds())
 
     def plan(self, minutes: float, steps: int | None) -> dict[str, int]:
         """Return the steps of every training, by method.
 
-        Without images to compare on, that is the first candidate alone.
+        Without held-out images only the first candidate is planned.
         """
         if not self.folds():
             self.candidates = self.candidates[:1]
@@ -135,7 +136,7 @@ class Selection:
         ]
         if steps is not None:
             self.state.plan = {c.name: c.limit(steps) for c in self.candidates}
-        if self.state.plan:  # of an interrupted selection: another clock would plan other steps
+        if self.state.plan:  # resumed: a new timing would plan other steps
             return self.state.plan
         self._seconds = {c.name: self._time(c) for c in self.candidates}
         most = {c.name: c.settings.max_steps for c in self.candidates}
@@ -143,7 +144,7 @@ class Selection:
         return self.state.plan
 
     def forecast(self) -> tuple[int, float | None]:
-        """Return how many trainings there are, and their seconds where a step was timed.
+        """Return the number of trainings, and their time in seconds if a step was timed.
 
         The winning method is not known yet, so the final training is counted at the slower method's
         cost.
@@ -153,9 +154,9 @@ class Selection:
         return folds * len(self.candidates) + final, seconds
 
     def largest_side(self) -> int | None:
-        """Return the largest smaller size that fits into memory, measured by a few steps.
+        """Return the largest smaller size that fits into memory, tried with a few steps.
 
-        Candidates that work at a smaller size stay at theirs.
+        Candidates with a smaller size keep it.
         """
         self._encoded.clear()
         self._held_out.clear()
@@ -165,16 +166,16 @@ class Selection:
         while side > max(multiple, MIN_SIDE_PX):
             side = max(multiple, int(side / 2**0.5 // multiple * multiple))
             give_back_memory()
-            with contextlib.suppress(TooLargeError), memory_for(""):
+            with contextlib.suppress(TooLargeError), report_out_of_memory(""):
                 smaller = [replace(c, short_side=min(side, c.short_side)) for c in self.candidates]
                 replace(self, candidates=smaller, state=AdaptState(None, "")).plan(1.0, None)
                 return side
         return None
 
     def run(self) -> DenseModel:
-        """Compare on held-out images, then train the best method on all of them, as planned.
+        """Compare the candidates on held-out images, then train the best one on all images.
 
-        Ctrl-C returns what is trained so far.
+        Ctrl-C returns the model that is trained so far.
         """
         results = self._hold_out_baselines()
         chosen, interrupted = "", False
@@ -195,7 +196,7 @@ class Selection:
             interrupted = True
             if not self._trained:
                 raise
-            self.state.save()  # wherever it was: --resume continues from the last whole step
+            self.state.save()  # --resume continues from the last complete step
             chosen = chosen or next(iter(self._trained))
         model = self._trained[chosen]
         if variant := self._variants.get(chosen):
@@ -206,7 +207,7 @@ class Selection:
             "chosen": chosen,
             "metric": self.task.metric_name,
             "interrupted": interrupted,
-            "learned_parameters": learned_parameters(model.method),
+            "learned_parameters": count_trainable_parameters(model.method),
             "seed": self.seed,
             "variant": dict(self._variants.get(chosen, {})),
             **({"calibration": calibration} if calibration else {}),
@@ -214,9 +215,9 @@ class Selection:
         return model.eval()
 
     def held_out_outputs(self, chosen: str) -> Iterator[tuple[Output, Target]]:
-        """Yield output and label of every held-out image; none where not all were held out.
+        """Yield output and label of every held-out image; nothing if some image was never held out.
 
-        Folds that are not trained yet are trained; neither the chosen model nor its weights change.
+        Missing folds are trained. The chosen model keeps its weights.
         """
         final, folds, compared = self._trained[chosen], self._all_folds(), len(self.folds())
         if compared + self._folds_to_calibrate() < len(folds):
@@ -240,7 +241,7 @@ class Selection:
             yield from outputs(model, held=held, targets=targets, runtime=self.runtime)
 
     def _hold_out_baselines(self) -> dict[str, HeldOut]:
-        """Return the scores of what is the same for every image, by name."""
+        """Return the scores of the baselines, by name."""
         sums: dict[str, list[Tensor]] = {}
         for train_on, held_out in self.folds():
             train = [self._targets[i] for i in train_on]
@@ -280,11 +281,11 @@ class Selection:
         held: Sequence[Views] = (),
         targets: Sequence[Target] = (),
     ) -> Mapping[str, Any]:
-        """Train unless it is done; return what was trained and its sums over ``held``."""
+        """Train unless it is done; return the trained state and the metric sums over ``held``."""
         name = candidate.name
         key, steps = f"{name}, {run}", self.state.plan[name]
         model = self._model(candidate, images)
-        self._trained.setdefault(name, model)  # an interruption keeps it, or one finished before
+        self._trained.setdefault(name, model)  # kept if the training is interrupted
         before = self._done
         self._done += self._cost_of(name)
         if finished := self.state.runs.get(key):
@@ -308,17 +309,17 @@ class Selection:
         except InputError as error:
             self.state.remove()  # nothing to continue from
             raise InputError(f"{name}: {error}") from None
-        found: dict[str, Any] = {"trained": trained_state(model)}
+        result: dict[str, Any] = {"trained": trained_state(model)}
         if held:
             rows = measure_variants(model, held, targets, self.runtime)
             scores = [[self.task.score(sums) for sums in variants] for variants in rows]
-            found["sums"] = torch.stack(rows).sum(dim=0)
-            found["per_image"] = torch.tensor(scores, dtype=torch.float64)
-        self.state.finish(key, found)
-        return found
+            result["sums"] = torch.stack(rows).sum(dim=0)
+            result["per_image"] = torch.tensor(scores, dtype=torch.float64)
+        self.state.finish(key, result)
+        return result
 
     def _model(self, candidate: Candidate, images: Sequence[Views] = ()) -> DenseModel:
-        """Return a new model with its random start and the statistics of these images."""
+        """Return a newly initialised model with the feature statistics of these images."""
         torch.manual_seed(self.seed)
         model = DenseModel(task=candidate.task, method=candidate.builder).to(self.runtime.device)
         candidate.require_parameters(model.method)
@@ -331,7 +332,7 @@ class Selection:
         return TrainingStep.of_settings(model, few_shot_losses(model), candidate.settings, steps)
 
     def _time(self, candidate: Candidate) -> float:
-        """Return the seconds of a step."""
+        """Return the measured seconds of a training step."""
         images = self._encoded[candidate.name]
         model = self._model(candidate, images)
         step = self._step(candidate, model, MIN_STEPS)
@@ -339,7 +340,7 @@ class Selection:
         return seconds_per_step(model, step, batches, self.runtime)
 
     def _encode(self, candidate: Candidate) -> None:
-        """Compute all that is frozen, for every image."""
+        """Run the frozen part of a candidate on every image."""
         model = self._model(candidate)
         for store, samples, mirror in (
             (self._encoded, self.samples, self.mirror),
@@ -351,13 +352,13 @@ class Selection:
             ]
 
     def _rounds(self) -> tuple[int, int]:
-        """Return the trainings of every method, and further ones of the best method."""
+        """Return the number of trainings of every method, and of more of the best method."""
         # with a validation set the held-out training is the final one
         final = 1 if self.validation is None else 0
         return len(self.folds()), final + self._folds_to_calibrate()
 
     def _cost_of(self, name: str) -> float:
-        """Return the cost of a training of a method: seconds, or steps where none was timed."""
+        """Return the cost of one training of a method in seconds, or in steps if none was timed."""
         return self.state.plan[name] * self._seconds.get(name, 1.0)
 
     def _cost(self) -> float:
@@ -367,7 +368,7 @@ class Selection:
         return folds * sum(costs) + final * max(costs)
 
     def _scoring_cost(self) -> float:
-        """Return the seconds of scoring held-out images: a forward pass is a third of a step."""
+        """Return the seconds for scoring held-out images; a forward pass is a third of a step."""
         held = sum(len(held_out) for _, held_out in self.folds())
         held = held if self.validation is None else len(self.validation)
         return math.fsum(
@@ -384,14 +385,14 @@ def select(
     steps: int | None = None,
     **options: Any,
 ) -> DenseModel:
-    """Return the best of some methods, trained on all images.
+    """Return the best candidate, trained on all images.
 
     Args:
         samples: labelled images.
-        task: fitted to them.
+        task: task fitted to the samples.
         candidates: methods on backbones.
-        minutes: that all trainings may take, roughly.
-        steps: of every training, instead.
+        minutes: rough time of all trainings together.
+        steps: steps of every training; replaces ``minutes``.
         options: further attributes of ``Selection``.
     """
     selection = Selection(samples, task, candidates, **options)

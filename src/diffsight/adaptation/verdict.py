@@ -1,4 +1,4 @@
-"""What held-out scores mean: baselines of every fold, and a verdict in words."""
+"""Compare held-out scores with baselines, and summarise them in one sentence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.inference.baselines import mean_over_images
-from diffsight.ops.resize import resized_image, resized_label
+from diffsight.inference.baselines import average_labels
+from diffsight.ops.resize import resize_image, resize_label
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.loop import flat_labels
 from diffsight.types import Target
 
 CONSTANT, MEAN_MAP = "constant", "mean map"
-CLEAR_GAIN = 0.1  # of the error that a baseline leaves
+CLEAR_GAIN = 0.1  # smallest clear gain, as a fraction of the baseline's error
 
 
 def fold_baselines(task: AbstractTask, train: Sequence[Target]) -> dict[str, Tensor]:
-    """Return labels that are the same for every image, made of training labels.
+    """Return baselines computed from training labels: label maps that ignore the image.
 
     Args:
-        task: which says what the best constant is.
+        task: task that defines the best constant.
         train: labels of the training images, a batch of one each.
 
     Returns:
-        The best constant and the mean of every pixel position (of classes the most frequent one),
-        ``d h w``; ids have one channel. Labels of other sizes are brought to the first's.
+        The best constant, and the mean of every pixel position (for classes the most frequent
+        class), ``d h w``; class ids have one channel. Labels are resized to the first one's size.
     """
     rows = [(target.label[0].cpu(), target.valid[0].cpu()) for target in train]
     flat = flat_labels(rows)
@@ -34,17 +34,17 @@ def fold_baselines(task: AbstractTask, train: Sequence[Target]) -> dict[str, Ten
     constant = task.constant(flat, every).reshape(-1, 1, 1)
     hw = (rows[0][1].shape[-2], rows[0][1].shape[-1])
     if flat.ndim == 4:
-        return {CONSTANT: constant, MEAN_MAP: mean_over_images(rows, hw, constant)}
+        return {CONSTANT: constant, MEAN_MAP: average_labels(rows, hw, constant)}
     classes = len(task.class_names)
-    known = functional.one_hot(constant[0], classes).movedim(-1, 0).float()
-    frequencies = mean_over_images(rows, hw, known, classes=classes)
+    prior = functional.one_hot(constant[0], classes).movedim(-1, 0).float()
+    frequencies = average_labels(rows, hw, prior, classes=classes)
     return {CONSTANT: constant, MEAN_MAP: frequencies.argmax(dim=0, keepdim=True)}
 
 
 def measure_baselines(
     task: AbstractTask, train: Sequence[Target], held: Sequence[Target]
 ) -> dict[str, list[Tensor]]:
-    """Return the metric sums of every held-out image, by baseline."""
+    """Return the metric sums of every held-out image, by name of the baseline."""
     sums: dict[str, list[Tensor]] = {}
     for name, label in fold_baselines(task, train).items():
         sums[name] = []
@@ -54,9 +54,9 @@ def measure_baselines(
             if label.shape[-2:] == (1, 1):
                 there = label.expand(-1, *hw)
             elif label.is_floating_point():
-                there = resized_image(label[None], hw)[0]
+                there = resize_image(label[None], hw)[0]
             else:
-                there = resized_label(label, hw)
+                there = resize_label(label, hw)
             there = there[None] if truth.label.ndim == 4 else there
             sums[name].append(task.measure(there, truth))
     return sums
@@ -68,22 +68,22 @@ def verdict(
     per_image: Mapping[str, Sequence[float]],
     chosen: str,
 ) -> str:
-    """Return in words how much better a method is than the best baseline on held-out images.
+    """Return a sentence on how much better a method is than the best baseline.
 
-    A gain is clear from a tenth of the error that the baseline leaves on, and from two standard
-    errors over the images.
+    A gain is clear if it is at least a tenth of the baseline's error, and at least two standard
+    errors over the held-out images.
 
     Args:
-        task: whose metric it is.
-        scores: over all held-out images, by name; those of baselines among them.
-        per_image: the same of every held-out image, in one order.
+        task: task that defines the metric.
+        scores: scores over all held-out images, by name, baselines included.
+        per_image: score of every held-out image, by name, in one order.
         chosen: name of the method.
     """
     sign = 1 if task.higher_is_better else -1
-    known = [name for name in (CONSTANT, MEAN_MAP) if math.isfinite(scores.get(name, math.nan))]
-    if not known or not math.isfinite(scores[chosen]):
+    finite = [name for name in (CONSTANT, MEAN_MAP) if math.isfinite(scores.get(name, math.nan))]
+    if not finite or not math.isfinite(scores[chosen]):
         return ""
-    best = max(known, key=lambda name: sign * scores[name])
+    best = max(finite, key=lambda name: sign * scores[name])
     advice = "more labels, or another backbone"
     gain = sign * (scores[chosen] - scores[best])
     if gain <= 0:

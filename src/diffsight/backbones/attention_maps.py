@@ -1,8 +1,7 @@
-"""Cross-attention maps: averaged over heads without keeping a map per head, recorded only for the
-levels and places of a request.
+"""Cross-attention maps of the UNet, averaged over the heads without storing a map per head.
 
-Every attention of the UNet runs through scaled dot-product attention. Where a recorder listens, it
-is given queries and keys, and computes beside it what it wants to know.
+All attention of the UNet runs through scaled dot-product attention. A recorder gets the queries and
+keys of the layers that it selects, and computes their maps itself.
 """
 
 import abc
@@ -20,56 +19,63 @@ from torch.utils.checkpoint import checkpoint
 
 from diffsight.ops.precision import without_autocast
 
-Place = Literal["down", "mid", "up"]
-# queries and keys "b heads p d" of one attention, and whether it is a cross-attention
+UNetPart = Literal["down", "mid", "up"]  # part of the UNet to which a layer belongs
+# gets queries and keys "b heads p d" of one attention layer, and whether it is cross-attention
 Record = Callable[[Tensor, Tensor, bool], None]
 
 
 @dataclass(frozen=True)
 class MapRequest:
-    """Which cross-attention maps a backbone shall return.
+    """The cross-attention maps that a backbone returns.
 
     Attributes:
         levels: pyramid levels (0 is the finest).
-        places: parts of the UNet whose layers are averaged. The authors of VPD use ``up`` and
+        unet_parts: parts of the UNet whose layers are averaged. The authors of VPD use ``up`` and
             ``down``.
-        detach: cut the gradient. The authors' released training code does so (their checkpointing
-            runs the forward pass without gradients); the papers do not say.
+        detach: let no gradient pass through the maps. The authors' released training code does so
+            (their checkpointing runs the forward pass without gradients); the papers do not state
+            it.
     """
 
     levels: tuple[int, ...]
-    places: tuple[Place, ...] = ("up", "down")
+    unet_parts: tuple[UNetPart, ...] = ("up", "down")
     detach: bool = True
 
 
 class AbstractRecorder(abc.ABC):
-    """Listens to the attentions of one pass; layers are announced in the order of their run."""
+    """Records the attention layers of one pass, in the order in which they run."""
 
     @abc.abstractmethod
-    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record | None:
-        """What the next layer, of ``hw`` pixels at a level of the pyramid, shall call."""
+    def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record | None:
+        """Return the function that records the next layer, or None.
+
+        Args:
+            level: level of the pyramid.
+            unet_part: part of the UNet to which the layer belongs.
+            hw: height and width of the layer's feature map.
+        """
 
     @property
     @abc.abstractmethod
-    def satisfied(self) -> bool:
-        """Nothing that still runs is of interest."""
+    def is_satisfied(self) -> bool:
+        """Whether no further layer is needed."""
 
 
 class SilentRecorder(AbstractRecorder):
     """Records nothing; the pass runs to its end."""
 
     @property
-    def satisfied(self) -> bool:
-        """Never."""
+    def is_satisfied(self) -> bool:
+        """False: the features of all layers are needed."""
         return False
 
-    def at(self, level: int, place: Place, hw: tuple[int, int]) -> None:
-        """No layer records anything."""
+    def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> None:
+        """Return None: no layer is recorded."""
 
 
 @dataclass
 class MapRecorder(AbstractRecorder):
-    """Sums the maps of one forward pass by level; deaf after ``close`` (for recomputation)."""
+    """Sums the maps of one forward pass by level; ignores recomputations after ``close``."""
 
     request: MapRequest
     _sums: dict[int, Tensor] = field(default_factory=dict)
@@ -77,19 +83,19 @@ class MapRecorder(AbstractRecorder):
     _open: bool = True
 
     @property
-    def satisfied(self) -> bool:
-        """Never: the pyramid is wanted as well."""
+    def is_satisfied(self) -> bool:
+        """False: the features of all layers are needed, too."""
         return False
 
-    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record | None:
-        """Return a function that adds the maps of a layer, if its level and place are requested."""
-        if level not in self.request.levels or place not in self.request.places:
+    def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record | None:
+        """Return a function that adds the maps of a layer, if the layer is requested."""
+        if level not in self.request.levels or unet_part not in self.request.unet_parts:
             return None
 
         def record(query: Tensor, key: Tensor, cross: bool) -> None:
             if not cross or (self.request.detach and not self._open):
                 return
-            maps = head_mean(query, key, self.request.detach)
+            maps = average_heads(query, key, self.request.detach)
             if not self._open:  # a recomputation: it must save the same tensors as the first pass
                 return
             maps = rearrange(maps, "b (h w) n -> b n h w", h=hw[0], w=hw[1])
@@ -99,28 +105,28 @@ class MapRecorder(AbstractRecorder):
         return record
 
     def close(self) -> dict[int, Float[Tensor, "b n h w"]]:
-        """The mean map of each level; further maps are ignored."""
+        """Return the mean map of each level; further maps are ignored."""
         self._open = False
         return {level: total / self._counts[level] for level, total in self._sums.items()}
 
 
-def head_mean(
+def average_heads(
     query: Float[Tensor, "b heads p d"], key: Float[Tensor, "b heads n d"], detach: bool
 ) -> Float[Tensor, "b p n"]:
-    """Attention probabilities (softmax over the tokens, in float32), averaged over the heads.
+    """Return attention probabilities (softmax over the tokens, in 32 bit), averaged over the heads.
 
-    With gradient (not ``detach``) they are computed again in the backward pass, so that no map of a
-    single head is kept.
+    For a gradient (without ``detach``) they are computed again in the backward pass, so that no map
+    of a single head is stored.
     """
     if detach or not torch.is_grad_enabled():
         with torch.no_grad():
-            return _head_mean(query, key)
-    result = checkpoint(_head_mean, query, key, use_reentrant=False)
+            return _average_heads(query, key)
+    result = checkpoint(_average_heads, query, key, use_reentrant=False)
     assert isinstance(result, Tensor)
     return result
 
 
-def _head_mean(query: Tensor, key: Tensor) -> Tensor:
+def _average_heads(query: Tensor, key: Tensor) -> Tensor:
     scale = query.shape[-1] ** -0.5
     total = None
     with without_autocast(query):
@@ -132,9 +138,9 @@ def _head_mean(query: Tensor, key: Tensor) -> Tensor:
 
 
 class SDPAProcessor:
-    """diffusers' attention through scaled dot-product attention, with an optional listener.
+    """Attention processor of diffusers: scaled dot-product attention that can be recorded.
 
-    Covers what the transformer blocks of Stable Diffusion use: no mask, no spatial norm, no added
+    It supports the transformer blocks of Stable Diffusion: no mask, no spatial norm, no added
     tokens.
     """
 
@@ -146,7 +152,7 @@ class SDPAProcessor:
         attention_mask: None = None,
         record: Record | None = None,
     ) -> Float[Tensor, "b p c"]:
-        """Attend; ``record`` receives queries and keys."""
+        """Return the result of the attention layer; ``record`` gets its queries and keys."""
         assert attention_mask is None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         layers: Any = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
@@ -159,7 +165,7 @@ class SDPAProcessor:
         if key.shape[-2] == 1:
             out = value.expand_as(query)  # a softmax over one token is 1
             if torch.is_grad_enabled():
-                out = out + 0 * key + 0 * query  # with a gradient of exactly 0, not none
+                out = out + 0 * key + 0 * query  # their gradient is 0, not None
         else:
             out = functional.scaled_dot_product_attention(query, key, value)
         out = rearrange(out, "b heads p d -> b p (heads d)")

@@ -1,4 +1,4 @@
-"""The contracts of backbones: an image in, a pyramid of features out."""
+"""Interfaces of backbones, which turn an image into a pyramid of features."""
 
 import abc
 from pathlib import Path
@@ -36,30 +36,30 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
 
         Args:
             image: RGB in [0, 1].
-            latents: shared with other models on the same diffusion model; others ignore it.
+            latents: cache of latents that several methods share; used by diffusion models only.
 
         Raises:
-            InputError: if a side is no multiple.
+            InputError: if a side is not a multiple of ``size_multiple``.
         """
 
-    def of_inputs(self, inputs: Inputs) -> Pyramid:
-        """Return the features of a batch; images are padded with mid-grey on the right and below.
+    def forward_inputs(self, inputs: Inputs) -> Pyramid:
+        """Return the features of a batch, padded with mid-grey on the right and at the bottom.
 
         Raises:
-            InputError: if the inputs are not those of the backbone.
+            InputError: if the backbone cannot read the inputs.
         """
         image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
         return self(image, latents=inputs.latents)
 
     def check_rig(self, rig: Rig) -> None:
-        """Refuse cameras that the backbone cannot read; default: nothing.
+        """Refuse a camera rig that the backbone cannot read; default: accept every rig.
 
         Raises:
-            InputError: if there is such a reason.
+            InputError: if the rig is refused.
         """
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
-        """Return cameras on the meta device, to count a pass; None: the backbone sees one image."""
+        """Return a placeholder rig on the meta device, to count a pass; None: reads one image."""
         return None
 
 
@@ -100,11 +100,11 @@ class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):
         """Return the features of one pass, finest first.
 
         Args:
-            latent: noised or not.
+            latent: scaled latents, with or without noise.
             condition: one vector per token.
-            timesteps: of each row.
-            recorder: listens to the attention layers; where it needs no more, the pass stops, and
-                only the features up to there are returned.
+            timesteps: timestep of each row.
+            recorder: records attention layers. The pass stops as soon as the recorder needs no
+                further layer, and returns only the features computed so far.
         """
 
     @abc.abstractmethod
@@ -114,15 +114,15 @@ class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, " b"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return the latent after so many steps of the model's noise schedule."""
+        """Return the latents with the noise of these timesteps in the model's schedule."""
 
 
 class PretrainedPart(nn.Module, Configurable, abc.ABC):
     """A network whose weights come from the package, a folder, a hub id, or a saved model.
 
     Attributes:
-        source: where they came from: ``tiny``, a hub id or a path; None: they were given, trained
-            or loaded with a saved model.
+        source: origin of the weights: ``tiny``, a hub id or a path; None if they are random,
+            trained, or loaded with a saved model.
         revision: commit of a hub id.
     """
 
@@ -131,8 +131,8 @@ class PretrainedPart(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Fill the network from a source and note it.
+        """Load the weights from a source, and record it in ``source`` and ``revision``.
 
         Raises:
-            InputError: if the weights are not there, or are of another architecture.
+            InputError: if the weights are missing, or belong to another architecture.
         """

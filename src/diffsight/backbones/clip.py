@@ -20,13 +20,13 @@ from diffsight.weights import (
     part_folder,
     read_config,
     read_folder,
-    refused,
+    report_errors,
 )
 
 # of OpenAI's CLIP, for folders without preprocessor_config.json
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-# what a tower is built from
+# options that define a tower
 _CONFIG = (
     *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers"),
     *("num_attention_heads", "num_channels", "image_size", "patch_size", "hidden_act"),
@@ -35,17 +35,17 @@ _CONFIG = (
 
 
 class ClipVision(PretrainedPart):
-    """Image features of CLIP, for the label codebook.
+    """A frozen CLIP vision tower, whose image features mix the tables of a label codebook.
 
     Args:
         weights: ``tiny``, a folder of a CLIP vision model, or a diffusers folder or hub id that
             holds one as ``image_encoder``; None: random, for weights that are loaded later.
         revision: branch, tag or commit of a hub id.
-        architecture: of the tower, as CLIP's vision configuration names it, with ``image_mean`` and
-            ``image_std``; default: that of the weights.
+        architecture: options of CLIP's vision configuration, with ``image_mean`` and
+            ``image_std``; default: those of the weights.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such tower.
     """
 
     def __init__(
@@ -65,22 +65,22 @@ class ClipVision(PretrainedPart):
         self._restate({"architecture": architecture})
         config = {k: v for k, v in architecture.items() if k not in ("image_mean", "image_std")}
         check_sizes("architecture of CLIP", config)
-        # what is overwritten with weights must not change the random numbers that follow
+        # initial values that are overwritten must not advance the random number generator
         with (
-            refused(f"{weights or 'architecture'}: no CLIP vision model"),
+            report_errors(f"{weights or 'architecture'}: no CLIP vision model"),
             torch.random.fork_rng(devices=[], enabled=weights is not None),
         ):
             tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
             self.tower: Any = tower.float().eval().requires_grad_(False)
             self.width: int = self.tower.config.projection_dim
-            self.squeeze = Squeeze(
+            self.preprocess = SquareInput(
                 self.tower.config.image_size, architecture["image_mean"], architecture["image_std"]
             )
         if weights is not None:
             self.load_weights(weights, revision=revision)
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Fill the tower from a folder or hub id."""
+        """Load the weights from a folder or hub id."""
         from transformers import CLIPVisionModelWithProjection
 
         _, state = read_folder(tower_folder(source, revision))
@@ -91,34 +91,34 @@ class ClipVision(PretrainedPart):
 
     @torch.no_grad()
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b f"]:
-        """Return features of mean square 1.
+        """Return image features that are scaled to a mean square of 1.
 
         Args:
-            image: in [0, 1]; it is squeezed to a square, so that all of it is seen.
+            image: in [0, 1]; it is resized to a square, so that no part is cropped.
         """
-        embeds = self.tower(pixel_values=self.squeeze(image)).image_embeds
+        embeds = self.tower(pixel_values=self.preprocess(image)).image_embeds
         return functional.normalize(embeds, dim=1) * self.width**0.5
 
 
 def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
-    """Return what a CLIP vision tower needs to be built, from its folder."""
+    """Return the architecture of the CLIP vision tower in a folder."""
     from transformers import CLIPVisionConfig
 
     missing = f"{source}: no CLIP vision model there"
     repair = "give the folder of one, or use a codebook of 1"
     config = read_config(CLIPVisionConfig, folder, missing, repair)
-    mean, std = normalisation(folder)
+    mean, std = read_normalisation(folder)
     kept = {name: getattr(config, name) for name in _CONFIG}
     return kept | {"image_mean": mean, "image_std": std}
 
 
-class Squeeze(nn.Module):
-    """Images as a vision tower takes them: squeezed to its square, in its normalisation.
+class SquareInput(nn.Module):
+    """Resizes images to the square of a vision tower, and normalises their colours.
 
     Args:
-        side: of the square, in pixels.
-        mean: of the colours that the tower expects.
-        std: of the same.
+        side: side of the square in pixels.
+        mean: mean of each colour channel.
+        std: standard deviation of each colour channel.
     """
 
     def __init__(self, side: int, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -130,7 +130,7 @@ class Squeeze(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 side side"]:
-        """The tower's input.
+        """Return the tower's input.
 
         Args:
             image: in [0, 1].
@@ -144,13 +144,13 @@ def tower_folder(source: str | Path, revision: str | None = None) -> Path:
     """Return the folder of a tower: its own, or ``image_encoder`` of a diffusers folder or id.
 
     Raises:
-        InputError: if there is neither.
+        InputError: if there is no such folder.
     """
     return part_folder(locate(source, ("image_encoder",), revision=revision), "image_encoder")
 
 
-def normalisation(folder: Path) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the colours that a vision tower expects.
+def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
+    """Return the mean and the standard deviation by which a vision tower normalises colours.
 
     Raises:
         InputError: if ``preprocessor_config.json`` is damaged.
@@ -159,9 +159,9 @@ def normalisation(folder: Path) -> tuple[list[float], list[float]]:
     if not path.is_file():
         return list(MEAN), list(STD)
     with reading(path, "damaged ({reason}): fetch the model again"):
-        about = read_object(path)
+        settings = read_object(path)
         mean, std = (
-            [float(one) for one in about.get(name, default)]
+            [float(one) for one in settings.get(name, default)]
             for name, default in (("image_mean", MEAN), ("image_std", STD))
         )
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not math.isfinite(sum(mean + std)):

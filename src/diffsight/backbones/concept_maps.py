@@ -1,6 +1,7 @@
-"""Maps of concepts from Stable Diffusion's attentions (few_shot, section 3.3; numbering of SLiMe).
+"""Concept maps from Stable Diffusion's attention layers (few_shot, section 3.3).
 
-M_attn = M_sa^T M_ca: where a token is attended to, spread over pixels that attend to one another.
+M_attn = M_sa^T M_ca: the self-attention propagates the cross-attention of a token from pixel to
+pixel. Layers are numbered as in SLiMe.
 """
 
 from dataclasses import dataclass, field
@@ -11,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.backbones.attention_maps import AbstractRecorder, Place, Record, head_mean
+from diffsight.backbones.attention_maps import AbstractRecorder, Record, UNetPart, average_heads
 from diffsight.errors import InputError
-from diffsight.ops.transposed_attention import attention_to, transposed_attention
+from diffsight.ops.transposed_attention import forward_attention, transposed_attention
 
-# places among the 16 attention layers in the order of their run, from 1 on (the middle one is 7)
+# numbers of the 16 attention layers in the order in which they run, from 1 on (the middle is 7)
 CROSS_LAYERS = (8, 9, 10, 11, 12)
 SELF_LAYERS = (14, 15, 16)
 LAYERS = 16
@@ -24,18 +25,18 @@ Combine = Literal["per_layer", "slime"]
 
 @dataclass(frozen=True)
 class ConceptRequest:
-    """How the maps of concepts are made.
+    """How attention layers are combined into concept maps.
 
     Attributes:
         combine: ``per_layer`` multiplies self- and cross-attention of the same layer, for each of
-            the eight layers (the paper's words); ``slime`` spreads the mean cross-attention of
-            layers 8 to 12 by the self-attention of layers 14 to 16 (SLiMe, from which the paper
+            the eight layers (as the paper states). ``slime`` multiplies the mean cross-attention of
+            layers 8 to 12 with the self-attention of layers 14 to 16 (SLiMe, from which the paper
             takes its layers).
-        self_attention: False leaves the spreading out (Table 3).
-        transposed: a pixel receives from the pixels that attend to it (M_sa^T, as written); False:
-            from those that it attends to (M_sa).
-        detach: cut the gradient through the UNet's features; only the keys of the concepts learn.
-            Faster, and not the gradient of the loss.
+        self_attention: False uses the cross-attention alone (Table 3).
+        transposed: a pixel receives from the pixels that attend to it (M_sa^T, as in the paper);
+            False: from those that it attends to (M_sa).
+        detach: let gradients pass only through the keys of the concepts, not through the UNet's
+            features. This is faster, but it is not the gradient of the loss.
     """
 
     combine: Combine = "per_layer"
@@ -44,44 +45,44 @@ class ConceptRequest:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse another way to combine, which would be neither."""
+        """Refuse an unknown value of ``combine``."""
         if self.combine not in get_args(Combine):
-            known = " or ".join(get_args(Combine))
-            raise InputError(f"combine {self.combine!r} of the concepts' maps: give {known}")
+            choices = " or ".join(get_args(Combine))
+            raise InputError(f"combine {self.combine!r} of the concepts' maps: give {choices}")
 
     @property
     def cross_layers(self) -> tuple[int, ...]:
-        """Layers whose cross-attention is read."""
+        """Numbers of the layers whose cross-attention is read."""
         return CROSS_LAYERS if self.combine == "slime" else CROSS_LAYERS + SELF_LAYERS
 
     @property
     def last_layer(self) -> int:
-        """Nothing after it matters."""
+        """Number of the last layer that is read."""
         return max(SELF_LAYERS if self.self_attention else self.cross_layers)
 
 
 @dataclass
 class ConceptRecorder(AbstractRecorder):
-    """Computes maps beside one pass; nothing of a pixel-by-pixel matrix is kept.
+    """Computes concept maps during one pass, without storing a matrix of pixels by pixels.
 
     Attributes:
-        request: what to compute.
+        request: how layers are combined.
     """
 
     request: ConceptRequest
     _maps: list[Float[Tensor, "b n _ _"]] = field(default_factory=list)
     _open: bool = True
     _layer: int = 0
-    _own: tuple[Tensor, Tensor] | None = None
+    _self_attention: tuple[Tensor, Tensor] | None = None  # query and key of the layer
     _cross: list[Float[Tensor, "b n _ _"]] = field(default_factory=list)
 
     @property
-    def satisfied(self) -> bool:
-        """After the last layer that is read."""
+    def is_satisfied(self) -> bool:
+        """Whether the last layer that is read has run."""
         return self._layer >= self.request.last_layer
 
-    def at(self, level: int, place: Place, hw: tuple[int, int]) -> Record:
-        """The next layer's part."""
+    def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record:
+        """Return the function that adds the maps of the next layer, if the layer is read."""
         self._layer += 1
         layer = self._layer
 
@@ -90,28 +91,30 @@ class ConceptRecorder(AbstractRecorder):
             if request.detach:
                 query, key = query.detach(), (key if cross else key.detach())
             if cross and layer in request.cross_layers:
-                seen = head_mean(query, key, detach=False).mT.unflatten(2, hw)
+                maps = average_heads(query, key, detach=False).mT.unflatten(2, hw)
                 if not request.self_attention:
-                    self._keep(self._maps, seen)
+                    self._store(self._maps, maps)
                 elif request.combine == "per_layer":
-                    assert self._own is not None  # self-attention comes first in every layer
-                    self._keep(self._maps, self._spread(*self._own, seen))
+                    assert self._self_attention is not None  # it comes first in every layer
+                    maps = self._propagate(*self._self_attention, maps)
+                    self._store(self._maps, maps)
                 else:
-                    self._keep(self._cross, seen)
+                    self._store(self._cross, maps)
             elif not cross and request.self_attention:
                 if request.combine == "per_layer":
-                    self._own = query, key
+                    self._self_attention = query, key
                 elif layer in SELF_LAYERS:
-                    seen = torch.stack([resized(some, hw) for some in self._cross]).mean(dim=0)
-                    self._keep(self._maps, self._spread(query, key, seen))
+                    resized = [resize_contiguous(one, hw) for one in self._cross]
+                    mean = torch.stack(resized).mean(dim=0)
+                    self._store(self._maps, self._propagate(query, key, mean))
 
         return record
 
     def close(self) -> tuple[Float[Tensor, "b n _ _"], ...]:
-        """The maps, each at the size of its layer; their mean, brought to one size, is M_attn.
+        """Return the maps, each at the size of its layer; their mean at one size is M_attn.
 
         Raises:
-            InputError: if the UNet does not have the layers.
+            InputError: if the UNet has fewer layers.
         """
         if self._layer < self.request.last_layer:
             raise InputError(
@@ -121,17 +124,20 @@ class ConceptRecorder(AbstractRecorder):
         self._open = False
         return tuple(self._maps)
 
-    def _keep(self, place: list[Tensor], maps: Tensor) -> None:
+    def _store(self, layers: list[Tensor], maps: Tensor) -> None:
         if self._open:  # not a recomputation for the backward pass
-            place.append(maps)
+            layers.append(maps)
 
-    def _spread(
-        self, query: Tensor, key: Tensor, seen: Float[Tensor, "b n h w"]
+    def _propagate(
+        self, query: Tensor, key: Tensor, maps: Float[Tensor, "b n h w"]
     ) -> Float[Tensor, "b n h w"]:
-        spread = transposed_attention if self.request.transposed else attention_to
-        return spread(query, key, seen.flatten(2).mT).mT.unflatten(2, seen.shape[-2:])
+        """Return maps multiplied with the self-attention of queries and keys."""
+        multiply = transposed_attention if self.request.transposed else forward_attention
+        return multiply(query, key, maps.flatten(2).mT).mT.unflatten(2, maps.shape[-2:])
 
 
-def resized(maps: Float[Tensor, "b n _ _"], hw: tuple[int, int]) -> Float[Tensor, "b n h w"]:
-    """Bilinear; its backward pass needs memory in order."""
+def resize_contiguous(
+    maps: Float[Tensor, "b n _ _"], hw: tuple[int, int]
+) -> Float[Tensor, "b n h w"]:
+    """Return maps at another size (bilinear), for a backward pass on contiguous memory."""
     return functional.interpolate(maps.contiguous(), hw, mode="bilinear")

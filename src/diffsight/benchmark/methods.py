@@ -1,6 +1,6 @@
 """The methods of the few-shot benchmark.
 
-Every method is trained on the same few images and then predicts an image: values in the unit of
+Every method is trained on the same few images. Then it predicts test images: values in the unit of
 the task, or probabilities of classes.
 """
 
@@ -30,32 +30,33 @@ from diffsight.datasets.labelled_folder import sample_values
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
 from diffsight.inference.shared_latents import SharedLatents
-from diffsight.methods.base import learned_parameters
+from diffsight.methods.base import count_trainable_parameters
 from diffsight.model import DenseModel
 from diffsight.ops.precision import float32_products
-from diffsight.ops.resize import resized_image, working_hw
+from diffsight.ops.resize import resize_image, working_hw
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.loop import CPU, Runtime
 from diffsight.training.rng import restore_rng, rng_state
 from diffsight.types import Draws, Inputs, Latents
 
-# test images of one size that are predicted together, by the type of the device; on two cores eight
-# together took as long as one by one (1.02 of the processor's time). Halves are tried where memory
-# does not hold them
+# Test images of one size that are predicted in one batch, by device type; 1 for other devices. On
+# two CPU cores a batch of eight took 1.02 times as long as eight single images. A batch that does
+# not fit into memory is halved.
 BATCH_SIZES = {"cuda": 8}
-MAX_LATENT_BYTES = 2**28  # of 4,000 images of 512 x 512 pixels
+MAX_LATENT_BYTES = 2**28  # latents of about 4,000 images of 512 x 512 pixels
 
 Predict = Callable[[Sequence[Sample]], Sequence[Output]]
+"""A function from images of one size to an output for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(UnitOptions):
-    """What is the same for all units of a benchmark.
+    """Settings that all units of a benchmark share.
 
     Args:
-        runtime: device and precision.
-        latents: of test images, encoded once for all methods and repeats as far as they fit.
+        runtime: device and precision of training and prediction.
+        latents: cache of the test images' latents, which all methods and repeats share.
     """
 
     runtime: Runtime = CPU
@@ -68,18 +69,18 @@ class Settings(UnitOptions):
 
 @dataclass(frozen=True)
 class Episode:
-    """One training of a method.
+    """The data and settings of one training.
 
     Attributes:
-        spec: the task, as the benchmark has it.
+        spec: task of the benchmark.
         samples: training images.
-        task: fitted to them.
-        source: the pretrained model.
-        short_side: pixels at which methods work.
-        seed: of everything random.
-        repeat: number of the draw of training images.
-        settings: of the benchmark.
-        score: returns the measure of a method over the test images.
+        task: task whose bins or codebook are fitted to the training images.
+        source: pretrained model.
+        short_side: length in pixels to which the short side of images is resized.
+        seed: seed of everything random.
+        repeat: number of the repeat, which decides the training images.
+        settings: settings of the benchmark.
+        score: function that returns a method's score over the test images.
     """
 
     spec: BenchmarkTask
@@ -98,11 +99,11 @@ class FittedMethod:
     """A trained method.
 
     Attributes:
-        predict: from images of one size to the output for each, at any size, on the CPU.
-        batch_size: images that are predicted together, at most.
-        facts: steps, parameters and the like, for the record.
-        curve: steps of the training, and scores on the test images after them.
-        curve_seconds: that recording the curve took.
+        predict: function from images of one size to an output for each, of any size, on the CPU.
+        batch_size: largest number of images in a batch.
+        facts: plain data about the training for the unit's file, such as steps and parameters.
+        curve: numbers of training steps, and the scores on the test images after them.
+        curve_seconds: seconds spent on the curve.
     """
 
     predict: Predict
@@ -113,10 +114,10 @@ class FittedMethod:
 
 
 class BenchmarkMethod(abc.ABC):
-    """One row of the table.
+    """A method of the benchmark: one row of its table.
 
     Attributes:
-        is_trained: False for what takes no time.
+        is_trained: whether the method is trained for the given time or number of steps.
     """
 
     is_trained: ClassVar[bool] = True
@@ -126,15 +127,15 @@ class BenchmarkMethod(abc.ABC):
         """Return the method, trained on the images of an episode."""
 
     def untrained(self, episode: Episode) -> FittedMethod | None:
-        """Return the method before its training, to measure its speed; None if that is no matter.
+        """Return the method with random weights, to measure its speed; None if it is negligible.
 
         Raises:
-            InputError: if the training images cannot be learned from.
+            InputError: if the method cannot be trained on the training images.
         """
         return None
 
     def supports(self, spec: BenchmarkTask) -> bool:
-        """Return whether the method can learn a task."""
+        """Return whether the method can be trained on a task."""
         return True
 
     def dependency_hash(
@@ -142,22 +143,27 @@ class BenchmarkMethod(abc.ABC):
     ) -> str:
         """Return a hash of the files that the method reads besides images and pretrained model.
 
+        Args:
+            spec: task of the benchmark.
+            source: pretrained model.
+            clip: folder or hub id of a CLIP vision model; None: that of the pretrained model.
+
         Raises:
-            InputError: if the method lacks what it needs for a task.
+            InputError: if a file that the method needs for the task is missing.
         """
         return ""
 
 
 @dataclass(frozen=True)
 class Adapted(BenchmarkMethod):
-    """One or several methods, as ``diffsight adapt`` trains and compares them.
+    """One method, or the best of several, trained and compared as by ``diffsight adapt``.
 
     Attributes:
-        specs: of the methods; several are compared on folds of the training images.
-        options: of ``from_backbone``, for methods that take them and whose spec does not have them.
-        backbone: another pretrained model than that of the benchmark.
+        specs: specifications of the methods; several are compared on folds of the training images.
+        options: default options of ``from_backbone``, for methods that have them.
+        backbone: pretrained model to use in place of the benchmark's.
         trusted: packages besides diffsight whose classes may be named.
-        reads_clip: whether a method is one of the CLIP vision model, whatever the backbone.
+        reads_clip: whether the method uses the CLIP vision model and not the backbone.
     """
 
     specs: tuple[str, ...]
@@ -167,11 +173,11 @@ class Adapted(BenchmarkMethod):
     reads_clip: bool = False
 
     def fit(self, episode: Episode) -> FittedMethod:
-        """Train on the images of the episode alone."""
+        """Return the method, trained on the images of the episode; the best one of several."""
         return self._fit(episode, partial(episode.spec.fitted, episode.samples))
 
     def untrained(self, episode: Episode) -> FittedMethod:
-        """Return the method that is compared last, which is the slowest, with random weights."""
+        """Return the last of the methods, which is the slowest, with random weights."""
         pairs, _ = self._candidates(episode, partial(episode.spec.fitted, episode.samples))
         model = DenseModel(task=pairs[-1].task, method=pairs[-1].builder)
         model.info["short_side"] = pairs[-1].short_side
@@ -180,13 +186,13 @@ class Adapted(BenchmarkMethod):
     def _candidates(
         self, episode: Episode, fit_task: Callable[..., AbstractTask]
     ) -> tuple[list[Candidate], dict[str, Any]]:
-        """Return the methods on their backbones, and the options of all of them."""
+        """Return the candidates, methods with their backbones, and the options of all of them."""
         sources = backbone_sources(self.backbone) if self.backbone else [episode.source]
         options = dict(self.options)
         if episode.settings.clip is not None and self._takes("clip"):
             options["clip"] = episode.settings.clip
-        given = {"short_side": episode.short_side, "options": options, "trusted": self.trusted}
-        return candidates(self.specs, sources, fit_task, **given), options
+        common = {"short_side": episode.short_side, "options": options, "trusted": self.trusted}
+        return candidates(self.specs, sources, fit_task, **common), options
 
     def _fit(self, episode: Episode, fit_task: Callable[..., AbstractTask]) -> FittedMethod:
         settings = episode.settings
@@ -203,18 +209,18 @@ class Adapted(BenchmarkMethod):
             runtime=settings.runtime,
             inspect=curve.record if settings.curve_every else None,
         )
-        if model.info["interrupted"]:  # half a training is a model for adapt, no result for a table
+        if model.info["interrupted"]:  # adapt saves such a model, but its score would be too low
             raise KeyboardInterrupt
         info = {name: model.info[name] for name in ("steps", "chosen", "held_out")}
         used = options | {k: v for c in pairs for k, v in c.spec.options.items()}
-        facts = {"parameters": learned_parameters(model.method), **info, "options": used}
-        made = fitted_method(model, episode)
-        return replace(made, facts=facts, curve=curve.points, curve_seconds=curve.seconds)
+        facts = {"parameters": count_trainable_parameters(model.method), **info, "options": used}
+        fitted = fitted_method(model, episode)
+        return replace(fitted, facts=facts, curve=curve.points, curve_seconds=curve.seconds)
 
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
     ) -> str:
-        """Return the hash of the other pretrained model, or of a CLIP model that may be used."""
+        """Return a hash of the other pretrained model, or of a CLIP model that may be used."""
         if self.backbone is not None:
             sources = backbone_sources(self.backbone)
             return " ".join(files_hash(path) for source in sources for path in source.files)
@@ -226,7 +232,7 @@ class Adapted(BenchmarkMethod):
         return "" if folder is None else files_hash(folder)
 
     def _clip_use(self, spec: BenchmarkTask) -> str:
-        """Return what cannot do without a CLIP model; empty if nothing."""
+        """Return a description of what needs a CLIP model, for a message; empty if nothing does."""
         if self.reads_clip:
             return "a linear probe"
         parsed = [parse_spec(text, trusted=self.trusted) for text in self.specs]
@@ -240,18 +246,18 @@ class Adapted(BenchmarkMethod):
 
 @dataclass(frozen=True)
 class FewShotRegression(Adapted):
-    """One concept that says how large the value is, learned by the squared error alone (Figure 3).
+    """FewShot as a regression with the squared error alone (Figure 3); for one value per pixel.
 
-    Differs from the paper, which does not say how it bounds the map: two concepts of the extreme
-    values, whose softmax is a sigmoid. For one number per pixel.
+    Differs from the paper: it uses one concept and does not say how its map is bounded. Here there
+    are two concepts, for the smallest and the largest label, whose softmax is a sigmoid.
     """
 
     def supports(self, spec: BenchmarkTask) -> bool:
-        """Return whether a label is one number per pixel."""
+        """Return whether a label has one value per pixel."""
         return spec.is_one_number
 
     def fit(self, episode: Episode) -> FittedMethod:
-        """Train between the least and the largest label of the training images."""
+        """Return the method, trained with the range of the training images' labels."""
         values = sample_values(episode.samples, episode.task.label)
         low, high = float(values.min()), float(values.max())
         edges = torch.tensor([low, (low + high) / 2, high])
@@ -261,14 +267,14 @@ class FewShotRegression(Adapted):
 
 
 class Curve:
-    """The score on the test images during a training.
+    """A recorder of the score on the test images during a training.
 
     Args:
-        episode: whose settings say how often it is recorded.
+        episode: training whose settings have the number of steps between two scores.
 
     Attributes:
-        points: steps and scores.
-        seconds: that the recording took.
+        points: numbers of steps, and the scores after them.
+        seconds: seconds spent on scoring.
     """
 
     def __init__(self, episode: Episode) -> None:
@@ -277,7 +283,15 @@ class Curve:
         self.seconds = 0.0
 
     def record(self, step: int, steps: int, model: DenseModel) -> None:
-        """Score the model every so many steps, and at the last; training goes on unchanged."""
+        """Score the model every ``curve_every`` steps and at the last step.
+
+        The training is not affected.
+
+        Args:
+            step: number of finished steps.
+            steps: number of all steps.
+            model: model in training.
+        """
         every = self.episode.settings.curve_every
         if not every or (step % every and step != steps):
             return
@@ -289,32 +303,32 @@ class Curve:
 
 
 def fitted_method(model: DenseModel, episode: Episode) -> FittedMethod:
-    """Return a model, which is put into evaluation mode, as a method that predicts images."""
+    """Return a model as a fitted method; the model is put into evaluation mode."""
     batch_size = BATCH_SIZES.get(episode.settings.runtime.device.type, 1)
     return FittedMethod(partial(predict_samples, model.eval(), episode), batch_size)
 
 
 @torch.no_grad()
 def predict_samples(model: DenseModel, episode: Episode, samples: Sequence[Sample]) -> list[Output]:
-    """Return the outputs for images of one size, at the size at which methods work.
+    """Return the outputs for images of one size, at the model's working size.
 
-    Numbers are as the task decodes them (directions have length 1), classes are probabilities. An
-    output does not depend on the other images.
+    Values are decoded by the task (directions have length 1), classes are probabilities. An output
+    does not depend on the other images in the batch.
     """
     runtime = episode.settings.runtime
     image = torch.stack([sample.image for sample in samples]).to(runtime.device).float() / 255
-    image = resized_image(image, working_hw(*image.shape[-2:], short_side=model.info["short_side"]))
+    image = resize_image(image, working_hw(*image.shape[-2:], short_side=model.info["short_side"]))
     prompts = tuple(sample.prompt for sample in samples)
     texts = None if all(prompt is None for prompt in prompts) else prompts
-    # what only this model has, such as a UNet that was trained, must not be kept
+    # latents of an encoder that belongs to this model alone, such as a trained one, are not cached
     source, frozen = episode.source, model.method.frozen().values()
-    shares = source.is_diffusion and any(part is source.diffusion for part in frozen)
-    latents = episode.settings.latents if shares else None
+    is_shared = source.is_diffusion and any(part is source.diffusion for part in frozen)
+    latents = episode.settings.latents if is_shared else None
     with float32_products(tf32=False), runtime.mixed():
         inputs, draws = Inputs(image, texts, latents=latents), Draws((0,) * len(samples))
         output = model(inputs, draws=draws)
     if any(spec.kind == "values" for spec in model.task.outputs):
-        labels = [one.to_label().cpu() for one in model.task.decode(output)]
+        labels = [prediction.to_label().cpu() for prediction in model.task.decode(output)]
         return [map_output(model.task, label) for label in labels]
     rows = [output.row(index) for index in range(len(samples))]
     return [row.normalised().reduced().to("cpu") for row in rows]
@@ -323,20 +337,25 @@ def predict_samples(model: DenseModel, episode: Episode, samples: Sequence[Sampl
 def required_clip(reason: str, source: BackboneSource, clip: str | Path | None) -> Path:
     """Return the folder of a CLIP vision model: ``clip``, or that of the pretrained model.
 
+    Args:
+        reason: what needs the CLIP model, for the message.
+        source: pretrained model.
+        clip: folder or hub id of a CLIP vision model.
+
     Raises:
-        InputError: if there is none.
+        InputError: if there is no CLIP vision model.
     """
     folder = source.clip_folder(clip)
     if folder is None:
         raise InputError(
             f"{source.name} has no CLIP vision model, which {reason} needs, and that of the paper "
-            "cannot be fetched: go online, give --clip DIR, or leave it out"
+            "cannot be downloaded: go online, give --clip DIR, or leave the method out"
         )
     return folder
 
 
 def files_hash(folder: str | Path, pattern: str = "*") -> str:
-    """Return a hash of the files of a folder, by name and content."""
+    """Return a hash of the names and contents of a folder's files, or of a single file."""
     digest = hashlib.sha256()
     paths = [Path(folder)] if Path(folder).is_file() else Path(folder).glob(pattern)
     for path in sorted(path for path in paths if path.is_file()):

@@ -1,4 +1,4 @@
-"""NYU Depth v2 in the few-shot benchmark: depth, and normals that others computed."""
+"""NYU Depth v2 in the few-shot benchmark: depth, and normals from a separate folder."""
 
 from pathlib import Path
 
@@ -17,20 +17,21 @@ def nyu_source(
     test_list: str | Path | None = None,
     train_split: NYUTrainSplit = "train",
 ) -> BenchmarkSource:
-    """Return ``nyu_depth``, scored inside Eigen's crop, and with a folder of them ``nyu_normal``.
+    """Return ``nyu_depth``, scored inside Eigen's crop, and ``nyu_normal`` if there are normals.
 
-    Training images are of a training split, scored is the official test set.
+    Training images come from a training split; the official test set is scored.
 
     Args:
         root: folder of the data set, as ``NYUDepth`` reads it.
-        normals: folder of normals, as ``NYUNormals`` reads it; its name is part of the source's.
-        train_list: list of the training samples as ``NYUDepth`` reads it; None takes all.
-        test_list: list of the test samples; None takes all.
+        normals: folder of normals, as ``NYUNormals`` reads it. Its name is part of the source's
+            name.
+        train_list: list of the training samples, as ``NYUDepth`` reads it; None uses all.
+        test_list: list of the test samples; None uses all.
         train_split: ``train``, or the labelled images of ``official-train``.
 
     Raises:
-        InputError: if files of the data set are missing, or there are no normals for training or
-            for testing.
+        InputError: if files of the data set are missing, or if there are no normals for the
+            training or for the test images.
     """
     train = NYUFewShotDepth(root=root, split=train_split, list_file=train_list)
     test = NYUFewShotDepth(root=root, split="test", list_file=test_list, crop=True)
@@ -40,9 +41,9 @@ def nyu_source(
     depth = Depth(max_depth_m=None, bins=50)
     tasks = [BenchmarkTask("nyu_depth", depth, train, test, DepthMeasure)]
     if normals is not None:
-        some = NYUNormals(root=root, normals=normals, split=train_split, list_file=train_list)
+        labelled = NYUNormals(root=root, normals=normals, split=train_split, list_file=train_list)
         scored = NYUNormals(root=root, normals=normals, split="test", list_file=test_list)
         task = Normals(bins=50)
-        tasks.append(BenchmarkTask("nyu_normal", task, some, scored, AngleMeasure))
-        name += f", normals {Path(normals).resolve().name} {len(some)} + {len(scored)}"
+        tasks.append(BenchmarkTask("nyu_normal", task, labelled, scored, AngleMeasure))
+        name += f", normals {Path(normals).resolve().name} {len(labelled)} + {len(scored)}"
     return BenchmarkSource(name, benchmark_tasks(tasks))

@@ -1,4 +1,4 @@
-"""Options of the few-shot benchmark, shared by Python and the command line; no torch in here."""
+"""Options of the few-shot benchmark for Python and the command line; imports no torch."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,17 @@ from diffsight.adaptation.options import FewShotOptions, check_whole
 
 @dataclass(frozen=True, kw_only=True)
 class UnitOptions(FewShotOptions):
-    """What is the same for all units of a benchmark, on whatever device they run.
+    """Options that all units of a benchmark share, on any device.
 
     Args:
-        shots: labelled images that a method trains on.
-        minutes: time of one training, unless the number of steps is given.
+        shots: number of labelled images that a method trains on.
+        minutes: minutes of one training, unless the number of steps is given.
         seed: seed of the choice of training images and of everything random.
-        curve_every: score the test images every N steps of a training too, for a curve (default:
+        curve_every: also score the test images every N steps of a training, for a curve (default:
             only at the end).
+
+    Raises:
+        InputError: if a number is out of range.
     """
 
     shots: int = 10
@@ -23,13 +26,13 @@ class UnitOptions(FewShotOptions):
 
     @property
     def scorings(self) -> int:
-        """How often a unit scores the test images; with ``minutes`` a curve is not counted."""
+        """Number of times that a unit scores the test images; 1 if ``steps`` is not given."""
         if self.curve_every is None or self.steps is None:
             return 1
         return 1 + -(-self.steps // self.curve_every)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are out of range."""
+        """Check that all numbers are in range."""
         check_whole("shots", self.shots, 1)
         check_whole("curve every", self.curve_every, 1)
         FewShotOptions.__post_init__(self)

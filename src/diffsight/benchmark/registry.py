@@ -1,4 +1,4 @@
-"""The rows of the few-shot benchmark by their names."""
+"""The methods of the few-shot benchmark by name."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,13 +8,13 @@ from diffsight.benchmark.trivial_baselines import Constant, MeanMap
 from diffsight.errors import InputError
 from diffsight.methods.few_shot import TABLES
 
-# rows without options
+# methods that take no options
 ROWS: Mapping[str, BenchmarkMethod] = {
     "auto": Adapted(AUTO),
     "constant": Constant(),
     "mean-map": MeanMap(),
 }
-# names of rows that are a method under a certain condition, which may have its options
+# variants of a method, which take the options of that method
 VARIANTS = {
     "few_shot-regression": "few_shot",
     "clip-linear": "linear_probe",
@@ -26,32 +26,32 @@ NAMES = tuple(dict.fromkeys(("auto", "few_shot", *SHORT_NAMES, *VARIANTS, *ROWS)
 def benchmark_methods(
     names: Sequence[str], *, dino: str | None = None, trusted: Sequence[str] = ()
 ) -> dict[str, BenchmarkMethod]:
-    """Return the rows of these names.
+    """Return the methods of these names.
 
     Args:
-        names: out of ``NAMES``, or full paths of method classes (``package.Class``); those of
-            methods may have options, as in ``few_shot:codebook=5``, and other backbones than that
-            of the benchmark, as in ``feature_head on efficientnet-lite0@256``, or ``auto on auto``
-            for what ``adapt`` does by default.
-        dino: folder of a DINOv2, for ``dinov2-linear``.
+        names: names out of ``NAMES``, or full paths of method classes (``package.Class``). Options
+            follow a colon, as in ``few_shot:codebook=5``. A backbone other than the benchmark's
+            follows ``on``, as in ``feature_head on efficientnet-lite0@256``. ``auto on auto`` is
+            the default of ``adapt``.
+        dino: folder of a DINOv2 model, for ``dinov2-linear``.
         trusted: packages besides diffsight whose classes may be named.
 
     Raises:
-        InputError: for another name or option, or if DINOv2 has no folder.
+        InputError: for an unknown name or option, or for ``dinov2-linear`` without ``dino``.
     """
-    return {name: _row(name, dino, tuple(trusted)) for name in names}
+    return {name: _build_method(name, dino, tuple(trusted)) for name in names}
 
 
-def _row(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMethod:
+def _build_method(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMethod:
     text, on, backbone = text.partition(" on ")
     name, colon, options = text.partition(":")
     if on:
         names = AUTO if text == "auto" else (text,)
-        parsed = [parse_spec(one, trusted=trusted) for one in names]
+        specs = [parse_spec(name, trusted=trusted) for name in names]
         sources = backbone_sources(backbone)
-        pairs = zip(names, parsed, strict=True)
-        kept = [n for n, one in pairs if any(map(one.method.supports, sources))]
-        return Adapted(tuple(kept) or names, backbone=backbone, trusted=trusted)
+        pairs = zip(names, specs, strict=True)
+        supported = [name for name, spec in pairs if any(map(spec.method.supports, sources))]
+        return Adapted(tuple(supported) or names, backbone=backbone, trusted=trusted)
     if name in ROWS:
         if colon:
             raise InputError(f"{text}: {name} has no options: leave them out")
@@ -68,5 +68,6 @@ def _row(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMeth
         if dino is None:
             raise InputError("dinov2-linear: give --dino DIR, the folder of a DINOv2 model")
         return Adapted((spec,), backbone=dino)
-    tables = {"codebook": TABLES} if name == "few_shot" else {}  # never fewer for want of CLIP
+    # without this option, few_shot would use one table if there is no CLIP model
+    tables = {"codebook": TABLES} if name == "few_shot" else {}
     return Adapted((spec,), tables, trusted=trusted, reads_clip=name == "clip-linear")

@@ -1,4 +1,4 @@
-"""The table of a few-shot benchmark, from the files of its units."""
+"""The report of a few-shot benchmark: its tables, from the files of its units."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from diffsight.benchmark.units import DAMAGED, read_unit
 from diffsight.errors import InputError
 from diffsight.formats.text import reading
 
-# FewShot's row of the paper's Table 2, under the measure that it holds (VTM's for Taskonomy)
+# FewShot's row in the paper's Table 2, by task and by the measure that the paper reports
 TARGETS = {
     ("depth_euclidean", "vtm_mae"): 0.0776,
     ("depth_zbuffer", "vtm_mae"): 0.0308,
@@ -31,8 +31,8 @@ TARGETS = {
     ("nyu_normal", "merr_true"): 16.4,
 }
 
-TARGET_CLASSES = 12  # of the mean over classes
-# of every unit's file
+TARGET_CLASSES = 12  # number of classes in the paper's mean over classes
+# the entries that every unit's file must have
 UNIT_TYPES = {
     **dict.fromkeys(("task", "method", "source", "measure", "conditions"), str),
     **{"repeat": int, "shots": int, "higher_is_better": bool},
@@ -41,6 +41,7 @@ UNIT_TYPES = {
 }
 
 Rows = Mapping[str, Mapping[int, dict[str, Any]]]
+"""The units of one task and one number of shots, by method and repeat."""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -58,10 +59,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def finished_methods(out: Path) -> set[str]:
-    """Return the methods of the units in a folder.
+    """Return the names of the methods that have a finished unit in a folder.
 
     Raises:
-        InputError: if a unit is damaged.
+        InputError: if the file of a unit is damaged.
     """
     return {_read(path)["method"] for path in out.glob("**/shots*/rep*.json")}
 
@@ -71,18 +72,19 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 
     Args:
         out: folder of the units.
-        reference: method that the others are compared with; default, and for a task without it:
-            ``auto``, or the first by name.
+        reference: method that the others are compared with. Default, also for a task without this
+            method: ``auto``, else the first method by name.
 
     Returns:
-        The Markdown.
+        The text of ``report.md``.
 
     Raises:
-        InputError: if the folder holds no unit, a damaged one, or units that cannot be compared.
+        InputError: if the folder has no finished unit, a damaged one, or units that cannot be
+            compared.
     """
     paths = sorted(out.glob("**/shots*/rep*.json"))
     if not paths:
-        raise InputError(f"{out}: holds no finished unit: run the benchmark first")
+        raise InputError(f"{out}: has no finished unit: run the benchmark first")
     units = [_read(path) for path in paths]
     _check_pairs(dict(zip(paths, units, strict=True)))
     units += _class_means(units)
@@ -95,17 +97,17 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
         raise InputError(f"no unit of {reference!r}: choose from {', '.join(methods)}")
     text, data = [f"Few-shot benchmark on {', '.join(sorted({u['source'] for u in units}))}."], {}
     for (task, shots), rows in sorted(tables.items()):
-        chosen = reference if reference in rows else ("auto" if "auto" in rows else min(rows))
-        entries = _table(rows, chosen)
+        compared = reference if reference in rows else ("auto" if "auto" in rows else min(rows))
+        entries = _summarise_methods(rows, compared)
         data[f"{task}, {shots} shots"] = entries
-        text += ["", _title(task, shots, rows), "", *_lines(entries, chosen)]
+        text += ["", _title(task, shots, rows), "", *_format_entries(entries, compared)]
         curves = {entry["method"]: entry["curve"] for entry in entries if "curve" in entry}
-        text += _matrix("mean after steps", curves)
-    text += _shots(tables)
+        text += _format_table("mean after steps", curves)
+    text += _format_means_by_shots(tables)
     text.append(
-        "\n± is half the 95 % interval of the mean (Student's t), spread is 1.96 standard "
-        "deviations of the runs. Differences are paired by training images, with the 95 % interval "
-        "of their mean; one without 0 is marked *."
+        "\n± is half the width of the 95 % interval of the mean (Student's t). The spread is 1.96 "
+        "standard deviations of the runs. Differences are paired by training images and have the "
+        "95 % interval of their mean; * marks an interval without 0."
     )
     page = "\n".join(text) + "\n"
     for name, content in (("report.md", page), ("report.json", json.dumps(data, indent=1))):
@@ -115,13 +117,13 @@ def write_report(out: Path, *, reference: str | None = None) -> str:
 
 
 def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
-    """Refuse units that cannot be compared.
+    """Check that units can be compared.
 
-    Those of one task and number of shots must have the same conditions, measures and scored images,
-    those of one repeat the same training images.
+    Units of the same task and number of shots must have the same conditions, measures and test
+    images. Units of the same repeat must also have the same training images.
 
     Raises:
-        InputError: naming two that differ.
+        InputError: if two units differ in one of these; the message names both files.
     """
     first_of: dict[tuple[Any, ...], Path] = {}
     for path, unit in units.items():
@@ -136,27 +138,27 @@ def _check_pairs(units: Mapping[Path, dict[str, Any]]) -> None:
         for group, name in same:
             first = first_of.setdefault((*group, name), path)
             own, other = unit[name], units[first][name]
-            if name in ("per_image", "measures"):  # which there are, not how good
+            if name in ("per_image", "measures"):  # compare the names, not the scores
                 own, other = own.keys(), other.keys()
             if own != other:
                 raise InputError(
-                    f"{path}: made with another base, data, seed, size or time than {first}: the "
-                    "two cannot be paired: run one of them again in another --out"
+                    f"{path}: made with another backbone, data, seed, size or time than {first}: "
+                    "the two cannot be paired: run one of them again in another --out"
                 )
 
 
 def _class_means(units: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a unit ``NAME/*`` of the mean over classes that are a task each (``NAME/CLASS``).
+    """Return units ``NAME/*`` with the mean over tasks that are one class each (``NAME/CLASS``).
 
-    There is one wherever a method has all classes in a repeat.
+    A method has such a unit for each repeat in which it has all classes.
     """
     groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     classes: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for unit in units:
-        name, slash, one = unit["task"].partition("/")
+        name, slash, class_name = unit["task"].partition("/")
         if slash:
-            classes[name, unit["shots"]].add(one)
-            groups[name, unit["shots"], unit["method"], unit["repeat"]][one] = unit
+            classes[name, unit["shots"]].add(class_name)
+            groups[name, unit["shots"], unit["method"], unit["repeat"]][class_name] = unit
     means = []
     for (name, shots, *_), rows in groups.items():
         if rows.keys() != classes[name, shots]:
@@ -173,8 +175,8 @@ def _mean_measures(units: Collection[dict[str, Any]], names: Iterable[str]) -> d
     return {name: float(np.mean([unit["measures"][name] for unit in units])) for name in names}
 
 
-def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
-    """Return one entry per method, the best mean first."""
+def _summarise_methods(rows: Rows, reference: str) -> list[dict[str, Any]]:
+    """Return one entry with the statistics of each method, the best mean first."""
     first = next(iter(rows[reference].values()))
     entries = []
     for method, repeats in rows.items():
@@ -182,7 +184,8 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
         common = sorted(repeats.keys() & rows[reference].keys())
         entry: dict[str, Any] = {"method": method, **vars(summarise(scores))}
         if method != reference and common:
-            pairs = ([some[r]["score"] for r in common] for some in (repeats, rows[reference]))
+            both = (repeats, rows[reference])
+            pairs = ([units[r]["score"] for r in common] for units in both)
             entry["difference"] = vars(paired_difference(*map(np.array, pairs)))
         measures = {name for unit in repeats.values() for name in unit["measures"]}
         entry["measures"] = _mean_measures(repeats.values(), sorted(measures))
@@ -194,14 +197,14 @@ def _table(rows: Rows, reference: str) -> list[dict[str, Any]]:
 
 
 def _mean_curve(units: Collection[dict[str, Any]]) -> dict[int, float]:
-    """Return the mean score by steps, where all units have one of the same steps."""
+    """Return the mean score after each number of steps that all units have in their curves."""
     curves = [dict(unit.get("curve", ())) for unit in units]
     steps = [step for step in curves[0] if all(step in curve for curve in curves)]
     return {step: float(np.mean([curve[step] for curve in curves])) for step in steps}
 
 
-def _shots(tables: Mapping[tuple[str, int], Rows]) -> list[str]:
-    """Return a table of means by number of shots for every task that has several."""
+def _format_means_by_shots(tables: Mapping[tuple[str, int], Rows]) -> list[str]:
+    """Return a table of mean scores by number of shots, for every task with several numbers."""
     means: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for (task, shots), rows in sorted(tables.items()):
         for method, repeats in sorted(rows.items()):
@@ -211,12 +214,17 @@ def _shots(tables: Mapping[tuple[str, int], Rows]) -> list[str]:
     for task, rows in means.items():
         if len({shots for row in rows.values() for shots in row}) > 1:
             lines += ["", f"### {task}: mean by number of labelled images"]
-            lines += _matrix("method", rows)
+            lines += _format_table("method", rows)
     return lines
 
 
-def _matrix(corner: str, rows: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Return a table of numbers by method and by another number; empty without rows."""
+def _format_table(corner: str, rows: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Return the lines of a table with a row per method; none without rows.
+
+    Args:
+        corner: text of the top left cell.
+        rows: by method, numbers by column.
+    """
     if not rows:
         return []
     columns = sorted({column for row in rows.values() for column in row})
@@ -231,14 +239,17 @@ def _matrix(corner: str, rows: Mapping[str, Mapping[int, float]]) -> list[str]:
 def _title(task: str, shots: int, rows: Rows) -> str:
     unit = next(iter(next(iter(rows.values())).values()))
     better = "higher" if unit["higher_is_better"] else "lower"
-    what = f"mean {unit['measure']} of {unit['classes']}" if "classes" in unit else unit["measure"]
-    title = f"### {task}: {what}, {shots} shots ({better} is better)"
+    measure = unit["measure"]
+    if "classes" in unit:
+        measure = f"mean {measure} of {unit['classes']}"
+    title = f"### {task}: {measure}, {shots} shots ({better} is better)"
     complete = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
     target = TARGETS.get((task, unit["measure"])) if complete else None
     return title if target is None else f"{title}; the paper's FewShot: {target:g}"
 
 
-def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
+def _format_entries(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
+    """Return the lines of the table of one task and number of shots."""
     names = [name for name in entries[0]["measures"] if name not in ("images", "skipped")]
     head = ("method", "mean", "spread", "repeats", f"minus {reference}", *names, "training, s")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -247,18 +258,19 @@ def _lines(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
         if entry["ci95"] is not None:
             mean += f" ± {entry['ci95']:.4g}"
         spread = "n/a" if entry["spread"] is None else f"{entry['spread']:.4g}"
-        cells = [entry["method"], mean, spread, str(entry["repeats"]), _gap(entry)]
+        cells = [entry["method"], mean, spread, str(entry["repeats"]), _format_difference(entry)]
         cells += [f"{entry['measures'][name]:.4g}" for name in names]
         lines.append(f"| {' | '.join(cells)} | {entry['fit_seconds']:.0f} |")
     return lines
 
 
-def _gap(entry: Mapping[str, Any]) -> str:
-    gap = entry.get("difference")
-    if gap is None:
+def _format_difference(entry: Mapping[str, Any]) -> str:
+    """Return the difference to the reference with its interval; empty for the reference."""
+    difference = entry.get("difference")
+    if difference is None:
         return ""
-    if gap["interval"] is None:
-        return f"{gap['mean']:+.4g}"
-    low, high = gap["interval"]
+    if difference["interval"] is None:
+        return f"{difference['mean']:+.4g}"
+    low, high = difference["interval"]
     mark = "*" if low > 0 or high < 0 else ""
-    return f"{gap['mean']:+.4g} [{low:+.4g}, {high:+.4g}]{mark}"
+    return f"{difference['mean']:+.4g} [{low:+.4g}, {high:+.4g}]{mark}"

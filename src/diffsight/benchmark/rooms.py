@@ -1,4 +1,4 @@
-"""Rooms in the few-shot benchmark: Taskonomy's ten tasks and classes, with exact labels."""
+"""Rooms in the few-shot benchmark: the ten tasks of Taskonomy with exact labels."""
 
 from functools import partial
 
@@ -9,23 +9,23 @@ from diffsight.rooms.taskonomy import TaskonomyRooms
 from diffsight.rooms.world import CLASSES
 from diffsight.tasks import Depth, Normals, Segmentation, Values
 
-# names of tasks whose labels are scalars, with the label of the rooms
+# tasks with scalar labels; each has the name of its label
 _SCALARS = ("edge_texture", "edge_occlusion", "keypoints2d", "keypoints3d", "reshading")
 
 
 def rooms_source(*, size: int = 128, count: int = 100, pool: int = 2000) -> BenchmarkSource:
-    """Return ten tasks: training images are of the split ``train``, scored are rooms of ``test``.
+    """Return the ten tasks, trained on rooms of the split ``train`` and scored on ``test``.
 
     Args:
-        size: of the pictures in pixels.
-        count: rooms that are scored.
-        pool: rooms that training images are drawn from.
+        size: side of the images in pixels.
+        count: number of rooms that are scored.
+        pool: number of rooms from which training images are drawn.
 
     Raises:
         InputError: if there is no room to score or to train on.
     """
     if count < 1 or pool < 1:
-        raise InputError(f"{count} rooms to score and {pool} to learn from: at least one each")
+        raise InputError(f"{count} rooms to score and {pool} to train on: give at least one each")
     train, test = TaskonomyRooms("train", pool, size), TaskonomyRooms("test", count, size)
     make = partial(BenchmarkTask, train=train, test=test)
     depth = partial(Depth, max_depth_m=None, bins=40)

@@ -1,4 +1,4 @@
-"""What the few-shot benchmark compares methods on: tasks, each with its data sets."""
+"""The tasks on which the few-shot benchmark compares methods, and their data sets."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,21 +16,21 @@ from diffsight.outputs import LabelCodec
 from diffsight.tasks.base import AbstractTask
 
 Codebook = Callable[[Float[Tensor, "m d"], int | None], LabelCodec]
+"""A function from labels and a number of classes (None for the default) to a fitted codec."""
 
 
 @dataclass(frozen=True)
 class BenchmarkTask:
-    """A task with images to train on and images to score.
+    """A task with a data set to train on and a data set to score.
 
     Attributes:
-        name: such as ``depth_euclidean``.
-        task: what its labels mean, with bins that are fitted to the training images.
-        train: training images are drawn from it.
-        test: its images are scored. A label may have another size than its image: predictions are
-            brought to the size of the label.
-        measure: how predictions are scored; default: by the task's own metric.
-        codebook: makes the classes of the labels from the values of the training images and the
-            number of classes, None for the usual one; default: the task's own.
+        name: name of the task, such as ``depth_euclidean``.
+        task: kind of label; its bins or codebook are fitted to the training images.
+        train: data set from which training images are drawn.
+        test: data set whose images are scored. A label may have another size than its image;
+            predictions are resized to the label.
+        measure: class or function that makes the measure of a task; default: the task's own metric.
+        codebook: function that fits the codec of the labels; default: the task's own.
     """
 
     name: str
@@ -42,37 +42,39 @@ class BenchmarkTask:
 
     @property
     def has_values(self) -> bool:
-        """Whether the classes of the labels have values, as bins or codebook vectors."""
+        """Whether the labels are values that are encoded by bins or codebook vectors."""
         return self.task.outputs[0].codec is not None
 
     @property
     def is_one_number(self) -> bool:
-        """Whether a label is one number per pixel, in bins that may be changed."""
+        """Whether a label is one value per pixel, and its number of bins can be changed."""
         codec = self.task.outputs[0].codec
-        changeable = inspect.signature(type(self.task)).parameters.keys() >= {"bins", "alpha"}
-        one = codec is not None and codec.centres.shape[1] == 1
-        return self.codebook is None and one and changeable
+        has_options = inspect.signature(type(self.task)).parameters.keys() >= {"bins", "alpha"}
+        is_scalar = codec is not None and codec.centres.shape[1] == 1
+        return self.codebook is None and is_scalar and has_options
 
     def fitted(self, samples: Sequence[Sample], **options: Any) -> AbstractTask:
-        """Return the task for these training images.
+        """Return the task with bins or a codebook that are fitted to training images.
 
-        It has as many bins as the options say, or as there are different labels, if that is less.
+        The number of bins is that of the options, or the number of different labels if that is
+        smaller.
 
         Args:
             samples: training images.
-            options: of the task's constructor; one that the task does not have plays no part.
+            options: options of the task's constructor; options that the task does not have are
+                ignored.
 
         Raises:
-            InputError: if the labels cannot be learned.
+            InputError: if nothing can be fitted to the labels, for example because all are equal.
         """
         if not self.task.needs_fitting:
             return self.task
         values = sample_values(samples, self.task.label)
-        known = inspect.signature(type(self.task)).parameters
-        given = {name: value for name, value in options.items() if name in known}
+        parameters = inspect.signature(type(self.task)).parameters
+        options = {name: value for name, value in options.items() if name in parameters}
         if self.codebook is not None:
-            return self.task.with_codec(self.codebook(values, given.get("bins")), **given)
-        arguments = {**self.task._arguments, **given}
+            return self.task.with_codec(self.codebook(values, options.get("bins")), **options)
+        arguments = {**self.task._arguments, **options}
         if isinstance(arguments.get("bins"), int):
             arguments["bins"] = min(arguments["bins"], len(values.unique(dim=0)))
         return type(self.task)(**arguments).fitted(values)
@@ -80,13 +82,13 @@ class BenchmarkTask:
 
 @dataclass
 class BenchmarkSource:
-    """Tasks that are compared together.
+    """The tasks of a benchmark.
 
     Attributes:
-        name: of the data and of what was chosen of it; part of every result.
-        tasks: by name.
-        notes: what is missing, for the user.
-        skipped: files that cannot be read, with the reason; filled while reading.
+        name: name of the data and of the choices made in it; part of every result.
+        tasks: tasks by name.
+        notes: messages for the user about missing data.
+        skipped: errors of samples that could not be read; filled while reading.
     """
 
     name: str
@@ -95,7 +97,7 @@ class BenchmarkSource:
     skipped: list[str] = field(default_factory=list)
 
     def read(self, dataset: AbstractDataset, index: int) -> Sample | None:
-        """Return a sample; None, and a line in ``skipped``, if a file is damaged."""
+        """Return a sample; for a damaged file add a line to ``skipped`` and return None."""
         try:
             return dataset[index]
         except InputError as error:

@@ -1,7 +1,7 @@
-"""Statistics of the repeats of a benchmark: an interval of their mean, and their own spread.
+"""Statistics over the repeats of a benchmark: the interval of their mean, and their spread.
 
-The few-shot paper's figures after the "±" are spreads of runs (1.96 standard deviations); as an
-interval of a mean of 100 runs they would ask for runs that differ by half of their mean and more.
+The few-shot paper's figures after the "±" are spreads of runs (1.96 standard deviations). If they
+were intervals of a mean of 100 runs, the runs would differ by half of their mean or more.
 """
 
 from dataclasses import dataclass
@@ -10,19 +10,20 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-FEWEST_FOR_PERCENTILES = 40
+MIN_REPEATS_FOR_PERCENTILES = 40
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of one measure; None where repeats are too few.
+    """Statistics of a score over repeats; None for those that need more repeats.
 
     Attributes:
-        repeats: their number.
-        mean: of them.
+        repeats: number of repeats.
+        mean: mean score.
         ci95: half the width of the 95 % interval of the mean, by Student's t.
-        spread: 1.96 standard deviations: about 95 % of runs are that near to the mean.
-        percentiles: 2.5 and 97.5, from 40 repeats on.
+        spread: 1.96 standard deviations; about 95 % of the runs are within this distance of the
+            mean.
+        percentiles: percentiles 2.5 and 97.5, from 40 repeats on.
     """
 
     repeats: int
@@ -34,12 +35,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two methods; one repeat has no interval.
+    """The paired difference of two methods.
 
     Attributes:
         repeats: number of pairs.
-        mean: of the differences, first minus second.
-        interval: of their mean, 95 %, by Student's t: a bootstrap of five pairs holds 82 %.
+        mean: mean of the differences, first minus second.
+        interval: 95 % interval of the mean by Student's t; None for one pair. A bootstrap interval
+            of five pairs would contain the mean in 82 % of cases only.
     """
 
     repeats: int
@@ -48,10 +50,10 @@ class Difference:
 
 
 def summarise(values: Float[np.ndarray, " r"]) -> Summary:
-    """Return mean, interval and spread of the repeats; standard deviations divide by r - 1.
+    """Return the statistics of the scores of repeats; standard deviations divide by r - 1.
 
     Raises:
-        ValueError: without repeats, or if one is not finite.
+        ValueError: if there are no repeats, or if a score is not finite.
     """
     if len(values) == 0:
         raise ValueError("no repeats: give at least one")
@@ -63,7 +65,7 @@ def summarise(values: Float[np.ndarray, " r"]) -> Summary:
         return Summary(1, mean, None, None, None)
     deviation = float(values.std(ddof=1))
     percentiles = None
-    if repeats >= FEWEST_FOR_PERCENTILES:
+    if repeats >= MIN_REPEATS_FOR_PERCENTILES:
         low, high = np.percentile(values, [2.5, 97.5])
         percentiles = float(low), float(high)
     half = float(stats.t.ppf(0.975, repeats - 1)) * deviation / repeats**0.5
@@ -73,16 +75,15 @@ def summarise(values: Float[np.ndarray, " r"]) -> Summary:
 def paired_difference(
     first: Float[np.ndarray, " r"], second: Float[np.ndarray, " s"]
 ) -> Difference:
-    """Return the mean of ``first - second`` with its interval.
-
-    Row i of both must come from the same repeat (the same training images).
+    """Return the mean of ``first - second`` and its interval.
 
     Args:
-        first: one method's repeats.
-        second: the other's, in the same order.
+        first: scores of one method.
+        second: scores of the other method; element i must be from the same repeat (with the same
+            training images) as element i of ``first``.
 
     Raises:
-        ValueError: if the lengths differ, without repeats, or if one is not finite.
+        ValueError: if the lengths differ, if there are no repeats, or if a score is not finite.
     """
     if len(first) != len(second):
         raise ValueError(

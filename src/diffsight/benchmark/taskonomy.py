@@ -1,4 +1,4 @@
-"""Taskonomy in the few-shot benchmark: 22 tasks, scored as the published tables or plainly."""
+"""Taskonomy in the few-shot benchmark: 22 tasks, scored as in the published tables or exactly."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from diffsight.benchmark.measures import (
 )
 from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, Codebook, benchmark_tasks
 from diffsight.codecs import ScalarBins, VectorCodebook
-from diffsight.datasets.taskonomy import Taskonomy, missing_folder, require_task, task_names
+from diffsight.datasets.taskonomy import Taskonomy, find_missing_folder, require_task, task_names
 from diffsight.datasets.taskonomy_files import (
     TRAIN_BUILDINGS,
     Layout,
@@ -39,26 +39,31 @@ from diffsight.errors import InputError
 from diffsight.tasks import AbstractTask, Depth, Normals, Segmentation, Values
 
 CLASS_POOL = 500
-"""Largest number of training images of a class: to find all, every label file is read."""
-MIN_STD = 0.05  # of a channel's labels, as a fraction of that of the codebook vectors
-# 0.2 m to 24 m: what is farther is rare in a house, and bins that nothing falls into are lost
+"""Largest number of a class's training images; the search for them reads the label files."""
+# smallest standard deviation of a channel's labels, as a fraction of that of the codebook vectors
+MIN_STD = 0.05
+# 0.2 m to 24 m; larger depths are rare in a house, and empty bins would be of no use
 _DEPTH_LIMITS = (0.42, 0.85)
 _CHANNELS = {"depth_euclidean": 5, "edge_texture": 3, "edge_occlusion": 5}
 _CHANNELS |= {"principal_curvature": 2}
 _BINS = {"depth_euclidean": 40, "depth_zbuffer": 40, "principal_curvature": 40, "normal": 40}
 
 Curve = Callable[[Float[Tensor, " n"]], Float[Tensor, "n d"]]
+"""A function from one number to all channels of a label."""
 
 
 def edge_curve(position: Float[Tensor, " n"]) -> Float[Tensor, "n 5"]:
-    """Return the five channels of occlusion edges along their range.
+    """Return the five channels of occlusion edges at positions along their range.
 
-    Steps are fine near 0, where most pixels are: the inverse of ``log(1 + 99 u) / log 100``.
+    The inverse of ``log(1 + 99 u) / log 100`` makes steps fine near 0, where most pixels are.
+
+    Args:
+        position: positions in [0, 1].
     """
     return edge_levels((100**position - 1) / 99 * EDGE_LEVELS[-1])
 
 
-# labels of several channels that are all functions of one number between two limits
+# tasks whose channels are all functions of one number: curve, limits of the number, and bins
 _CURVES: dict[str, tuple[Curve, tuple[float, float], int]] = {
     "depth_euclidean": (depth_segments, _DEPTH_LIMITS, 40),
     "depth_zbuffer": (z_range, _DEPTH_LIMITS, 40),
@@ -75,24 +80,25 @@ def taskonomy_source(
     tasks: Sequence[str] = (),
     max_images: int | None = None,
 ) -> BenchmarkSource:
-    """Return Taskonomy's tasks: training images are of 25 buildings, scored are those of a split.
+    """Return Taskonomy's tasks, trained on images of 25 buildings and scored on a split.
 
     Args:
         root: folder of the data set.
-        preset: what is scored. ``vtm``: channels in [0, 1] of 256 x 256 pixels, resized before they
-            are masked, as the published tables have it; ``clean``: the same without pixels that
-            are mixed with invalid ones; ``native``: one map per task at the size of the files,
+        preset: form of the labels. ``vtm``: channels in [0, 1] of 256 x 256 pixels, resized before
+            they are masked, as in the published tables. ``clean``: the same without pixels that
+            are mixed with invalid ones. ``native``: one map per task at the size of the files,
             depth in metres.
-        layout: of the folders; ``auto`` finds it out.
-        split: what is scored: ``test`` or ``val`` (five buildings each), or one of these buildings.
-        tasks: names out of the 22; default: all that there are files for.
+        layout: layout of the folders; ``auto`` detects it.
+        split: images that are scored: ``test`` or ``val`` (five buildings each), or one of these
+            buildings.
+        tasks: names out of the 22 tasks; default: all tasks that have files.
         max_images: largest number of images that are scored, per task.
 
     Raises:
-        InputError: if no layout fits, nothing is left, or an argument is unknown.
+        InputError: if no layout fits, no task is left, or an argument is unknown.
     """
     if max_images is not None and max_images < 1:
-        raise InputError(f"max_images {max_images}: at least one image must be scored")
+        raise InputError(f"max_images {max_images}: give at least one image to score")
     for name in tasks:
         require_task(name, preset)
     scored = buildings_of(split)
@@ -106,14 +112,15 @@ def taskonomy_source(
     if not all(ids):
         empty = "the training buildings" if ids[1] else split
         raise InputError(
-            f"{root}: holds no images of {empty}; training images are of the training buildings of "
-            "the tiny split, scored ones of others: download both, or name another split"
+            f"{root}: has no images of {empty}: download the training buildings of the tiny split "
+            "and the buildings to score, or choose another split"
         )
     chosen, missing = [], {}
     for name in tasks or task_names(preset):
-        absent = [missing_folder(files, name, preset, some) for some in (TRAIN_BUILDINGS, scored)]
-        if any(absent):
-            missing[name] = next(filter(None, absent))
+        groups = (TRAIN_BUILDINGS, scored)
+        folders = [find_missing_folder(files, name, preset, group) for group in groups]
+        if any(folders):
+            missing[name] = next(filter(None, folders))
             continue
         make = partial(Taskonomy, root=root, task=name, preset=preset, files=files)
         train = make(split="train", max_images=CLASS_POOL if "/" in name else None)
@@ -122,21 +129,21 @@ def taskonomy_source(
     if not chosen:
         raise InputError(
             f"{root}: no folder of labels for any of the tasks (missing: "
-            f"{', '.join(sorted(set(missing.values())))}): download them into "
-            "the folder of rgb, for training and for test buildings"
+            f"{', '.join(sorted(set(missing.values())))}): download them next to the folder rgb, "
+            "for training and for test buildings"
         )
     name = _source_name(split, preset, max_images, ids)
     notes = [f"left out: {task}: {folder} is not there" for task, folder in missing.items()]
-    without = [b for b in (*TRAIN_BUILDINGS, *scored) if not files.images((b,))]
-    if without:
-        notes.append(f"buildings without images: {', '.join(without)}")
+    empty_buildings = [b for b in (*TRAIN_BUILDINGS, *scored) if not files.images((b,))]
+    if empty_buildings:
+        notes.append(f"buildings without images: {', '.join(empty_buildings)}")
     return BenchmarkSource(name, benchmark_tasks(chosen), tuple(notes))
 
 
 def _source_name(
     split: str, preset: Preset, max_images: int | None, ids: Sequence[Sequence[str]]
 ) -> str:
-    """Return a name that depends on which images there are."""
+    """Return a name that changes with the images that are there."""
     train, scored = ids
     digest = hashlib.sha256("\n".join((*train, "", *scored)).encode()).hexdigest()
     counts = f"{len(train)} + {len(scored)} files ({digest[:8]})"
@@ -167,22 +174,22 @@ def _task(name: str, preset: Preset, train: Taskonomy, test: Taskonomy) -> Bench
 
 
 def curve_codebook(curve: Curve, limits: tuple[float, float], usual_bins: int) -> Codebook:
-    """Return what makes the codebook of labels whose channels are all functions of one number.
+    """Return the codebook function of labels whose channels are all functions of one number.
 
-    Its vectors are the labels at the centres of equal bins of that number, whatever the training
-    images hold of the range.
+    Its vectors are the labels at the centres of equal bins of that number. They do not depend on
+    the range of the training images.
 
     Args:
-        curve: channels of a number.
-        limits: of the number.
-        usual_bins: of it, where no other number is given.
+        curve: function from the number to the channels.
+        limits: lower and upper limit of the number.
+        usual_bins: number of bins if no other is given.
     """
 
     def make(values: Float[Tensor, "m d"], bins: int | None) -> VectorCodebook:
         steps = torch.linspace(*limits, 2 * (bins or usual_bins) + 1)
         vectors = curve(ScalarBins.of(steps[::2], steps[1::2]).centres[:, 0])
         codebook = VectorCodebook.of(vectors).with_statistics(values)
-        # some channel may hold nearly one value in the training images
+        # a channel may be nearly constant in the training images
         std = torch.maximum(values.std(dim=0), MIN_STD * vectors.std(dim=0))
         codebook.label_std = std.clamp(min=1e-6)
         return codebook

@@ -1,4 +1,4 @@
-"""A unit of the few-shot benchmark: one method, one task, one set of training images."""
+"""A unit of the few-shot benchmark: one method on one task with one set of training images."""
 
 import functools
 import hashlib
@@ -22,10 +22,10 @@ from diffsight.datasets.base import Sample
 from diffsight.errors import InputError, TooLargeError
 from diffsight.formats.text import read_object, reading
 from diffsight.hub.artifact import fingerprint
-from diffsight.inference.evaluate import First
+from diffsight.inference.evaluate import FirstSamples
 from diffsight.inference.shared_latents import SharedLatents
-from diffsight.ops.groups import neighbours
-from diffsight.ops.memory import give_back_memory, memory_for
+from diffsight.ops.groups import group_consecutive
+from diffsight.ops.memory import give_back_memory, report_out_of_memory
 from diffsight.outputs import Output
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.rng import restore_rng, rng_state
@@ -33,18 +33,18 @@ from diffsight.training.stream import seed_of
 from diffsight.types import Target
 
 DAMAGED = "damaged ({reason}): delete it, so that the unit runs again"
-LONG_BATCH_S = 10.0  # a second measurement is not worth waiting for
-FORMAT = 3  # of a unit's file; another one makes other files of the same options
+LONG_BATCH_S = 10.0  # a batch that takes longer is not measured a second time
+FORMAT = 3  # format of a unit's file; files of another format are refused like other options
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One cell of the table, once.
+    """One method on one task in one repeat.
 
     Attributes:
-        task: its name.
-        method: its name.
-        repeat: number of the draw of training images.
+        task: name of the task.
+        method: name of the method.
+        repeat: number of the repeat, which decides the training images.
     """
 
     task: str
@@ -52,8 +52,8 @@ class Unit:
     repeat: int
 
     def path(self, out: Path, shots: int) -> Path:
-        """Return the path of the unit's file."""
-        method = self.method.replace("/", "__").replace(":", "+")  # of a method spec
+        """Return the path of the unit's file, in a folder for the number of shots."""
+        method = self.method.replace("/", "__").replace(":", "+")  # options follow a colon
         folder = out / self.task / method / f"shots{shots}"
         return folder / f"rep{self.repeat:03d}.json"
 
@@ -67,7 +67,7 @@ class Unit:
         """Return a hash of everything that decides the result.
 
         Raises:
-            InputError: if the method lacks something that it needs.
+            InputError: if a file that the method needs is missing.
         """
         files = method.dependency_hash(source.tasks[self.task], pretrained, settings.clip)
         shared, runtime = conditions(source.name, pretrained, settings), settings.runtime
@@ -76,9 +76,14 @@ class Unit:
 
 
 def conditions(source: str, pretrained: BackboneSource, settings: Settings) -> str:
-    """Return a hash of what units that are compared have in common, on whatever device they ran.
+    """Return a hash of the conditions that comparable units share; the device is not one of them.
 
-    A release of diffsight may train otherwise than the one before.
+    The version of diffsight is one, because another version may train differently.
+
+    Args:
+        source: name of the benchmark's source.
+        pretrained: pretrained model.
+        settings: settings of the benchmark.
     """
     length = settings.minutes if settings.steps is None else settings.steps
     options = (settings.steps is None, length, settings.short_side, settings.seed)
@@ -95,27 +100,31 @@ def _fingerprint(pretrained: BackboneSource) -> str:
     return fingerprint(network.state_dict().items())
 
 
-def stored(path: Path, key: str) -> dict[str, Any] | None:
-    """Return a finished unit, or None if there is none.
+def read_finished(path: Path, key: str) -> dict[str, Any] | None:
+    """Return the result of a finished unit; None if the unit is not finished.
+
+    Args:
+        path: path of the unit's file.
+        key: hash of everything that decides the result (``Unit.key``).
 
     Raises:
-        InputError: if the file is damaged, or of other options.
+        InputError: if the file is damaged, or has another key.
     """
     if not path.is_file():
         return None
     result = read_unit(path, {"key"})
     if result["key"] != key:
         raise InputError(
-            f"{path}: made with other options, data or base: give those again, or another --out"
+            f"{path}: made with other options, data or backbone: give those again, or another --out"
         )
     return result
 
 
 def read_unit(path: Path, keys: Set[str]) -> dict[str, Any]:
-    """Return the contents of a unit's file, which has these keys.
+    """Return the content of a unit's file, after checking that it has these keys.
 
     Raises:
-        InputError: if the file is damaged.
+        InputError: if the file is damaged, or a key is missing.
     """
     with reading(path, DAMAGED):
         unit = read_object(path)
@@ -131,10 +140,17 @@ def run(
     pretrained: BackboneSource,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Return the result of a unit: train, predict and score.
+    """Train the method of a unit, predict and score, and return the result as plain data.
+
+    Args:
+        unit: unit to run.
+        method: method of the unit.
+        source: tasks and images.
+        pretrained: pretrained model.
+        settings: settings of the benchmark.
 
     Raises:
-        InputError: if the training images cannot be learned from.
+        InputError: if there are too few images, or the method cannot be trained on them.
     """
     episode = _episode(unit, source, pretrained, settings)
     begin = time.monotonic()
@@ -168,21 +184,28 @@ def scoring_seconds(
     pretrained: BackboneSource,
     settings: Settings,
 ) -> float:
-    """Return the estimated seconds of scoring a test image, measured on one batch.
+    """Return the estimated seconds of scoring one test image, measured on one batch.
 
-    The weights of the method are random. Where a batch takes long, so does encoding its images,
-    which happens once for all methods and repeats.
+    The method has random weights. The second of two measurements counts, because encoding images
+    happens once for all methods and repeats. If the first takes long, it counts.
+
+    Args:
+        unit: unit whose method is measured.
+        method: method of the unit.
+        source: tasks and images.
+        pretrained: pretrained model.
+        settings: settings of the benchmark.
 
     Raises:
-        InputError: if the training images cannot be learned from.
+        InputError: if there are too few images, or the method cannot be trained on them.
     """
     state = rng_state()
     episode = _episode(unit, source, pretrained, replace(settings, latents=SharedLatents()))
     seconds = 0.0
     if (untrained := method.untrained(episode)) is not None:
         count = min(len(episode.spec.test), untrained.batch_size)
-        spec = replace(episode.spec, test=First(episode.spec.test, count))
-        for _ in range(2):  # what is computed once is not in the second
+        spec = replace(episode.spec, test=FirstSamples(episode.spec.test, count))
+        for _ in range(2):  # the second measurement does not encode the images again
             begin = time.monotonic()
             _score(untrained, source, spec, episode.task)
             seconds = (time.monotonic() - begin) / count
@@ -195,7 +218,7 @@ def scoring_seconds(
 def _episode(
     unit: Unit, source: BenchmarkSource, pretrained: BackboneSource, settings: Settings
 ) -> Episode:
-    """Return the training of a unit."""
+    """Return the data and settings of a unit's training."""
     spec = source.tasks[unit.task]
     samples = draw(source, spec, settings.shots, settings.seed, unit.repeat)
     task = spec.fitted(samples)
@@ -219,41 +242,46 @@ def _episode(
 def _score(
     fitted: FittedMethod, source: BenchmarkSource, spec: BenchmarkTask, task: AbstractTask
 ) -> tuple[AbstractMeasure, dict[str, float]]:
-    """Return the measure of all test images, and the score of every one."""
+    """Return the measure over all test images, and the score of each by id."""
     measure = spec.measure(task)
     per_image: dict[str, float] = {}
     samples = (source.read(spec.test, index) for index in range(len(spec.test)))
-    readable = (prompted(sample, spec) for sample in samples if sample is not None)
-    for batch in neighbours(readable, fitted.batch_size, lambda sample: sample.image.shape):
-        for sample, output in zip(batch, _predicted(fitted, batch), strict=True):
+    readable = (drop_unused_prompt(sample, spec) for sample in samples if sample is not None)
+    for batch in group_consecutive(readable, fitted.batch_size, lambda sample: sample.image.shape):
+        for sample, output in zip(batch, _predict_batch(fitted, batch), strict=True):
             label = spec.task.label
             target = Target(sample.labels[label][None], sample.valid[label][None])
             per_image[sample.id] = measure.update(output, target)
     return measure, per_image
 
 
-def _predicted(fitted: FittedMethod, samples: Sequence[Sample]) -> Sequence[Output]:
-    """Return the outputs for images of one size; halves of a batch that memory does not hold."""
+def _predict_batch(fitted: FittedMethod, samples: Sequence[Sample]) -> Sequence[Output]:
+    """Return the outputs for images of one size; a batch too large for memory is halved."""
     if len(samples) == 1:
         return fitted.predict(samples)
     try:
-        with memory_for("not enough memory for the batch"):
+        with report_out_of_memory("not enough memory for the batch"):
             return fitted.predict(samples)
     except TooLargeError:
         give_back_memory()
     half = len(samples) // 2
-    return [*_predicted(fitted, samples[:half]), *_predicted(fitted, samples[half:])]
+    return [*_predict_batch(fitted, samples[:half]), *_predict_batch(fitted, samples[half:])]
 
 
 def save(path: Path, key: str, result: Mapping[str, Any]) -> None:
-    """Write a unit's file, whole or not at all.
+    """Write a unit's file, completely or not at all.
+
+    Args:
+        path: path of the file.
+        key: hash of everything that decides the result (``Unit.key``).
+        result: result of ``run``.
 
     Raises:
-        InputError: if a measure is not finite: then nothing is written.
+        InputError: if a measure is not finite; then nothing is written.
     """
     for name, value in result["measures"].items():
         if not math.isfinite(value):
-            raise InputError(f"{path}: {name} is {value}: {result['method']} gave no numbers")
+            raise InputError(f"{path}: {name} is {value}: {result['method']} predicts no numbers")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps({"key": key, **result}, indent=1) + "\n", encoding="utf-8")
@@ -262,7 +290,16 @@ def save(path: Path, key: str, result: Mapping[str, Any]) -> None:
 def draw(
     source: BenchmarkSource, spec: BenchmarkTask, shots: int, seed: int, repeat: int
 ) -> tuple[Sample, ...]:
-    """Return the training images of a repeat, the same for every method; damaged ones are skipped.
+    """Return the training images of a repeat, which are the same for every method.
+
+    Damaged images and images without a valid pixel are skipped.
+
+    Args:
+        source: tasks and images.
+        spec: task whose training images are drawn.
+        shots: number of images.
+        seed: seed of the benchmark.
+        repeat: number of the repeat.
 
     Raises:
         InputError: if there are not enough images.
@@ -270,7 +307,7 @@ def draw(
     count = len(spec.train)
     if count < shots:
         raise InputError(
-            f"{source.name}: {count} images of {spec.name} for {shots} shots: ask for fewer"
+            f"{source.name}: {count} images of {spec.name} for {shots} shots: use fewer shots"
         )
     generator = torch.Generator().manual_seed(seed_of(seed, repeat))
     samples: list[Sample] = []
@@ -279,18 +316,18 @@ def draw(
             break
         sample = source.read(spec.train, index)
         if sample is not None and bool(sample.valid[spec.task.label].any()):
-            samples.append(prompted(sample, spec))
+            samples.append(drop_unused_prompt(sample, spec))
     if len(samples) < shots:
         raise InputError(
-            f"{source.name}: {len(samples)} usable images of {spec.name} for {shots} shots: ask "
-            "for fewer"
+            f"{source.name}: {len(samples)} usable images of {spec.name} for {shots} shots: use "
+            "fewer shots"
         )
     return tuple(samples)
 
 
-def prompted(sample: Sample, spec: BenchmarkTask) -> Sample:
-    """Return the sample with its prompt only where the task asks a question.
+def drop_unused_prompt(sample: Sample, spec: BenchmarkTask) -> Sample:
+    """Return the sample without its prompt, unless the task requires one.
 
-    Otherwise methods that read text would know more than the others.
+    With a prompt, methods that read text would have more information than the others.
     """
     return sample if spec.task.requires_prompt else replace(sample, prompt=None, sentences=())

@@ -1,4 +1,4 @@
-"""The command line: a table of commands; a command's module is imported only when it runs."""
+"""The command line: a table of commands. The module of a command is imported when it runs."""
 
 import errno
 import importlib
@@ -11,38 +11,39 @@ from collections.abc import Sequence
 from diffsight.cli.console import printable
 from diffsight.errors import InputError
 
-# the module of a command has its name, with "_" for "-", and ``main(argv) -> exit status``
+# summaries by name; the module of a command has its name, with "_" for "-", and defines
+# ``main(argv) -> exit status``
 COMMANDS = {
-    "demo": "learn depth from ten labelled rooms and write a picture",
-    "adapt": "learn a new dense task from a few labelled images",
+    "demo": "train a depth model on ten rendered rooms and draw its predictions",
+    "adapt": "train a model for a new task on a few labelled images",
     "show": "describe a saved model",
     "models": "list pretrained networks, or the saved models in a folder",
     "recipes": "list the recipes, or print one",
-    "explain": "show what a model sees in an image",
+    "explain": "draw class probabilities and attention maps of an image",
     "fit": "train a model from a recipe",
-    "pretrain": "train a small diffusion model on rooms from scratch",
+    "pretrain": "train a small diffusion model on rendered rooms from scratch",
     "evaluate": "score a model on labelled images",
     "predict": "run models on images",
     "benchmark": "compare methods on the same few labelled images",
-    "generate": "turn texts into images with the embedded model",
-    "control": "paint pictures that keep the classes of a photograph",
-    "render": "write images and exact labels of the procedural world",
-    "describe": "describe a recipe's model and its cost",
-    "labels": "write class labels as masks, COCO or labelme",
-    "check-data": "read a data set end to end and report problems",
-    "caption": "describe images in sentences (EVP)",
-    "aggregate-prompts": "turn captions into one prompt for a data set (EVP)",
-    "latent-std": "measure the standard deviation of latents (EVP)",
-    "text-table": "turn names into a table of CLIP text features",
-    "index-nuscenes": "read the tables of nuScenes once, for training",
-    "convert": "convert an authors' checkpoint into a model",
-    "doctor": "find problems of this installation",
-    "completion": "print a script that completes commands in a shell",
+    "generate": "generate images from texts",
+    "control": "generate pictures with the class layout of a photograph (DDP)",
+    "render": "render furnished rooms with exact labels",
+    "describe": "print the size and cost of a recipe's model",
+    "labels": "convert class labels to masks, COCO or labelme",
+    "check-data": "read a whole data set and report problems",
+    "caption": "write a caption for every image (EVP)",
+    "aggregate-prompts": "average captions to one prompt for a data set (EVP)",
+    "latent-std": "measure the standard deviation of a data set's latents (EVP)",
+    "text-table": "encode class names to a table of CLIP text features",
+    "index-nuscenes": "write the index file of nuScenes that training reads",
+    "convert": "convert an authors' checkpoint to a diffsight model",
+    "doctor": "check this installation for known problems",
+    "completion": "print a script for command completion in a shell",
 }
 
-_LESS_DATA = "run it on a machine with more, or end other programs"
-# of commands whose memory depends on an option
-LESS_MEMORY = {
+# what a user can do if memory runs out: for commands with an option that reduces it, and others
+_DEFAULT_MEMORY_ADVICE = "run it on a machine with more, or end other programs"
+MEMORY_ADVICE = {
     "adapt": "choose a smaller --short-side",
     "benchmark": "choose a smaller --short-side, or a smaller --size of rooms",
     "caption": "choose a smaller --batch-size, or --device cpu",
@@ -56,19 +57,25 @@ LESS_MEMORY = {
     "pretrain": "choose a smaller --size, or a smaller batch_size of the stage in the recipe",
     "render": "choose a smaller --size, or fewer --workers",
 }
-# their files may be larger than memory: they are mapped, which counts as used
-UNLIMITED = ("fit", "pretrain")
+# these map files that may be larger than the memory, which a memory limit would count
+NO_MEMORY_LIMIT = ("fit", "pretrain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors that the user can mend become one line on stderr.
+    """Run one command and return its exit status.
 
-    Exit status: 0 done, 1 the run failed, 2 the input or the usage is wrong, 130 interrupted.
+    Errors that the user can fix are printed as one line on stderr.
+
+    Args:
+        argv: arguments of the command line, without the program (default: those of the process).
+
+    Returns:
+        0: done, 1: the run failed, 2: the input or the usage is wrong, 130: interrupted.
     """
     is_own_process = argv is None
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_help())
+        sys.stdout.write(_format_help())
         return 0
     if argv[0] == "--version":
         from diffsight import __version__
@@ -77,31 +84,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] not in COMMANDS:
         return _fail(f"unknown command {argv[0]!r}: choose from {', '.join(COMMANDS)}", 2)
-    # how long an idle thread of libgomp spins before it sleeps: with its default (0.3 million),
-    # training took 3 to 10 times as long where another process wanted the core; with 1,000 a third
-    # more on a free machine. torch reads it when it is loaded
+    # rounds that an idle thread of libgomp spins before it sleeps. With the default of 0.3 million,
+    # training takes 3 to 10 times as long if another process needs the core. With 1,000 it takes a
+    # third longer on an idle machine. The variable is read when torch is imported
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows no "°" shows it escaped
+        if isinstance(stream, io.TextIOWrapper):  # terminals without "°" print an escape
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Printable("%(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    if is_own_process and argv[0] not in UNLIMITED:
+    if is_own_process and argv[0] not in NO_MEMORY_LIMIT:
         from diffsight.ops.machine import limit_memory
 
         limit_memory()
-    return _guarded(argv[0], argv[1:])
+    return _run_module(argv[0], argv[1:])
 
 
-class _Printable(logging.Formatter):
-    """Messages without control characters."""
+class _PrintableFormatter(logging.Formatter):
+    """A formatter that removes control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
-def _guarded(name: str, argv: Sequence[str]) -> int:
+def _run_module(name: str, argv: Sequence[str]) -> int:
     module = f"{__name__}.{name.replace('-', '_')}"
     try:
         return importlib.import_module(module).main(argv)
@@ -112,10 +119,10 @@ def _guarded(name: str, argv: Sequence[str]) -> int:
         return 0
     except OSError as error:
         if error.errno == errno.ENOMEM:
-            return _fail_without_memory(name)
-        where = f" ({error.filename})" if error.filename else ""
+            return _fail_for_memory(name)
+        path = f" ({error.filename})" if error.filename else ""
         hint = "check the path, its permissions and the free space"
-        return _fail(f"{error.strerror or error}{where}: {hint}", 1)
+        return _fail(f"{error.strerror or error}{path}: {hint}", 1)
     except ValueError as error:
         if not isinstance(error, InputError):
             raise
@@ -125,11 +132,11 @@ def _guarded(name: str, argv: Sequence[str]) -> int:
 
         if not is_out_of_memory(error):
             raise
-        return _fail_without_memory(name)
+        return _fail_for_memory(name)
 
 
-def _fail_without_memory(name: str) -> int:
-    return _fail(f"{name}: not enough memory: {LESS_MEMORY.get(name, _LESS_DATA)}", 2)
+def _fail_for_memory(name: str) -> int:
+    return _fail(f"{name}: not enough memory: {MEMORY_ADVICE.get(name, _DEFAULT_MEMORY_ADVICE)}", 2)
 
 
 def _fail(message: str, status: int) -> int:
@@ -137,8 +144,9 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _help() -> str:
+def _format_help() -> str:
     width = max(len(name) for name in COMMANDS)
     lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
     head = "usage: diffsight COMMAND ...\n\nDense visual perception with diffusion models.\n\n"
-    return head + "\n".join(lines) + "\n\n`diffsight COMMAND --help` says more.\n"
+    end = "\n\n`diffsight COMMAND --help` prints the options of a command.\n"
+    return head + "\n".join(lines) + end

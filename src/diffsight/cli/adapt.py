@@ -1,4 +1,4 @@
-"""``diffsight adapt``: learn a new dense task from a few labelled images."""
+"""``diffsight adapt``: train a model for a new dense task on a few labelled images."""
 
 import contextlib
 import logging
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from diffsight.adaptation.selection import Progress
     from diffsight.datasets.labelled_folder import LabelledFolder
 
-BINS = 10  # of the histogram that is shown
+BINS = 10  # of the histograms in the log
 BLOCKS = " ▁▂▃▄▅▆▇█"
 log = logging.getLogger(__name__)
 
 
-@command("adapt", without=("maps", "state", "trusted"), claim=claim_name)
+@command("adapt", excluded=("maps", "state", "trusted"), claim=claim_name)
 def main(
     *,
     images: options.Folder,
@@ -44,34 +44,37 @@ def main(
     training: partial[AdaptOptions],
     runtime: options.RuntimeOptions,
 ) -> int:
-    """Learn a dense task from a few labelled images.
+    """Train a model for a dense task on a few labelled images.
 
-    Images and labels are files of the same names in two folders.
+    An image and its label are files of the same name in two folders. The command compares methods
+    and backbones on held-out images, trains the best combination on all images, and saves it.
 
     Args:
         images: folder of the images.
-        labels: folder of the labels: masks (PNG, TIFF, NPY ...) or files of labelme; or a JSON
-            file of COCO (outlines or boxes); or a CSV file of points (docs/adapt.md).
-        kind: what the labels are: classes, metres, numbers, RGB as unit vectors, or RGB / NPY as
-            numbers.
-        out: the model to write: one file, such as mine.safetensors, or a folder.
-        overwrite: replace a model of that name (default: refuse).
-        resume: continue an adaptation that was interrupted.
-        classes: text file with a name per line, for id 0, 1 ...; of masks in colours for every one
-            that occurs, in ascending order (#0000ff before #00c800 before #ff0000); or lines of
-            'id, name' or 'name,red,green,blue', or labelmap.txt of CVAT.
+        labels: folder of the label files (masks as PNG, TIFF, NPY ..., or labelme JSON), a COCO
+            JSON file (outlines or boxes), or a CSV file of points (docs/adapt.md).
+        kind: meaning of the labels. segmentation: class ids or colours; depth: distances; scalar:
+            one number per pixel; normals: unit vectors as RGB; vector: several numbers per pixel,
+            as RGB or NPY.
+        out: model to write: a file that ends in .safetensors, or a folder.
+        overwrite: replace an existing model (default: stop with an error).
+        resume: continue an interrupted adaptation.
+        classes: text file of class names: one name per line for the ids 0, 1 ...; 'id, name';
+            'name,red,green,blue'; or labelmap.txt of CVAT. For masks in colours, one name per line
+            belongs to the colours in ascending order (#0000ff, #00c800, #ff0000).
         validation: folders of held-out images and labels, or one folder with images/ and labels/
-            (default: folds of the images).
-        method: few_shot (the paper's), feature_head (a light head), linear_probe, vpd, evp,
-            meta_prompts, a class of your own (package.Class), or several with commas, of which the
-            best on held-out images is trained on all; auto is feature_head,few_shot. Options
-            follow a name, as in few_shot:codebook=5:max_steps=500 (docs/adapt.md).
-        backbone: frozen models with commas, each of which is tried: tiny, efficientnet-lite0,
-            dinov2-small, a folder or a hub id; NAME@256 sees images of 256 pixels, A+B joins the
-            features of two; auto is tiny, and efficientnet-lite0 at 128 and at 256 pixels and
-            joined.
-        training: how labels are read, and how methods are trained.
-        runtime: what it runs on.
+            (default: cross-validation on the images).
+        method: method to train, or several separated by commas: few_shot (the paper's),
+            feature_head (a small head on frozen features), linear_probe, vpd, evp, meta_prompts, or
+            a class of your own (package.Class). The best one on held-out images is trained on all
+            images. auto is feature_head,few_shot. Options follow a name, as in
+            few_shot:codebook=5:max_steps=500 (docs/adapt.md).
+        backbone: frozen backbone, or several separated by commas, of which the best is chosen:
+            tiny, efficientnet-lite0, dinov2-small, a folder or a hub id. NAME@256 resizes images to
+            256 pixels; A+B concatenates the features of two. auto tries tiny,
+            efficientnet-lite0@128, efficientnet-lite0@256, and the two efficientnet-lite0 together.
+        training: reading of the labels, and training of the methods.
+        runtime: device, dtype and trusted packages.
 
     Example:
         diffsight adapt --images photos --labels masks --kind segmentation --out mine.safetensors
@@ -96,8 +99,8 @@ def main(
             classes=() if classes is None else read_class_list(classes),
             validation=_validation(validation),
             **training.keywords,
-            device=options.device_of(runtime.device),
-            dtype=options.dtype_of(runtime.dtype),
+            device=runtime.device,
+            dtype=runtime.dtype,
             trusted=runtime.trusted(split_specs(method)),
             state=state,
             resume=resume,
@@ -113,17 +116,18 @@ def main(
 
 @contextlib.contextmanager
 def _progress() -> "Iterator[Callable[[Progress], None]]":
-    """Yield what is called after every step: it moves a bar, or logs a line per training."""
+    """Yield a callback for every step, which moves a bar, or logs a line per training."""
     current, begin = "", time.monotonic()
     with progress("", 1.0, counts=False) as update:
 
         def advance(progress: "Progress") -> None:
             nonlocal current
             if progress.run != current and not console().is_terminal:
-                rest = (1 - progress.fraction) / max(progress.fraction, 1e-9)
-                left = (time.monotonic() - begin) * rest
-                known = f"  (about {left:.0f} s left)" if current else ""  # not of the first step
-                log.info("%3.0f %%  %s%s", 100 * progress.fraction, progress.run, known)
+                ratio = (1 - progress.fraction) / max(progress.fraction, 1e-9)
+                left = (time.monotonic() - begin) * ratio
+                # the first step is too short for an estimate
+                estimate = f"  (about {left:.0f} s left)" if current else ""
+                log.info("%3.0f %%  %s%s", 100 * progress.fraction, progress.run, estimate)
             current = progress.run
             update(0, description=current, completed=progress.fraction)
 
@@ -140,13 +144,14 @@ def _validation(paths: Sequence[Path] | None) -> tuple[Path, Path] | None:
 
 
 def _announce(plan: "Plan") -> None:
-    """Log what was read, before anything is computed."""
+    """Log the data, the task and the backbones before the training."""
     folder = plan.folder
     masks = [sample.valid[folder.label] for sample in folder.samples]
     valid = sum(float(mask.float().mean()) for mask in masks) / len(masks)
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in masks})
     shown = ", ".join(sizes[:3]) + (" ..." if len(sizes) > 3 else "")
-    percent = f"{100 * valid:.1f}" if valid > 0.01 else f"{100 * valid:.2g}"  # of points, few
+    # labelled points are few
+    percent = f"{100 * valid:.1f}" if valid > 0.01 else f"{100 * valid:.2g}"
     log.info("%d images (%s), %s %% of their pixels have a label", len(masks), shown, percent)
     for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
@@ -157,7 +162,7 @@ def _announce(plan: "Plan") -> None:
 
 
 def _values(folder: "LabelledFolder") -> list[str]:
-    """Return a line per class with its fraction, or a histogram per channel."""
+    """Return a line per class with its percentage of pixels, or a histogram per channel."""
     values = folder.values()
     if folder.ids:
         counts = values[:, 0].long().bincount(minlength=len(folder.ids)).double()
@@ -176,19 +181,19 @@ def _values(folder: "LabelledFolder") -> list[str]:
 
 
 def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
-    """Refuse a name that cannot be written, before the training."""
+    """Check that the model can be written to ``out``; called before the training."""
     if interrupted and not overwrite:
         raise InputError(
-            f"{out}: its adaptation was interrupted: continue with --resume, or start anew with "
+            f"{out}: its adaptation was interrupted: continue with --resume, or start again with "
             "--overwrite"
         )
     if out.exists() and not overwrite:
-        raise InputError(f"{out}: exists already: give another --out, or --overwrite")
+        raise InputError(f"{out}: exists already: choose another --out, or give --overwrite")
     if out.exists() and out.is_file() != (out.suffix == ".safetensors"):
-        what = "a file" if out.is_file() else "a folder"
+        form = "a file" if out.is_file() else "a folder"
         raise InputError(
-            f"{out}: is {what}, but a model is one file with a name in .safetensors, or a folder "
-            "with another name: give another --out"
+            f"{out}: is {form}, but a model is a file that ends in .safetensors, or a folder "
+            "with another ending: choose another --out"
         )
     if out.is_dir() and not (out / "config.json").is_file() and any(out.iterdir()):
-        raise InputError(f"{out}: is a folder that holds no model: give another --out")
+        raise InputError(f"{out}: is a folder that holds no model: choose another --out")

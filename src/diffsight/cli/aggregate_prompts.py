@@ -1,4 +1,4 @@
-"""``diffsight aggregate-prompts``: turn captions into one prompt for a data set (EVP)."""
+"""``diffsight aggregate-prompts``: average captions to one prompt for a data set (EVP)."""
 
 import logging
 import re
@@ -10,10 +10,11 @@ from diffsight.cli.flags import command
 from diffsight.errors import InputError
 
 log = logging.getLogger(__name__)
-SPLIT = re.compile("-(train|training|val|validation|test|testA|testB)$")  # of a data set's name
+# suffix of a data set's name
+SPLIT = re.compile("-(train|training|val|validation|test|testA|testB)$")
 
 
-@command("aggregate-prompts", either=("captions", "table"), is_required=True)
+@command("aggregate-prompts", exclusive=("captions", "table"), is_required=True)
 def main(
     *,
     captions: Sequence[options.File] | None = None,
@@ -23,15 +24,17 @@ def main(
     pooled: bool = False,
     out: options.File,
 ) -> int:
-    """Turn captions into one prompt for all images of a data set: the mean of their tokens (EVP).
+    """Average captions to one prompt for all images of a data set (EVP).
+
+    The prompt has one vector per token position: the mean over the captions.
 
     Args:
-        captions: files of `diffsight caption`.
-        table: file of `diffsight text-table`, whose mean is one vector.
-        encoder: text tower of --captions, as for text-table.
-        tokens: tokens of a caption, padded.
-        pooled: one vector: the mean of the captions' end-of-text features.
-        out: the .safetensors to write.
+        captions: caption files that `diffsight caption` wrote.
+        table: text table that `diffsight text-table` wrote; the prompt is the mean of its rows.
+        encoder: text encoder for --captions: a Stable Diffusion or CLIP folder, a hub id, or tiny.
+        tokens: number of tokens to which every caption is padded.
+        pooled: average the end-of-text features of the captions to a single vector.
+        out: .safetensors file of the prompt to write.
 
     Example:
         diffsight aggregate-prompts --captions captions.json --encoder tiny --out mean.safetensors
@@ -43,23 +46,23 @@ def main(
         rows, count = read_table(table).mean(dim=0, keepdim=True), 1
     else:
         if encoder is None:
-            raise InputError("--captions need a text tower: name one with --encoder")
+            raise InputError("--captions needs a text encoder: name one with --encoder")
         metadata["data"], texts = _read(captions or ())
         count = len(texts)
         rows = mean_prompt(texts, encoder=encoder, num_tokens=tokens, pooled=pooled)
     metadata["source"] = f"{encoder or table}, {count} texts"
     save_rows(out, rows, metadata)
-    log.info("%s: %d token(s) of %d numbers", out, *rows.shape)
+    log.info("%s: %d token(s) of %d dimensions", out, *rows.shape)
     return 0
 
 
 def _read(paths: Sequence[Path]) -> tuple[str, list[str]]:
-    """Return the name of a data set and its captions, which may be in several files."""
+    """Return the name of a data set and its captions from one or more files."""
     from diffsight.datasets.captioned import read_captions
 
     files = [read_captions(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        # the parts of one data set belong together: the authors' mean is over both lists
+        # splits of one data set may be mixed: the authors average over train and test
         if SPLIT.sub("", file.data) != SPLIT.sub("", files[0].data):
             raise InputError(
                 f"{path}: captions of data set {file.data!r}, those of {paths[0]} are "
@@ -67,5 +70,5 @@ def _read(paths: Sequence[Path]) -> tuple[str, list[str]]:
             )
     texts = [text for file in files for text in file.texts.values()]
     if not texts:
-        raise InputError(f"{paths[0]}: no caption in it: see `diffsight caption`")
+        raise InputError(f"{paths[0]}: contains no caption: write some with `diffsight caption`")
     return ", ".join(sorted({file.data for file in files})), texts

@@ -14,12 +14,12 @@ from diffsight.choices import NYUTrainSplit, Preset
 from diffsight.cli import options
 from diffsight.cli.flags import Flag, command, example_of
 from diffsight.errors import InputError
-from diffsight.formats.durations import duration
+from diffsight.formats.durations import format_duration
 from diffsight.locks import share_folder
 
 if TYPE_CHECKING:
     from diffsight.benchmark.methods import BenchmarkMethod
-    from diffsight.benchmark.run import Forecast, Standing
+    from diffsight.benchmark.run import Forecast, Progress
     from diffsight.benchmark.source import BenchmarkSource
 
 log = logging.getLogger(__name__)
@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What methods are compared on.
+    """Data set of the comparison.
 
     Attributes:
-        data: what methods are compared on.
-        root: folder of Taskonomy or NYU, which need it.
-        preset: how Taskonomy is scored, see docs/benchmark.md.
-        split: buildings of Taskonomy that are scored: test, val, or one of them.
-        normals: folder of normals for NYU (default: none).
-        test_list: list of NYU's images that are scored (default: all).
-        train_split: images of NYU that methods are trained on: those of sync/, or the labelled ones
-            of official_splits/train.
-        max_images: score only N images (default: 100 of rooms, all of Taskonomy).
-        size: pixels of a room's side.
+        data: data set: rooms (rendered on the fly), taskonomy, or nyu.
+        root: folder of the data set; required for taskonomy and nyu.
+        preset: evaluation protocol of Taskonomy (docs/benchmark.md).
+        split: test buildings of Taskonomy: test, val, or the name of one building.
+        normals: folder of surface normals for NYU (default: no normals).
+        test_list: text file of the NYU images to score (default: all test images).
+        train_split: training images of NYU: train (folder sync/), or official-train (the densely
+            labelled images of official_splits/train).
+        max_images: number of test images to score (default: 100 rooms; all images of Taskonomy).
+        size: height and width of a room in pixels.
     """
 
     data: Literal["rooms", "taskonomy", "nyu"] = "rooms"
@@ -53,10 +53,10 @@ class DataOptions:
     size: int = 128
 
     def source(self) -> "BenchmarkSource":
-        """Return the tasks and images.
+        """Return the tasks and images of the data set.
 
         Raises:
-            InputError: if they are not there, or options do not fit.
+            InputError: if files are missing, or options contradict each other.
         """
         from diffsight.benchmark.nyu import nyu_source
         from diffsight.benchmark.rooms import rooms_source
@@ -66,13 +66,13 @@ class DataOptions:
             count = 100 if self.max_images is None else self.max_images
             return rooms_source(size=self.size, count=count)
         if self.root is None:
-            raise InputError(f"--data {self.data} needs --root DIR, where its files are")
+            raise InputError(f"--data {self.data} needs --root DIR, the folder of its files")
         if self.data == "taskonomy":
             return taskonomy_source(
                 root=self.root, preset=self.preset, split=self.split, max_images=self.max_images
             )
         if self.max_images is not None:
-            raise InputError("--max-images: NYU is scored on the images of --test-list")
+            raise InputError("--max-images has no effect on NYU: choose images with --test-list")
         return nyu_source(
             root=self.root,
             normals=self.normals,
@@ -83,15 +83,16 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """Which methods are compared.
+    """Methods of the comparison.
 
     Attributes:
-        methods: names of docs/benchmark.md, or classes of your own (package.Class); options follow
-            a name, as in few_shot:codebook=5:max_steps=500.
-        reference: method that the others are compared with (default: auto, or the first by name).
-        predictions: predictions of another program to score too: DIR/TASK/ID.npy, or
-            DIR/rep000/TASK/ID.npy ... of every repeat.
-        dino: DINOv2 model, for dinov2-linear.
+        methods: methods to compare (docs/benchmark.md), or classes of your own (package.Class);
+            options follow a name, as in few_shot:codebook=5:max_steps=500.
+        reference: method that all others are compared with (default: auto, or else the first by
+            name).
+        predictions: folder with predictions of another program, which are scored too:
+            DIR/TASK/ID.npy, or DIR/rep000/TASK/ID.npy ... if they differ between repeats.
+        dino: DINOv2 model for the method dinov2-linear: a folder.
     """
 
     methods: tuple[str, ...] = ("auto", "few_shot", "mean-map", "constant")
@@ -100,13 +101,13 @@ class MethodOptions:
     dino: Annotated[str | None, Flag("DIR")] = None
 
     def __post_init__(self) -> None:
-        """Put specs together that a comma within brackets divided."""
+        """Join method specs that were split at a comma within brackets."""
         from diffsight.adaptation.candidates import split_specs
 
         object.__setattr__(self, "methods", tuple(split_specs(",".join(self.methods))))
 
     def rows(self, out: Path, trusted: Sequence[str]) -> "dict[str, BenchmarkMethod]":
-        """Return the rows of the table.
+        """Return the methods by name, one per row of the report.
 
         Raises:
             InputError: for an unknown method or reference.
@@ -124,11 +125,11 @@ class MethodOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark that the first word names; there is one."""
+    """Run the benchmark that the first argument names; the only one is ``few-shot``."""
     parser = argparse.ArgumentParser(
         prog="diffsight benchmark", epilog=example_of(few_shot.function)
     )
-    text = "compare methods on the same few labelled images (few-shot --help says more)"
+    text = "few-shot: compare methods on the same few labelled images (options: few-shot --help)"
     parser.add_argument("name", choices=["few-shot"], help=text)
     parser.parse_args(argv[:1])
     return few_shot(argv[1:])
@@ -151,17 +152,20 @@ def few_shot(
 ) -> int:
     """Compare methods on the same few labelled images.
 
+    Every method is trained on several random draws of the labelled images and scored on the same
+    test images. Finished parts are kept in the output folder, so an interrupted run continues.
+
     Args:
-        out: folder of results.
-        report: run nothing, report what the folder holds.
-        tasks: names of tasks.
-        shots: numbers of labelled images that a method trains on.
-        repeats: draws of the labelled images.
-        shard: run part I of N, counted from 0, such as 0/4.
-        data: what methods are compared on.
-        methods: which methods are compared.
-        training: how a method is trained.
-        runtime: what it runs on.
+        out: folder for results and report.md.
+        report: train nothing; only write and print the report of the results in --out.
+        tasks: tasks of the data set to train on; all for every task.
+        shots: numbers of labelled training images.
+        repeats: number of random draws of the training images.
+        shard: I/N runs only part I of N, counted from 0, so that N processes can divide the work.
+        data: data set of the comparison.
+        methods: methods of the comparison.
+        training: training of every method.
+        runtime: device and dtype of the training, and trusted packages.
 
     Example:
         diffsight benchmark few-shot --tasks normal --out runs/normal
@@ -174,16 +178,16 @@ def few_shot(
     if report:
         sys.stdout.write(write_report(out, reference=methods.reference))
         return 0
-    part = _shard(shard)
+    part = _parse_shard(shard)
     options.require_writable(out)
     rows = methods.rows(out, runtime.trusted(methods.methods))
     source = data.source()
     _warn("%s", source.notes)
-    hardware = runtime.hardware()
-    settings = [Settings(**training.keywords, shots=n, runtime=hardware) for n in shots]
-    chosen = _usable(source, max(shots)) if tasks == ("all",) else tasks
+    device = runtime.make_runtime()
+    settings = [Settings(**training.keywords, shots=n, runtime=device) for n in shots]
+    chosen = _usable_tasks(source, max(shots)) if tasks == ("all",) else tasks
     pretrained = BackboneSource(backbone)
-    for some in settings:
+    for one in settings:
         benchmark(
             source,
             tasks=chosen,
@@ -191,7 +195,7 @@ def few_shot(
             pretrained=pretrained,
             out=out,
             repeats=repeats,
-            settings=some,
+            settings=one,
             shard=part,
             announce=_announce,
             advance=_advance,
@@ -206,52 +210,52 @@ def _warn(form: str, lines: Sequence[str]) -> None:
         log.warning(form, line)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _parse_shard(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal()):
-        raise InputError(f"--shard {text!r}: give 0/4 for the first of four parts")
+        raise InputError(f"--shard {text!r}: give I/N, such as 0/4 for the first of four parts")
     return int(number), int(count)
 
 
-def _usable(source: "BenchmarkSource", shots: int) -> list[str]:
-    """Return all tasks but those with too few images, such as a rare class of Taskonomy.
+def _usable_tasks(source: "BenchmarkSource", shots: int) -> list[str]:
+    """Return the tasks with enough images; rare classes of Taskonomy may have too few.
 
     Raises:
-        InputError: if none is left.
+        InputError: if no task has enough.
     """
     usable = []
     for name, task in source.tasks.items():
         train, test = len(task.train), len(task.test)
         if train < shots or not test:
             log.warning(
-                "left out: %s: %d images for %d shots, %d to score", name, train, shots, test
+                "skipped %s: %d images for %d shots, %d test images", name, train, shots, test
             )
         else:
             usable.append(name)
     if not usable:
-        raise InputError(f"{source.name}: no task has images for {shots} shots: ask for fewer")
+        raise InputError(f"{source.name}: no task has images for {shots} shots: choose fewer shots")
     return usable
 
 
 def _announce(forecast: "Forecast") -> None:
     parts = []
     if forecast.training_seconds:
-        parts.append(f"{duration(forecast.training_seconds)} of training")
+        parts.append(f"{format_duration(forecast.training_seconds)} of training")
     if forecast.scoring_seconds:
-        parts.append(f"{duration(forecast.scoring_seconds)} of scoring test images")
+        parts.append(f"{format_duration(forecast.scoring_seconds)} of scoring test images")
     cost = f", about {' and '.join(parts)}" if parts else ""
-    log.info("%d units, %d of them are finished%s", forecast.units, forecast.done, cost)
+    log.info("%d units, %d of them finished%s", forecast.units, forecast.done, cost)
 
 
-def _advance(standing: "Standing") -> None:
-    unit = standing.unit
+def _advance(progress: "Progress") -> None:
+    unit = progress.unit
     log.info(
         "%d/%d  %s  %s  repeat %d: %.4g  (about %.0f min left)",
-        standing.done,
-        standing.units,
+        progress.done,
+        progress.units,
         unit.task,
         unit.method,
         unit.repeat,
-        standing.score,
-        standing.seconds_left / 60,
+        progress.score,
+        progress.seconds_left / 60,
     )

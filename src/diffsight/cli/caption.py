@@ -1,4 +1,4 @@
-"""``diffsight caption``: describe images in sentences, which EVP's prompts are made of."""
+"""``diffsight caption``: write a caption for every image, as EVP uses for its prompts."""
 
 import json
 import logging
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from diffsight.prompts.captions import Captioner
 
 log = logging.getLogger(__name__)
-SAVE_EVERY = 50  # images
+SAVE_EVERY = 50  # captions
 
 
 def _claim(out: Path) -> AbstractContextManager[None]:
-    options.require_writable(out.parent)  # which is made
+    options.require_writable(out.parent)  # creates the folder
     return claim_name(out)
 
 
-@command("caption", either=("images", "data"), is_required=True, claim=_claim)
+@command("caption", exclusive=("images", "data"), is_required=True, claim=_claim)
 def main(
     *,
     images: options.Images | None = None,
@@ -38,19 +38,19 @@ def main(
     device: str | None = None,
     dtype: options.Dtype | None = None,
 ) -> int:
-    """Describe images in sentences, which EVP's prompts are made of.
+    """Write a caption for every image with BLIP-2, as EVP uses for its prompts.
 
-    An interrupted run is continued. The exit status is 1 if an image could not be used; all others
-    are done.
+    An interrupted run continues. If an image cannot be used, the others are still captioned, and
+    the exit status is 1.
 
     Args:
-        images: files, folders or quoted patterns.
-        data: data set and its arguments, such as: NYUDepth root=nyu_depth_v2 split=train.
-        captioner: BLIP-2 folder or hub id (default: EVP's).
-        out: the .json to write.
-        batch_size: images that run together.
-        dtype: type of the captioner's weights (default: that of their files); float16 and bfloat16
-            take half the memory of float32.
+        data: data set to caption: its class and arguments, such as NYUDepth root=nyu_depth_v2
+            split=train.
+        captioner: BLIP-2 model: a folder or a hub id (default: the one of EVP).
+        out: JSON file of the captions to write.
+        batch_size: number of images per batch.
+        dtype: data type of the captioner's weights; float16 and bfloat16 need half the memory of
+            float32 (default: the type in the files).
 
     Example:
         diffsight caption --images photos --out captions.json
@@ -58,27 +58,28 @@ def main(
     import torch
 
     from diffsight.cli.recipe import data_of
+    from diffsight.ops.device import usable_device
     from diffsight.prompts.captions import BLIP2, Captioner
 
     if batch_size < 1:
         raise InputError(f"--batch-size {batch_size}: give at least 1")
     if out.is_dir():
-        raise InputError(f"{out}: a folder: give --out the name of a .json file in it")
+        raise InputError(f"{out}: is a folder: give the name of a .json file as --out")
     samples = _Photos(images, out) if images else data_of(data or (), trusted=trust)
     source = captioner or BLIP2
     captions = _Captions(out, samples.name, source)
     kind = getattr(torch, dtype) if dtype else None
-    describe = Captioner(source, device=options.device_of(device), dtype=kind)
-    failed = _describe(samples, describe, captions, batch_size)
+    captioner_model = Captioner(source, device=usable_device(device), dtype=kind)
+    failed = _caption_missing(samples, captioner_model, captions, batch_size)
     log.info("%s: %d captions of %s", out, len(captions.texts), samples.name)
     return options.SOME_FAILED if failed else 0
 
 
 class _Captions:
-    """The file of captions; what an earlier run wrote is kept.
+    """The file of captions; captions of an earlier run are kept.
 
     Raises:
-        InputError: if that is of another data set or by another captioner.
+        InputError: if the file has captions of another data set or by another captioner.
     """
 
     def __init__(self, out: Path, data: str, source: str) -> None:
@@ -89,23 +90,23 @@ class _Captions:
         self.texts: dict[str, str] = {}
         if not out.exists():
             return
-        kept = read_captions(out, data=data)
-        if kept.texts and kept.captioner != source:
+        earlier = read_captions(out, data=data)
+        if earlier.texts and earlier.captioner != source:
             raise InputError(
-                f"{out}: its captions are by {kept.captioner or 'an unnamed captioner'}, not "
+                f"{out}: its captions are by {earlier.captioner or 'an unnamed captioner'}, not "
                 f"by {source}: choose another --out, or delete the file"
             )
-        self.texts = kept.texts
+        self.texts = earlier.texts
 
     def add(self, samples: "Sequence[Sample]", texts: Sequence[str]) -> None:
-        """Keep captions; write them now and then."""
+        """Add captions; write the file after every ``SAVE_EVERY`` new ones."""
         self.texts.update((one.id, text) for one, text in zip(samples, texts, strict=True))
         self._unsaved += len(texts)
         if self._unsaved >= SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        """Write the file, if there is something new."""
+        """Write the file if there are new captions."""
         from diffsight.atomic import replacing
 
         if not self._unsaved:
@@ -116,10 +117,10 @@ class _Captions:
         self._unsaved = 0
 
 
-def _describe(
+def _caption_missing(
     data: "AbstractDataset | _Photos", captioner: "Captioner", captions: _Captions, batch_size: int
 ) -> int:
-    """Add the missing captions and save them; return how many images could not be used."""
+    """Add and save the missing captions; return the number of images that could not be used."""
     waiting: list[Sample] = []
     failed = 0
     try:
@@ -136,13 +137,13 @@ def _describe(
                     captions.add(waiting, captioner([one.image for one in waiting]))
                     waiting = []
                 advance()
-    finally:  # what is done is kept, whatever stopped the run
+    finally:  # keep finished captions after any error
         captions.save()
     return failed
 
 
 class _Photos:
-    """Images of the user."""
+    """Images of the user, as a data set."""
 
     def __init__(self, arguments: Sequence[str], captions: Path) -> None:
         from diffsight.datasets.captioned import PHOTOS

@@ -1,4 +1,4 @@
-"""``diffsight completion``: scripts that complete commands and their options in a shell."""
+"""``diffsight completion``: scripts for the completion of commands and options in a shell."""
 
 import argparse
 import importlib
@@ -16,13 +16,13 @@ OPTION = re.compile(r"--[\w-]+")
 
 
 @dataclass(frozen=True)
-class Words:
-    """The words that a command understands.
+class Completions:
+    """Completions for the command line of one command.
 
     Attributes:
         options: names of its options, with the dashes.
-        values: what may follow an option, by its name; files are not listed.
-        first: what may be its first word.
+        values: values of an option, by its name; options with any value are missing.
+        first: values of its first positional argument; empty for any value.
     """
 
     options: tuple[str, ...]
@@ -32,21 +32,21 @@ class Words:
 
 @command("completion")
 def main(shell: Literal["bash", "zsh", "fish"]) -> int:
-    """Print a script that completes commands, options, and names of recipes in a shell.
+    """Print a script that completes commands, options and recipe names in a shell.
 
-    bash reads the file of the example by itself if the package bash-completion is installed; zsh
-    reads a file _diffsight in a folder of $fpath, and fish
-    ~/.config/fish/completions/diffsight.fish. Write the file anew after an update of diffsight.
+    Write the script to a file that your shell loads. bash, with the package bash-completion: the
+    file of the example. zsh: a file _diffsight in a folder of $fpath. fish:
+    ~/.config/fish/completions/diffsight.fish. Write it again after an update of diffsight.
 
     Args:
-        shell: the shell.
+        shell: shell that loads the script.
 
     Example:
         diffsight completion bash > ~/.local/share/bash-completion/completions/diffsight
     """
     write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]
-    words = {name: words_of(name) for name in COMMANDS}
-    sys.stdout.write("".join(f"{line}\n" for line in write(words)))
+    completions = {name: completions_of(name) for name in COMMANDS}
+    sys.stdout.write("".join(f"{line}\n" for line in write(completions)))
     return 0
 
 
@@ -60,40 +60,41 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     return (module.few_shot if name == "benchmark" else module.main).parser()
 
 
-def words_of(name: str) -> Words:
-    """Return the words that a command understands, from its parser."""
+def completions_of(name: str) -> Completions:
+    """Return the completions of a command, from its parser."""
     from diffsight import protocols, recipes
 
-    known = {"recipe": recipes.names(), "protocol": protocols.names()}
+    names_of = {"recipe": recipes.names(), "protocol": protocols.names()}
     options: list[str] = []
     values: dict[str, tuple[str, ...]] = {}
     first = ("few-shot",) if name == "benchmark" else ()
     for action in parser_of(name)._actions:
-        words = known.get(action.dest) or tuple(map(str, action.choices or ()))
+        choices = names_of.get(action.dest) or tuple(map(str, action.choices or ()))
         names = [option for option in action.option_strings if OPTION.fullmatch(option)]
         options += names
-        values |= {option: words for option in names if words}
+        values |= {option: choices for option in names if choices}
         if not action.option_strings:
-            first = words
-    return Words(tuple(options), values, first)
+            first = choices
+    return Completions(tuple(options), values, first)
 
 
-def _bash(commands: Mapping[str, Words]) -> Iterator[str]:
+def _bash(commands: Mapping[str, Completions]) -> Iterator[str]:
     yield "_diffsight() {"
     yield '    local name="${COMP_WORDS[1]}" before="${COMP_WORDS[COMP_CWORD-1]}"'
-    yield '    local word="${COMP_WORDS[COMP_CWORD]}" position=$COMP_CWORD found=""'
-    yield f'    if (( position == 1 )); then found="{" ".join(commands)} --help --version"; fi'
+    yield '    local word="${COMP_WORDS[COMP_CWORD]}" position=$COMP_CWORD candidates=""'
+    yield f'    if (( position == 1 )); then candidates="{" ".join(commands)} --help --version"; fi'
     yield from _cases(commands)
-    yield '    COMPREPLY=($(compgen -W "$found" -- "$word"))'
+    yield '    COMPREPLY=($(compgen -W "$candidates" -- "$word"))'
     yield "}"
-    yield "complete -o default -F _diffsight diffsight"  # default: files, where no word fits
+    # -o default: complete files if nothing matches
+    yield "complete -o default -F _diffsight diffsight"
 
 
-def _zsh(commands: Mapping[str, Words]) -> Iterator[str]:
+def _zsh(commands: Mapping[str, Completions]) -> Iterator[str]:
     yield "#compdef diffsight"
     yield "_diffsight() {"
     yield '    local name="$words[2]" before="$words[CURRENT-1]"'
-    yield '    local word="$words[CURRENT]" position=$((CURRENT - 1)) found=""'
+    yield '    local word="$words[CURRENT]" position=$((CURRENT - 1)) candidates=""'
     yield "    if (( position == 1 )); then"
     yield "        local -a summaries=("
     yield from (f"            {shlex.quote(f'{name}:{COMMANDS[name]}')}" for name in commands)
@@ -102,46 +103,46 @@ def _zsh(commands: Mapping[str, Words]) -> Iterator[str]:
     yield "        return"
     yield "    fi"
     yield from _cases(commands)
-    yield "    compadd -- ${=found} || _files"
+    yield "    compadd -- ${=candidates} || _files"
     yield "}"
-    # as a file of $fpath it is the function itself; where it is sourced, it is registered
+    # a file of $fpath is the body of the function; a sourced file must register the function
     yield 'if [[ "$funcstack[1]" == _diffsight ]]; then _diffsight "$@"'
     yield "else compdef _diffsight diffsight; fi"
 
 
-def _cases(commands: Mapping[str, Words]) -> Iterator[str]:
-    """Yield lines of bash and zsh that set ``found`` from name, before, word and position."""
+def _cases(commands: Mapping[str, Completions]) -> Iterator[str]:
+    """Yield lines of bash and zsh that set ``candidates`` from name, before, word and position."""
     yield '    case "$name $before" in'
-    for name, words in commands.items():
-        for option, values in words.values.items():
-            yield f'        "{name} {option}") found="{" ".join(values)}" ;;'
+    for name, own in commands.items():
+        for option, values in own.values.items():
+            yield f'        "{name} {option}") candidates="{" ".join(values)}" ;;'
     yield "    esac"
-    yield '    if [[ -z "$found" && "$word" == -* ]]; then case "$name" in'
-    for name, words in commands.items():
-        yield f'        {name}) found="{" ".join(words.options)}" ;;'
+    yield '    if [[ -z "$candidates" && "$word" == -* ]]; then case "$name" in'
+    for name, own in commands.items():
+        yield f'        {name}) candidates="{" ".join(own.options)}" ;;'
     yield "        esac"
-    yield '    elif [[ -z "$found" ]] && (( position == 2 )); then case "$name" in'
-    for name, words in commands.items():
-        if words.first:
-            yield f'        {name}) found="{" ".join(words.first)}" ;;'
+    yield '    elif [[ -z "$candidates" ]] && (( position == 2 )); then case "$name" in'
+    for name, own in commands.items():
+        if own.first:
+            yield f'        {name}) candidates="{" ".join(own.first)}" ;;'
     yield "        esac"
     yield "    fi"
 
 
-def _fish(commands: Mapping[str, Words]) -> Iterator[str]:
-    yield "function __diffsight_runs"  # whether a command was typed, or is to be typed now
+def _fish(commands: Mapping[str, Completions]) -> Iterator[str]:
+    yield "function __diffsight_runs"  # whether the command is this one, at this position or before
     yield "    set -l words (commandline -opc)"
     yield '    test "$words[2]" = "$argv[1]"; and test (count $words) -le $argv[2]'
     yield "end"
     start = "complete -c diffsight"
-    for name, words in commands.items():
+    for name, own in commands.items():
         summary = shlex.quote(COMMANDS[name])
         yield f"{start} -n '__diffsight_runs \"\" 1' -f -a {name} -d {summary}"
-        if words.first:
-            yield f"{start} -n '__diffsight_runs {name} 2' -f -a '{' '.join(words.first)}'"
-        for option in words.options:
-            values = words.values.get(option, ())
-            # -r: files too, as a recipe may be one; -x: no files
+        if own.first:
+            yield f"{start} -n '__diffsight_runs {name} 2' -f -a '{' '.join(own.first)}'"
+        for option in own.options:
+            values = own.values.get(option, ())
+            # -r: also complete files, because a recipe may be one; -x: no files
             takes = f" -{'r' if option == '--recipe' else 'x'} -a '{' '.join(values)}'"
             yield (
                 f"{start} -n '__diffsight_runs {name} 999' -l {option.removeprefix('--')}"

@@ -1,4 +1,4 @@
-"""What commands print: a bar and lines on stderr, tables and JSON on stdout."""
+"""Output of commands: progress bars and log lines on stderr, tables and JSON on stdout."""
 
 import contextlib
 import functools
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from diffsight.formats.durations import duration
+from diffsight.formats.durations import format_duration
 from diffsight.label_maps import clean_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LINE_EVERY_S = 30.0
 
 @functools.cache
 def console() -> "Console":
-    """Return the one on stderr; lines that are written there do not break a bar."""
+    """Return the console of stderr, which can write lines above a progress bar."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -33,19 +33,19 @@ def console() -> "Console":
 def progress(
     text: str, total: int | float | None = None, *, done: int = 0, counts: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a bar where stderr is a terminal, else lines; both have the time left.
+    """Show the progress and the time left: as a bar on a terminal, else as lines on stderr.
 
-    A line comes after the first step of what takes longer than half a minute, and then every half
-    minute.
+    Work that takes longer than half a minute prints a line after the first step, and then every
+    half minute.
 
     Args:
-        text: what is done.
-        total: number of steps, if that is known.
-        done: steps that were done before.
+        text: description of the work.
+        total: number of steps; None if unknown.
+        done: number of steps that an earlier run finished.
         counts: whether the number of steps is shown.
 
     Yields:
-        What is called after every step, or after a number of them; keywords are those of rich's
+        Function to call after one or more steps; its keyword arguments are those of rich's
         ``Progress.update``.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -54,27 +54,27 @@ def progress(
     columns = (TextColumn("{task.description}"), BarColumn(), *count, _time_left())
     with Progress(*columns, console=console(), disable=not console().is_terminal) as bars:
         row = bars.add_task(text, total=total, completed=done, left_s=None)
-        begin, said = time.monotonic(), -math.inf
+        begin, last_line = time.monotonic(), -math.inf
 
         def advance(steps: int = 1, **changes: Any) -> None:
-            nonlocal said
+            nonlocal last_line
             bars.update(row, advance=steps, **changes)
             now, task = time.monotonic(), bars.tasks[row]
             if not counts or not task.total or task.completed <= done:
                 return
             left_s = (now - begin) * (task.total - task.completed) / (task.completed - done)
             bars.update(row, left_s=left_s)
-            if console().is_terminal or min(now - said, left_s) < LINE_EVERY_S:
+            if console().is_terminal or min(now - last_line, left_s) < LINE_EVERY_S:
                 return
-            said = now
+            last_line = now
             numbers = f"{task.completed:.0f} of {task.total:.0f}"
-            write_line(f"{text}: {numbers}, about {duration(left_s)} left")
+            write_line(f"{text}: {numbers}, about {format_duration(left_s)} left")
 
         yield advance
 
 
 def _time_left() -> "ProgressColumn":
-    """Return a column with the time left; that of rich has none before the second step."""
+    """Return a column with the time left; the one of rich is empty before the second step."""
     from rich.progress import Task, TimeRemainingColumn
     from rich.text import Text
 
@@ -89,22 +89,22 @@ def _time_left() -> "ProgressColumn":
 
 
 def write_line(line: str, to: "Console | None" = None) -> None:
-    """Print a line as it is, whatever brackets and paths are in it; on stderr by default."""
+    """Print a line without rich's markup and highlighting; on stderr by default."""
     (to or console()).print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def printable(text: str) -> str:
-    """Return lines without control characters: names in files must not move the cursor."""
+    """Return a text without control characters, which could move the cursor."""
     return "\n".join(map(clean_name, text.split("\n")))
 
 
 def write_table(table: "Table", *lines: str, width: int) -> None:
-    """Print a table to stdout, and lines below it, which stay readable where the table is cut.
+    """Print a table and lines below it to stdout.
 
     Args:
-        table: to be printed.
-        lines: below it.
-        width: columns where stdout is no terminal.
+        table: table to print.
+        lines: lines below the table; they are not cut to its width.
+        width: width in characters if stdout is not a terminal.
     """
     from rich.console import Console
 
@@ -117,6 +117,6 @@ def write_table(table: "Table", *lines: str, width: int) -> None:
 
 
 def write_json(report: Any, indent: int | None = None) -> None:
-    """Print JSON to stdout: a line, or an indented report."""
+    """Print JSON to stdout, on one line or indented."""
     sys.stdout.write(json.dumps(report, indent=indent) + "\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""``diffsight control``: paint pictures that keep the classes of a photograph."""
+"""``diffsight control``: generate pictures with the class layout of a photograph."""
 
 import sys
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from diffsight.inference.plan import Plan, short_side_px
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """How pictures are painted.
+    """Options of the generated pictures.
 
     Attributes:
-        count: pictures per segmenter.
-        seed: seed of the first picture; the next one has the next.
-        steps: steps of the solver (DDIM).
-        guidance: weight of the text (classifier-free guidance).
-        size: shorter side of the pictures in pixels; both sides become multiples of 64.
-        negative: what the pictures must not show (default: nothing).
+        count: number of pictures per model.
+        seed: seed of the first picture; each further picture adds 1.
+        steps: number of denoising steps (DDIM).
+        guidance: scale of classifier-free guidance.
+        size: shorter side of a picture in pixels; both sides are rounded to multiples of 64.
+        negative: negative prompt, a description of unwanted contents (default: none).
     """
 
     count: int = 1
@@ -35,7 +35,7 @@ class PictureOptions:
     negative: Annotated[str, Flag("TEXT")] = ""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are out of range."""
+        """Check that all numbers are in range."""
         for name in ("count", "steps", "size"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: give at least 1")
@@ -45,7 +45,7 @@ class PictureOptions:
 def main(
     image: Path,
     *,
-    model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
+    model: Annotated[Sequence[str], Flag("PATH|ID", repeatable=True)],
     prompt: Annotated[str, Flag("TEXT")],
     out: Annotated[Path, Flag("FILE.png")],
     stable_diffusion: Annotated[str, Flag("DIR|ID")] = STABLE_DIFFUSION,
@@ -53,20 +53,22 @@ def main(
     pictures: PictureOptions,
     network: options.ModelOptions,
 ) -> int:
-    """Paint pictures that keep the classes of a photograph (DDP, figure 10).
+    """Generate pictures with the class layout of a photograph (DDP, figure 10).
 
-    A segmenter of ADE20K's classes steers Stable Diffusion through a ControlNet. The picture has a
-    row for each segmenter: the photograph, its classes, and what is painted from them.
+    A segmentation model predicts the ADE20K classes of the photograph. The class map then controls
+    Stable Diffusion through a ControlNet. The output image has a row per model: the photograph, the
+    class map, and the generated pictures.
 
     Args:
-        image: photograph.
-        model: saved model of ADE20K's 150 classes; repeat it to compare several.
-        prompt: description of the picture.
-        out: the picture to write.
-        stable_diffusion: Stable Diffusion in diffusers' layout.
-        controlnet: ControlNet of segmentation that was trained with it.
-        pictures: how they are painted.
-        network: where the parts of the segmenters are, and where everything runs.
+        image: file of the photograph.
+        model: saved segmentation model with ADE20K's 150 classes; repeat the option to compare
+            several.
+        prompt: text description of the pictures.
+        out: PNG file to write.
+        stable_diffusion: Stable Diffusion model in the layout of diffusers.
+        controlnet: segmentation ControlNet for this Stable Diffusion model.
+        pictures: options of the generated pictures.
+        network: backbone of the segmentation models, and device.
 
     Example:
         diffsight control photo.jpg --model runs/ade20k --prompt "a room at night" --out night.png
@@ -80,8 +82,9 @@ def main(
     from diffsight.datasets.files import read_image
     from diffsight.inference import Predictor
     from diffsight.inference.control import Controller, require_ade20k
+    from diffsight.ops.device import usable_device
 
-    photograph, device = read_image(image), options.device_of(network.device)
+    photograph, device = read_image(image), usable_device(network.device)
     predictors = []
     for source in model:
         loaded = network.load(source)
@@ -90,7 +93,7 @@ def main(
         require_ade20k(predictors[-1], source)
     controller = Controller(stable_diffusion, controlnet, device=device)
     seeds = range(pictures.seed, pictures.seed + pictures.count)
-    with progress("painting", len(model) * len(seeds) * pictures.steps) as advance:
+    with progress("generating", len(model) * len(seeds) * pictures.steps) as advance:
         rows = [
             controller(
                 predictor,

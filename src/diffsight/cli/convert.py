@@ -1,4 +1,4 @@
-"""``diffsight convert``: turn an original checkpoint into a diffsight model."""
+"""``diffsight convert``: convert an authors' checkpoint to a diffsight model."""
 
 import inspect
 import logging
@@ -12,10 +12,11 @@ from diffsight.errors import InputError
 
 if TYPE_CHECKING:
     from diffsight.backbones.ldm_keys import KeyReport
+    from diffsight.model import DenseModel
 
 log = logging.getLogger(__name__)
 
-INDOORS_M = 10.0  # cap of NYU's models; those with a larger one are KITTI's
+INDOORS_M = 10.0  # maximum depth of models for NYU; models for KITTI have a larger one
 
 
 @command("convert")
@@ -31,18 +32,21 @@ def main(
     partial: bool = False,
     json: bool = False,
 ) -> int:
-    """Turn an original checkpoint into a diffsight model, with a report of every key.
+    """Convert an authors' checkpoint to a diffsight model, and report dropped and missing keys.
 
     Args:
-        kind: ddp-bev, ddp-depth, ddp-segmentation, evp-depth, evp-referring, meta-prompts-depth,
-            meta-prompts-segmentation, vpd-depth, vpd-referring or vpd-segmentation.
-        checkpoint: the authors' .ckpt / .pth, or a .safetensors.
-        out: the model to write: a folder, or one .safetensors file.
-        max_depth: cap of depth models in metres (default: 10).
-        latent_std: number that EVP's latents were divided by (default: the authors').
-        names: text file with a line for each scene or class of the checkpoint's text table.
-        encoder: CLIP text model for sentences as prompts (default: none).
-        partial: convert even where entries are missing.
+        kind: method and task of the checkpoint: ddp-bev, ddp-depth, ddp-segmentation, evp-depth,
+            evp-referring, meta-prompts-depth, meta-prompts-segmentation, vpd-depth, vpd-referring
+            or vpd-segmentation.
+        checkpoint: file of the checkpoint: .ckpt, .pth or .safetensors.
+        out: saved model to write: a file that ends in .safetensors, or a folder.
+        max_depth: maximum depth of a depth model in metres (default: 10).
+        latent_std: standard deviation by which an EVP model divides its latents (default: the
+            authors' value).
+        names: text file with the scene types or class names of the checkpoint, one per line
+            (default: those of the authors).
+        encoder: CLIP text model for models that read sentences (default: none).
+        partial: convert a checkpoint although keys are missing.
         json: print the key report as JSON.
 
     Example:
@@ -66,7 +70,7 @@ def main(
         if value is None:
             continue
         if name not in inspect.signature(converter).parameters:
-            raise InputError(f"{option}: {kind} has none: leave it out")
+            raise InputError(f"{option}: {kind} does not have this option: leave it out")
         arguments[name] = value
     state, dropped = read_checkpoint(checkpoint)
     try:
@@ -77,7 +81,7 @@ def main(
         raise
     report.dropped |= dropped
     about = {"converted_from": checkpoint.name, "converter": kind}
-    side = _short_side(kind, max_depth or INDOORS_M)
+    side = _short_side(kind, model, max_depth or INDOORS_M)
     size = {} if side is None else {"short_side": side}
     save(model, out, info=about | size)
     log.info("%s -> %s: %s", checkpoint, out, report.summary())
@@ -85,13 +89,18 @@ def main(
     return 0
 
 
-def _short_side(kind: str, max_depth_m: float) -> int | None:
-    """Return that of the authors' training images; KITTI's are cropped, not resized."""
+def _short_side(kind: str, model: "DenseModel", max_depth_m: float) -> int | None:
+    """Return the short side of the authors' training images in pixels, before they were cropped.
+
+    None if they were not resized: KITTI's are cropped.
+    """
+    from diffsight.label_maps import CITYSCAPES_CLASSES
+
     if kind == "ddp-bev":
         return None
-    if not kind.endswith("depth"):
-        return 512
-    return 480 if max_depth_m <= INDOORS_M else None
+    if kind.endswith("depth"):
+        return 480 if max_depth_m <= INDOORS_M else None
+    return 1024 if model.task.class_names == CITYSCAPES_CLASSES else 512
 
 
 def _report(report: "KeyReport", *, as_json: bool) -> None:

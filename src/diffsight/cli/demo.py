@@ -1,4 +1,4 @@
-"""``diffsight demo``: learn depth from ten labelled rooms with what comes with the package."""
+"""``diffsight demo``: train a depth model on ten rendered rooms, without any download."""
 
 import logging
 import re
@@ -23,23 +23,24 @@ if TYPE_CHECKING:
 
 SHOTS = 10
 TESTS = 24  # held-out rooms
-SHOWN = 6  # of the held-out rooms, in the picture
+SHOWN = 6  # held-out rooms in the picture
 SIZE_PX = 192
-FEW_SHOT_STEPS = 20  # a glimpse: a step takes longer than one of the light head
-ROOM = re.compile(r"room\d+\.png")  # names of a demo's images and labels
+FEW_SHOT_STEPS = 20  # at most, because its steps are slower than those of feature_head
+ROOM = re.compile(r"room\d+\.png")  # names of the demo's images and labels
 log = logging.getLogger(__name__)
 
 
 @command("demo", claim=claim_folder)
 def main(*, out: options.Folder = Path("demo"), seed: int = 0, steps: int = 60) -> int:
-    """Render ten rooms, learn depth from them, and draw predictions of other rooms.
+    """Render ten rooms, train a depth model on them, and draw its predictions of other rooms.
 
-    It compares the backbones that come with the package. It takes about a minute on two cores.
+    The demo compares the backbones that are installed with diffsight. It needs no download and
+    takes about a minute on two CPU cores.
 
     Args:
-        out: folder.
-        seed: which ten rooms.
-        steps: steps of every training, but of few_shot no more than 20.
+        out: folder for the rooms, the model and the picture.
+        seed: seed of the ten rooms and of the training.
+        steps: number of steps of every training; few_shot uses at most 20.
 
     Example:
         diffsight demo --out demo
@@ -53,7 +54,7 @@ def main(*, out: options.Folder = Path("demo"), seed: int = 0, steps: int = 60) 
 
     begin = time.monotonic()
     images, labels, path = out / "images", out / "depth", out / "depth.safetensors"
-    log.info("depth from %d labelled rooms: about a minute on two cores", SHOTS)
+    log.info("training on %d labelled rooms: about a minute on two cores", SHOTS)
     train = _rooms("val", seed * SHOTS, SHOTS)
     _write(train, images, labels)
     methods = f"feature_head,few_shot:max_steps={FEW_SHOT_STEPS}"
@@ -89,13 +90,13 @@ def _rooms(split: str, first: int, count: int) -> list["Sample"]:
 
 
 def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
-    """Write images and labels as a user has them: PNG, and 16-bit PNG of millimetres."""
+    """Write images as PNG and depth as 16-bit PNG in millimetres."""
     from PIL import Image
 
     from diffsight.atomic import replacing
     from diffsight.datasets.depth import write_depth_png
 
-    earlier = [path for folder in (images, labels) for path in _earlier(folder)]
+    earlier = [path for folder in (images, labels) for path in _earlier_files(folder)]
     for folder in (images, labels):
         options.require_writable(folder)
     for path in earlier:
@@ -107,30 +108,30 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
         write_depth_png(labels / f"room{i}.png", depth_m, valid)
 
 
-def _earlier(folder: Path) -> list[Path]:
+def _earlier_files(folder: Path) -> list[Path]:
     """Return the files of an earlier demo.
 
     Raises:
-        InputError: if the folder holds others.
+        InputError: if the folder contains other files.
     """
-    found = sorted(folder.glob("[!.]*"))
-    others = [path.name for path in found if not ROOM.fullmatch(path.name)]
+    paths = sorted(folder.glob("[!.]*"))
+    others = [path.name for path in paths if not ROOM.fullmatch(path.name)]
     if others:
         raise InputError(
-            f"{folder}: holds files that are not of a demo ({others[0]}): choose another --out"
+            f"{folder}: contains files that no demo wrote ({others[0]}): choose another --out"
         )
-    return found
+    return paths
 
 
 def _scores(
     train: Sequence["Sample"], tests: Sequence["Sample"], predicted: dict[str, "torch.Tensor"]
 ) -> dict[str, float]:
-    """Return the RMSE in metres over all valid pixels, of predictions and of three baselines."""
+    """Return the RMSE in metres of predictions and of three baselines, over all valid pixels."""
     import torch
 
     from diffsight.adaptation.verdict import CONSTANT, MEAN_MAP
 
-    (image, depth_m, valid), (pixels, truth_m, counted) = map(_stacked, (train, tests))
+    (image, depth_m, valid), (test_image, truth_m, test_valid) = map(_stacked, (train, tests))
     mean_m = depth_m[valid].mean()
     average = (depth_m * valid).sum(dim=0) / valid.sum(dim=0).clamp(min=1)
     average = torch.where(valid.any(dim=0), average, mean_m)
@@ -138,10 +139,10 @@ def _scores(
     rows = predicted | {
         CONSTANT: mean_m.expand_as(truth_m),
         MEAN_MAP: average.expand_as(truth_m),
-        "colour of the pixel": (_with_one(pixels) @ colours)[..., 0],
+        "colour of the pixel": (_with_one(test_image) @ colours)[..., 0],
     }
     return {
-        name: float((value - truth_m)[counted].square().mean().sqrt())
+        name: float((value - truth_m)[test_valid].square().mean().sqrt())
         for name, value in rows.items()
     }
 
@@ -149,14 +150,14 @@ def _scores(
 def _stacked(samples: Sequence["Sample"]) -> tuple["torch.Tensor", ...]:
     import torch
 
-    # in 32 bit the solution of least squares, and with it the table, differs from run to run
+    # in 32 bit the least-squares solution, and so the table, varies between runs
     image = torch.stack([s.image for s in samples]).movedim(1, -1).double() / 255
     depth_m = torch.stack([s.labels["depth_m"][0] for s in samples])
     return image, depth_m.double(), torch.stack([s.valid["depth_m"] for s in samples])
 
 
 def _with_one(colour: "torch.Tensor") -> "torch.Tensor":
-    """Return the channels and 1; products of channels overfit ten rooms."""
+    """Return the channels and a constant 1 (products of channels would overfit ten rooms)."""
     import torch
 
     return torch.cat([torch.ones_like(colour[..., :1]), colour], dim=-1)
@@ -165,7 +166,7 @@ def _with_one(colour: "torch.Tensor") -> "torch.Tensor":
 def _picture(
     model: "DenseModel", tests: Sequence["Sample"], predictions: Sequence["Prediction"], path: Path
 ) -> Path:
-    """Write a row per room: image, truth, prediction and error."""
+    """Write a picture with a row per room: image, truth, prediction and error."""
     import torch
     from PIL import Image
 

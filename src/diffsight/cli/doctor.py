@@ -1,4 +1,4 @@
-"""``diffsight doctor``: known problems of an installation, each with its repair."""
+"""``diffsight doctor``: check an installation for known problems and print how to fix them."""
 
 import importlib
 import importlib.metadata
@@ -19,7 +19,7 @@ from diffsight.cli.flags import command
 
 Status = Literal["ok", "note", "broken"]
 
-# imported libraries (package, module, name in it); the failure of one explains those after it
+# libraries to import (package, module, attribute); a broken one may break those after it
 PROBES = (
     ("torch", "torch", ""),
     ("torchvision", "torchvision", ""),
@@ -28,13 +28,20 @@ PROBES = (
     ("lightning", "lightning.pytorch", ""),
 )
 PROBE = "from diffsight.cli.doctor import probe; probe()"
-WIDE = 160  # columns of the table where the output is no terminal
-LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 10e9, 8e9, 256e6
+WIDE = 160  # characters per line of the table if stdout is not a terminal
+LITTLE_DISK, LITTLE_MEMORY, LITTLE_SHARED = 10e9, 8e9, 256e6  # bytes; less is reported
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check."""
+    """Result of one check.
+
+    Attributes:
+        name: name of the package, variable or device.
+        status: ``ok``, ``note`` (may be a problem) or ``broken``.
+        detail: version, size or problem.
+        repair: how to fix the problem; empty if there is none.
+    """
 
     name: str
     status: Status
@@ -44,12 +51,10 @@ class Finding:
 
 @command("doctor")
 def main(*, json: bool = False) -> int:
-    """Find known problems of this installation.
+    """Check this installation for known problems.
 
-    The exit status is 1 if something is broken.
-
-    Args:
-        json: print JSON, not a table.
+    It checks package versions, imports, GPUs, memory, disk space and environment variables, and
+    prints how to fix a problem. The exit status is 1 if something is broken.
 
     Example:
         diffsight doctor
@@ -65,7 +70,7 @@ def main(*, json: bool = False) -> int:
 
 
 def probe() -> None:
-    """Import the libraries; print a line of JSON for each, then one about the devices."""
+    """Import the libraries; print a JSON line for each, then one about the devices."""
     warnings.simplefilter("ignore")
     for name, module, attribute in PROBES:
         row: list[str | None] = [name, "", None, None]
@@ -93,7 +98,7 @@ def _device_facts() -> dict[str, Any]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Compare versions with the requirements of the package."""
+    """Yield packages whose versions do not meet the requirements of diffsight."""
     from packaging.requirements import Requirement
 
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
@@ -103,27 +108,27 @@ def _packages() -> Iterator[Finding]:
         repair = "pip install -e . in the source folder"
         yield Finding("diffsight", "note", "runs from a source folder, not installed", repair)
         return
-    wrong = []
+    problems = []
     for requirement in map(Requirement, requirements):
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            wrong.append((f"{requirement.name} is missing", requirement))
+            problems.append((f"{requirement.name} is missing", requirement))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            wrong.append((f"{requirement.name} is {version}", requirement))
-    for detail, requirement in wrong:
-        wanted = f"{requirement.name}{requirement.specifier}"
-        repair = f'pip install "{wanted}"'
-        yield Finding(requirement.name, "broken", f"{detail}, not {wanted}", repair)
-    if not wrong:
+            problems.append((f"{requirement.name} is {version}", requirement))
+    for detail, requirement in problems:
+        required = f"{requirement.name}{requirement.specifier}"
+        repair = f'pip install "{required}"'
+        yield Finding(requirement.name, "broken", f"{detail}, not {required}", repair)
+    if not problems:
         yield Finding("packages", "ok", f"{len(requirements)} requirements checked")
 
 
 def _imports() -> Iterator[Finding]:
-    """Import the libraries in another process, which a broken binary may end."""
+    """Import the libraries in a separate process, because a broken binary may end it."""
     done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True)
     rows = {row[0]: row[1:] for row in map(json.loads, _json_lines(done.stdout))}
     facts: dict[str, Any] = rows.pop("facts", [{}])[0]
@@ -133,7 +138,7 @@ def _imports() -> Iterator[Finding]:
         crash = f"the import ended the process with status {done.returncode} {last}"
         version, error, missing = rows.get(name, ("", crash, None))
         if name == "torchvision" and missing == "torchvision":
-            yield Finding(name, "ok", "absent, and not needed")
+            yield Finding(name, "ok", "not installed, and not needed")
         elif error is None:
             yield Finding(name, "ok", version)
         else:
@@ -157,37 +162,39 @@ def _devices(facts: dict[str, Any]) -> Iterator[Finding]:
         built = facts.get("built_for")
         detail = f"torch sees no GPU (built for CUDA {built})" if built else "torch is a CPU build"
         repair = "install the torch build for your driver: https://pytorch.org/get-started/locally"
-        yield Finding("gpu", "note", f"a driver is here, but {detail}", repair)
+        yield Finding("gpu", "note", f"a driver is installed, but {detail}", repair)
     threads = facts.get("threads")
     if threads:
         yield Finding("cpu", "ok", f"{threads} threads of {os.cpu_count()} cores")
 
 
 def _storage() -> Iterator[Finding]:
-    """Check memory and disk."""
+    """Yield the sizes of memory and disks."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield _enough("memory", total, LITTLE_MEMORY, "full-size models need about 8 GB")
+    yield _check_size("memory", total, LITTLE_MEMORY, "full-size models need about 8 GB")
     cache = hub_cache()
-    place = next(path for path in (cache, *cache.parents) if path.exists())
-    if os.access(place, os.W_OK):
+    folder = next(path for path in (cache, *cache.parents) if path.exists())
+    if os.access(folder, os.W_OK):
         yield Finding("hub cache", "ok", str(cache))
-        free = shutil.disk_usage(place).free
-        yield _enough("disk of the cache", free, LITTLE_DISK, "set HF_HOME to a larger disk")
+        free = shutil.disk_usage(folder).free
+        yield _check_size("disk of the cache", free, LITTLE_DISK, "set HF_HOME to a larger disk")
     else:
         repair = "export HF_HOME=/a/folder/you/can/write"
         yield Finding("hub cache", "broken", f"{cache} cannot be written", repair)
-    yield _enough("disk here", shutil.disk_usage(Path.cwd()).free, LITTLE_DISK, "free some space")
+    here = shutil.disk_usage(Path.cwd()).free
+    yield _check_size("disk here", here, LITTLE_DISK, "free some space")
     if Path("/dev/shm").is_dir():
         shared = shutil.disk_usage("/dev/shm").total
         repair = "docker run --shm-size=2g, or workers: 0 in the recipe"
-        yield _enough("shared memory", shared, LITTLE_SHARED, repair)
+        yield _check_size("shared memory", shared, LITTLE_SHARED, repair)
 
 
 def _environment() -> Iterator[Finding]:
-    """Report environment variables that change the behaviour."""
+    """Yield environment variables that change the behaviour."""
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(name, "0").lower() in ("1", "true", "yes", "on"):
-            yield Finding(name, "note", "set: models come from the cache only", f"unset {name}")
+            detail = "set: models are loaded from the cache only"
+            yield Finding(name, "note", detail, f"unset {name}")
     if "PYTHONPATH" in os.environ:
         detail = "set: packages in it hide installed ones"
         yield Finding(
@@ -196,20 +203,20 @@ def _environment() -> Iterator[Finding]:
 
 
 def hub_cache() -> Path:
-    """Return the folder where the Hugging Face hub keeps downloads."""
+    """Return the folder of models that were downloaded from the Hugging Face hub."""
     home = os.environ.get("HF_HOME") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "huggingface"
     )
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
 
 
-def _enough(name: str, size: int | float, little: float, repair: str) -> Finding:
+def _check_size(name: str, size: int | float, little: float, repair: str) -> Finding:
     detail = f"{size / 1e9:.1f} GB"
     return Finding(name, "ok", detail) if size >= little else Finding(name, "note", detail, repair)
 
 
 def _json_lines(text: str) -> Iterator[str]:
-    # libraries may print lines of their own while they are imported
+    # ignore lines that libraries print while they are imported
     return (line for line in text.splitlines() if line.startswith('["'))
 
 
@@ -222,9 +229,9 @@ def _show(findings: Sequence[Finding], broken: bool) -> None:
     from rich.text import Text
 
     colours = {"ok": "green", "note": "yellow", "broken": "red"}
-    table = Table("", "", "found", "repair")
+    table = Table("", "", "detail", "repair")
     for finding in findings:
         mark = Text(finding.status, style=colours[finding.status])
         table.add_row(mark, finding.name, Text(finding.detail), Text(finding.repair))
-    end = "something is broken, see above" if broken else "nothing is broken"
+    end = "something is broken: see the table" if broken else "nothing is broken"
     write_table(table, end, width=WIDE)

@@ -1,4 +1,4 @@
-"""``diffsight evaluate``: score a model, and baselines that never see the image."""
+"""``diffsight evaluate``: score a model and trivial baselines on labelled images."""
 
 import json as json_text
 import logging
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
     from diffsight.tasks import Prediction
 
 log = logging.getLogger(__name__)
-WIDE = 130  # columns of the table where the output is no terminal
+WIDE = 130  # characters per line of the table if stdout is not a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Labelled images.
+    """Images with labels, and predictions of another program.
 
     Attributes:
-        data: data set and its arguments, such as: Folder root=pairs unit=mm.
-        recipe: recipe whose validation set is used (default: that of the model's training).
-        images: folder of images whose labels are in --labels.
-        labels: folder of labels with the names of the images, or a file, in a form that adapt
-            reads.
-        unit: unit of one stored count of --labels, as for adapt, or of depth in --predictions.
-        invalid: stored count of --labels for "no label".
-        limit: use only the first N samples (default: all).
-        predictions: folder of predictions of another program to score instead of a model, named by
-            the samples' ids: depth as metres (NPY) or 16-bit PNG in --unit, class ids, or masks;
-            of joints a JSON file as COCO's server reads it.
+        data: data set class and its arguments, such as Folder root=pairs unit=mm.
+        recipe: recipe whose validation set is used (default: the recipe of the model's training).
+        images: folder of images; their labels are in --labels.
+        labels: labels of --images, in any format that `diffsight adapt` reads: a folder of files
+            with the names of the images, or one file.
+        unit: unit of one count in --labels, as for `diffsight adapt`, or of depth in --predictions,
+            such as mm or m/256
+        invalid: count in --labels that marks pixels without a label.
+        limit: number of samples to use, from the first one on (default: all).
+        predictions: folder of another program's predictions to score instead of a model. File
+            names are the sample ids. Depth is NPY in metres or 16-bit PNG in --unit; class ids and
+            masks are images. Joints are one JSON file in COCO's format of results.
     """
 
     data: options.Data | None = None
@@ -52,7 +53,7 @@ class DataOptions:
     predictions: options.Folder | None = None
 
     def __post_init__(self) -> None:
-        """Refuse options that do not belong together."""
+        """Check that the options fit together."""
         if self.limit is not None and self.limit < 1:
             raise InputError(f"--limit must be at least 1, got {self.limit}")
         if (self.images is None) != (self.labels is None):
@@ -60,15 +61,15 @@ class DataOptions:
         if self.images and self.predictions:
             raise InputError("--predictions are scored on --data or --recipe: leave --images out")
         for name, value in (("unit", self.unit), ("invalid", self.invalid)):
-            has_use = self.labels or (name == "unit" and self.predictions)
-            if value is not None and not has_use:
+            is_used = self.labels or (name == "unit" and self.predictions)
+            if value is not None and not is_used:
                 raise InputError(f"--{name} is for --labels: leave it out")
 
     def read(self, model: str | None, trusted: Sequence[str]) -> "AbstractDataset":
-        """Return the data set of ``--data`` or of a recipe, by default that of the model.
+        """Return the data set of ``--data``, of ``--recipe``, or of the recipe of the model.
 
         Raises:
-            InputError: if it cannot be used, or no recipe of the model says what it is.
+            InputError: if there is none, or it cannot be used.
         """
         from diffsight import hub
         from diffsight.cli.recipe import data_of, data_of_recipe
@@ -76,14 +77,21 @@ class DataOptions:
         if self.data:
             return data_of(self.data, trusted=trusted)
         if self.recipe is None and model is None:
-            raise InputError("predictions of which images? give --data or --recipe")
+            raise InputError("the labels of --predictions are missing: give --data or --recipe")
         recipe = self.recipe or _recipe_of(hub.resolve(str(model)).path)
         return data_of_recipe(recipe, "val", trusted=trusted)
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """How a model is scored, and where its joints are written."""
+    """Options for scoring a model.
+
+    Attributes:
+        protocol: name of the protocol; None for the metric of the task.
+        oracle_scene: whether the model gets the scene type of each sample.
+        results: file for predicted joints.
+        uncertainty: whether the uncertainty is scored.
+    """
 
     protocol: str | None
     oracle_scene: bool
@@ -91,7 +99,7 @@ class _Rules:
     uncertainty: bool
 
 
-@command("evaluate", either=("data", "recipe", "images"))
+@command("evaluate", exclusive=("data", "recipe", "images"))
 def main(
     *,
     model: options.Model | None = None,
@@ -106,25 +114,24 @@ def main(
     run: options.RunOptions,
     plan: partial[Plan],
 ) -> int:
-    """Score a model, and baselines that never look at an image.
+    """Score a model and trivial baselines on labelled images.
 
-    For depth these are the constant median and the mean map of the training labels. With
-    --predictions it scores files that another program wrote, without a model.
+    The baselines do not look at the images. For depth they are the median and the mean map of the
+    training labels. With --predictions, files of another program are scored instead of a model.
 
     Args:
-        model: folder or .safetensors file of a model, folder of a training, or a hub id.
-        protocol: evaluation protocol, such as nyu-eigen-v1 (default: the metric of the model's task
-            over all labelled pixels).
-        oracle_scene: give the model the scene type of each sample, with protocols of depth.
-        json: print JSON, not a table.
-        out: write the JSON report to FILE too.
-        results: also write the joints of people to FILE, as COCO's server reads them.
-        uncertainty: also score the uncertainty: area under the sparsification error, expected
-            calibration error, and the errors in the most uncertain tenth of the pixels.
-        record: store the result in the saved model and its card.
+        protocol: evaluation protocol, such as nyu-eigen-v1; `diffsight show protocols` lists all
+            (default: the metric of the model's task over all labelled pixels).
+        oracle_scene: give the model the true scene type of each sample (depth protocols only).
+        out: also write the report to this JSON file.
+        results: also write the predicted joints to this JSON file, in COCO's format of results.
+        uncertainty: also score the predicted uncertainty: area under the sparsification error
+            (AUSE), expected calibration error (ECE), and the fraction of errors in the 10 % most
+            uncertain pixels.
+        record: store the result in the saved model and its model card.
         data: labelled images.
-        run: where the parts of the model are, and how it runs.
-        plan: how an image is run; part of every result.
+        run: backbone, device, dtype and image size of the model.
+        plan: processing of an image; it is printed with every result.
 
     Example:
         diffsight evaluate --model runs/rooms --recipe rooms/vpd_depth
@@ -135,8 +142,8 @@ def main(
     if (model is None) == (data.predictions is None):
         raise InputError("give --model, or --predictions DIR of another program, not both")
     if oracle_scene and not protocol:
-        raise InputError("--oracle-scene is a rule of a protocol: give --protocol")
-    # what can be refused without the model is refused before it is loaded
+        raise InputError("--oracle-scene needs a protocol: give --protocol")
+    # check everything that does not need the model before it is loaded
     if protocol:
         protocols.get(protocol)
     if model is None:
@@ -170,10 +177,10 @@ def _score_model(
     run: options.RunOptions,
     plan: partial[Plan],
 ) -> "tuple[dict[str, Any], Evaluation]":
-    """Return the report's first entry, and the scores of a model."""
-    from diffsight.inference.api import labelled_folder, oracle_baselines
-    from diffsight.inference.coco_results import result_rows, write_results
-    from diffsight.inference.evaluate import First, evaluate, protocol_for
+    """Return the first entry of the report, and the scores of a model."""
+    from diffsight.inference.api import compute_oracle_baselines, open_labelled_folder
+    from diffsight.inference.coco_results import to_result_rows, write_results
+    from diffsight.inference.evaluate import FirstSamples, evaluate, resolve_protocol
 
     dataset = None if data.images else data.read(model, run.trust)
     predictor = run.load_predictor(model, plan)
@@ -181,23 +188,23 @@ def _score_model(
     if dataset is None:
         assert data.images
         assert data.labels
-        dataset = labelled_folder(
+        dataset = open_labelled_folder(
             network, data.images, data.labels, unit=data.unit, invalid=data.invalid
         )
     if data.limit is not None:
-        dataset = First(dataset, data.limit)
+        dataset = FirstSamples(dataset, data.limit)
     protocol = None
     if rules.protocol:
-        protocol = protocol_for(rules.protocol, network, oracle_scene=rules.oracle_scene)
+        protocol = resolve_protocol(rules.protocol, network, oracle_scene=rules.oracle_scene)
     if rules.results and not network.task.has_regions:
-        raise InputError(f"{model} finds no joints: leave --results out")
+        raise InputError(f"{model} predicts no joints: leave --results out")
     rows: list[dict[str, Any]] = []
 
-    def take(sample_id: str, prediction: "Prediction") -> None:
+    def on_prediction(sample_id: str, prediction: "Prediction") -> None:
         if rules.results:
-            rows.extend(result_rows(sample_id, prediction))
+            rows.extend(to_result_rows(sample_id, prediction))
 
-    baselines = network.baselines or oracle_baselines(dataset, network.task)
+    baselines = network.baselines or compute_oracle_baselines(dataset, network.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate(
             predictor,
@@ -206,7 +213,7 @@ def _score_model(
             baselines=baselines,
             uncertainty=rules.uncertainty,
             advance=advance,
-            take=take,
+            on_prediction=on_prediction,
         )
     if rules.results:
         write_results(rules.results, rows)
@@ -216,43 +223,43 @@ def _score_model(
 def _score_predictions(
     protocol: str | None, data: DataOptions, trusted: Sequence[str]
 ) -> "tuple[dict[str, Any], Evaluation]":
-    """Return the report's first entry, and the scores of predictions in files."""
+    """Return the first entry of the report, and the scores of stored predictions."""
     from diffsight import protocols
-    from diffsight.inference.api import oracle_baselines
-    from diffsight.inference.evaluate import First, evaluate_stored
+    from diffsight.inference.api import compute_oracle_baselines
+    from diffsight.inference.evaluate import FirstSamples, evaluate_stored
     from diffsight.inference.stored import open_stored
 
     assert data.predictions
     if protocol is None:
-        raise InputError("--predictions are scored by a protocol: give --protocol ID")
+        raise InputError("--predictions needs a protocol: give --protocol ID")
     rules = protocols.get(protocol)
     dataset = data.read(None, trusted)
     if data.limit is not None:
-        dataset = First(dataset, data.limit)
+        dataset = FirstSamples(dataset, data.limit)
     stored = open_stored(data.predictions, rules, dataset)
-    baselines = oracle_baselines(dataset, stored.task)
+    baselines = compute_oracle_baselines(dataset, stored.task)
     with progress("evaluating", len(dataset)) as advance:
         result = evaluate_stored(
             stored, dataset, rules, unit=data.unit, baselines=baselines, advance=advance
         )
-    if data.limit is None and (surplus := stored.surplus()):
-        log.warning("%s: %s", data.predictions, surplus)
+    if data.limit is None and (unused := stored.describe_unused()):
+        log.warning("%s: %s", data.predictions, unused)
     return {"predictions": {"folder": str(data.predictions)}}, result
 
 
 def _recipe_of(path: Path) -> Path:
-    """Return ``recipe.yaml`` in the model's folder, or above it, where ``fit`` writes it."""
-    for place in (path, path.resolve().parent):
-        if (place / "recipe.yaml").is_file():
-            return place / "recipe.yaml"
+    """Return ``recipe.yaml`` in the folder of a model or in its parent, where ``fit`` writes it."""
+    for folder in (path, path.resolve().parent):
+        if (folder / "recipe.yaml").is_file():
+            return folder / "recipe.yaml"
     raise InputError(
-        f"{path}: no recipe.yaml in or above it says what to evaluate on: give --data, --recipe, "
+        f"{path}: no recipe.yaml in or above it names a validation set: give --data, --recipe, "
         "or --images and --labels"
     )
 
 
 def show(result: "Evaluation") -> None:
-    """Print the table and what it depends on to stdout."""
+    """Print the table of scores, with protocol, plan and data below, to stdout."""
     from rich.table import Table
 
     names = list(result.scores[result.name])
@@ -271,12 +278,12 @@ def _captions(result: "Evaluation") -> list[str]:
         f"{result.seconds_per_image:.3g} s each",
     ]
     if result.classes:
-        shares = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
-        lines.append(f"IoU       {', '.join(shares)}")
+        ious = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
+        lines.append(f"IoU       {', '.join(ious)}")
     if result.uncertainty:
         figures = (f"{name} {value:.4f}" for name, value in result.uncertainty.items())
         lines.append(f"uncertainty  {', '.join(figures)}")
     if any("oracle" in name for name in result.scores):
-        why = ": the model has no baselines of its training" if result.name == "model" else ""
-        lines.append(f"(oracle)  made of the evaluated labels{why}")
+        reason = ": the model stores no baselines" if result.name == "model" else ""
+        lines.append(f"(oracle)  computed from the evaluated labels{reason}")
     return lines

@@ -1,4 +1,4 @@
-"""``diffsight explain``: what a model sees in an image on the way to its prediction."""
+"""``diffsight explain``: draw class probabilities and attention maps of an image."""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffsight.model import DenseModel
 
 
-@command("explain", either=("scene", "expression"))
+@command("explain", exclusive=("scene", "expression"))
 def main(
     images: options.Images,
     *,
@@ -25,19 +25,20 @@ def main(
     json: bool = False,
     network: options.ModelOptions,
 ) -> int:
-    """Show what a model sees in an image.
+    """Draw class probabilities and attention maps of an image.
 
-    It writes concepts.png (the probability of every class over the image), bins.png (the
-    distribution over the classes), codebook.png (the values of the classes, where they are
-    learned), maps.png (attention to the tokens of a prompt), as far as the model has them, and
-    explain.json with the numbers. Several images have a folder each. The exit status is 1 if an
-    image could not be used; all others are done.
+    The command writes, if the model has them: concepts.png (a probability map per class), bins.png
+    (the distribution over the classes), codebook.png (the trained values of the classes), maps.png
+    (attention to the tokens of the prompt), and rearranged.png (the products of the features with
+    each prompt, for Meta Prompts). explain.json has the numbers. With several images, each has its
+    own folder. If an image cannot be used, the others are still explained, and the exit status is
+    1.
 
     Args:
-        out: folder for results.
-        prompt: the prompt of all images.
-        json: print one line of JSON per image.
-        network: where the parts of the model are, and where it runs.
+        out: folder for the pictures and explain.json.
+        prompt: text prompt of all images.
+        json: print the contents of explain.json, one line per image.
+        network: backbone and device of the model.
 
     Example:
         diffsight explain photo.jpg --model mine.safetensors --out explain
@@ -56,7 +57,7 @@ def main(
     failed = 0
     for job in jobs:
         folder = out / job.name if len(jobs) > 1 else out
-        result = _explained(loaded, job, prompt.text, folder, notes)
+        result = _explain(loaded, job, prompt.text, folder, notes)
         if "error" in result:
             failed += 1
             sys.stderr.write(f"{result['error']}\n")
@@ -67,23 +68,23 @@ def main(
     return options.SOME_FAILED if failed else 0
 
 
-def _explained(
+def _explain(
     model: "DenseModel", job: "Job", prompt: str | None, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the contents of ``explain.json``, or an ``error`` where the image cannot be used."""
+    """Return the contents of ``explain.json``, or an ``error`` if the image cannot be used."""
     from diffsight.datasets.rig_file import read_image_or_rig
     from diffsight.inference.explain import explain, write_explanation
 
     try:
-        image, rig = read_image_or_rig(job.image, wants_rig=model.reads_rig)
+        image, rig = read_image_or_rig(job.image, requires_rig=model.reads_rig)
         explanation = explain(model, image, prompt, rig)
     except InputError as error:
-        return options.error_of(job, error)
+        return options.error_record(job, error)
     return write_explanation(explanation, out, {"image": str(job.image), **notes})
 
 
 def _summary(result: Mapping[str, Any]) -> str:
-    """Return a line about the most frequent class, or about the strongest map."""
+    """Return a line about the most frequent class, or the number of attention maps."""
     if "classes" in result:
         entropy = result["entropy_nats"]
         first = max(result["classes"], key=lambda row: row["weight"])

@@ -30,10 +30,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train(argv: Sequence[str]) -> "Fitted | None":
-    """Return what ``fit`` gives for a command line.
+    """Train as the command line says; return the result of ``fit``, None after ``--plan``.
 
     Raises:
-        InputError: one line; for an unknown key or class it names the nearest.
+        InputError: if an option or the recipe is wrong; suggests the nearest key or class.
     """
     from diffsight.cli import recipe
     from diffsight.training.fit import fit
@@ -52,7 +52,7 @@ def fit_parser() -> "ArgumentParser":
         FitOptions,
         prog="diffsight fit",
         switches=("resume", "plan"),
-        description="Train a model from a recipe. Every key of the recipe is an option, nested "
-        "ones with dots: --method.backbone.latent_scale 0.18215.",
+        description="Train a model from a recipe. Every key of the recipe is an option, too. "
+        "Nested keys are joined by dots, as in --method.backbone.latent_scale 0.18215.",
         epilog=example_of(main),
     )

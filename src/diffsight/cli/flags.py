@@ -1,19 +1,19 @@
-"""Command-line flags from signatures and docstrings, so that an option is written down once.
+"""Command-line flags from signatures and docstrings, so that every option is described once.
 
-A command is a function that returns its exit status. Every parameter is a flag: its annotation is
-the type, its default the default, and its entry under ``Args:`` the help. Parameters that may be
-given by position are words of the command line, optional ones if they have a default; keyword-only
-ones are flags. A parameter whose type is a dataclass is a group of flags, one per field; so is a
-``partial`` of one, which the command completes before it makes the object. Command lines under
-``Example:``, each on one line, end the help.
+A command is a function that returns its exit status. Its annotations give the types of the flags,
+its defaults the defaults, and the entries under ``Args:`` the help texts. Keyword-only parameters
+become options. Other parameters become positional arguments, which are optional if they have a
+default. A parameter whose type is a dataclass becomes a group of options, one per field. The same
+holds for a ``partial`` of a dataclass; the command adds the missing fields before it creates the
+object. Command lines under ``Example:``, each on one line, end the help.
 
     int, float, str, Path      one value
     Literal["a", "b"]          one of these
     int | Literal["a"]         a number, or one of these
     bool, bool | None          ``--name``; ``--name`` and ``--no-name``
-    tuple[T, ...]              values with commas between them
-    Sequence[T]                several words
-    Annotated[T, Flag(...)]    what the annotation cannot say
+    tuple[T, ...]              values separated by commas
+    Sequence[T]                several values separated by spaces
+    Annotated[T, Flag(...)]    a type with further properties of the flag
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 METAVARS = {int: "N", float: "FLOAT", Path: "PATH"}
 LISTS = {str: "A,B,...", float: "S,S,...", int: "N,N,..."}
-SECTION = r"\n\n(?=\w+:\n)"  # what parts a docstring
+SECTION = r"\n\n(?=\w+:\n)"  # separates the sections of a docstring
 EXAMPLE = "example: "
 Parameter = inspect.Parameter
 Function = Callable[..., int]
@@ -37,63 +37,65 @@ Function = Callable[..., int]
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """What an annotation says about a flag besides its type.
+    """Properties of a flag that its type does not express.
 
     Attributes:
-        metavar: name of the value, or of several values, in the help.
-        repeat: whether every value has a flag of its own, as in ``--trust a --trust b``.
+        metavar: name of the value, or names of several values, in the help.
+        repeatable: whether the flag is given once per value, as in ``--trust a --trust b``.
     """
 
     metavar: str | tuple[str, ...] | None = None
-    repeat: bool = False
+    repeatable: bool = False
 
 
 class CommonFlags:
-    """Help of flags that mean the same in every command whose docstring does not describe them.
+    """Help texts of flags that a command does not describe itself.
 
     Attributes:
-        backbone: frozen model: the one of the package, a folder, one original file of Stable
-            Diffusion, or a hub id.
-        device: cpu, cuda, cuda:1 ... (default: the GPU if there is one).
-        dtype: precision: that of the weights, or mixed (default: float32, no mixed precision).
-        images: files, folders or quoted patterns.
-        json: print JSON.
-        model: saved model: a folder, a .safetensors file, the folder of a training, or a hub id.
-        recipe: file, or a recipe of the package.
-        trust: allow classes of this package in recipes and saved models, which runs its code;
-            repeat it for several packages (default: diffsight only).
+        backbone: frozen backbone: tiny (the model that is installed with diffsight), a folder, one
+            checkpoint file in Stable Diffusion's original format, or an id on the Hugging Face hub.
+        device: device to run on: cpu, cuda, cuda:1 ... (default: the GPU if there is one).
+        dtype: data type of the computation; 16-bit types use mixed precision.
+        images: image files, folders of images, or quoted patterns such as 'photos/*.jpg'.
+        json: print JSON instead of text.
+        model: saved model: its folder or .safetensors file, the output folder of `diffsight fit`,
+            or an id on the Hugging Face hub.
+        recipe: recipe: a YAML file, or a name that `diffsight recipes` lists.
+        trust: package outside diffsight whose classes recipes and saved models may use. Its code is
+            run. Repeat the option for several packages (default: none).
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A function with options that is called with the words of a command line.
+    """A function whose arguments are read from a command line.
 
     Attributes:
-        name: as it is typed after ``diffsight``.
-        function: returns the exit status.
-        either: flags of which at most one can be given.
-        is_required: whether one of them must be given.
-        without: fields of dataclasses that are no flags.
-        claim: keeps other runs away from ``out`` while the function runs.
+        name: name of the command, as it is typed after ``diffsight``.
+        function: function that runs the command and returns its exit status.
+        exclusive: names of flags that exclude each other.
+        is_required: whether one of the flags in ``exclusive`` must be given.
+        excluded: names of dataclass fields that do not become flags.
+        claim: function that returns a context manager for ``out``; it keeps other runs from
+            writing there while this one runs.
     """
 
     name: str
     function: Function
-    either: Sequence[str]
+    exclusive: Sequence[str]
     is_required: bool
-    without: Sequence[str]
+    excluded: Sequence[str]
     claim: Callable[[Path], AbstractContextManager[None]]
 
     def __call__(self, argv: Sequence[str]) -> int:
         """Run the command and return its exit status."""
-        given = vars(self.parser().parse_args(argv))
-        given |= {key: group.take(given) for key, group in self._groups().items()}
-        with self.claim(given.get("out", Path())):
-            return self.function(**given)
+        values = vars(self.parser().parse_args(argv))
+        values |= {key: group.pop_object(values) for key, group in self._groups().items()}
+        with self.claim(values.get("out", Path())):
+            return self.function(**values)
 
     def parser(self) -> argparse.ArgumentParser:
-        """Return a parser of the flags."""
+        """Return a parser of the command's flags."""
         parameters, texts = inspect.signature(self.function).parameters, texts_of(self.function)
         groups = self._groups()
         parser = argparse.ArgumentParser(
@@ -102,36 +104,36 @@ class Command:
             epilog=example_of(self.function),
             formatter_class=_HelpFormatter,
         )
-        exclusive: dict[str, argparse._ActionsContainer] = {}
-        if self.either:
+        containers: dict[str, argparse._ActionsContainer] = {}
+        if self.exclusive:
             group = parser.add_mutually_exclusive_group(required=self.is_required)
-            exclusive = dict.fromkeys(self.either, group)
+            containers = dict.fromkeys(self.exclusive, group)
         for key, parameter in parameters.items():
             if key in groups:
                 part = parser.add_argument_group(key, texts[key])
                 for field in groups[key].fields.values():
-                    container = exclusive.get(field.name, part)
+                    container = containers.get(field.name, part)
                     add_flag(container, field, texts_of(groups[key].kind))
             else:
-                add_flag(exclusive.get(key, parser), parameter, texts)
+                add_flag(containers.get(key, parser), parameter, texts)
         return parser
 
     def _groups(self) -> dict[str, "_Group"]:
-        return _groups(inspect.signature(self.function).parameters, self.without)
+        return _groups(inspect.signature(self.function).parameters, self.excluded)
 
 
 def command(
     name: str,
     *,
-    either: Sequence[str] = (),
+    exclusive: Sequence[str] = (),
     is_required: bool = False,
-    without: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     claim: Callable[[Path], AbstractContextManager[None]] = lambda out: nullcontext(),
 ) -> Callable[[Function], Command]:
-    """Make a command of a function with options; the arguments are those of ``Command``."""
+    """Return a decorator that turns a function into a ``Command`` with these attributes."""
 
     def decorate(function: Function) -> Command:
-        return Command(name, function, either, is_required, without, claim)
+        return Command(name, function, exclusive, is_required, excluded, claim)
 
     return decorate
 
@@ -144,24 +146,27 @@ class _Group:
     fields: Mapping[str, Parameter]
     is_partial: bool
 
-    def take(self, given: dict[str, Any]) -> Any:
-        """Return the object, or the ``partial``; its flags are taken out of those given."""
-        values = {name: given.pop(name) for name in self.fields}
-        return partial(self.kind, **values) if self.is_partial else self.kind(**values)
+    def pop_object(self, values: dict[str, Any]) -> Any:
+        """Return the object, or the ``partial``; remove its fields from ``values``."""
+        own = {name: values.pop(name) for name in self.fields}
+        return partial(self.kind, **own) if self.is_partial else self.kind(**own)
 
 
-def _groups(parameters: Mapping[str, Parameter], without: Sequence[str]) -> dict[str, _Group]:
-    """Return the groups; what the command completes leaves flags of the same name to the others."""
+def _groups(parameters: Mapping[str, Parameter], excluded: Sequence[str]) -> dict[str, _Group]:
+    """Return the groups of flags by parameter.
+
+    If a ``partial`` and another parameter have a flag of the same name, the other one keeps it.
+    """
     groups: dict[str, _Group] = {}
     for key, parameter in parameters.items():
         is_partial = get_origin(parameter.annotation) is partial
         kind = get_args(parameter.annotation)[0] if is_partial else parameter.annotation
         if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
             fields = inspect.signature(kind).parameters.values()
-            # a field is a flag, wherever it stands
+            # all fields become options, positional ones too
             flags = {one.name: one.replace(kind=Parameter.KEYWORD_ONLY) for one in fields}
             groups[key] = _Group(kind, flags, is_partial)
-    taken = {*parameters, *without}
+    taken = {*parameters, *excluded}
     taken.update(*(group.fields for group in groups.values() if not group.is_partial))
     for group in groups.values():
         if group.is_partial:
@@ -173,33 +178,33 @@ def _groups(parameters: Mapping[str, Parameter], without: Sequence[str]) -> dict
 def add_flag(
     group: "argparse._ActionsContainer", parameter: Parameter, texts: Mapping[str, str]
 ) -> None:
-    """Add the flag of a parameter or a field, or the word of one that is given by position.
+    """Add the option, or the positional argument, of a parameter or dataclass field.
 
     Args:
-        group: parser, or group of flags.
-        parameter: with annotation and default.
-        texts: help by names, besides that of ``CommonFlags``.
+        group: parser, or group of options.
+        parameter: parameter with its annotation and default.
+        texts: help texts by parameter name; missing ones come from ``CommonFlags``.
     """
     kinds, flag = _members(parameter.annotation)
     name, is_required = parameter.name, parameter.default is Parameter.empty
-    is_word = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
-    options = _parsing(kinds, repeat=flag.repeat)
-    if flag.metavar is not None or is_word:
+    is_positional = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+    options = _parsing(kinds, repeatable=flag.repeatable)
+    if flag.metavar is not None or is_positional:
         options["metavar"] = flag.metavar
     text = texts[name] if name in texts else texts_of(CommonFlags)[name]
     options["help"] = _help(text, parameter.default)
-    if is_word:
+    if is_positional:
         optional = {} if is_required else {"nargs": "?", "default": parameter.default}
         group.add_argument(name, **(options | optional))
         return
     if not is_required:
         # argparse appends to a copy of the list
-        options["default"] = list(parameter.default) if flag.repeat else parameter.default
+        options["default"] = list(parameter.default) if flag.repeatable else parameter.default
     group.add_argument(f"--{name.replace('_', '-')}", dest=name, required=is_required, **options)
 
 
 def _members(annotation: Any) -> tuple[list[Any], Flag]:
-    """Return the types of a union, and the flag with which one of them is annotated."""
+    """Return the types of a union, and the ``Flag`` in its annotation."""
     origin = get_origin(annotation)
     if origin is Annotated:
         kind, flag = get_args(annotation)
@@ -211,8 +216,8 @@ def _members(annotation: Any) -> tuple[list[Any], Flag]:
     return [kind for kinds, _ in parts for kind in kinds], flags[0] if flags else Flag()
 
 
-def _parsing(kinds: Sequence[Any], *, repeat: bool = False) -> dict[str, Any]:
-    """Return the arguments of ``add_argument`` that say how words become a value."""
+def _parsing(kinds: Sequence[Any], *, repeatable: bool = False) -> dict[str, Any]:
+    """Return the arguments of ``add_argument`` that define how strings become a value."""
     kind, origin, inner = kinds[0], get_origin(kinds[0]), get_args(kinds[0])
     if kind is bool:
         can_be_none = type(None) in kinds
@@ -220,42 +225,42 @@ def _parsing(kinds: Sequence[Any], *, repeat: bool = False) -> dict[str, Any]:
     if origin is Literal:
         return {"choices": inner}
     if origin is tuple:
-        return {"type": _with_commas(inner[0]), "metavar": LISTS[inner[0]]}
+        return {"type": _comma_separated(inner[0]), "metavar": LISTS[inner[0]]}
     if origin is Sequence:
-        several = {"action": "append"} if repeat else {"nargs": "+"}
+        several = {"action": "append"} if repeatable else {"nargs": "+"}
         members, flag = _members(inner[0])
         options = _parsing(members) | several
         return options | ({"metavar": flag.metavar} if flag.metavar else {})
-    words = [word for one in kinds if get_origin(one) is Literal for word in get_args(one)]
-    if words:
-        metavar = "|".join((METAVARS[kind], *words))
-        return {"type": _number_or(words, kind), "metavar": metavar}
+    choices = [name for one in kinds if get_origin(one) is Literal for name in get_args(one)]
+    if choices:
+        metavar = "|".join((METAVARS[kind], *choices))
+        return {"type": _number_or_choice(choices, kind), "metavar": metavar}
     metavar = "DIR|ID" if {str, Path} <= set(kinds) else METAVARS.get(kind)
     parse = float if float in kinds else kind
     return {"type": None if parse is str else parse, "metavar": metavar}
 
 
-def _with_commas(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    def list_with_commas(text: str) -> tuple[Any, ...]:  # argparse's errors have this name
+def _comma_separated(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def comma_separated_list(text: str) -> tuple[Any, ...]:  # argparse prints this name in errors
         return tuple(kind(part.strip()) for part in text.split(","))
 
-    return list_with_commas
+    return comma_separated_list
 
 
-def _number_or(words: Sequence[str], kind: Callable[[str], Any]) -> Callable[[str], Any]:
+def _number_or_choice(choices: Sequence[str], kind: Callable[[str], Any]) -> Callable[[str], Any]:
     def size(text: str) -> Any:
-        return text if text in words else kind(text)
+        return text if text in choices else kind(text)
 
     return size
 
 
 def _summary(docstring: str) -> str:
-    """Return the first paragraphs of a docstring, which say what a command does."""
+    """Return the paragraphs of a docstring before its first section."""
     return _plain(re.split(SECTION, docstring)[0])
 
 
 def example_of(function: Any) -> str:
-    """Return the end of the help: the command lines under ``Example:`` in a docstring; else ""."""
+    """Return the command lines under ``Example:`` in a docstring, or "", as the end of a help."""
     sections = re.split(SECTION, inspect.getdoc(function) or "")
     examples = [one.splitlines()[1:] for one in sections if one.startswith("Example:\n")]
     lines = [line.strip() for lines in examples for line in lines]
@@ -263,14 +268,14 @@ def example_of(function: Any) -> str:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """The usual help, but command lines of examples are not broken into lines."""
+    """The help formatter of argparse, without line breaks in example commands."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if text.startswith(EXAMPLE) else super()._fill_text(text, width, indent)
 
 
 def texts_of(source: Any) -> dict[str, str]:
-    """Return the descriptions of arguments in a docstring, and in those of base classes."""
+    """Return the descriptions of arguments in a docstring and in those of base classes, by name."""
     texts: dict[str, str] = {}
     for owner in reversed(getattr(source, "__mro__", (source,))):
         docstring = inspect.cleandoc(owner.__doc__ or "")
@@ -284,7 +289,7 @@ def _plain(text: str) -> str:
 
 
 def _help(text: str, default: Any) -> str:
-    """Return a text with the default, where that is a value which the text does not name."""
+    """Return a help text with the default appended, unless the text already names it."""
     text = text.replace("%", "%%")
     is_unset = any(default is one for one in (None, False, Parameter.empty))
     if is_unset or default in ("", ()) or "default:" in text:

@@ -1,4 +1,4 @@
-"""``diffsight generate``: turn texts into images with a text-to-image diffusion model."""
+"""``diffsight generate``: generate images from texts with a diffusion model."""
 
 import sys
 from collections.abc import Sequence
@@ -24,20 +24,21 @@ def main(
     negative: Annotated[str, Flag("TEXT")] = "",
     device: str | None = None,
 ) -> int:
-    """Turn texts into images.
+    """Generate images from texts.
 
-    Several images make one picture: a row per prompt, a column per seed.
+    All images are written to one PNG file, with a row per prompt and a column per seed.
 
     Args:
-        prompts: description of the image.
-        out: the picture to write.
-        model: the model of the package, or a Stable Diffusion folder in diffusers' layout.
-        count: images per prompt.
-        seed: seed of the first image; the next one has the next.
-        steps: steps of the solver.
-        guidance: weight of the text (classifier-free guidance); 1 is without guidance.
-        size: side of an image in pixels (default: that of the training images).
-        negative: what the image must not show (default: nothing).
+        prompts: text descriptions of the images.
+        out: PNG file of the images to write.
+        model: tiny (the model that is installed with diffsight), or a Stable Diffusion folder in
+            the layout of diffusers.
+        count: number of images per prompt.
+        seed: seed of the first image of a prompt; each further image adds 1.
+        steps: number of denoising steps.
+        guidance: scale of classifier-free guidance; 1 turns guidance off.
+        size: height and width of an image in pixels (default: those of the training images).
+        negative: negative prompt, a description of contents to avoid (default: none).
 
     Example:
         diffsight generate "a kitchen with a white refrigerator" --out kitchen.png
@@ -60,7 +61,7 @@ def main(
             size=size,
             seed=seed,
             negative=negative,
-            device=options.device_of(device),
+            device=device,
             advance=advance,
         )
     grid = rearrange(images, "(p n) c h w -> (p h) (n w) c", n=count)

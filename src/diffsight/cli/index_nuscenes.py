@@ -1,4 +1,4 @@
-"""``diffsight index-nuscenes``: the index file that the data set ``NuScenes`` reads."""
+"""``diffsight index-nuscenes``: write the index file that the data set ``NuScenes`` reads."""
 
 import logging
 from typing import Literal
@@ -16,15 +16,16 @@ def main(
     version: Literal["v1.0-mini", "v1.0-trainval"],
     out: options.File,
 ) -> int:
-    """Read the tables of nuScenes and write an index for training.
+    """Read the tables of nuScenes and write the index file that training reads.
 
-    The images, the LiDAR sweeps and the maps that it names must be there. v1.0-trainval takes
-    some minutes and 6 GB of memory.
+    The command also checks that all images, LiDAR sweeps and maps of the index exist.
+    v1.0-trainval takes some minutes and 6 GB of memory.
 
     Args:
-        root: folder of nuScenes, with samples, sweeps, maps and the folder of the version.
-        version: which tables.
-        out: the .json to write.
+        root: folder of nuScenes, which contains samples/, sweeps/, maps/ and the folder of the
+            version.
+        version: version of nuScenes, the name of the folder with the tables.
+        out: JSON file of the index to write.
 
     Example:
         diffsight index-nuscenes --root data/nuscenes --version v1.0-mini --out mini.json

@@ -1,4 +1,4 @@
-"""``diffsight labels``: write class labels in another form."""
+"""``diffsight labels``: convert class labels to another file format."""
 
 import sys
 from pathlib import Path
@@ -25,20 +25,22 @@ def main(
     snap: bool = False,
     overwrite: bool = False,
 ) -> int:
-    """Write class labels as masks, COCO JSON or labelme JSON.
+    """Convert class labels to masks, COCO JSON or labelme JSON.
 
-    It reads what `adapt` reads. Read again, the written labels differ in no pixel.
+    The command reads all formats of class labels that `diffsight adapt` reads. The conversion
+    changes no pixel.
 
     Args:
         images: folder of the images.
-        labels: folder of the labels, or a JSON file of COCO, as for adapt.
-        to: masks (PNG of palette indices and classes.txt), coco (one JSON file), or labelme (a
-            JSON file for every image).
-        out: folder to write, or the JSON file of coco.
-        classes: text file of class names, as for adapt.
-        invalid: stored value for "no label", as for adapt.
-        snap: take the nearest of the frequent values, as for adapt.
-        overwrite: replace files of the same names (default: refuse).
+        labels: folder of the label files (masks or labelme JSON), or a COCO JSON file, as for
+            `diffsight adapt`.
+        to: output format: masks (PNG files with a palette, and classes.txt), coco (one JSON file),
+            or labelme (one JSON file per image).
+        out: folder to write; for coco, the JSON file to write.
+        classes: text file of class names, as for `diffsight adapt`.
+        invalid: value in the masks that marks pixels without a label.
+        snap: replace values of smoothed or compressed masks by the nearest frequent value.
+        overwrite: replace existing files (default: stop with an error).
 
     Example:
         diffsight labels --images photos --labels masks --to coco --out labels.json
@@ -76,17 +78,18 @@ def _write(folder: "LabelledFolder", to: str, out: Path, images: Path) -> None:
 
 
 def _check_out(to: str, out: Path, images: Path, labels: Path, overwrite: bool) -> None:
-    """Refuse a name that would replace what is read, or other files.
+    """Check that ``--out`` would not replace the labels that are read, or other files.
 
     Raises:
-        InputError: naming it.
+        InputError: if it would.
     """
-    taken = [labels] if to == "labelme" else [labels, images]  # its files lie next to images
-    if out.resolve() in [path.resolve() for path in taken]:
-        raise InputError(f"{out}: holds what is read: choose another --out")
+    # labelme keeps its files in the folder of the images
+    inputs = [labels] if to == "labelme" else [labels, images]
+    if out.resolve() in [path.resolve() for path in inputs]:
+        raise InputError(f"{out}: is an input of the command: choose another --out")
     if to == "coco" and (out.is_dir() or out.suffix.lower() != ".json"):
-        raise InputError(f"{out}: COCO is one file: give --out NAME.json")
+        raise InputError(f"{out}: COCO labels are one file: give --out NAME.json")
     if to != "coco" and out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file, but {to} are many: give a folder as --out")
+        raise InputError(f"{out}: is a file, but {to} needs a folder: choose another --out")
     if not overwrite and out.exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: exists already: choose another --out, or give --overwrite")

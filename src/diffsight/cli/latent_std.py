@@ -1,4 +1,4 @@
-"""``diffsight latent-std``: the number by which EVP divides latents."""
+"""``diffsight latent-std``: measure the standard deviation of a data set's latents (EVP)."""
 
 import sys
 
@@ -14,10 +14,10 @@ def main(
 ) -> int:
     """Measure the standard deviation of a data set's latents, by which EVP divides them.
 
-    The images are the training images of a recipe, augmented.
+    The latents are computed from the augmented training images of the recipe.
 
     Args:
-        images: number of images.
+        images: largest number of images to use.
 
     Example:
         diffsight latent-std --recipe evp/depth_nyu --images 100
@@ -26,7 +26,7 @@ def main(
     from diffsight.cli.recipe import data_of_recipe, read
     from diffsight.datasets.base import AbstractTransform
     from diffsight.hub.build import construct
-    from diffsight.inference.latents import deviation
+    from diffsight.inference.latents import measure_latent_std
     from diffsight.tasks.base import AbstractTask
     from diffsight.training.data import TrainingStream
 
@@ -35,30 +35,32 @@ def main(
     content = read(recipe)
     try:
         backbone_call = content["method"]["init_args"]["backbone"]
-        task = construct(AbstractTask, content["task"], where="task", trusted=trust)
+        task = construct(AbstractTask, content["task"], key="task", trusted=trust)
     except (KeyError, TypeError):
-        raise InputError(f"{recipe}: no task and method with a backbone in it") from None
-    # others have no latents
-    backbone = construct(StableDiffusion, backbone_call, where="method.backbone", trusted=trust)
+        raise InputError(f"{recipe}: no task, or no method with a backbone") from None
+    # other backbones have no latents
+    backbone = construct(StableDiffusion, backbone_call, key="method.backbone", trusted=trust)
     data = data_of_recipe(recipe, "train", trusted=trust)
-    changes = [
-        construct(AbstractTransform, change, where="augment", trusted=trust)
-        for change in content.get("augment") or []
+    transforms = [
+        construct(AbstractTransform, transform, key="augment", trusted=trust)
+        for transform in content.get("augment") or []
     ]
-    stream = TrainingStream(dataset=data, label=task.label, augment=changes, batch_size=1, seed=0)
+    stream = TrainingStream(
+        dataset=data, label=task.label, augment=transforms, batch_size=1, seed=0
+    )
     count = min(images, len(data))
     with progress("latents", count) as advance:
 
-        def pictures():
+        def images_of_stream():
             for _, batch in zip(range(count), stream.batches(), strict=False):
                 yield batch.batch.inputs.image
                 advance()
 
-        std, channels = deviation(backbone, pictures())
+        std, channels = measure_latent_std(backbone, images_of_stream())
     scales = [1 / one for one in channels]
     if json:
-        found = {"data": data.name, "images": count, "std": std, "latent_scale": 1 / std}
-        write_json(found | {"channel_latent_scale": scales})
+        result = {"data": data.name, "images": count, "std": std, "latent_scale": 1 / std}
+        write_json(result | {"channel_latent_scale": scales})
         return 0
     sys.stdout.write(
         f"standard deviation of the latents of {count} images of {data.name}: {std:.5f}\n"

@@ -1,4 +1,4 @@
-"""``diffsight models``: pretrained networks, and the saved models in a folder."""
+"""``diffsight models``: list pretrained networks, or the saved models in a folder."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from diffsight.cli.show import describe_held_out, describe_method, describe_task
 from diffsight.errors import InputError
 from diffsight.formats.text import parse_yaml, read_text, reading
 
-WIDE = 160  # columns of a table where the output is no terminal
-LITE_IMAGES = "photographs (ImageNet)"  # its package does not say it
-HEAD_BYTES = 2**20  # of a file, where a saved model has our name
+WIDE = 160  # characters per line of a table if stdout is not a terminal
+LITE_IMAGES = "photographs (ImageNet)"  # not in the metadata of its package
+HEAD_BYTES = 2**20  # start of a file, which contains "diffsight" in a saved model
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Embedded:
     """A network that is installed with the package.
 
     Attributes:
-        name: as ``--backbone`` takes it.
-        size_mb: size in megabytes; None if it is not there.
-        licence: of the weights.
-        trained_on: what it was trained on.
-        problem: why it cannot be used; else empty.
+        name: value of ``--backbone`` for this network.
+        size_mb: size in megabytes; None if its files are missing.
+        licence: licence of the weights.
+        trained_on: description of the training images.
+        problem: reason why it cannot be used; empty if it can.
     """
 
     name: str
@@ -45,9 +45,9 @@ class HubModel:
     """A model of the Hugging Face hub that recipes name.
 
     Attributes:
-        id: owner/name.
-        size_mb: megabytes of it in the local cache; None if it is not there.
-        recipes: names of the recipes.
+        id: id on the hub, ``owner/name``.
+        size_mb: megabytes in the local cache; None if it is not cached.
+        recipes: names of the recipes that use it.
     """
 
     id: str
@@ -57,15 +57,15 @@ class HubModel:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A saved model.
+    """A model that diffsight saved.
 
     Attributes:
-        path: of its folder or file.
+        path: path of its folder or file.
         size_mb: size in megabytes.
-        task: with the number of classes, or the unit.
-        method: with the frozen networks that it stands on.
-        held_out: scores of images that were held out.
-        problem: why it cannot be read; else empty.
+        task: task, with the number of classes or the unit.
+        method: method, with its frozen backbones.
+        held_out: scores on held-out images.
+        problem: reason why it cannot be read; empty if it can.
     """
 
     path: str
@@ -80,12 +80,12 @@ class SavedModel:
 def main(folder: Annotated[Path | None, Flag("DIR")] = None, *, json: bool = False) -> int:
     """List pretrained networks, or the saved models in a folder.
 
-    Networks are those that come with the package, and those of the Hugging Face hub that recipes
-    name, with what of them is in the local cache; the hub is not reached.
+    Without a folder, the command lists the networks that are installed with diffsight, and the
+    models of the Hugging Face hub that recipes use, with their size in the local cache. It does not
+    connect to the hub.
 
     Args:
-        folder: list the saved models in this folder and in all folders below it.
-        json: print JSON, not tables.
+        folder: list the saved models in this folder and its subfolders instead.
 
     Example:
         diffsight models runs
@@ -107,7 +107,7 @@ def main(folder: Annotated[Path | None, Flag("DIR")] = None, *, json: bool = Fal
 
 
 def embedded_models() -> Iterator[Embedded]:
-    """Yield the networks of the package, with what their cards say."""
+    """Yield the networks that are installed with diffsight, with facts of their model cards."""
     for name in assets.NAMES:
         licence, trained_on = _lite_card() if name == assets.LITE else _card(assets.FOLDER / name)
         try:
@@ -119,7 +119,7 @@ def embedded_models() -> Iterator[Embedded]:
 
 
 def _card(folder: Path) -> tuple[str, str]:
-    """Return licence and training images of a card; "" for what it does not say."""
+    """Return licence and training images of a model card; "" for a fact that it lacks."""
     path = folder / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     licence = re.search(r"^license: (.+)$", text, re.MULTILINE)
@@ -129,7 +129,7 @@ def _card(folder: Path) -> tuple[str, str]:
 
 
 def _lite_card() -> tuple[str, str]:
-    """Return the licence in the package of the weights, and what they were trained on."""
+    """Return the licence in the package of the weights, and their training images."""
     try:
         files = metadata.files(assets.LITE_PACKAGE) or ()
     except metadata.PackageNotFoundError:
@@ -139,7 +139,7 @@ def _lite_card() -> tuple[str, str]:
 
 
 def hub_models() -> list[HubModel]:
-    """Return the models of the hub that recipes name, those of most recipes first."""
+    """Return the models of the hub that recipes use, the most used first."""
     users: dict[str, list[str]] = {}
     for name in recipes.names():
         path = recipes.FOLDER / f"{name}.yaml"
@@ -152,7 +152,7 @@ def hub_models() -> list[HubModel]:
 
 
 def _weights(value: Any) -> Iterator[str]:
-    """Yield the hub ids that a recipe gives as ``weights``."""
+    """Yield the hub ids under the keys ``weights`` of a recipe."""
     if isinstance(value, Mapping):
         source = value.get("weights")
         if isinstance(source, str) and "/" in source and not source.endswith(".safetensors"):
@@ -169,7 +169,9 @@ def _cached_megabytes(source: str) -> float | None:
 
 
 def saved_models(folder: Path) -> Iterator[SavedModel]:
-    """Yield the saved models in a folder and below it, by path; links are not followed.
+    """Yield the saved models in a folder and its subfolders, sorted by path.
+
+    Symbolic links to folders are not followed.
 
     Raises:
         InputError: if the folder does not exist.
@@ -177,19 +179,19 @@ def saved_models(folder: Path) -> Iterator[SavedModel]:
     from diffsight.hub.artifact import CONFIG
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder: give one that holds saved models")
+        raise InputError(f"{folder}: no such folder: give a folder with saved models")
     for path, folders, files in os.walk(folder):
-        if CONFIG in files and _is_ours(Path(path, CONFIG)):
-            folders.clear()  # what is below belongs to the model
+        if CONFIG in files and _is_saved_model(Path(path, CONFIG)):
+            folders.clear()  # subfolders belong to the model
             yield _saved_model(Path(path))
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(path, name) for name in sorted(files) if name.endswith(".safetensors")]
-        yield from map(_saved_model, filter(_is_ours, paths))
+        yield from map(_saved_model, filter(_is_saved_model, paths))
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a configuration or a single file, whole or damaged, is of a model of diffsight."""
+def _is_saved_model(path: Path) -> bool:
+    """Whether a configuration or .safetensors file belongs to diffsight, even if damaged."""
     with path.open("rb") as file:
         return b'"diffsight' in file.read(HEAD_BYTES)
 
@@ -208,7 +210,7 @@ def _saved_model(path: Path) -> SavedModel:
 
 
 def _megabytes(path: Path) -> float:
-    """Return the size of a file, or of all files in a folder; files that are linked count once."""
+    """Return the size of a file or folder; files with several links count once."""
     files = {one.resolve() for one in path.rglob("*")} if path.is_dir() else {path}
     return round(sum(one.stat().st_size for one in files if one.is_file()) / 1e6, 1)
 
@@ -216,7 +218,7 @@ def _megabytes(path: Path) -> float:
 def _show_networks(embedded: Sequence[Embedded], named: Sequence[HubModel]) -> None:
     from rich.table import Table
 
-    table = Table("with the package", "MB", "licence", "trained on")
+    table = Table("installed with diffsight", "MB", "licence", "trained on")
     for one in embedded:
         table.add_row(one.name, _size(one.size_mb), one.licence, one.trained_on)
     write_table(table, *(one.problem for one in embedded if one.problem), width=WIDE)
@@ -235,7 +237,7 @@ def _show_saved(folder: Path, models: Sequence[SavedModel]) -> None:
     table = Table("model", "MB", "task", "method", "held out")
     for one in models:
         texts = (one.path, _size(one.size_mb), one.task, one.method, one.held_out)
-        table.add_row(*(Text(printable(text)) for text in texts))  # brackets are no markup
+        table.add_row(*(Text(printable(text)) for text in texts))  # Text: brackets are not markup
     problems = [one.problem for one in models if one.problem]
     write_table(table, f"saved models in {folder}: {len(models)}", *problems, width=WIDE)
 

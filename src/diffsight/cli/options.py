@@ -1,4 +1,4 @@
-"""Flags that several commands share, and where models run."""
+"""Options that several commands share: prompts, people, saved models and devices."""
 
 import tempfile
 from collections.abc import Callable, MutableMapping, Sequence
@@ -13,7 +13,6 @@ from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, ShortSide, short_side_px
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from diffsight.inference import Predictor
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from diffsight.training.loop import Runtime
     from diffsight.types import Latents, People
 
-SOME_FAILED = 1  # exit status: some images could not be used, all others are done
+SOME_FAILED = 1  # exit status: some images could not be used, all others were processed
 
 Folder = Annotated[Path, Flag("DIR")]
 File = Annotated[Path, Flag("FILE")]
@@ -32,18 +31,19 @@ SavedBackbone = Annotated[str | None, Flag("DIR|ID")]
 Backbone = Annotated[str, Flag("tiny|DIR|FILE|ID")]
 Recipe = Annotated[str, Flag("FILE|NAME")]
 Data = Annotated[Sequence[str], Flag(("CLASS", "KEY=VALUE"))]
-FindPeople: TypeAlias = Callable[["Tensor", Path], "People"]  # of an image and its file
-Trust = Annotated[Sequence[str], Flag("PACKAGE", repeat=True)]
+FindPeople: TypeAlias = Callable[["Tensor", Path], "People"]  # takes an image and its path
+Trust = Annotated[Sequence[str], Flag("PACKAGE", repeatable=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
-    """The prompt of all images.
+    """Text prompt that all images have in common.
 
     Attributes:
-        scene: scene type of the images, such as kitchen, for models with a table of them (default:
-            the mean of the table).
-        expression: sentence about the images, for models that read one, such as what to find.
+        scene: scene type of the images, such as kitchen, for models with a table of scene types
+            (default: the mean of the table).
+        expression: sentence about the images, for models that read one: a description of the
+            object to segment, or a caption.
     """
 
     scene: Annotated[str | None, Flag("NAME")] = None
@@ -51,29 +51,29 @@ class PromptOptions:
 
     @property
     def text(self) -> str | None:
-        """The one that is given."""
+        """The expression, or else the scene type."""
         return self.scene if self.expression is None else self.expression
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleOptions:
-    """Where people are, for models of joints.
+    """Boxes around people, for models that predict joints.
 
     Attributes:
-        boxes: JSON list of image_id (the name of a file), bbox (left, top, width, height) and
-            score, as detectors write it for COCO (default: the boxes of a detector).
-        detector: RT-DETR that finds people where there are no boxes: a folder or a hub id (default:
-            the one of ResNet-50).
+        boxes: JSON file of person boxes in COCO's format of detections: a list of image_id (file
+            name), bbox (left, top, width, height in pixels) and score (default: run --detector).
+        detector: RT-DETR model that detects people if there is no --boxes: a folder or a hub id
+            (default: RT-DETR with a ResNet-50).
     """
 
     boxes: File | None = None
     detector: Annotated[str | None, Flag("PATH|ID")] = None
 
     def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
-        """Return a function from an image and its file to the people in it.
+        """Return a function that takes an image and its path, and returns the people in it.
 
         Raises:
-            InputError: if boxes or detector cannot be used.
+            InputError: if the file of boxes or the detector cannot be used.
         """
         from diffsight.inference.detect import BoxFile, PersonDetector
 
@@ -87,10 +87,11 @@ class PeopleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Where the parts of a saved model are, and where it runs.
+    """Frozen backbone and device of a saved model.
 
     Attributes:
-        backbone: where the frozen model is that the saved one refers to (default: where it was).
+        backbone: frozen backbone of the saved model, if it has moved: a folder or a hub id
+            (default: the location that is recorded in the model).
     """
 
     backbone: SavedBackbone = None
@@ -101,15 +102,16 @@ class ModelOptions:
         """Return a saved model on its device.
 
         Args:
-            source: what ``--model`` names.
-            shared: frozen parts that several models share.
+            source: value of ``--model``.
+            shared: cache of frozen parts that several models use.
 
         Raises:
             InputError: if the model or the device cannot be used.
         """
         from diffsight import hub
+        from diffsight.ops.device import usable_device
 
-        device = device_of(self.device)
+        device = usable_device(self.device)
         return hub.load(
             source, device=device, trusted=self.trust, backbone=self.backbone, shared=shared
         )
@@ -117,12 +119,12 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ModelOptions):
-    """Where the parts of a saved model are, and how it runs.
+    """Frozen backbone, device, dtype and image size of a saved model.
 
     Attributes:
-        short_side: resize the shorter side of images to N pixels, to that of the training images,
-            or keep the image's own size (default: training, or own where the model does not record
-            it).
+        short_side: pixels to which the shorter side of an image is resized; `training` for the
+            size of the training images, `own` for no resizing (default: training, or own if the
+            model does not record the size).
     """
 
     dtype: Dtype = "float32"
@@ -136,78 +138,62 @@ class RunOptions(ModelOptions):
         shared: MutableMapping[str, Any] | None = None,
         latents: "Latents | None" = None,
     ) -> "Predictor":
-        """Return a saved model, ready to run.
+        """Return a predictor with a saved model.
 
         Args:
-            source: what ``--model`` names.
-            plan: how images are run, but for their size.
-            shared: frozen parts that several models share.
-            latents: of images, shared with other models.
+            source: value of ``--model``.
+            plan: plan of the prediction, without ``short_side``.
+            shared: cache of frozen parts that several models use.
+            latents: cache of image latents that several models use.
 
         Raises:
             InputError: if the model, the device or the plan cannot be used.
         """
         from diffsight.inference import Predictor
+        from diffsight.ops.device import mixed_dtype, usable_device
 
         model = self.load(source, shared)
         complete = plan(short_side=short_side_px(self.short_side, model.info))
         if complete.steps is not None and not model.method.accepts_steps:
             name = type(model.method).__name__
             raise InputError(f"{source}: {name} has no steps to choose: leave --steps out")
-        device, dtype = device_of(self.device), dtype_of(self.dtype)
+        device, dtype = usable_device(self.device), mixed_dtype(self.dtype)
         return Predictor(model, complete, device=device, dtype=dtype, latents=latents)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """Device and precision of a training, and whose code it may run."""
+    """Device and dtype of a training, and packages whose classes it may use."""
 
     trust: Trust = ()
     device: str | None = None
     dtype: TrainingDtype = "float32"
 
     def trusted(self, methods: Sequence[str]) -> tuple[str, ...]:
-        """Return the packages of ``--trust``, and of classes that are typed as ``--method``."""
-        typed = (package for name in methods for package in package_of(name.strip()))
-        return (*self.trust, *typed)
+        """Return the packages of ``--trust`` and those of classes in ``--method``."""
+        named = (package for name in methods for package in package_of(name.strip()))
+        return (*self.trust, *named)
 
-    def hardware(self) -> "Runtime":
-        """Return device and precision.
+    def make_runtime(self) -> "Runtime":
+        """Return the device and dtype of the training.
 
         Raises:
             InputError: if the device cannot be used.
         """
         import torch
 
+        from diffsight.ops.device import mixed_dtype, usable_device
         from diffsight.training.loop import Runtime
 
-        return Runtime(torch.device(device_of(self.device)), dtype_of(self.dtype))
-
-
-def device_of(name: str | None) -> str:
-    """Return the device that ``--device`` names.
-
-    Raises:
-        InputError: if there is none of this name.
-    """
-    from diffsight.inference.pipeline import default_device, usable_device
-
-    return usable_device(name or default_device())
-
-
-def dtype_of(name: Dtype) -> "torch.dtype | None":
-    """Return the type of mixed precision that ``--dtype`` names; None for the weights' own."""
-    import torch
-
-    return None if name == "float32" else getattr(torch, name)
+        return Runtime(torch.device(usable_device(self.device)), mixed_dtype(self.dtype))
 
 
 def require_writable(out: Path, *, is_file: bool = False) -> None:
-    """Refuse what ``--out`` names if it cannot be written, before the model is loaded.
+    """Check that ``--out`` can be written; called before a model is loaded.
 
     Args:
-        out: a folder, which is made; or a file, whose folder must be there.
-        is_file: whether it is a file.
+        out: folder, which is created; or file, whose folder must exist.
+        is_file: whether ``out`` is a file.
 
     Raises:
         InputError: if it cannot be written.
@@ -223,28 +209,29 @@ def require_writable(out: Path, *, is_file: bool = False) -> None:
 
 
 def require_png(out: Path) -> None:
-    """Refuse an ``--out`` that is no name of a PNG, or cannot be written.
+    """Check that ``--out`` ends in .png and can be written.
 
     Raises:
-        InputError: if so.
+        InputError: if it does not, or cannot.
     """
     if out.suffix.lower() != ".png":
-        raise InputError(f"--out {out}: a PNG is written: give a name that ends in .png")
+        raise InputError(f"--out {out}: the output is a PNG image: give a name that ends in .png")
     require_writable(out, is_file=True)
 
 
-def error_of(job: "Job", error: InputError) -> dict[str, Any]:
-    """Return the record of an image that cannot be used; the message names the image."""
+def error_record(job: "Job", error: InputError) -> dict[str, Any]:
+    """Return the JSON record of an image that cannot be used; its message names the image."""
     message = str(error)
-    named = message if str(job.image) in message else f"{job.image}: {message}"
-    return {"image": str(job.image), "error": named}
+    if str(job.image) not in message:
+        message = f"{job.image}: {message}"
+    return {"image": str(job.image), "error": message}
 
 
 def package_of(name: str) -> tuple[str, ...]:
-    """Return the package of a class that is typed on the command line; none of a short name.
+    """Return the top-level package of a class path; an empty tuple for a short name.
 
     Args:
-        name: of the class; options of a method spec may follow it.
+        name: path or short name of a class; the options of a method spec may follow it.
     """
     module = name.partition(":")[0].rpartition(".")[0]
     return (module.partition(".")[0],) if module else ()

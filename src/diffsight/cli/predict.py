@@ -1,4 +1,4 @@
-"""``diffsight predict``: run saved models on images; arrays with their meaning, and pictures."""
+"""``diffsight predict``: run saved models on images; write arrays, pictures and metadata."""
 
 import itertools
 from collections import deque
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffsight.inference import Predictor
-    from diffsight.inference.compare_steps import StepsOfImage
+    from diffsight.inference.compare_steps import StepComparison
     from diffsight.inference.write import Job
     from diffsight.rig import Rig
     from diffsight.tasks import Prediction
     from diffsight.types import People
 
-LISTED = 5
+MAX_LISTED = 5  # images without a caption in a message
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
-Prompts = Mapping[Path, str | None]  # by the names of the results
+Prompts = Mapping[Path, str | None]  # by the path of the result without its ending
 
 
 @dataclass(frozen=True)
 class _Request:
-    """Images, their prompts by the names of the results, classes to predict, and confidence."""
+    """Images, prompts and options of a prediction with several models."""
 
     jobs: "Sequence[Job]"
     prompts: Prompts
@@ -45,7 +45,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model ready to run, the folder of its results, and what the JSON files say about it."""
+    """A predictor, the folder of its results, and metadata for their JSON files."""
 
     predictor: "Predictor"
     out: Path
@@ -59,8 +59,8 @@ class _Loaded:
         prompts: Iterator[str | None],
         people: "Iterator[People | None]",
         rigs: "Iterator[Rig | None]",
-    ) -> "Iterator[tuple[Prediction, StepsOfImage | None]]":
-        """Yield the prediction of every image, and those in several numbers of steps."""
+    ) -> "Iterator[tuple[Prediction, StepComparison | None]]":
+        """Yield the prediction of every image, and its comparison of several numbers of steps."""
         if len(self.steps) < 2:
             yield from zip(self.predictor(images, prompts, people, rigs), itertools.repeat(None))
             return
@@ -71,11 +71,11 @@ class _Loaded:
             yield compared.predictions[-1], compared
 
 
-@command("predict", either=("scene", "expression", "captions"))
+@command("predict", exclusive=("scene", "expression", "captions"))
 def main(
     images: options.Images,
     *,
-    model: Annotated[Sequence[str], Flag("PATH|ID", repeat=True)],
+    model: Annotated[Sequence[str], Flag("PATH|ID", repeatable=True)],
     out: options.Folder,
     prompt: options.PromptOptions,
     people: options.PeopleOptions,
@@ -87,30 +87,32 @@ def main(
     run: options.RunOptions,
     plan: partial[Plan],
 ) -> int:
-    """Predict on images.
+    """Run saved models on images.
 
-    For an image NAME it writes NAME_depth.png (16-bit millimetres, 0 = unknown), NAME_classes.png
-    (ids), NAME_mask.png, NAME_keypoints.npy or NAME_values.npy; NAME_colour.png, a picture; and
-    NAME.json, which says what the numbers mean. For a model of maps seen from above, give the JSON
-    file of the cameras; it writes NAME_map.npy. Several models write into one folder each. The
-    exit status is 1 if an image could not be used; all others are done.
+    For an image NAME, the command writes the prediction, a picture of it (NAME_colour.png), and
+    NAME.json, which explains the numbers. The prediction is NAME_depth.png (16-bit millimetres, 0 =
+    unknown), NAME_classes.png (class ids), NAME_mask.png, NAME_keypoints.npy or NAME_values.npy. A
+    model of bird's-eye-view maps reads the JSON file of a camera rig instead of an image, and
+    writes NAME_map.npy. If there are several models, each writes to its own folder. If an image
+    cannot be used, the others are still predicted, and the exit status is 1.
 
     Args:
-        model: saved model: a folder, a .safetensors file, the folder of a training, or a hub id;
-            repeat it to run several models.
-        out: folder for results.
-        prompt: the prompt of all images.
-        people: where people are, for models of joints.
-        captions: file with a sentence for every image, as `diffsight caption --images` writes it.
+        model: saved model: its folder or .safetensors file, the output folder of `diffsight fit`,
+            or a hub id; repeat the option to run several models.
+        out: folder for the predictions.
+        prompt: prompt of all images.
+        people: boxes around people, for models that predict joints.
+        captions: JSON file with a caption per image, as `diffsight caption --images` writes it.
         classes: predict only these classes of the model (default: all).
-        confidence: also write intervals or sets of classes that hold this fraction of the pixels
-            of a new image on average, such as 0.9, and where the model abstains.
-        steps: steps of a method that refines its output, such as DDP (default: the model's own
-            number); of several, such as 1,3,10, the largest is written, and NAME_steps.png shows
-            all with their times.
-        json: print one line of JSON per image.
-        run: where the parts of the model are, and how it runs.
-        plan: how an image is run; part of every result.
+        confidence: also write intervals (for classes: sets of classes) that contain the truth for
+            this fraction of the pixels of a new image on average, such as 0.9, and a mask of the
+            pixels where the model abstains.
+        steps: number of steps of a method that refines its output step by step, such as DDP
+            (default: the number that the model stores). With several, such as 1,3,10, the
+            prediction has the largest number, and NAME_steps.png shows all with their run times.
+        json: print the metadata as JSON, one line per image.
+        run: backbone, device, dtype and image size of the models.
+        plan: processing of an image, which is recorded in every result.
 
     Example:
         diffsight predict photos --model mine.safetensors --out predictions
@@ -121,30 +123,32 @@ def main(
     options.require_writable(out)
     prompts = _read_prompts(jobs, prompt, captions)
     if steps and min(steps) < 1:
-        raise InputError(f"steps must be at least 1, got {min(steps)}")
+        raise InputError(f"--steps must be at least 1, got {min(steps)}")
     request = _Request(jobs, prompts, prompt, people, captions, classes, confidence, steps)
     models = _load(model, out, request, run, plan)
-    failed, beyond, whole = 0, 0, len(jobs) * len(models)
-    with progress("predicting", whole) as advance:
+    failed, out_of_range, total = 0, 0, len(jobs) * len(models)
+    with progress("predicting", total) as advance:
 
         def report(folder: Path, job: "Job", result: Mapping[str, Any]) -> None:
-            nonlocal failed, beyond
+            nonlocal failed, out_of_range
             advance()
-            beyond += "metres" in result
+            out_of_range += "metres" in result
             if "error" in result:
                 failed += 1
                 write_line(result["error"])
+            elif result.get("people") == []:
+                write_line(f"{job.image}: no person was found: give boxes with --boxes FILE")
             if json:
                 write_json({"folder": str((folder / job.name).parent), **result})
 
-        # several models predict image by image, so that what they share is computed once
-        for some in [jobs] if len(models) == 1 else [[job] for job in jobs]:
+        # several models run image by image, so that features of a common backbone are computed once
+        for part in [jobs] if len(models) == 1 else [[job] for job in jobs]:
             for one in models:
-                _run(some, one, prompts, report)
-    what = "images" if len(models) == 1 else "predictions"
-    write_line(f"{whole - failed} of {whole} {what} -> {out}")
-    if beyond:
-        write_line(f"{beyond} with depths that 16 bits of mm do not hold: NAME_metres.npy")
+                _run(part, one, prompts, report)
+    unit = "images" if len(models) == 1 else "predictions"
+    write_line(f"{total - failed} of {total} {unit} -> {out}")
+    if out_of_range:
+        write_line(f"{out_of_range} have depths beyond 65.535 m: see NAME_metres.npy")
     return options.SOME_FAILED if failed else 0
 
 
@@ -155,31 +159,31 @@ def _load(
     run: options.RunOptions,
     plan: partial[Plan],
 ) -> list[_Loaded]:
-    """Load all models before the first image; they share frozen parts and latents."""
+    """Load all models before the first image, with common frozen parts and latents."""
     from diffsight.inference.shared_latents import SharedLatents
 
     latents = SharedLatents() if len(sources) > 1 else None
     shared: dict[str, Any] = {}
     models = []
-    find: options.FindPeople | None = None
+    people_finder: options.FindPeople | None = None
     for source in sources:
         complete = partial(plan, steps=max(request.steps, default=None))
         predictor = run.load_predictor(source, complete, shared=shared, latents=latents)
         _check_request(request, predictor, source)
-        folder = out / _name(source) if len(sources) > 1 else out
+        folder = out / _model_name(source) if len(sources) > 1 else out
         has_people = predictor.model.task.has_regions
-        if has_people and find is None:
-            find = request.people.finder(request.jobs, str(predictor.device))
+        if has_people and people_finder is None:
+            people_finder = request.people.finder(request.jobs, str(predictor.device))
         notes = _notes(request, source, predictor)
-        finder = find if has_people else None
+        finder = people_finder if has_people else None
         models.append(_Loaded(predictor, folder, notes, finder, request.steps))
     if len({one.out for one in models}) < len(models):
-        raise InputError("two models have the same name, so their folders would too: rename one")
+        raise InputError("two models have the same name, and so the same output folder: rename one")
     return models
 
 
-def _name(source: str) -> str:
-    """Return the name of a model's results: of its file, or of its folder or training."""
+def _model_name(source: str) -> str:
+    """Return the name of the folder for a model's results."""
     path = Path(source)
     if path.is_file():
         return path.stem
@@ -190,10 +194,10 @@ def _name(source: str) -> str:
 def _read_prompts(
     jobs: "Sequence[Job]", options: options.PromptOptions, captions: Path | None
 ) -> dict[Path, str | None]:
-    """Return the prompt of every image, by the names of the results.
+    """Return the prompt of every image, by the path of its result.
 
     Raises:
-        InputError: if images have no caption in the file of captions.
+        InputError: if the file of captions lacks an image.
     """
     from diffsight.datasets.captioned import PHOTOS, photo_key, read_captions
 
@@ -203,17 +207,17 @@ def _read_prompts(
     prompts = {job.name: texts.get(photo_key(job.image, captions)) for job in jobs}
     missing = [str(job.image) for job in jobs if prompts[job.name] is None and _is_image(job.image)]
     if missing:
-        more = ", ..." if len(missing) > LISTED else ""
+        more = ", ..." if len(missing) > MAX_LISTED else ""
         raise InputError(
             f"{captions}: no caption for {len(missing)} of {len(jobs)} images: "
-            f"{', '.join(missing[:LISTED])}{more}: write the missing ones with "
+            f"{', '.join(missing[:MAX_LISTED])}{more}: write the missing ones with "
             f"`diffsight caption --images ... --out {captions}`"
         )
     for job in jobs:
         text = prompts[job.name]
         if text is not None and not text.strip():
             key = photo_key(job.image, captions)
-            raise InputError(f"{captions}: the caption of {key} is empty: write one there")
+            raise InputError(f"{captions}: the caption of {key} is empty: write one")
     return prompts
 
 
@@ -228,33 +232,37 @@ def _is_image(path: Path) -> bool:
 
 
 def _check_request(request: _Request, predictor: "Predictor", source: str) -> None:
-    """Refuse prompts and classes that a model cannot use, before the first image.
+    """Check prompts, classes and confidence against a model, before the first image.
 
     Raises:
-        InputError: if there is one.
+        InputError: if the model cannot use one.
     """
     model, options, captions = predictor.model, request.prompt, request.captions
     if captions is None and model.requires_prompt and not (options.expression or "").strip():
-        what = "finds what a sentence describes" if model.task.requires_prompt else "reads captions"
-        raise InputError(f"{source} {what}: give one with --expression, or a file with --captions")
+        text = "a sentence" if model.task.requires_prompt else "a caption"
+        raise InputError(
+            f"{source} needs {text}: give one with --expression, or a file with --captions"
+        )
     if not model.requires_prompt:
         for option, value in (("expression", options.expression), ("captions", captions)):
             if value is not None:
-                raise InputError(f"{source} takes no sentence: leave --{option} out")
+                raise InputError(f"{source} reads no sentences: leave --{option} out")
     if request.people.boxes is not None and not model.task.has_regions:
-        raise InputError(f"{source} finds no joints: leave --boxes out")
+        raise InputError(f"{source} predicts no joints: leave --boxes out")
     if options.scene is not None and not model.method.accepts_prompt:
-        raise InputError(f"{source} takes no scene type: leave --scene out")
+        raise InputError(f"{source} reads no scene types: leave --scene out")
     for prompt in set(request.prompts.values()):
         if prompt is None and captions is not None:
-            continue  # of an image that cannot be read
+            continue  # the image cannot be read
         try:
             model.method.check_prompt(prompt)
         except InputError as error:
-            where = "" if captions is None else f"{captions}: "
-            raise InputError(f"{where}{error}") from None
+            prefix = "" if captions is None else f"{captions}: "
+            raise InputError(f"{prefix}{error}") from None
     if request.classes is not None and request.confidence is not None:
-        raise InputError("a confidence is that of all classes: leave --classes or --confidence out")
+        raise InputError(
+            "--confidence is calibrated for all classes: leave --classes or --confidence out"
+        )
     try:
         if request.classes is not None:
             model.task = model.task.restrict_to(list(request.classes))
@@ -265,36 +273,36 @@ def _check_request(request: _Request, predictor: "Predictor", source: str) -> No
 
 
 def _run(jobs: "Sequence[Job]", one: _Loaded, prompts: Prompts, report: Report) -> None:
-    """Predict and write one image after the other; those that cannot be used are skipped."""
+    """Predict and write all images; images that cannot be used are reported and skipped."""
     from diffsight.ops.memory import give_back_memory
 
-    rest = iter(jobs)
-    # an error ends the stream of predictions: the next one continues
-    while failed := _run_until_too_large(rest, one, prompts, report):
+    remaining = iter(jobs)
+    # an error ends the stream of predictions; the next call continues after it
+    while failed := _run_until_too_large(remaining, one, prompts, report):
         jobs, message = failed
         give_back_memory()
         if not jobs:
             raise InputError(message)
         if len(jobs) == 1:
-            report(one.out, jobs[0], options.error_of(jobs[0], InputError(message)))
+            report(one.out, jobs[0], options.error_record(jobs[0], InputError(message)))
             continue
-        for job in jobs:  # which ran together: each alone
+        for job in jobs:  # images of one batch: try each alone
             _run([job], one, prompts, report)
 
 
 def _run_until_too_large(
     jobs: "Iterator[Job]", one: _Loaded, prompts: Prompts, report: Report
 ) -> "tuple[Sequence[Job], str] | None":
-    """Predict and write; return the images for which memory did not suffice, and why."""
+    """Predict and write; return images that need too much memory, with the error message."""
     waiting: deque[tuple[Job, Tensor, People | None, Rig | None]] = deque()
 
     def images() -> Iterator["Tensor"]:
         for job in jobs:
-            if (found := _read(job, one, report)) is not None:
-                waiting.append((job, *found))
-                yield found[0]
+            if (inputs := _read(job, one, report)) is not None:
+                waiting.append((job, *inputs))
+                yield inputs[0]
 
-    # evaluated after each image
+    # these generators run after the image of the same index was read
     texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
     people = (waiting[-1][2] for _ in itertools.count())
     rigs = (waiting[-1][3] for _ in itertools.count())
@@ -309,26 +317,26 @@ def _run_until_too_large(
 
 def _write(
     prediction: "Prediction",
-    compared: "StepsOfImage | None",
+    compared: "StepComparison | None",
     image: "Tensor",
     one: _Loaded,
     job: "Job",
     prompts: Prompts,
     report: Report,
 ) -> None:
-    from diffsight.inference.write import Occupied, write_prediction
-    from diffsight.ops.memory import memory_for
+    from diffsight.inference.write import OverwriteError, write_prediction
+    from diffsight.ops.memory import report_out_of_memory
 
     sentence = prompts[job.name] if one.notes["scene"] is None else None
     notes = {**one.notes, "expression": sentence}
     if compared is not None:
         notes["steps_compared"] = compared.rows()
-    advice = f"{job.image}: not enough memory for its files: give a smaller image"
+    advice = f"{job.image}: not enough memory for its output files: give a smaller image"
     try:
-        with memory_for(advice):
+        with report_out_of_memory(advice):
             pictures = compared and {"steps": compared.picture(image)}
             about = write_prediction(prediction, one.out, job, notes, image, pictures)
-    except (Occupied, TooLargeError) as error:
+    except (OverwriteError, TooLargeError) as error:
         about = {"image": str(job.image), "error": str(error)}
     report(one.out, job, about)
 
@@ -336,24 +344,24 @@ def _write(
 def _read(
     job: "Job", one: _Loaded, report: Report
 ) -> "tuple[Tensor, People | None, Rig | None] | None":
-    """Return the image, and the people or cameras; one that cannot be used is reported."""
+    """Return an image with its people or cameras; report it if it cannot be used."""
     from diffsight.datasets.rig_file import read_image_or_rig
     from diffsight.inference.pipeline import check_rig
 
     try:
-        image, rig = read_image_or_rig(job.image, wants_rig=one.predictor.model.reads_rig)
+        image, rig = read_image_or_rig(job.image, requires_rig=one.predictor.model.reads_rig)
         one.predictor.plan.working_hw(*image.shape[-2:])
         if rig is not None:
             check_rig(one.predictor.model, job.image, rig)
         people = one.find_people and one.find_people(image, job.image)
     except InputError as error:
-        report(one.out, job, options.error_of(job, error))
+        report(one.out, job, options.error_record(job, error))
         return None
     return image, people, rig
 
 
 def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, Any]:
-    """Return what the JSON file of a prediction says about the model and its options."""
+    """Return metadata about a model and its options for the JSON files of predictions."""
     import diffsight
 
     info = predictor.model.info
@@ -376,7 +384,7 @@ def _notes(request: _Request, source: str, predictor: "Predictor") -> dict[str, 
         "model": {"id": source, "fingerprint": info.get("fingerprint")},
         "plan": predictor.plan.describe(),
         "scene": request.prompt.scene,
-        # `classes` is the file of ids
+        # the key `classes` is the file of class ids
         "only_classes": None if request.classes is None else list(request.classes),
         **({"held_out": held_out} if scores else {}),
         "evaluated": evaluated,

@@ -35,7 +35,8 @@ def pretrain_parser() -> "ArgumentParser":
         PretrainOptions,
         prog="diffsight pretrain",
         switches=("resume",),
-        description="Train a small latent diffusion model on rendered rooms and their captions, "
-        "stage by stage; --recipe pretrain/rooms is that of the embedded model.",
+        description="Train a small text-to-image latent diffusion model on rendered rooms "
+        "and their captions, stage by stage. --recipe pretrain/rooms is the one "
+        "of the installed model tiny.",
         epilog=example_of(main),
     )

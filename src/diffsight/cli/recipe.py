@@ -1,9 +1,9 @@
-"""A command whose options are the arguments of a function, with recipes to fill them in.
+"""Commands whose options are the arguments of a function; recipes set many of them at once.
 
-jsonargparse imports whatever a class path names while it parses. So a recipe is checked before the
-parser sees it, and the parser gets the checked text: all that it can import are classes of
-diffsight and of the packages of ``--trust``. A class that is typed on the command line is trusted;
-it must still be a configurable class, which is checked before anything is built.
+jsonargparse imports every class path while it parses. Therefore a recipe is checked before the
+parser reads it, and the parser gets the checked text: it can only import classes of diffsight and
+of the packages of ``--trust``. A class that is named on the command line is trusted. It must still
+be a configurable class, which is checked before anything is built.
 """
 
 import argparse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset
 
 TRUST = inspect.Parameter("trust", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Trust)
-NOT_ARGUMENTS = {"recipe", "trust"}  # options that the function does not have
+NOT_ARGUMENTS = {"recipe", "trust"}  # options that are not arguments of the function
 
 
 def build_parser(
@@ -42,20 +42,21 @@ def build_parser(
     """Return a parser whose options are the arguments of ``function``.
 
     Args:
-        function: whose signature is the schema; every class of diffsight has a short name.
+        function: function whose signature defines the options. Classes of diffsight may be given by
+            their short names.
         options: dataclass of the function's ``**options``.
-        prog: name of the command.
-        switches: names of options that are given without a value.
-        description: of the command.
+        prog: name of the program and command, such as ``diffsight fit``.
+        switches: names of options without a value.
+        description: description of the command, at the start of the help.
         epilog: end of the help.
     """
     import jsonargparse
 
     from diffsight.hub.build import PARTS
 
-    for part in PARTS:  # importing makes the short names known
+    for part in PARTS:  # importing registers the short names
         importlib.import_module(f"diffsight.{part}")
-    # jsonargparse 4.53 hands the null of an option three levels deep on as the word "None"
+    # jsonargparse 4.53 passes the null of an option three levels deep on as the string "None"
     load = jsonargparse.get_loader("yaml")
     jsonargparse.set_loader(
         "recipe", lambda text: None if text == "None" else parse_yaml(text, load), (ValueError,)
@@ -72,8 +73,9 @@ def build_parser(
         "--recipe",
         action="config",
         metavar="FILE|NAME",
-        help="values of the options below, from a file or a recipe of the package, such as "
-        "rooms/vpd_depth (default: none)",
+        help="recipe with values for the options below: a YAML file, or a name that `diffsight "
+        "recipes` lists, such as rooms/vpd_depth; options after it override its values "
+        "(default: none)",
     )
     add_flag(parser, TRUST, {})
     fields = inspect.signature(options).parameters
@@ -87,19 +89,19 @@ def build_parser(
 def parse(
     parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., Any]
 ) -> "Namespace":
-    """Return the settings of a command line; nothing is built yet.
+    """Return the settings of a command line, without building any object.
 
     Raises:
-        InputError: one line; for an unknown key or class it names the nearest.
+        InputError: if an option or the recipe is wrong; suggests the nearest key or class.
     """
     import yaml
 
     from diffsight.cli.recipe_errors import explain, find_null
     from diffsight.hub.build import check_call
 
-    words = [part for word in argv for part in _split(word)]
-    trusted = _trusted(words)
-    _check_typed(words, function)
+    tokens = [part for token in argv for part in _split(token)]
+    trusted = _trusted(tokens)
+    _check_named(tokens, function)
     names = parser.get_defaults().as_dict().keys() - NOT_ARGUMENTS
     options = names - inspect.signature(function).parameters.keys()
 
@@ -112,37 +114,37 @@ def parse(
         return yaml.safe_dump(call, sort_keys=False)
 
     try:
-        settings = parser.parse_args(_with_recipe_text(words, checked))
+        settings = parser.parse_args(_with_recipe_text(tokens, checked))
     except ArgumentError as error:
         raise InputError(f"{explain(error.message, names)}") from None
     arguments = {k: v for k, v in settings.as_dict().items() if k not in NOT_ARGUMENTS}
     if key := find_null(arguments):
-        raise InputError(f"{key}: null is no value for it: leave it out, or give one")
-    # functions and other classes than ours may have been imported, but are not called
-    check_call(function, arguments, options=options, trusted=(*trusted, *_typed_packages(words)))
+        raise InputError(f"{key}: null is not allowed: leave the key out, or give a value")
+    # functions and classes outside diffsight may have been imported, but are not called
+    check_call(function, arguments, options=options, trusted=(*trusted, *_named_packages(tokens)))
     return settings
 
 
 def call(parser: "ArgumentParser", argv: Sequence[str], function: Callable[..., Any]) -> Any:
-    """Return what ``function`` gives for a command line.
+    """Call ``function`` with the arguments of a command line, and return its result.
 
     Raises:
-        InputError: as ``parse``.
+        InputError: if an option or the recipe is wrong; suggests the nearest key or class.
     """
     from diffsight.training.rng import seed_all
 
     settings = parse(parser, argv, function)
-    # parts of the model are built here already
+    # parts of the model, with random weights, are built here
     seed_all(settings.seed)
     arguments = parser.instantiate(settings).as_dict()
     return function(**{k: v for k, v in arguments.items() if k not in NOT_ARGUMENTS})
 
 
 def read(recipe: "str | Path") -> dict[str, Any]:
-    """Return a recipe, given by name or as a file, as data; its classes are not checked.
+    """Return the content of a recipe, by name or file; its classes are not checked.
 
     Raises:
-        InputError: if there is none, or it cannot be read.
+        InputError: if it does not exist or cannot be read.
     """
     import jsonargparse
 
@@ -169,32 +171,32 @@ def data_of_recipe(
         trusted: packages besides diffsight whose classes the recipe may name.
 
     Raises:
-        InputError: if the recipe has none, or the data set cannot be used.
+        InputError: if the recipe has no such data set, or it cannot be used.
     """
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
 
     data = read(recipe)
     if part not in data:
-        what = {"train": "training", "val": "validation"}[part]
-        raise InputError(f"{recipe}: has no {what} set ({part}): choose the data with --data")
-    return construct(AbstractDataset, data[part], where=part, trusted=trusted)
+        kind = {"train": "training", "val": "validation"}[part]
+        raise InputError(f"{recipe}: has no {kind} set ({part}): choose the data with --data")
+    return construct(AbstractDataset, data[part], key=part, trusted=trusted)
 
 
-def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDataset":
+def data_of(tokens: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDataset":
     """Return the data set that ``--data CLASS KEY=VALUE ...`` names.
 
     Args:
-        words: class and arguments; whoever types a class's name trusts its package.
+        tokens: class and arguments; the package of the class is trusted.
         trusted: further packages whose classes the arguments may name.
 
     Raises:
-        InputError: if there is none, or it cannot be used.
+        InputError: if the class does not exist, or the data set cannot be used.
     """
     from diffsight.datasets.base import AbstractDataset
     from diffsight.hub.build import construct
 
-    name, *pairs = words
+    name, *pairs = tokens
     if wrong := [pair for pair in pairs if "=" not in pair]:
         raise InputError(f"--data: {wrong[0]!r} is not of the form key=value")
     with reading("--data", "{reason}: write key=value"):
@@ -202,38 +204,38 @@ def data_of(words: Sequence[str], *, trusted: Sequence[str] = ()) -> "AbstractDa
     return construct(
         AbstractDataset,
         {"class_path": name, "init_args": arguments},
-        where="--data",
-        trusted=(*trusted, *_typed_packages(words)),
+        key="--data",
+        trusted=(*trusted, *_named_packages(tokens)),
     )
 
 
-def _typed_packages(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the packages of everything on a command line that may be the path of a class."""
-    names = {name for word in words for name in re.findall(r"[A-Za-z_][\w.]*", word)}
+def _named_packages(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Return the packages of all strings on a command line that may be class paths."""
+    names = {name for token in tokens for name in re.findall(r"[A-Za-z_][\w.]*", token)}
     return tuple(sorted({package for name in names for package in package_of(name)}))
 
 
-def _trusted(words: Sequence[str]) -> tuple[str, ...]:
+def _trusted(tokens: Sequence[str]) -> tuple[str, ...]:
     """Return the packages of ``--trust``; a recipe cannot give it."""
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_flag(options, TRUST, {})
-    return tuple(options.parse_known_args(words)[0].trust)
+    return tuple(options.parse_known_args(tokens)[0].trust)
 
 
-def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
-    """Refuse options that name a function, or another class than ours, where an object belongs.
+def _check_named(tokens: Sequence[str], function: Callable[..., Any]) -> None:
+    """Check that options for objects name configurable classes, not functions or other classes.
 
-    The parser would import it, and says so in many lines.
+    jsonargparse would import them, and print many lines.
 
     Raises:
-        InputError: if one does.
+        InputError: if an option names anything else.
     """
     from diffsight.hub.build import check, check_call, resolve_class
 
-    trusted = _typed_packages(words)
+    trusted = _named_packages(tokens)
     parameters = inspect.signature(function).parameters
-    pairs = [word.partition("=")[::2] for word in words if "=" in word]
-    for option, text in (*pairs, *itertools.pairwise(words)):
+    pairs = [token.partition("=")[::2] for token in tokens if "=" in token]
+    for option, text in (*pairs, *itertools.pairwise(tokens)):
         key = option.removeprefix("--")
         if key == option:
             continue
@@ -242,28 +244,31 @@ def _check_typed(words: Sequence[str], function: Callable[..., Any]) -> None:
         except ValueError:
             continue
         if key.endswith(".class_path"):
-            resolve_class(text, where=key.removesuffix(".class_path"), trusted=trusted)
+            resolve_class(text, key=key.removesuffix(".class_path"), trusted=trusted)
         elif key in parameters:
             check_call(function, {key: value}, trusted=trusted)
         else:
-            check(value, where=key, trusted=trusted)
+            check(value, key=key, trusted=trusted)
 
 
-def _with_recipe_text(words: list[str], checked: Callable[[str], str]) -> list[str]:
-    """Return the command line with checked text in place of recipes; a resumed run has its own.
+def _with_recipe_text(tokens: list[str], checked: Callable[[str], str]) -> list[str]:
+    """Return the command line with the checked text of recipes instead of their names.
+
+    A resumed run without ``--recipe`` uses the recipe in its folder.
 
     Args:
-        words: of the command line.
-        checked: from the name of a recipe to its text; refuses classes that are not trusted.
+        tokens: arguments of the command line.
+        checked: function that takes the name of a recipe and returns its text; it raises an error
+            for classes that are not trusted.
     """
-    if "--recipe" not in words and "--resume" in words and "--out" in words[:-1]:
-        words = ["--recipe", str(Path(words[words.index("--out") + 1]) / "recipe.yaml"), *words]
-    for place in range(1, len(words)):
-        if words[place - 1] == "--recipe":
-            words[place] = checked(words[place])
-    return words
+    if "--recipe" not in tokens and "--resume" in tokens and "--out" in tokens[:-1]:
+        tokens = ["--recipe", str(Path(tokens[tokens.index("--out") + 1]) / "recipe.yaml"), *tokens]
+    for i in range(1, len(tokens)):
+        if tokens[i - 1] == "--recipe":
+            tokens[i] = checked(tokens[i])
+    return tokens
 
 
-def _split(word: str) -> list[str]:
+def _split(token: str) -> list[str]:
     options = ("--recipe=", "--out=", "--trust=")
-    return word.split("=", 1) if word.startswith(options) else [word]
+    return token.split("=", 1) if token.startswith(options) else [token]

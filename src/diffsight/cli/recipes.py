@@ -1,4 +1,4 @@
-"""``diffsight recipes``: the recipes that come with the package."""
+"""``diffsight recipes``: list the recipes that are installed with diffsight, or print one."""
 
 import sys
 from typing import Annotated
@@ -12,11 +12,10 @@ from diffsight.formats.text import read_text, reading
 
 @command("recipes")
 def main(recipe: Annotated[str | None, Flag("NAME")] = None, *, json: bool = False) -> int:
-    """List the recipes of the package, or print one, to change it in a file of your own.
+    """List the installed recipes, or print one as a start for your own.
 
     Args:
-        recipe: recipe to print (default: list all).
-        json: print JSON, not lines or YAML.
+        recipe: name of the recipe to print (default: list all recipes).
 
     Example:
         diffsight recipes rooms/vpd_depth > mine.yaml

@@ -1,4 +1,4 @@
-"""``diffsight render``: write scenes of the procedural world as files, with a contact sheet."""
+"""``diffsight render``: render furnished rooms with exact labels, as files."""
 
 import multiprocessing
 import sys
@@ -17,8 +17,8 @@ from diffsight.locks import share_folder
 if TYPE_CHECKING:
     from diffsight.rooms.export import Export
 
-SHEET_ROWS = 8
-SHEET_PX = 192
+SHEET_ROWS = 8  # scenes in the contact sheet
+SHEET_PX = 192  # longer side of its images at most
 
 
 @command("render", claim=share_folder)
@@ -34,17 +34,17 @@ def main(
 ) -> int:
     """Render furnished rooms with exact labels.
 
-    It writes images/, a folder per label (depth/ in 16-bit millimetres), meta/ (camera, caption,
-    expressions, people, units) and contact.png into DIR. An interrupted run is continued.
+    The command writes images/, a folder per label (depth/ in 16-bit millimetres), meta/ (camera,
+    caption, expressions, people, units) and contact.png, an overview. An interrupted run continues.
 
     Args:
-        out: folder for results.
+        out: folder for the images and labels.
         count: number of scenes.
-        split: train, val or test.
-        size: pixels, or HEIGHTxWIDTH.
+        split: train, val or test; different splits have different scenes.
+        size: image size in pixels: one number for a square, or HEIGHTxWIDTH.
         seed: seed of the scenes.
-        workers: processes.
-        labels: labels to write (default: all).
+        workers: number of processes.
+        labels: names of the labels to write, such as depth_m (default: all).
 
     Example:
         diffsight render --count 20 --out rooms
@@ -80,7 +80,7 @@ def _height_width(size: str, workers: int) -> tuple[int, int]:
 
 
 def _rendered(export: "Export", out: Path, indices: Sequence[int], workers: int) -> Iterator[int]:
-    """Render the scenes, the first one here to estimate the time; yield after each."""
+    """Render the scenes and yield their indices; the first one gives the time estimate."""
     if not indices:
         return
     start = time.monotonic()
@@ -91,13 +91,13 @@ def _rendered(export: "Export", out: Path, indices: Sequence[int], workers: int)
     workers = min(workers, len(rest))
     if rest:
         about = seconds * len(rest) / workers
-        write_line(f"about {about:.0f} s: {seconds:.2f} s a scene, {workers} processes")
+        write_line(f"about {about:.0f} s: {seconds:.2f} s per scene, {workers} processes")
     if workers < 2:
         for index in rest:
             export.write(out, index)
             yield index
         return
-    # spawned, not forked: the parent has threads
+    # spawn, because the parent process has threads
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = {pool.submit(export.write, out, index): index for index in rest}
@@ -111,17 +111,17 @@ def _rendered(export: "Export", out: Path, indices: Sequence[int], workers: int)
 
 
 def _write_sheet(export: "Export", out: Path, rows: int) -> None:
-    """Write ``contact.png``: the first scenes with every label in colour."""
+    """Write ``contact.png``: the first scenes, with all labels in colour."""
     import dataclasses
 
     from PIL import Image
 
     from diffsight.atomic import replacing
-    from diffsight.rooms.pictures import contact_sheet
+    from diffsight.rooms.pictures import make_contact_sheet
 
     longer = max(export.size)
     small = tuple(max(side * min(SHEET_PX, longer) // longer, 8) for side in export.size)
     small_export = dataclasses.replace(export, size=small)
-    sheet = contact_sheet([small_export.render(i) for i in range(rows)])
+    sheet = make_contact_sheet([small_export.render(i) for i in range(rows)])
     with replacing(out / "contact.png") as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")

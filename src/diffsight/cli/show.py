@@ -1,4 +1,4 @@
-"""``diffsight show``: what a saved model is, how well it scored, and how to use it."""
+"""``diffsight show``: describe a saved model: task, method, scores and usage."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -8,20 +8,20 @@ from typing import Annotated, Any
 from diffsight.cli.console import printable, write_json
 from diffsight.cli.flags import Flag, command
 
-PROTOCOLS = "protocols"  # whose names are listed
-FIGURES = 12  # that are shown at most
+PROTOCOLS = "protocols"  # argument that lists the protocols
+MAX_FIGURES = 12  # metrics of the held-out images in the description
 
 
 @command("show")
 def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
     """Describe a saved model: task, method, held-out scores, and how to use it.
 
-    Nothing of the model is imported or loaded but its configuration. `diffsight show protocols`
-    lists the names of all evaluation protocols.
+    The command reads the configuration only; it loads no weights and runs no code of the model.
+    `diffsight show protocols` lists the evaluation protocols.
 
     Args:
-        model: folder or .safetensors file of a model, folder of a training, or a hub id; or
-            protocols.
+        model: saved model (its folder or .safetensors file, the output folder of `diffsight fit`,
+            or a hub id), or the word protocols.
         json: print the whole configuration as JSON.
 
     Example:
@@ -44,7 +44,7 @@ def main(model: Annotated[str, Flag("PATH|ID")], *, json: bool = False) -> int:
 
 
 def write_names(rows: Mapping[str, str], *, as_json: bool) -> None:
-    """Print names, with a line about each, to stdout."""
+    """Print names with their descriptions to stdout, one per line or as JSON."""
     if as_json:
         write_json(rows, indent=1)
         return
@@ -56,8 +56,8 @@ def describe(config: Mapping[str, Any], source: str) -> str:
     """Return a few lines about a saved model.
 
     Args:
-        config: of the model.
-        source: where it is.
+        config: configuration of the model.
+        source: path or hub id of the model.
     """
     info = config["info"]
     rows = [
@@ -72,11 +72,11 @@ def describe(config: Mapping[str, Any], source: str) -> str:
         *(("evaluated", line) for line in _results(info)),
     ]
     if info.get("interrupted"):
-        note = "early, perhaps trained on a part of the images: `adapt --resume` continues"
+        note = "early, perhaps trained on some of the images: `adapt --resume` continues"
         rows.append(("stopped", note))
     packages = sorted(_foreign_packages([config["task"], config["method"]]))
     if packages:
-        rows.append(("trust", f"needs code of {', '.join(packages)}, outside diffsight"))
+        rows.append(("trust", f"uses code of {', '.join(packages)}, outside diffsight"))
     options = "".join(f" --trust {package}" for package in packages)
     image = "rig.json" if info.get("reads_rig") else "PHOTO.jpg"
     rows.append(("next", f"diffsight predict {image} --model {source}{options} --out DIR"))
@@ -87,8 +87,8 @@ def describe_task(config: Mapping[str, Any], *, lists_classes: bool = True) -> s
     """Return the task of a saved model, with its classes or unit.
 
     Args:
-        config: of the model.
-        lists_classes: whether the classes are named; else they are counted.
+        config: configuration of the model.
+        lists_classes: whether the classes are listed; otherwise only their number is.
     """
     name, arguments, info = _name(config["task"]), _arguments(config["task"]), config["info"]
     kind = info.get("kind", "")
@@ -104,16 +104,16 @@ def describe_task(config: Mapping[str, Any], *, lists_classes: bool = True) -> s
 
 
 def describe_method(config: Mapping[str, Any]) -> str:
-    """Return the method of a saved model, and the frozen networks that it stands on."""
+    """Return the method of a saved model, with its frozen backbones."""
     text = _name(config["method"])
-    # parts of one model have one source
+    # parts of one backbone have the same source
     sources = {entry["source"]: entry["fingerprint"][:12] for entry in config["frozen"].values()}
     parts = [f"{source} ({fingerprint})" for source, fingerprint in sources.items()]
     return f"{text} on {' and '.join(parts)}" if parts else text
 
 
 def _intervals(info: Mapping[str, Any]) -> str:
-    """Return the confidences that ``predict --confidence`` may be given."""
+    """Return the range of ``predict --confidence``; empty without a calibration."""
     if not (calibration := info.get("calibration")):
         return ""
     low, high = calibration["confidence"][0], calibration["confidence"][-1]
@@ -122,27 +122,27 @@ def _intervals(info: Mapping[str, Any]) -> str:
 
 
 def _training(info: Mapping[str, Any]) -> str:
-    """Return how the model was trained: by ``adapt``, or by ``fit``."""
-    words = [f"{name} {value}" for name, value in info.get("training", {}).items()]
+    """Return a description of the training by ``adapt`` or ``fit``."""
+    parts = [f"{name} {value}" for name, value in info.get("training", {}).items()]
     if samples := info.get("samples"):
-        words.append(f"{len(samples)} images")
+        parts.append(f"{len(samples)} images")
     if "chosen" in info:
         steps = info.get("steps", {}).get(info["chosen"])
-        words.append(f"{info['chosen']}, {steps} steps")
+        parts.append(f"{info['chosen']}, {steps} steps")
     if "learned_parameters" in info:
-        words.append(f"{info['learned_parameters']:,} learned parameters")
-    words += [f"{name} {info[name]:g}" for name in ("seed", "alpha") if name in info]
-    words += [f"{name} {value}" for name, value in (info.get("variant") or {}).items()]
+        parts.append(f"{info['learned_parameters']:,} trained parameters")
+    parts += [f"{name} {info[name]:g}" for name in ("seed", "alpha") if name in info]
+    parts += [f"{name} {value}" for name, value in (info.get("variant") or {}).items()]
     if info.get("short_side"):
-        words.append(f"short side {info['short_side']} px")
-    return ", ".join(words)
+        parts.append(f"short side {info['short_side']} px")
+    return ", ".join(parts)
 
 
 def describe_held_out(info: Mapping[str, Any]) -> str:
-    """Return the held-out scores that ``adapt`` stored; why there are none, or nothing."""
+    """Return the held-out scores that ``adapt`` stored, the reason why it has none, or ""."""
     scores = info.get("held_out")
     if scores:
-        names = sorted(scores, key=lambda name: name in ("constant", "mean map"))  # last
+        names = sorted(scores, key=lambda name: name in ("constant", "mean map"))  # baselines last
         figures = ", ".join(f"{name} {scores[name]:.4g}" for name in names)
         return f"{figures} ({info['metric']})"
     if "chosen" in info and not info.get("interrupted"):
@@ -151,10 +151,10 @@ def describe_held_out(info: Mapping[str, Any]) -> str:
 
 
 def _figures(info: Mapping[str, Any]) -> str:
-    """Return more figures of the chosen method on held-out images, the metric left out."""
+    """Return further metrics of the chosen method on held-out images, without the main one."""
     figures = {k: v for k, v in info.get("figures", {}).items() if k != info.get("metric")}
-    text = ", ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:FIGURES])
-    more = len(figures) - FIGURES
+    text = ", ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[:MAX_FIGURES])
+    more = len(figures) - MAX_FIGURES
     return f"{text}, and {more} more (--json)" if more > 0 else text
 
 
@@ -174,7 +174,7 @@ def _arguments(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _foreign_packages(value: Any) -> set[str]:
-    """Return the packages besides diffsight that a configuration names classes of."""
+    """Return the packages outside diffsight whose classes a configuration names."""
     if isinstance(value, Mapping):
         package, dot, _ = str(value.get("class_path", "")).partition(".")
         own = {package} if dot and package != "diffsight" else set[str]()

@@ -1,4 +1,4 @@
-"""Labels as classes and back: bins of a scalar, a codebook of vectors."""
+"""Codecs turn labels into classes and back: bins for scalars, a codebook for vectors."""
 
 from diffsight.codecs.scalar import ScalarBins
 from diffsight.codecs.vector import VectorCodebook

@@ -1,8 +1,8 @@
-"""Joints as heatmaps and back, without a bias from rounding.
+"""Encode joints as heatmaps and decode them again, without a bias from rounding.
 
-Unbiased data processing (Huang et al., CVPR 2020): the Gaussian's centre is not rounded to a pixel.
-Distribution-aware decoding (Zhang et al., CVPR 2020): the position of the peak is that of the
-Taylor expansion of the logarithm of the smoothed map.
+Encoding follows unbiased data processing (Huang et al., CVPR 2020): the centre of the Gaussian is
+not rounded to a pixel. Decoding is distribution-aware (Zhang et al., CVPR 2020): a second-order
+Taylor expansion of the logarithm of the smoothed map gives the peak at subpixel precision.
 """
 
 import math
@@ -12,19 +12,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-LEAST = 1e-3  # of a map whose logarithm is taken
-REACH = 3  # of a Gaussian, in standard deviations
+MIN_HEIGHT = 1e-3  # smaller values are raised to this before the logarithm
+REACH = 3  # radius of a Gaussian in standard deviations
 
 
 def encode(
     points: Float[Tensor, "b j 2"], hw: tuple[int, int], sigma_px: float
 ) -> tuple[Float[Tensor, "b j h w"], Bool[Tensor, "b j"]]:
-    """Return Gaussians of height 1, and which of them reach into the map.
+    """Return a Gaussian of height 1 for every joint, and whether it overlaps the map.
 
     Args:
-        points: x and y in pixels of the map.
-        hw: size of the map.
-        sigma_px: standard deviation in pixels of the map.
+        points: x and y of the joints, in pixels of the map.
+        hw: height and width of the map.
+        sigma_px: standard deviation of the Gaussians, in pixels of the map.
     """
     sides = (hw[1], hw[0])
     x, y = (
@@ -39,21 +39,21 @@ def encode(
 def decode(
     maps: Float[Tensor, "b j h w"], sigma_px: float
 ) -> tuple[Float[Tensor, "b j 2"], Float[Tensor, "b j"]]:
-    """Return x and y of the peaks in pixels of the maps, and their heights.
+    """Return x and y of the peaks in pixels of the maps, and the heights of the peaks.
 
     Args:
-        maps: one per joint.
-        sigma_px: standard deviation of the Gaussians, by which maps are smoothed too.
+        maps: one heatmap per joint.
+        sigma_px: standard deviation of the Gaussians in pixels; the maps are smoothed with it too.
     """
     width = maps.shape[-1]
     scores, index = maps.flatten(2).max(dim=-1)
     rows, columns = index // width, index % width
-    logs = smoothed(maps, sigma_px).clamp(min=LEAST).log()
+    logs = smooth(maps, sigma_px).clamp(min=MIN_HEIGHT).log()
     padded = functional.pad(logs, (1, 1, 1, 1), mode="replicate").flatten(2)
 
     def at(dy: int, dx: int) -> Float[Tensor, "b j"]:
-        place = (rows + 1 + dy) * (width + 2) + columns + 1 + dx
-        return padded.gather(2, place[..., None])[..., 0]
+        position = (rows + 1 + dy) * (width + 2) + columns + 1 + dx
+        return padded.gather(2, position[..., None])[..., 0]
 
     middle = at(0, 0)
     gx, gy = (at(0, 1) - at(0, -1)) / 2, (at(1, 0) - at(-1, 0)) / 2
@@ -63,13 +63,18 @@ def decode(
     is_peak = (determinant > 0) & (xx < 0)
     safe = torch.where(is_peak, determinant, 1)
     dx, dy = (xy * gy - yy * gx) / safe, (xy * gx - xx * gy) / safe
-    # a flat or ragged map must not send the joint far away
+    # the expansion of a flat or noisy map can lie far from the peak: limit the offset to a pixel
     offsets = torch.stack([dx, dy], dim=-1).clamp(-1, 1) * is_peak[..., None]
     return torch.stack([columns, rows], dim=-1) + offsets, scores
 
 
-def smoothed(maps: Float[Tensor, "b j h w"], sigma_px: float) -> Float[Tensor, "b j h w"]:
-    """Return maps after a Gaussian filter; outside they are 0."""
+def smooth(maps: Float[Tensor, "b j h w"], sigma_px: float) -> Float[Tensor, "b j h w"]:
+    """Return the maps after a Gaussian filter with zero padding.
+
+    Args:
+        maps: one heatmap per joint.
+        sigma_px: standard deviation of the filter in pixels.
+    """
     radius = max(1, math.ceil(REACH * sigma_px))
     offsets = torch.arange(-radius, radius + 1).to(maps)
     kernel = torch.exp(-offsets.square() / 2 / sigma_px**2)

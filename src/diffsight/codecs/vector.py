@@ -1,7 +1,8 @@
-"""A vector as one of a few codebook vectors, or as a mixture of those around it.
+"""The codec of vectors: every class is a codebook vector.
 
-Few-shot, section 3.2, after Wang et al. 2015 (surface normals): k-means vectors and a triangulation
-of them; three of them mixed give any direction between them back exactly.
+Few-shot, section 3.2, after Wang et al. 2015 (surface normals). The codebook vectors come from
+k-means, and a triangulation connects them. A label becomes its nearest vector, or a mixture of the
+corners of its triangle, which reproduces every direction inside the triangle exactly.
 """
 
 import numpy as np
@@ -11,30 +12,30 @@ from scipy.spatial import ConvexHull, Delaunay, QhullError
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.codecs.checks import need_distinct, need_finite
+from diffsight.codecs.checks import require_distinct_labels, require_finite_labels
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, SoftLabels
 
 Labels = Float[Tensor, "m d"]
 Vectors = Float[Tensor, "n d"]
-ROUNDS = 50  # of k-means, at most
-MOST = 200_000  # labels that k-means looks at
-AT_ONCE = 1 << 16  # pixels that are compared with all vectors or simplices together
-OUTSIDE = -1e-5  # a smaller weight than this: outside of the vectors' hull
-FLAT = 1e-9  # volume of a simplex, or a facet's distance from the origin, that is none
+MAX_ITERATIONS = 50  # of k-means
+MAX_LABELS = 200_000  # k-means draws a sample from larger label sets
+CHUNK_SIZE = 1 << 16  # pixels that are compared with all vectors or simplices in one operation
+MIN_WEIGHT = -1e-5  # a label with a smaller weight lies outside the hull of the vectors
+MIN_VOLUME = 1e-9  # smaller simplices count as flat; also for a facet's distance from the origin
 
 
 class VectorCodebook(LabelCodec):
-    """Vectors that stand for the labels of a training set.
+    """A codebook of vectors that represent the labels of a training set.
 
     Args:
-        size: number of vectors.
-        channels: of a label.
-        simplices: number of triangles on the sphere, or of simplices of the Delaunay triangulation,
-            whose corners are codebook vectors. Vectors on one side of the sphere leave the other
-            side open. With simplices a label becomes the mixture of its simplex's vectors, without
-            any it becomes the nearest vector.
-        spherical: labels are directions, and vectors have length 1.
+        size: number of codebook vectors.
+        channels: number of channels of a label.
+        simplices: number of simplices whose corners are codebook vectors: triangles on the sphere
+            for directions, else simplices of the Delaunay triangulation. If all vectors lie on one
+            side of the sphere, no triangle covers the other side. With simplices a label becomes a
+            mixture of the corners of its simplex; with 0 it becomes the nearest vector.
+        spherical: whether labels are directions; the vectors then have length 1.
     """
 
     def __init__(self, size: int, channels: int, *, simplices: int, spherical: bool) -> None:
@@ -54,7 +55,13 @@ class VectorCodebook(LabelCodec):
         *,
         spherical: bool = False,
     ) -> "VectorCodebook":
-        """Make a codebook of these vectors and simplices (ascending places of their corners)."""
+        """Return a codebook with given vectors.
+
+        Args:
+            vectors: codebook vectors.
+            simplices: indices of the corners of each simplex, ascending; None: no simplices.
+            spherical: whether labels are directions.
+        """
         count = 0 if simplices is None else len(simplices)
         codec = cls(*vectors.shape, simplices=count, spherical=spherical)
         codec.vectors = vectors
@@ -66,60 +73,64 @@ class VectorCodebook(LabelCodec):
     def fit(
         cls, values: Labels, size: int, *, spherical: bool = False, seed: int = 0
     ) -> "VectorCodebook":
-        """Fit a codebook to the labels of a training set, by (spherical) k-means.
+        """Fit a codebook to the labels of a training set with (spherical) k-means.
+
+        Directions that no triangle covers (such as those of a floor and two walls) give a codebook
+        without simplices.
 
         Args:
-            values: labels of valid pixels, 2 or 3 channels.
-            size: number of vectors, more than the channels.
-            spherical: compare directions, not points.
-            seed: of the first vectors.
+            values: labels of all valid pixels, with 2 or 3 channels.
+            size: number of codebook vectors; more than there are channels, except for directions.
+            spherical: whether labels are directions: they are compared by their angle.
+            seed: seed of k-means.
 
         Raises:
-            InputError: if values are missing, not finite, without direction, fewer than ``size``,
-                no more than the channels, or lie in a line or plane that no triangulation covers.
-                Directions may: each is then its nearest vector.
+            InputError: if there are no labels, a label is not finite, a direction has length 0,
+                there are fewer different labels than ``size``, ``size`` is not larger than the
+                number of channels, or all labels lie in a line or plane.
         """
-        need_finite(values)
+        require_finite_labels(values)
         if spherical:
             if not bool(values.norm(dim=1).min() > 0):
                 raise InputError("directions of length 0 are marked valid: mark them invalid")
             values = functional.normalize(values.float(), dim=1)
-        need_distinct(values, size, "codebook vectors")
-        found = _k_means(values.float(), size, spherical, seed)
+        require_distinct_labels(values, size, "codebook vectors")
+        vectors = _k_means(values.float(), size, spherical, seed)
         channels = values.shape[1]
         try:
             if size <= channels:
                 raise ValueError
-            cover = _triangulated(found.double().numpy(), spherical)
+            simplices = _triangulate(vectors.double().numpy(), spherical)
         except (QhullError, ValueError):
             if spherical:
-                return cls.of(found, spherical=True)
+                return cls.of(vectors, spherical=True)
             if size <= channels:
                 raise InputError(
                     f"{size} codebook vectors for labels of {channels} channels: give at least "
-                    f"{channels + 1}, or learn labels of few values as classes"
+                    f"{channels + 1}, or use classes for labels with few different values"
                 ) from None
             raise InputError(
-                f"labels of {channels} channels that do not fill their space cannot be "
-                "learned as vectors: leave a channel out that is constant or follows from the "
-                "others, or learn one number as a scalar"
+                f"the {channels} channels of the labels depend on each other, so the labels do not "
+                "fill their space: remove a channel that is constant or follows from the others, "
+                "or use kind scalar for one channel"
             ) from None
-        return cls.of(found, torch.from_numpy(cover), spherical=spherical)
+        return cls.of(vectors, torch.from_numpy(simplices), spherical=spherical)
 
     @property
     def num_classes(self) -> int:
-        """Number of vectors."""
+        """Number of codebook vectors."""
         return len(self.vectors)
 
     @property
     def centres(self) -> Vectors:
-        """The vectors."""
+        """The codebook vectors."""
         return self.vectors
 
     def encode(self, label: Float[Tensor, "b d h w"]) -> SoftLabels:
-        """Return the nearest vector of every pixel, or its simplex's vectors with their weights.
+        """Return the corners of every pixel's simplex with their weights.
 
-        A label outside of the vectors' hull is its nearest vector.
+        Without simplices, and for labels outside the hull of the vectors, this is the nearest
+        vector with weight 1.
         """
         b, _, h, w = label.shape
         flat = label.movedim(1, -1).flatten(0, 2)
@@ -127,12 +138,12 @@ class VectorCodebook(LabelCodec):
             flat = functional.normalize(flat, dim=1)
         vectors = self.vectors.to(flat)
         to_weights = self._to_weights().to(flat.device) if len(self.simplices) else None
-        pairs = [self._encode(part, vectors, to_weights) for part in flat.split(AT_ONCE)]
+        pairs = [self._encode(part, vectors, to_weights) for part in flat.split(CHUNK_SIZE)]
         ids, weights = (torch.cat(part) for part in zip(*pairs, strict=True))
         return SoftLabels(*(x.unflatten(0, (b, h, w)).movedim(-1, 1) for x in (ids, weights)))
 
     def names(self, unit: str) -> list[str]:
-        """Return the components of every vector."""
+        """Return the components of every vector as text, such as ``(0, 0.7, -0.7)``."""
         rows = self.vectors.tolist()
         return [f"({', '.join(f'{x:.2g}' for x in row)})" for row in rows]
 
@@ -142,70 +153,81 @@ class VectorCodebook(LabelCodec):
         nearest = _nearest(x, vectors, self.spherical)[:, None]
         if to_weights is None:
             return nearest, torch.ones_like(nearest, dtype=x.dtype)
-        if not self.spherical:  # weights sum to 1: one more equation
+        if not self.spherical:  # one more equation: the weights sum to 1
             x = functional.pad(x, (0, 1), value=1.0)
-        # in 64 bits: simplices may be nearly flat
-        found = torch.einsum("md,fds->mfs", x.double(), to_weights).to(x.dtype)
-        lowest, simplex = found.min(dim=-1).values.max(dim=1)
-        weights = found[torch.arange(len(x)), simplex].clamp(min=0)
+        # float64, because simplices may be nearly flat
+        candidates = torch.einsum("md,fds->mfs", x.double(), to_weights).to(x.dtype)
+        lowest, simplex = candidates.min(dim=-1).values.max(dim=1)
+        weights = candidates[torch.arange(len(x)), simplex].clamp(min=0)
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
         ids = self.simplices.to(simplex.device)[simplex]
-        outside = (lowest < OUTSIDE)[:, None]
-        alone = functional.one_hot(torch.zeros_like(simplex), ids.shape[1]).to(weights)
-        return torch.where(outside, nearest, ids), torch.where(outside, alone, weights)
+        is_outside = (lowest < MIN_WEIGHT)[:, None]
+        one_hot = functional.one_hot(torch.zeros_like(simplex), ids.shape[1]).to(weights)
+        return torch.where(is_outside, nearest, ids), torch.where(is_outside, one_hot, weights)
 
     def _to_weights(self) -> Float[Tensor, "f s s"]:
-        """Return the matrices from a label to the weights of every simplex's corners."""
+        """Return a matrix for every simplex that maps a label to the weights of its corners."""
         corners = self.vectors.double().cpu().numpy()[self.simplices.cpu().numpy()]
-        return torch.from_numpy(np.linalg.inv(_equations(corners, self.spherical)))
+        return torch.from_numpy(np.linalg.inv(_weight_equations(corners, self.spherical)))
 
 
-def _triangulated(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.ndarray, "f s"]:
-    """Places of the corners, ascending: of the triangles that cover the points' side of the sphere,
-    or of the Delaunay simplices.
+def _triangulate(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.ndarray, "f s"]:
+    """Return the indices of the corners of every simplex, ascending.
+
+    For directions the simplices are the triangles that cover the points' side of the sphere, else
+    those of the Delaunay triangulation. Flat simplices are dropped.
 
     Raises:
-        ValueError: if there is none that is not flat.
+        ValueError: if all simplices are flat.
     """
     measured = points
     if spherical:
         hull = ConvexHull(points)
-        # where the points leave a side of the sphere open, facets there close the hull: a ray from
-        # the origin crosses one of them before it comes to the triangle that it belongs to
-        cover = hull.simplices[-hull.equations[:, -1] > FLAT]
+        # If the points leave a side of the sphere empty, some facets close the hull there. A ray
+        # from the origin would cross such a facet before the triangle that it belongs to, so
+        # facets whose outer side faces the origin are dropped.
+        simplices = hull.simplices[-hull.equations[:, -1] > MIN_VOLUME]
     else:
-        cover = Delaunay(points).simplices
+        simplices = Delaunay(points).simplices
         measured = (points - points.mean(axis=0)) / points.std(axis=0)
-    solid = np.abs(np.linalg.det(_equations(measured[cover], spherical))) > FLAT
-    if not solid.any():
+    volumes = np.abs(np.linalg.det(_weight_equations(measured[simplices], spherical)))
+    is_solid = volumes > MIN_VOLUME
+    if not is_solid.any():
         raise ValueError("all simplices are flat")
-    return np.sort(cover[solid], axis=1).astype(np.int64)
+    return np.sort(simplices[is_solid], axis=1).astype(np.int64)
 
 
-def _equations(corners: Float[np.ndarray, "f s d"], spherical: bool) -> Float[np.ndarray, "f s s"]:
-    """What makes labels of weights: of points, weights sum to 1."""
+def _weight_equations(
+    corners: Float[np.ndarray, "f s d"], spherical: bool
+) -> Float[np.ndarray, "f s s"]:
+    """Return a matrix for every simplex that maps the weights of its corners to a label.
+
+    For labels that are no directions, a column of ones is added: the weights sum to 1.
+    """
     if spherical:
         return corners
     return np.concatenate([corners, np.ones_like(corners[..., :1])], axis=-1)
 
 
 def _nearest(x: Labels, vectors: Vectors, spherical: bool) -> Int[Tensor, " m"]:
+    """Return the index of the nearest vector of every label."""
     if spherical:
         return (x @ vectors.T).argmax(dim=1)
-    middle = vectors.mean(dim=0)  # far from 0 the formula would lose what tells them apart
+    # far from 0 the differences between vectors would be lost to rounding
+    middle = vectors.mean(dim=0)
     x, vectors = x - middle, vectors - middle
     return (vectors.square().sum(1) - 2 * x @ vectors.T).argmin(dim=1)
 
 
 def _k_means(values: Labels, count: int, spherical: bool, seed: int) -> Vectors:
-    """Run Lloyd's algorithm from k-means++ seeds.
+    """Return the means of Lloyd's algorithm, initialised with k-means++.
 
-    A vector that nobody uses moves to the farthest label. Spherical: the angle decides, and the
-    means are brought back to length 1.
+    A mean without labels moves to the label that is farthest from its mean. With ``spherical``,
+    labels are compared by their angle and the means are normalised to length 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    if len(values) > MOST:
-        values = values[torch.randperm(len(values), generator=generator)[:MOST]]
+    if len(values) > MAX_LABELS:
+        values = values[torch.randperm(len(values), generator=generator)[:MAX_LABELS]]
     first = int(torch.randint(len(values), (), generator=generator))
     vectors = values[first : first + 1]
     gap = (values - vectors).square().sum(dim=1)
@@ -216,8 +238,8 @@ def _k_means(values: Labels, count: int, spherical: bool, seed: int) -> Vectors:
         vectors = torch.cat([vectors, values[index.clamp(max=len(values) - 1)]])
         gap = torch.minimum(gap, (values - vectors[-1]).square().sum(dim=1))
     before = None
-    for _ in range(ROUNDS):
-        ids = torch.cat([_nearest(part, vectors, spherical) for part in values.split(AT_ONCE)])
+    for _ in range(MAX_ITERATIONS):
+        ids = torch.cat([_nearest(part, vectors, spherical) for part in values.split(CHUNK_SIZE)])
         if before is not None and torch.equal(ids, before):
             break
         before = ids

@@ -1,4 +1,4 @@
-"""Data sets, and the paired augmentation of their samples."""
+"""Data sets, and transforms that change an image together with its labels."""
 
 from diffsight.datasets.ade20k import ADE20K, ADE20KFull
 from diffsight.datasets.captioned import Captioned

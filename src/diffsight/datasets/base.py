@@ -1,4 +1,4 @@
-"""The samples that every data set yields, and how they become a batch."""
+"""Base classes of data sets and transforms, their samples, and the collate function."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -20,23 +20,24 @@ class Sample:
     """One image with its labels.
 
     Attributes:
-        id: name of the sample, unique in its data set, the same on every machine.
-        image: RGB.
-        labels: by name with unit (``depth_m``, ``normals``, ``semantic`` ...): ``c h w`` of
-            float32, or ``h w`` of int64 class ids; of the size of the image, but for test images
-            that are scored at another size (see ``Taskonomy``); joints are ``m j 3``, as those of
-            ``people``.
-        valid: by the same names; False where the label means nothing.
-        prompt: the sample's own text name (for depth the scene type) or sentence, or None.
+        id: name of the sample, unique in its data set and the same on every machine.
+        image: RGB image.
+        labels: tensors by label name with unit (``depth_m``, ``normals``, ``semantic`` ...). A
+            label is ``c h w`` of float32, ``h w`` of int64 class ids, or ``m j 3`` for joints, like
+            ``people.keypoints``. Label maps have the size of the image, except test labels that are
+            scored at another size (see ``Taskonomy``).
+        valid: validity masks by the same names, False where a pixel has no label.
+        prompt: text about this sample (for depth the scene type, or a sentence), or None.
         camera: intrinsics for this image size, or None.
-        sentences: descriptions of the labelled thing; ``RandomSentence`` makes one of them the
-            prompt, evaluation uses each.
-        boxes: of objects whose pixels are not known, for class ids.
-        people: what is labelled of people.
-        detections: boxes in which people are looked for; None: those of ``people``.
-        rig: of several cameras, a batch of one; then ``image`` shows them side by side, and the
-            label is a map around the vehicle.
-        map_source: draws that label again for a changed frame of the vehicle, for augmentation.
+        sentences: descriptions of the labelled object. ``RandomSentence`` selects one of them as
+            the prompt. Evaluation predicts once for each.
+        boxes: boxes of objects whose pixels are not labelled, for labels that are class ids.
+        people: labelled people, or None.
+        detections: boxes in which joints are predicted; None uses the boxes of ``people``.
+        rig: several cameras as a batch of one, or None. With a rig, ``image`` shows the camera
+            images side by side, and the label is a map around the vehicle.
+        map_source: source from which augmentation draws that map again after it has transformed the
+            vehicle's frame, or None.
     """
 
     id: str
@@ -54,17 +55,17 @@ class Sample:
 
     @property
     def numel(self) -> int:
-        """Number of values of the image, or of those of several cameras."""
+        """Number of values in the image, or in all camera images of the rig."""
         return (self.image if self.rig is None else self.rig.images).numel()
 
     def queries(self) -> People | None:
-        """Return the people whose joints are to be found; None where there are no people."""
+        """Return the people whose joints are predicted, or None if the sample has no people."""
         if self.detections is not None or self.people is None:
             return self.detections
         return self.people.labelled()
 
-    def per_sentence(self) -> tuple["Sample", ...]:
-        """Return a sample for each sentence, as evaluation uses them; this one without any."""
+    def split_by_sentence(self) -> tuple["Sample", ...]:
+        """Return one sample per sentence, or this sample alone if it has no sentences."""
         if not self.sentences:
             return (self,)
         return tuple(
@@ -74,12 +75,13 @@ class Sample:
 
 
 class AbstractDataset(Configurable, abc.ABC):
-    """A finite, ordered collection of samples. Reading a sample draws no random number.
+    """A finite, ordered collection of samples. Reading a sample is deterministic.
 
     Attributes:
-        name: short name for tables and cards.
-        class_names: by label name, for labels that are class ids.
-        map_cells: of maps around a vehicle, along each axis, and their length in metres.
+        name: short name for tables and model cards.
+        class_names: class names in the order of the class ids, by label name.
+        map_cells: for maps around a vehicle, the number of cells along each axis and the length of
+            a cell in metres; None for other data sets.
     """
 
     name: str
@@ -95,42 +97,55 @@ class AbstractDataset(Configurable, abc.ABC):
         """Return the sample at ``index``.
 
         Raises:
-            InputError: naming the file, what is wrong with it and the repair.
+            InputError: if a file cannot be used; the message names the file, the problem and the
+                remedy.
         """
 
 
 class AbstractTransform(Configurable, abc.ABC):
-    """A random change of a sample; image and labels move together.
+    """A random transform of a sample that changes the image and its labels consistently.
 
     Attributes:
-        accepts_rigs: whether it changes samples of several cameras.
+        accepts_rigs: whether it can transform samples of several cameras.
     """
 
     accepts_rigs: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
-        """Return the changed sample. Every random number comes from ``generator``."""
+        """Return the transformed sample. All random numbers are drawn from ``generator``."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked for a model, with their ids."""
+    """Samples stacked for a model.
+
+    Attributes:
+        inputs: images with their prompts, and with people or rigs if the samples have them.
+        target: labels with their validity masks.
+        ids: sample ids, one per image.
+    """
 
     inputs: Inputs
     target: Target
     ids: tuple[str, ...] = field(default=())
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Copy the tensors to ``device``."""
+        """Return the batch with its tensors on ``device``."""
         return Batch(self.inputs.to(device), self.target.to(device), self.ids)
 
 
 def collate(samples: Sequence[Sample], label: str) -> Batch:
-    """Return samples of one size as a batch; ``label`` is the task's key of ``Sample.labels``.
+    """Return samples of one size as a batch.
+
+    Images become float32 in [0, 1].
+
+    Args:
+        samples: samples whose images have the same size.
+        label: key of ``Sample.labels`` that becomes the target.
 
     Raises:
-        InputError: if the label is missing or the sizes differ.
+        InputError: if a sample has no such label, or the image sizes differ.
     """
     for sample in samples:
         if label not in sample.labels:
@@ -146,15 +161,15 @@ def collate(samples: Sequence[Sample], label: str) -> Batch:
     target = Target(
         label=torch.stack([sample.labels[label] for sample in samples]),
         valid=torch.stack([sample.valid[label] for sample in samples]),
-        boxes=_rows([s.boxes for s in samples]),
-        people=_rows([s.people for s in samples]),
+        boxes=_collect([s.boxes for s in samples]),
+        people=_collect([s.people for s in samples]),
     )
     prompts = tuple(sample.prompt for sample in samples)
     rig = Rig.of_samples([s.rig for s in samples])
-    inputs = Inputs(image, prompts, people=_rows([s.queries() for s in samples]), rig=rig)
+    inputs = Inputs(image, prompts, people=_collect([s.queries() for s in samples]), rig=rig)
     return Batch(inputs, target, tuple(sample.id for sample in samples))
 
 
-def _rows(values: Sequence[Any]) -> Any:
-    """Return what the images have, or None if none of them has any."""
+def _collect(values: Sequence[Any]) -> Any:
+    """Return the values as a tuple, or None if all of them are None."""
     return None if all(one is None for one in values) else tuple(values)

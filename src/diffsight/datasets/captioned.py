@@ -1,4 +1,4 @@
-"""A data set whose prompts are captions that were made before (EVP)."""
+"""A data set whose prompts are captions from a file, as in EVP."""
 
 import os
 from dataclasses import dataclass, replace
@@ -8,19 +8,19 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.formats.text import read_json, reading
 
-PHOTOS = "images"  # data set of captions of images that belong to none
+PHOTOS = "images"  # name of the data set in caption files of images that belong to no data set
 
 
 class Captioned(AbstractDataset):
-    """The samples of a data set, each with its caption as its prompt.
+    """The samples of a data set, each with its caption as the prompt.
 
     Args:
-        dataset: where samples and labels come from.
-        captions: file that ``diffsight caption`` wrote for it: JSON with ``data``, the name of the
-            data set, and ``captions`` by sample id.
+        dataset: data set that provides the images and labels.
+        captions: caption file that ``diffsight caption`` wrote for this data set: JSON with
+            ``data`` (the name of the data set) and ``captions`` (texts by sample id).
 
     Raises:
-        InputError: if the file is damaged or is of another data set.
+        InputError: if the file is damaged or belongs to another data set.
     """
 
     def __init__(self, *, dataset: AbstractDataset, captions: str | Path) -> None:
@@ -38,7 +38,7 @@ class Captioned(AbstractDataset):
         """Return the sample at ``index``.
 
         Raises:
-            InputError: if it has no caption.
+            InputError: if the file has no caption for this sample.
         """
         sample = self._dataset[index]
         if sample.id not in self._captions:
@@ -51,12 +51,12 @@ class Captioned(AbstractDataset):
 
 @dataclass(frozen=True)
 class Captions:
-    """What ``diffsight caption`` wrote.
+    """The contents of a caption file.
 
     Attributes:
-        data: name of the data set.
-        captioner: folder or hub id of what made them; None where the file does not say.
-        texts: by sample id.
+        data: name of the captioned data set.
+        captioner: folder or hub id of the captioning model; None if the file does not name it.
+        texts: captions by sample id.
     """
 
     data: str
@@ -65,28 +65,28 @@ class Captions:
 
 
 def read_captions(path: Path, *, data: str | None = None) -> Captions:
-    """Return the contents of a file of captions.
+    """Return the contents of a caption file.
 
     Args:
         path: file that ``diffsight caption`` wrote.
-        data: name of the data set that they must be of; None takes any.
+        data: required name of the data set; None accepts any.
 
     Raises:
-        InputError: if the file is damaged or is of another data set.
+        InputError: if the file is damaged or belongs to another data set.
     """
     with reading(path, "no captions ({reason}): write them with `diffsight caption`"):
         content = read_json(path)
     texts = content.get("captions") if isinstance(content, dict) else None
     if not isinstance(texts, dict) or "data" not in content:
         raise InputError(
-            f"{path}: no captions (an object of data and captions is expected): write them with "
+            f"{path}: no captions (expected a JSON object with data and captions): write them with "
             "`diffsight caption`"
         )
     for name, text in texts.items():
         if not isinstance(text, str):
-            raise InputError(f"{path}: the caption of {name} is {text!r}: write a text there")
+            raise InputError(f"{path}: the caption of {name} is {text!r}: replace it by a string")
     if not isinstance(content.get("captioner"), str | None):
-        raise InputError(f"{path}: captioner is no text: write the id of what made the captions")
+        raise InputError(f"{path}: captioner is not a string: write the id of the captioning model")
     captions = Captions(str(content["data"]), content.get("captioner"), texts)
     if data not in (None, captions.data):
         raise InputError(
@@ -96,10 +96,10 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
 
 
 def photo_key(image: Path, captions: Path) -> str:
-    """Return an image's name in a file of captions: its path from the file's folder.
+    """Return the key of an image in a caption file: its path relative to the file's folder.
 
     Args:
-        image: its file.
-        captions: the file.
+        image: path of the image.
+        captions: path of the caption file.
     """
     return Path(os.path.relpath(image, captions.parent)).as_posix()

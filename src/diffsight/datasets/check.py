@@ -1,4 +1,4 @@
-"""Reading a data set end to end: counts, labels, unusable files, images in two splits."""
+"""Read a data set from end to end: report counts, labels, unusable files and duplicate images."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,24 +20,25 @@ from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.errors import InputError, suggest
 
-JOINTS_ARE = ("without a label", "occluded", "visible")
+JOINT_STATES = ("without a label", "occluded", "visible")  # in the order of COCO's flag
 
 
 @dataclass
 class SplitReport:
-    """Statistics of a split.
+    """Statistics of one split.
 
     Attributes:
-        name: of the split.
-        count: samples.
-        official: samples in the literature.
-        unreadable: one line for each file that cannot be used.
-        labelled: fraction of pixels, or joints, with a label.
-        histogram: pixels by class name, or joints by how they are labelled.
-        depth_m: smallest, median of the medians, and largest depth.
-        notes: possible mistakes.
-        unit: what is labelled, in the plural.
-        pixels: their number.
+        name: name of the split.
+        count: number of samples.
+        official: number of samples in the literature.
+        unreadable: one line per file that cannot be used.
+        labelled: fraction of pixels, cells or joints that have a label, in [0, 1].
+        histogram: number of pixels or cells by class name, or of joints by their state.
+        depth_m: smallest depth, median of the images' median depths, and largest depth in metres;
+            None without depth labels.
+        notes: possible mistakes, one per line.
+        unit: the labelled elements: ``pixels``, ``cells`` or ``joints``.
+        pixels: total number of these elements.
     """
 
     name: str
@@ -53,14 +54,15 @@ class SplitReport:
 
 
 @dataclass(frozen=True)
-class Known:
-    """A data set that can be checked.
+class CheckableDataset:
+    """A data set that ``check`` can read.
 
     Attributes:
-        splits: samples in the literature by split.
-        build: the data set, given its folder and a split.
-        median_m: where the median of the images' median depths is, if the files' scale is right;
-            narrower than the factor of 3.9 between NYU's scale (/ 1000) and KITTI's (/ 256).
+        splits: number of samples in the literature by split.
+        build: function that returns the data set for a root folder and a split.
+        median_m: range in metres that contains the median of the images' median depths if the depth
+            scale is right. A scale of KITTI (counts / 256) instead of NYU (counts / 1000) changes
+            the median by a factor of 3.9, which leaves the range. None without depth labels.
     """
 
     splits: Mapping[str, int]
@@ -68,58 +70,60 @@ class Known:
     median_m: tuple[float, float] | None = None
 
 
-def _refcoco(variant: Any) -> Callable[[Path, Any], AbstractDataset]:
+def _refcoco_builder(variant: Any) -> Callable[[Path, Any], AbstractDataset]:
     return lambda root, split: RefCOCO(
         root=root, variant=variant, split=split, size=None, all_images=False
     )
 
 
-def _kitti(root: Path, split: Any) -> AbstractDataset:
+def _build_kitti(root: Path, split: Any) -> AbstractDataset:
     return KITTIDepth(root=root, list_file=root / f"eigen_{split}.txt", split=split)
 
 
-KNOWN: Mapping[str, Known] = {
-    "ade20k": Known(
+CHECKABLE_DATASETS: Mapping[str, CheckableDataset] = {
+    "ade20k": CheckableDataset(
         {"training": 20210, "validation": 2000},
         lambda root, split: ADE20K(root=root, split=split),
     ),
-    "ade20k-full": Known(
+    "ade20k-full": CheckableDataset(
         {"training": 25574, "validation": 2000},
         lambda root, split: ADE20KFull(root=root, split=split),
     ),
-    "cityscapes": Known(
+    "cityscapes": CheckableDataset(
         {"train": 2975, "val": 500}, lambda root, split: Cityscapes(root=root, split=split)
     ),
-    "mapillary": Known(
+    "mapillary": CheckableDataset(
         {"training": 18000, "validation": 2000},
         lambda root, split: MapillaryVistas(root=root, split=split),
     ),
-    "nyu": Known(
+    "nyu": CheckableDataset(
         {"train": 24231, "test": 654},
         lambda root, split: NYUDepth(root=root, split=split),
         median_m=(1.0, 6.0),
     ),
-    "kitti": Known({"train": 23158, "test": 652}, _kitti, median_m=(6.0, 40.0)),
-    "sun-rgbd": Known(
+    "kitti": CheckableDataset({"train": 23158, "test": 652}, _build_kitti, median_m=(6.0, 40.0)),
+    "sun-rgbd": CheckableDataset(
         {"train": 5285, "test": 5050},
         lambda root, split: SUNRGBD(root=root, split=split),
         median_m=(1.0, 6.0),
     ),
-    "coco-keypoints": Known(
+    "coco-keypoints": CheckableDataset(
         {"train": 118287, "val": 5000},
         lambda root, split: CocoKeypoints(root=root, split=split),
     ),
-    "nuscenes": Known(
+    "nuscenes": CheckableDataset(
         {"train": 28130, "val": 6019},
         lambda root, split: NuScenes(root=root, index=root / "trainval.json", split=split),
     ),
-    "refcoco": Known(
-        {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco("refcoco")
+    "refcoco": CheckableDataset(
+        {"train": 42404, "val": 3811, "testA": 1975, "testB": 1810}, _refcoco_builder("refcoco")
     ),
-    "refcoco+": Known(
-        {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798}, _refcoco("refcoco+")
+    "refcoco+": CheckableDataset(
+        {"train": 42278, "val": 3805, "testA": 1975, "testB": 1798}, _refcoco_builder("refcoco+")
     ),
-    "refcocog": Known({"train": 42226, "val": 2573, "test": 5023}, _refcoco("refcocog")),
+    "refcocog": CheckableDataset(
+        {"train": 42226, "val": 2573, "test": 5023}, _refcoco_builder("refcocog")
+    ),
 }
 
 
@@ -130,21 +134,22 @@ def check(
     splits: Sequence[str] = (),
     advance: Callable[[int], None] = lambda total: None,
 ) -> tuple[list[SplitReport], dict[str, int]]:
-    """Read every sample of some splits.
+    """Read every sample of some splits and report statistics and possible mistakes.
 
     Args:
-        name: one of ``KNOWN``.
+        name: key of ``CHECKABLE_DATASETS``.
         root: folder of the data set.
-        splits: which ones; default: all.
-        advance: called with the number of samples of the split, after each.
+        splits: names of the splits to read; empty reads all.
+        advance: called after each sample with the number of samples in its split.
 
     Returns:
-        A report per split, and for pairs of splits how many images are the same.
+        One report per split, and the number of identical images by pair of splits
+        (``"train and val"``).
 
     Raises:
-        InputError: for an unknown split, or if one cannot be opened at all.
+        InputError: if the data set has no such split, or a split cannot be opened.
     """
-    checked = KNOWN[name]
+    checked = CHECKABLE_DATASETS[name]
     for split in splits:
         if split not in checked.splits:
             raise InputError(f"{name} has no split {split!r}: {suggest(split, checked.splits)}")
@@ -154,7 +159,7 @@ def check(
         try:
             data = checked.build(root, split)
         except InputError as error:
-            hint = "" if splits else "; where only a part of the data is there, add --split NAME"
+            hint = "" if splits else "; to check a part of the data set, add --split NAME"
             raise InputError(f"{error}{hint}") from None
         counter = _Counter(data)
         for index in range(len(data)):
@@ -175,12 +180,13 @@ def check(
 
 
 class _Counter:
-    """Counts of a split, while it is read."""
+    """Statistics of a split that accumulate while its samples are read."""
 
     def __init__(self, data: AbstractDataset) -> None:
         self.data = data
-        self.unreadable: dict[str, None] = {}  # an image may belong to several samples
-        self.images: set[bytes] = set()
+        # an ordered set of messages, because several samples may use one image
+        self.unreadable: dict[str, None] = {}
+        self.images: set[bytes] = set()  # SHA-256 of the pixels
         self.pixels = self.labelled = 0
         self.counts: Tensor = torch.zeros(0, dtype=torch.long)
         self.medians_m: list[float] = []
@@ -188,12 +194,13 @@ class _Counter:
         self.unit = "pixels"
 
     def add(self, sample: Sample) -> None:
+        """Count the image and the labels of a sample."""
         self.images.add(hashlib.sha256(sample.image.numpy().tobytes()).digest())
         if sample.people is not None:
             self.unit = "joints"
         if sample.rig is not None:
             self.unit = "cells"
-        for name, valid, values in _labels(sample):
+        for name, valid, values in _iterate_labels(sample):
             self.pixels += valid.numel()
             self.labelled += int(valid.sum())
             if not len(values):
@@ -205,17 +212,24 @@ class _Counter:
             else:
                 counts = torch.bincount(values)
                 size = max(len(counts), len(self.counts))
-                self.counts = _padded(self.counts, size) + _padded(counts, size)
+                self.counts = _pad(self.counts, size) + _pad(counts, size)
 
     def report(
         self, split: str, official: int, median_m: tuple[float, float] | None
     ) -> SplitReport:
+        """Return the statistics of all added samples, with notes on possible mistakes.
+
+        Args:
+            split: name of the split.
+            official: number of samples in the literature.
+            median_m: see ``CheckableDataset``.
+        """
         report = SplitReport(split, len(self.data), official, list(self.unreadable))
         report.pixels = self.pixels
         report.labelled, report.unit = self.labelled / max(self.pixels, 1), self.unit
         names = next(iter(self.data.class_names.values()), ())
         if self.unit == "joints":
-            names = JOINTS_ARE
+            names = JOINT_STATES
         report.histogram = {
             names[i] if i < len(names) else str(i): int(count)
             for i, count in enumerate(self.counts)
@@ -225,8 +239,8 @@ class _Counter:
             report.depth_m = (self.range_m[0], median, self.range_m[1])
             if median_m is not None and not median_m[0] < median < median_m[1]:
                 report.notes.append(
-                    f"the median depth is {median:.3g} m, in this data set it is {median_m[0]:g} "
-                    f"to {median_m[1]:g} m: is the scale of the files the right one?"
+                    f"the median depth is {median:.3g} m, but {median_m[0]:g} to {median_m[1]:g} m "
+                    "is usual for this data set: check the depth scale of the files"
                 )
         if len(self.data) != official:
             report.notes.append(f"{len(self.data):,} samples, {official:,} in the literature")
@@ -234,30 +248,35 @@ class _Counter:
             return report
         if names and len(self.counts) and not self.counts[0]:
             report.notes.append(
-                f"no pixel is {names[0]!r}: were ids shifted up by one (0 is no class in the files "
-                "of the challenge)?"
+                f"no pixel is {names[0]!r}: were ids shifted up by one (in the challenge's files 0 "
+                "means no class)?"
             )
-        whole = len(self.data) == official and len(self.counts) > 0
-        if names and whole and not any(self.counts[len(names) - 1 :]):
+        is_complete = len(self.data) == official and len(self.counts) > 0
+        if names and is_complete and not any(self.counts[len(names) - 1 :]):
             report.notes.append(
-                f"no pixel is {names[-1]!r}: were ids shifted down by one (the files of the "
-                "challenge count classes from 1)?"
+                f"no pixel is {names[-1]!r}: were ids shifted down by one (the challenge's files "
+                "count classes from 1)?"
             )
         return report
 
 
-def _labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
+def _iterate_labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield name, validity mask and one-dimensional values of each label.
+
+    The values are the states of all joints; or, of valid pixels or cells, class ids or depths in
+    metres.
+    """
     if sample.people is not None:
-        seen = sample.people.keypoints[..., 2].long()
-        yield "keypoints", seen > 0, seen.flatten()
+        states = sample.people.keypoints[..., 2].long()
+        yield "keypoints", states > 0, states.flatten()
         return
     for name, label in sample.labels.items():
         valid = sample.valid[name]
-        if sample.rig is not None:  # classes that may overlap
+        if sample.rig is not None:  # one map per class, which may overlap
             yield name, valid, (label > 0.5)[:, valid].nonzero()[:, 0]
         else:
             yield name, valid, label.reshape(valid.shape)[valid]
 
 
-def _padded(counts: Tensor, size: int) -> Tensor:
+def _pad(counts: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(counts, (0, size - len(counts)))

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al. 2016), its automatic labels, and Mapillary Vistas in its classes."""
+"""Cityscapes (Cordts et al. 2016), and Mapillary Vistas with the classes of Cityscapes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import list_files, read_image
 from diffsight.datasets.labels import LabelFormat, read_label
-from diffsight.datasets.pairs import match_names, require_one_size
+from diffsight.datasets.pairs import match_names, require_same_size
 from diffsight.errors import InputError
 from diffsight.label_maps import (
     CITYSCAPES_CLASSES,
@@ -20,22 +20,22 @@ from diffsight.label_maps import (
 
 Pairs = Sequence[tuple[Path, Path]]
 IMAGE = "_leftImg8bit.png"
-UNSCORED = 255  # in labelTrainIds
-VOID = 65  # the last of the 66 numbers of Mapillary Vistas v1.2
+UNSCORED = 255  # value of pixels without a class in labelTrainIds
+VOID = 65  # the largest of the 66 label values of Mapillary Vistas v1.2
 
 
 class Cityscapes(AbstractDataset):
-    """Streets in 19 classes: 2,975 images for training, 500 for validation.
+    """Street images in 19 classes: 2,975 images for training, 500 for validation.
 
-    ``root`` holds ``leftImg8bit/SPLIT/CITY`` and ``gtFine/SPLIT/CITY``. With ``automatic=True`` the
-    split ``train_extra`` is read, 20,000 images whose labels a network made, from
-    ``convert_autolabelled/CITY``.
+    ``root`` contains ``leftImg8bit/SPLIT/CITY`` and ``gtFine/SPLIT/CITY``. With ``automatic=True``
+    the 20,000 images of the split ``train_extra`` are read instead. A network predicted their
+    labels, which are in ``convert_autolabelled/CITY``.
 
     Args:
         root: folder of the data set.
-        split: ``train`` or ``val``.
-        labels: which files are read; both have the same content.
-        automatic: read ``train_extra`` with its automatic labels, which are ``labelTrainIds``.
+        split: ``train`` or ``val``; ignored with ``automatic=True``.
+        labels: kind of label files to read; both kinds have the same content.
+        automatic: read ``train_extra`` with its automatic labels, which store ``labelTrainIds``.
 
     Raises:
         InputError: if a folder is missing or empty, or an image has no label.
@@ -66,19 +66,21 @@ class Cityscapes(AbstractDataset):
         """Return the sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
 
         Raises:
-            InputError: if a file cannot be used, the two differ in size, or an id is unknown.
+            InputError: if a file cannot be read, the image and its label differ in size, or the
+                label contains an unknown value.
         """
         path, truth = self.pairs[index]
         table = _TRAIN_IDS if self.uses_train_ids else _LABEL_IDS
-        wrong = "labelTrainIds" if self.uses_train_ids else "labelIds"
-        return _sample(path.name.removesuffix(IMAGE), path, truth, table, wrong)
+        kind = "labelTrainIds" if self.uses_train_ids else "labelIds"
+        return _read_sample(path.name.removesuffix(IMAGE), path, truth, table, kind)
 
 
 class MapillaryVistas(AbstractDataset):
-    """Streets of the whole world in the classes of Cityscapes, for pretraining (version 1.2).
+    """Street images from many countries in the classes of Cityscapes (version 1.2).
 
-    ``root/SPLIT`` holds ``images`` and ``labels``: 18,000 images for training, 2,000 for
-    validation. 43 of the 66 classes have no counterpart and are not scored.
+    The data set is used for pretraining. ``root/SPLIT`` contains ``images`` and ``labels``: 18,000
+    images for training, 2,000 for validation. 41 of the 66 classes have no counterpart in
+    Cityscapes and are not scored.
 
     Args:
         root: folder of the data set.
@@ -106,38 +108,53 @@ class MapillaryVistas(AbstractDataset):
         """Return the sample at ``index``, with label ``semantic`` (``h w``, ids from 0).
 
         Raises:
-            InputError: if a file cannot be used, the two differ in size, or an id is unknown.
+            InputError: if a file cannot be read, the image and its label differ in size, or the
+                label contains an unknown value.
         """
         path, truth = self.pairs[index]
-        return _sample(path.stem, path, truth, _MAPILLARY, "labels of version 1.2")
+        return _read_sample(path.stem, path, truth, _MAPILLARY, "version 1.2")
 
 
-def _sample(name: str, path: Path, truth: Path, table: Tensor, kind: str) -> Sample:
-    """Return image and classes; ``table`` has a class for every number, -1 for none, -2 unknown."""
+def _read_sample(name: str, path: Path, truth: Path, table: Tensor, kind: str) -> Sample:
+    """Return the image with its class map.
+
+    Args:
+        name: id of the sample.
+        path: file of the image.
+        truth: file of the label.
+        table: class id for every stored value; -1 means no class, -2 an unknown value.
+        kind: kind of the label files, for messages.
+
+    Raises:
+        InputError: if a file cannot be read, the two differ in size, or a value is unknown.
+    """
     image = read_image(path)
     label = read_label(truth, LabelFormat("segmentation", invalid=-1))
     numbers = label.value[0].long()
-    require_one_size(truth, numbers, path, image)
+    require_same_size(truth, numbers, path, image)
     ids = table[numbers.clamp(0, len(table) - 1)]
     unknown = numbers[(ids == -2) | (numbers >= len(table))]
     if len(unknown):
-        raise InputError(f"{truth}: number {int(unknown[0])} is none of {kind}: read other labels")
+        raise InputError(
+            f"{truth}: the value {int(unknown[0])} does not occur in label files of {kind}: choose "
+            "other label files"
+        )
     valid = ids >= 0
     return Sample(name, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
 
 
 def _pairs(images: Path, truth: Path, suffix: str) -> Pairs:
-    """Return images and labels of all cities, sorted by name.
+    """Return the image and label files of all cities, sorted by the image's name.
 
     Raises:
         InputError: if a folder is missing or empty, or an image has no label.
     """
     for folder in (images, truth):
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder: root holds leftImg8bit and gtFine")
+            raise InputError(f"{folder}: no such folder: root must contain leftImg8bit and gtFine")
     paths = [path for path in list_files(images) if path.name.endswith(IMAGE)]
     if not paths:
-        raise InputError(f"{images}: no *{IMAGE} in the folders of its cities: check the path")
+        raise InputError(f"{images}: no file *{IMAGE} in the city folders: check the path")
     pairs = []
     for path in sorted(paths, key=lambda path: path.name):
         name = path.name.removesuffix(IMAGE) + suffix if suffix else path.stem
@@ -148,16 +165,17 @@ def _pairs(images: Path, truth: Path, suffix: str) -> Pairs:
     return pairs
 
 
-def _table(size: int, classes: Mapping[int, int], unscored: Sequence[int]) -> Tensor:
+def _make_table(size: int, classes: Mapping[int, int], unscored: Sequence[int]) -> Tensor:
+    """Return the class id for every stored value; -1 means no class, -2 an unknown value."""
     table = torch.full((size,), -2)
     table[list(unscored)] = -1
     table[list(classes)] = torch.tensor(list(classes.values()))
     return table
 
 
-_LABEL_IDS = _table(34, {n: i for i, n in enumerate(CITYSCAPES_IDS)}, range(34))
-_TRAIN_IDS = _table(256, {i: i for i in range(len(CITYSCAPES_IDS))}, (UNSCORED,))
-_MAPILLARY = _table(
+_LABEL_IDS = _make_table(34, {n: i for i, n in enumerate(CITYSCAPES_IDS)}, range(34))
+_TRAIN_IDS = _make_table(256, {i: i for i in range(len(CITYSCAPES_IDS))}, (UNSCORED,))
+_MAPILLARY = _make_table(
     VOID + 1,
     {n: i for i, numbers in enumerate(MAPILLARY_TO_CITYSCAPES) for n in numbers},
     range(VOID + 1),

@@ -1,4 +1,4 @@
-"""A user's own images and class labels."""
+"""A data set of the user's own images and class maps."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -10,45 +10,53 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.class_ids import check_palette, hex_colour, palette_colours, snap
+from diffsight.datasets.class_ids import (
+    find_palette_conflict,
+    format_colour,
+    replace_indices_by_colours,
+    snap,
+)
 from diffsight.datasets.class_lists import ClassList, read_class_list
 from diffsight.datasets.files import read_image
 from diffsight.datasets.find_labels import find_labels
 from diffsight.datasets.labels import Colour, Label, LabelFormat
-from diffsight.datasets.pairs import one_side, require_one_size
+from diffsight.datasets.pairs import require_same_size, select_split
 from diffsight.datasets.transforms import resize
 from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
 from diffsight.types import Boxes
 
-NOTHING = -1  # as a stored value: no label, as NaN is
-LISTED = 5
-COLOUR = 256  # values from here on are colours
+NO_LABEL = -1  # a stored value that means "no label", like NaN
+MAX_LISTED = 5  # unknown values in an error message
+FIRST_COLOUR = 256  # values from here on can only be colours
 Value = int | str
 
 
 class ClassFolder(AbstractDataset):
-    """Pairs of an image and a map of classes, matched and split as in ``Folder``.
+    """Pairs of an image and a class map, matched and split as in ``Folder``.
 
-    Label ``semantic`` is ``h w`` of int64: ids from 0 in the order of ``classes``.
+    Label ``semantic`` is ``h w`` of int64: class ids from 0 in the order of ``classes``.
 
     Args:
         root: folder that the other paths are relative to.
-        classes: what is stored for each class, by its name: one value or several. A colour is
-            ``"#ff8000"``, or its 24-bit number. Or a file of ``read_class_list``. None: the classes
-            that the labels name themselves (COCO, labelme).
+        classes: stored value or values of each class by its name. A value is a class id, or a
+            colour as ``"#ff8000"`` or as its 24-bit number. Alternatively a file that
+            ``read_class_list`` reads. None takes the class names from the labels (COCO, labelme).
         images: folder of the images.
-        labels: folder or file of ``find_labels``: PNG, TIFF or NPY of values, a palette's indices
-            (its colours where classes are colours), a colour per class, or polygons.
-        ignored: values that are no class; NaN and -1 never are.
-        snap: take the nearest of these values for every other one, in smoothed or compressed masks.
+        labels: folder or file that ``find_labels`` reads: PNG, TIFF or NPY files of values, of
+            palette indices (or palette colours, if the classes are colours) or of one colour per
+            class; or polygons.
+        ignored: stored values of pixels without a label; NaN and -1 are always ignored.
+        snap: replace every other value by the nearest class value, for smoothed or compressed
+            masks.
         split: ``train``, ``val`` or ``all``.
-        val_fraction: expected fraction of ``val``.
-        short_side: of every sample in pixels, the shape stays; None leaves it as it is.
+        val_fraction: expected fraction of samples in ``val``, between 0 and 1.
+        short_side: length of the shorter side in pixels to which every sample is scaled, with its
+            aspect ratio kept; None keeps the size.
 
     Raises:
-        InputError: if a folder is missing or empty, a file has no partner, there is no class, or a
-            value stands for two.
+        InputError: if a folder is missing or empty, a file has no partner, there are no classes, or
+            two classes have the same value.
     """
 
     def __init__(
@@ -65,20 +73,21 @@ class ClassFolder(AbstractDataset):
         short_side: int | None = None,
     ) -> None:
         root = Path(root)
-        found = find_labels(root / images, root / labels, "segmentation")
+        labelled = find_labels(root / images, root / labels, "segmentation")
         if isinstance(classes, str):
             classes = _by_name(read_class_list(root / classes))
-        elif classes is None and found.source.classes is not None:
-            classes = _by_name(found.source.classes)
+        elif classes is None and labelled.source.classes is not None:
+            classes = _by_name(labelled.source.classes)
         if not classes:
-            raise InputError("classes: none given: name what is stored for each")
+            raise InputError("classes is empty: give the stored value of each class by its name")
         self.name = root.resolve().name
         self.class_names = {"semantic": tuple(classes)}
-        self._values, self._ids = _lookup(classes, ignored)
-        self._source, self._snap = found.source, snap
-        self._palettes: dict[int, tuple[Colour, Path]] = {}  # of the files that were read
-        side = one_side([image for image, _ in found.pairs], split, val_fraction, root)
-        self.pairs = [found.pairs[index] for index in side]
+        self._values, self._ids = _make_table(classes, ignored)
+        self._source, self._snap = labelled.source, snap
+        # colour of each palette index in the files read so far, with the first of these files
+        self._palettes: dict[int, tuple[Colour, Path]] = {}
+        indices = select_split([image for image, _ in labelled.pairs], split, val_fraction, root)
+        self.pairs = [labelled.pairs[index] for index in indices]
         self.short_side = short_side
         self._images = root / images
 
@@ -90,90 +99,102 @@ class ClassFolder(AbstractDataset):
         """Return the sample at ``index``.
 
         Raises:
-            InputError: if a file cannot be used, the two differ in size, or a value has no class.
+            InputError: if a file cannot be read, the image and its label differ in size, or a
+                stored value has no class.
         """
-        path, stored_name = self.pairs[index]
-        image, file = read_image(path), self._source.file(stored_name)
-        form = LabelFormat("segmentation", invalid=NOTHING, snap=self._snap)
+        path, label_name = self.pairs[index]
+        image, file = read_image(path), self._source.file(label_name)
+        form = LabelFormat("segmentation", invalid=NO_LABEL, snap=self._snap)
         hw = image.shape[-2], image.shape[-1]
-        label = self._as_stored(file, self._source.read(stored_name, form, hw))
+        label = self._match_class_values(file, self._source.read(label_name, form, hw))
         stored = label.class_ids
-        require_one_size(file, stored, path, image)
+        require_same_size(file, stored, path, image)
         position = torch.searchsorted(self._values, stored).clamp(max=len(self._values) - 1)
         unknown = stored[label.valid & (self._values[position] != stored)]
         if len(unknown):
             values, counts = unknown.unique(return_counts=True)
-            some = zip(values[:LISTED].tolist(), counts.tolist(), strict=False)
-            form_of = hex_colour if label.coloured else str
-            listed = ", ".join(f"{form_of(value)} ({count} pixels)" for value, count in some)
-            more = ", ..." if len(values) > LISTED else ""
+            first = zip(values[:MAX_LISTED].tolist(), counts.tolist(), strict=False)
+            format_value = format_colour if label.coloured else str
+            listed = ", ".join(f"{format_value(value)} ({count} pixels)" for value, count in first)
+            more = ", ..." if len(values) > MAX_LISTED else ""
             raise InputError(
-                f"{file}: {len(values)} value(s) of no class: {listed}{more}: add them to classes, "
-                "or to ignored"
+                f"{file}: {len(values)} value(s) without a class: {listed}{more}: add them to "
+                "classes or to ignored"
             )
         ids = self._ids[position]
         name = path.relative_to(self._images).with_suffix("").as_posix()
         valid = label.valid & (ids >= 0)
         maps = {"semantic": torch.where(valid, ids, 0)}, {"semantic": valid}
-        sample = Sample(name, image, *maps, boxes=label.boxes and self._numbered(label.boxes))
+        sample = Sample(name, image, *maps, boxes=label.boxes and self._renumber(label.boxes))
         if self.short_side is None:
             return sample
         height, width = image.shape[-2:]
         return resize(sample, *working_hw(height, width, self.short_side))
 
-    def _numbered(self, boxes: Boxes) -> Boxes:
-        """Return boxes with the numbers of the classes instead of stored values.
+    def _renumber(self, boxes: Boxes) -> Boxes:
+        """Return boxes with class ids from 0 instead of stored values.
 
         Raises:
-            InputError: if a box, or the background around the objects, has no class.
+            InputError: if the value of a box, or of the background around it, has no class.
         """
-        numbers = dict(zip(self._values.tolist(), self._ids.tolist(), strict=True))
+        ids = dict(zip(self._values.tolist(), self._ids.tolist(), strict=True))
         for value in (boxes.background, *boxes.class_ids.tolist()):
-            if numbers.get(value, NOTHING) == NOTHING:
+            if ids.get(value, NO_LABEL) == NO_LABEL:
                 raise InputError(
-                    f"{self._source.path}: boxes of value {value}, which is no class: add it to "
-                    "classes (0 is the background)"
+                    f"{self._source.path}: boxes use the value {value}, which has no class: add it "
+                    "to classes (0 is the background)"
                 )
-        class_ids = torch.tensor([numbers[value] for value in boxes.class_ids.tolist()])
-        return replace(boxes, class_ids=class_ids, background=numbers[boxes.background])
+        class_ids = torch.tensor([ids[value] for value in boxes.class_ids.tolist()])
+        return replace(boxes, class_ids=class_ids, background=ids[boxes.background])
 
-    def _as_stored(self, file: Path, label: Label) -> Label:
-        """Return a label in the values of the classes.
+    def _match_class_values(self, file: Path, label: Label) -> Label:
+        """Return a label whose values are comparable with the stored values of the classes.
+
+        Palette indices become colours if the classes are colours; with ``snap`` all values become
+        class values.
 
         Raises:
-            InputError: if an id has another colour in a file that was read before.
+            InputError: if a palette index has another colour than in an earlier file.
         """
         if label.palette and not label.coloured:
-            if int(self._values.max()) >= COLOUR:
-                label = palette_colours(label)
-            elif conflict := check_palette(self._palettes, file, label):
+            if int(self._values.max()) >= FIRST_COLOUR:
+                label = replace_indices_by_colours(label)
+            elif conflict := find_palette_conflict(self._palettes, file, label):
                 raise InputError(conflict)
         return snap(label, self._values.tolist()) if self._snap else label
 
 
 def _by_name(classes: ClassList) -> dict[str, int | str]:
-    """Return what is stored for each class by its name."""
+    """Return the stored value of each class by its name."""
     is_colour = classes.keys == "colour"
-    return {n: hex_colour(key) if is_colour else key for key, n in classes.names.items()}
+    return {name: format_colour(key) if is_colour else key for key, name in classes.names.items()}
 
 
-def _number(value: Value) -> int:
-    """Return a stored value; of a colour its 24-bit number."""
+def _parse_value(value: Value) -> int:
+    """Return a stored value as a number, a colour as its 24-bit number.
+
+    Raises:
+        InputError: if it is neither a number nor a colour.
+    """
     if isinstance(value, int):
         return value
     with contextlib.suppress(ValueError):
         if value.startswith("#") and len(value) == 7:
             return int(value[1:], 16)
-    raise InputError(f"value {value!r}: give a number, or a colour such as '#ff8000'")
+    raise InputError(f"unknown value {value!r}: give a number, or a colour such as '#ff8000'")
 
 
-def _lookup(
+def _make_table(
     classes: Mapping[str, Value | Sequence[Value]], ignored: Sequence[Value]
 ) -> tuple[Tensor, Tensor]:
-    """Return stored values in rising order, and the id of each, -1 for those that are ignored."""
-    ids = dict.fromkeys(map(_number, ignored), -1)
+    """Return stored values in ascending order and their class ids; ignored values have the id -1.
+
+    Raises:
+        InputError: if a value belongs to two classes, or to a class and to ``ignored``.
+    """
+    ids = dict.fromkeys(map(_parse_value, ignored), -1)
     for id, (name, values) in enumerate(classes.items()):
-        for value in map(_number, (values,) if isinstance(values, int | str) else values):
+        for value in map(_parse_value, (values,) if isinstance(values, int | str) else values):
             if value in ids:
                 other = "ignored" if ids[value] < 0 else f"{list(classes)[ids[value]]!r}"
                 raise InputError(f"value {value} is both {other} and {name!r}: choose one")

@@ -1,4 +1,4 @@
-"""What the numbers in class masks mean, which only all masks of a folder show together."""
+"""Infer the meaning of the values in class masks from all masks of a folder together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,85 +8,107 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.class_lists import ClassList
-from diffsight.datasets.labels import HIGHEST_ID, NO_CLASS, Colour, Label, LabelFormat, colour_of
+from diffsight.datasets.labels import (
+    HIGHEST_ID,
+    NO_CLASS,
+    Colour,
+    Label,
+    LabelFormat,
+    unpack_colour,
+)
 from diffsight.datasets.mask_values import (
     count_ids,
-    meaning_of_255,
-    note_of_scribbles,
+    describe_scribbles,
+    interpret_255,
     require_sharp,
 )
 from diffsight.errors import InputError
 
-FREQUENT = 0.01
-SNAP_DISTANCE = 16  # between two values that are classes
-MOST_NOISE = 0.05  # fraction of the pixels of a neighbour that is dropped
+FREQUENT = 0.01  # smallest fraction of pixels of a value that snapping keeps
+SNAP_DISTANCE = 16  # values closer than this to a more frequent value are noise
+MAX_NOISE = 0.05  # largest fraction of pixels of a value that is dropped as noise
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A class mask and the file it is from."""
+    """A class mask and its file.
+
+    Attributes:
+        file: path of the mask, for messages.
+        label: contents of the mask.
+    """
 
     file: Path
     label: Label
 
 
-def settle(
+def interpret_masks(
     masks: Sequence[Mask], form: LabelFormat, classes: ClassList
 ) -> tuple[list[Label], LabelFormat, list[str]]:
-    """Return the labels with what their numbers mean, the format as it was read, and notes.
+    """Return the labels with resolved values, the resolved format, and notes for the user.
+
+    This decides whether 255 means "no label", replaces palette indices by colours where palettes
+    differ, and snaps values to the nearest class value if ``form.snap`` is set.
 
     Args:
-        masks: all masks of a folder, read with nothing marked as "no label" unless ``form`` says.
-        form: how they were read.
-        classes: that were named. By colour, the colours of palettes count, not their indices. By id
-            or position, many rare ids are no mistake.
+        masks: all masks of a folder. Unless ``form.invalid`` is given, they were read without a
+            marker for "no label".
+        form: format with which they were read.
+        classes: class names, possibly none. If they are named by colour, palette indices are
+            replaced by their colours. If they are named by id or position, many rare ids are not
+            taken for a sign of smoothing.
+
+    Returns:
+        The labels, the format with ``invalid`` filled in, and one note per line.
 
     Raises:
-        InputError: if palettes contradict each other, or the masks are smoothed.
+        InputError: if palettes contradict each other, the masks are smoothed, or a mask has no
+            labelled pixel.
     """
     labels = [mask.label for mask in masks]
     by_colour = classes.keys == "colour"
-    vouched = len(classes) > 0 and not by_colour
+    by_id = len(classes) > 0 and not by_colour
     notes: list[str] = []
     is_coloured, folder = labels[0].coloured, masks[0].file.parent
     has_values = classes.keys != "position"
-    if form.snap and not has_values:  # before 255 is understood, which noise would hide
+    if form.snap and not has_values:  # before 255 is interpreted, because noise affects that
         counts = count_ids(labels)
-        labels, note = _snapped(labels, counts, sorted(_frequent(folder, counts, is_coloured)))
+        frequent = _find_frequent_values(folder, counts, is_coloured)
+        labels, note = _snap_all(labels, counts, sorted(frequent))
         notes.append(note)
     if form.invalid is None and not is_coloured:
-        marker, reasons = meaning_of_255(labels, classes)
+        marker, reasons = interpret_255(labels, classes)
         form = replace(form, invalid=marker)
         labels = [label.without(marker) for label in labels]
         notes += reasons
     if form.invalid in (-1, NO_CLASS) and not is_coloured:
-        notes += note_of_scribbles(labels)
+        notes += describe_scribbles(labels)
     for mask, label in zip(masks, labels, strict=True):
         if not label.valid.any() and label.boxes is None:
             raise InputError(
-                f"{mask.file}: no pixel has a label; check --kind and --invalid, or leave this "
-                "file out"
+                f"{mask.file}: no pixel has a label; check --kind and --invalid, or remove this "
+                "file"
             )
     if not is_coloured and all(label.palette for label in labels):
         files = [mask.file for mask in masks]
-        conflict = _palette_conflict(files, labels)
-        if conflict and vouched:
+        conflict = _find_first_conflict(files, labels)
+        if conflict and by_id:
             raise InputError(conflict)
         if conflict:
-            notes.append("palettes differ between the files: their colours are the classes")
+            notes.append("palettes differ between the files: each palette colour is a class")
         if conflict or by_colour:
-            labels = [palette_colours(label) for label in labels]
+            labels = [replace_indices_by_colours(label) for label in labels]
             is_coloured = True
     if form.snap and has_values:
-        labels, note = _snapped(labels, count_ids(labels), sorted(classes.names))
+        labels, note = _snap_all(labels, count_ids(labels), sorted(classes.names))
         notes.append(note)
-    elif not form.snap and not vouched and not by_colour:
+    elif not form.snap and not by_id and not by_colour:
         require_sharp(folder, labels, count_ids(labels))
     return labels, form, notes
 
 
-def palette_colours(label: Label) -> Label:
-    """Return a label of a palette's indices with their colours as ids."""
+def replace_indices_by_colours(label: Label) -> Label:
+    """Return a label of palette indices with the 24-bit numbers of their colours as ids."""
     table = torch.zeros(int(label.class_ids.max()) + 1, dtype=torch.long)
     for index, (red, green, blue) in label.palette.items():
         if index < len(table):
@@ -94,132 +116,157 @@ def palette_colours(label: Label) -> Label:
     return label.with_ids(table[label.class_ids], coloured=True)
 
 
-def check_palette(known: dict[int, tuple[Colour, Path]], file: Path, label: Label) -> str | None:
-    """Add a file's palette to what is known, or return how it contradicts another file's."""
+def find_palette_conflict(
+    palettes: dict[int, tuple[Colour, Path]], file: Path, label: Label
+) -> str | None:
+    """Return an error message if a file's palette contradicts that of an earlier file, else None.
+
+    Args:
+        palettes: colour of each palette index, with the first file that uses the index. The colours
+            of this file are added.
+        file: path of the label.
+        label: label of palette indices.
+    """
     for index in label.class_ids[label.valid].unique().tolist():
         colour = label.palette.get(index)
         if colour is None:
             continue
-        other, first = known.setdefault(index, (colour, file))
+        other, first = palettes.setdefault(index, (colour, file))
         if other != colour:
             return (
-                f"{file}: id {index} is {hex_colour(colour)}, but in {first} it is "
-                f"{hex_colour(other)}: save the files with one palette, or name the classes by "
+                f"{file}: id {index} is {format_colour(colour)}, but in {first} it is "
+                f"{format_colour(other)}: save the files with one palette, or name the classes by "
                 "their colours"
             )
     return None
 
 
-def hex_colour(colour: Colour | int) -> str:
-    """Return a colour, or its 24-bit number, as ``#rrggbb``."""
-    red, green, blue = colour_of(colour) if isinstance(colour, int) else colour
+def format_colour(colour: Colour | int) -> str:
+    """Return a colour as ``#rrggbb``; the colour may be given as its 24-bit number."""
+    red, green, blue = unpack_colour(colour) if isinstance(colour, int) else colour
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def snap(label: Label, targets: Sequence[int]) -> Label:
-    """Return the label with the nearest of the targets for every id or colour."""
+    """Return the label with every id or colour replaced by the nearest target."""
     ids, inverse = label.class_ids.unique(return_inverse=True)
-    nearest = torch.tensor(targets)[_distances(ids, targets, label.coloured).argmin(dim=1)]
+    distances = _compute_distances(ids, targets, label.coloured)
+    nearest = torch.tensor(targets)[distances.argmin(dim=1)]
     return label.with_ids(nearest[inverse], coloured=label.coloured)
 
 
-def _distances(ids: Tensor, targets: Sequence[int], coloured: bool) -> Tensor:
-    """Return the distance of every id to every target: of colours that in the cube of RGB."""
-    return torch.cdist(_points(ids, coloured), _points(torch.tensor(targets), coloured))
+def _compute_distances(ids: Tensor, targets: Sequence[int], coloured: bool) -> Tensor:
+    """Return the distance ``i t`` of every id to every target; for colours, in RGB space."""
+    return torch.cdist(_to_points(ids, coloured), _to_points(torch.tensor(targets), coloured))
 
 
-def _points(ids: Tensor, coloured: bool) -> Tensor:
+def _to_points(ids: Tensor, coloured: bool) -> Tensor:
+    """Return ids as points ``i 1``, or colours as points ``i 3`` of RGB."""
     if not coloured:
         return ids[:, None].double()
     return torch.stack([ids >> 16, ids >> 8 & 255, ids & 255], dim=1).double()
 
 
-def _palette_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str | None:
-    known: dict[int, tuple[Colour, Path]] = {}
+def _find_first_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str | None:
+    """Return the message of the first palette conflict between the files, or None."""
+    palettes: dict[int, tuple[Colour, Path]] = {}
     pairs = zip(files, labels, strict=True)
-    return next(filter(None, (check_palette(known, file, label) for file, label in pairs)), None)
+    conflicts = (find_palette_conflict(palettes, file, label) for file, label in pairs)
+    return next(filter(None, conflicts), None)
 
 
-def _frequent(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
-    """Return the values that many pixels have, without their neighbours.
+def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
+    """Return the values of many pixels, without those near a more frequent value.
+
+    Args:
+        folder: folder of the labels, for messages.
+        counts: number of pixels by value.
+        coloured: whether the values are colours.
 
     Raises:
-        InputError: if two values of many pixels are neighbours.
+        InputError: if two values that are near each other both have many pixels.
     """
-    whole = sum(counts.values())
-    values = [value for value, count in counts.items() if count >= FREQUENT * whole]
+    total = sum(counts.values())
+    values = [value for value, count in counts.items() if count >= FREQUENT * total]
     values.sort(key=lambda value: -counts[value])
-    near = _distances(torch.tensor(values), values, coloured) <= SNAP_DISTANCE
+    near = _compute_distances(torch.tensor(values), values, coloured) <= SNAP_DISTANCE
     kept: list[int] = []
     for row, value in enumerate(values):
         if not near[row, kept].any():
             kept.append(row)
-        elif counts[value] >= MOST_NOISE * whole:
-            pair = (value, next(values[one] for one in kept if near[row, one]))
-            one, other = (hex_colour(v) if coloured else str(v) for v in sorted(pair))
+        elif counts[value] >= MAX_NOISE * total:
+            pair = (value, next(values[other] for other in kept if near[row, other]))
+            low, high = (format_colour(v) if coloured else str(v) for v in sorted(pair))
             raise InputError(
-                f"{folder}: {one} and {other} are both frequent and too near each other to be "
-                "snapped: leave --snap out, or name the classes with --classes"
+                f"{folder}: {low} and {high} are both frequent, but too close to each other to "
+                "snap to: remove --snap, or name the classes with --classes"
             )
     return [values[row] for row in kept]
 
 
-def _snapped(
+def _snap_all(
     labels: Sequence[Label], counts: Mapping[int, int], targets: Sequence[int]
 ) -> tuple[list[Label], str]:
-    """Return labels of the targets alone, and a note about the other values."""
+    """Return labels with all values snapped to the targets, and a note about the other values."""
     others = counts.keys() - set(targets)
-    changed, whole = sum(counts[value] for value in others), sum(counts.values())
-    listed = ", ".join(hex_colour(v) if labels[0].coloured else str(v) for v in targets)
+    changed, total = sum(counts[value] for value in others), sum(counts.values())
+    listed = ", ".join(format_colour(v) if labels[0].coloured else str(v) for v in targets)
     note = (
-        f"{changed} pixels ({100 * changed / whole:.1f} %) of {len(others)} other values are taken "
-        f"for the nearest of {listed}"
+        f"{changed} pixels ({100 * changed / total:.1f} %) with {len(others)} other values were "
+        f"snapped to the nearest of {listed}"
     )
     return [snap(label, targets) for label in labels], note
 
 
-def named_ids(
+def select_classes(
     folder: Path, counts: Mapping[int, int], classes: ClassList, coloured: bool
 ) -> tuple[list[int], list[str]]:
-    """Return the classes' ids and names: those that occur, or all of a list by position.
+    """Return the ids and names of the classes.
+
+    These are the classes that occur. If names are listed by position, they are all listed classes.
 
     Args:
-        folder: of the labels, for messages.
-        counts: pixels by the ids or colours that occur.
-        classes: names, or none.
-        coloured: the ids are colours.
+        folder: folder of the labels, for messages.
+        counts: number of pixels by id or colour.
+        classes: class names, possibly none.
+        coloured: whether the ids are colours.
 
     Raises:
-        InputError: if names are missing, or are too many for the colours that occur.
+        InputError: if a value has no name, or the number of names differs from the number of
+            colours.
     """
     present = sorted(counts)
     if not len(classes):
-        return present, [hex_colour(n) if coloured else f"class {n}" for n in present]
+        return present, [format_colour(n) if coloured else f"class {n}" for n in present]
     listed = list(classes.names.values())
     if classes.keys == "position":
         if coloured and len(listed) != len(present):
             raise InputError(
-                f"{len(listed)} class names, but the labels hold {len(present)} colours: "
-                f"{_amounts(present, counts, coloured)}: give a name for each, in this order"
+                f"{len(listed)} class names, but the labels contain {len(present)} colours: "
+                f"{_format_counts(present, counts, coloured)}: give one name per colour, in this "
+                "order"
             )
         is_rank = coloured or (len(listed) == len(present) and present[-1] == NO_CLASS)
-        if is_rank:  # of colours, or shades of grey up to white
+        if is_rank:  # the position is the rank among colours, or among greys up to white
             return present, listed
     elif (classes.keys == "colour") != coloured:
-        held = "colours" if coloured else "ids without a palette"
-        raise InputError(f"{folder}: holds {held}, but the classes are named by {classes.keys}")
+        content = "colours" if coloured else "ids without a palette"
+        raise InputError(
+            f"{folder}: contains {content}, but the classes are named by {classes.keys}: name "
+            f"them by {'colour' if coloured else 'id'}"
+        )
     if unnamed := [number for number in present if number not in classes.names]:
         kind = "colours" if coloured else "class ids"
         raise InputError(
-            f"{len(listed)} class names, but the labels hold {kind} without one: "
-            f"{_amounts(unnamed, counts, coloured)}: add names, one per id from 0 on, leave them "
-            "all out, or mark the ids with --invalid"
+            f"{len(listed)} class names, but the labels contain {kind} without a name: "
+            f"{_format_counts(unnamed, counts, coloured)}: add names (one per id from 0 on), give "
+            "no names at all, or mark an id as unlabelled with --invalid"
         )
     ids = present if classes.keys != "position" else list(classes.names)
     return ids, [classes.names[number] for number in ids]
 
 
-def as_ids_of(
+def map_to_training_ids(
     ids: Sequence[int],
     names: Sequence[str],
     file: Path,
@@ -227,56 +274,58 @@ def as_ids_of(
     form: LabelFormat,
     classes: ClassList | None,
 ) -> Label:
-    """Return a label with the ids of other labels.
+    """Return a label, for example of a validation image, with the class ids of the training set.
 
     Args:
-        ids: of the others.
-        names: of the others.
-        file: of the label, for messages.
-        label: read with nothing marked as "no label" unless ``form`` says.
-        form: how it was read.
-        classes: of the label, if it has names of its own, which decide.
+        ids: class ids of the training set.
+        names: class names of the training set, in the order of ``ids``.
+        file: path of the label, for messages.
+        label: label to map. Unless ``form.invalid`` is given, it was read without a marker for
+            "no label".
+        form: format with which it was read.
+        classes: class names in the label's own file, or None. With them, classes are matched by
+            name, otherwise by id.
 
     Raises:
-        InputError: if it has a class that the others lack.
+        InputError: if the label contains a class that is not in the training set.
     """
     is_coloured = max(ids, default=0) > HIGHEST_ID
     if classes is not None:
-        there = dict(zip(names, ids, strict=True))
+        training_ids = dict(zip(names, ids, strict=True))
         present = list(count_ids([label]))
         for number in present:
-            if classes.names[number] not in there:
+            if classes.names[number] not in training_ids:
                 raise InputError(
-                    f"{file}: holds class {classes.names[number]!r}, of which nothing is learned: "
-                    f"the labelled images have {', '.join(names)}"
+                    f"{file}: contains the class {classes.names[number]!r}, which is not in the "
+                    f"training set (its classes: {', '.join(names)}): label some training images "
+                    "with it, or remove it here"
                 )
         table = torch.zeros(max(present) + 1, dtype=torch.long)
         for number in present:
-            table[number] = there[classes.names[number]]
+            table[number] = training_ids[classes.names[number]]
         if boxes := label.boxes:
-            numbers = table[boxes.class_ids], int(table[boxes.background])
-            label = replace(
-                label, boxes=replace(boxes, class_ids=numbers[0], background=numbers[1])
-            )
+            class_ids, background = table[boxes.class_ids], int(table[boxes.background])
+            label = replace(label, boxes=replace(boxes, class_ids=class_ids, background=background))
         return label.with_ids(table[label.class_ids], coloured=is_coloured)
     if form.invalid is None and not label.coloured and NO_CLASS not in ids:
         label = label.without(NO_CLASS)
     if is_coloured and label.palette and not label.coloured:
-        label = palette_colours(label)
+        label = replace_indices_by_colours(label)
     if form.snap:
         return snap(label, ids)
     present = label.class_ids[label.valid].unique()
     unknown = present[~torch.isin(present, torch.tensor(ids))].tolist()
     if unknown:
-        known = ", ".join(hex_colour(number) if is_coloured else str(number) for number in ids)
-        number = hex_colour(unknown[0]) if label.coloured else unknown[0]
+        listed = ", ".join(format_colour(number) if is_coloured else str(number) for number in ids)
+        number = format_colour(unknown[0]) if label.coloured else unknown[0]
         raise InputError(
-            f"{file}: holds class {number}, of which nothing is learned: the labelled images have "
-            f"{known}"
+            f"{file}: contains the class {number}, which is not in the training set (its classes: "
+            f"{listed}): label some training images with it, or remove it here"
         )
     return label
 
 
-def _amounts(numbers: Sequence[int], counts: Mapping[int, int], coloured: bool) -> str:
-    form = hex_colour if coloured else str
-    return ", ".join(f"{form(number)} ({counts[number]} px)" for number in numbers)
+def _format_counts(numbers: Sequence[int], counts: Mapping[int, int], coloured: bool) -> str:
+    """Return ids or colours with their numbers of pixels, as ``3 (120 px), 7 (60 px)``."""
+    format_number = format_colour if coloured else str
+    return ", ".join(f"{format_number(number)} ({counts[number]} px)" for number in numbers)

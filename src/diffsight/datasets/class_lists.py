@@ -1,4 +1,4 @@
-"""Lists of class names in text files, as people and annotation tools write them."""
+"""Read lists of class names from text files, written by hand or by annotation tools."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from diffsight.datasets.files import read_text
 from diffsight.errors import InputError
 from diffsight.label_maps import clean_name
 
-# name:red,green,blue:parts:actions of CVAT, and name,red,green,blue
+# the formats are CVAT's name:red,green,blue:parts:actions, then name,red,green,blue, then id,name
 _CVAT = re.compile(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3}):[^:]*:[^:]*")
 _NAME_COLOUR = re.compile(r"([^,]+?)\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})")
 _ID_NAME = re.compile(r"(\d{1,5})\s*[,;:\t]\s*(.+)")
@@ -18,12 +18,12 @@ _ID_NAME = re.compile(r"(\d{1,5})\s*[,;:\t]\s*(.+)")
 
 @dataclass(frozen=True)
 class ClassList:
-    """Names of classes by what label files store for them.
+    """Class names by the values that label files store for the classes.
 
     Attributes:
-        names: by key.
-        keys: ``id``; ``colour``, a 24-bit number; or ``position`` in a plain list, which is the id,
-            or for masks in colours the rank of the colour.
+        names: class names by key.
+        keys: kind of the keys: ``id``; ``colour`` as a 24-bit number; or ``position`` in a plain
+            list. A position is a class id, or in coloured masks the rank of the colour.
     """
 
     names: Mapping[int, str]
@@ -35,62 +35,66 @@ class ClassList:
 
     @classmethod
     def of(cls, names: "Sequence[str] | ClassList") -> "Self | ClassList":
-        """Return names in an order as a list of classes, and a list as it is."""
+        """Return a sequence of names as a class list; a class list is returned unchanged."""
         if isinstance(names, ClassList):
             return names
         return cls(dict(enumerate(names)))
 
 
 def read_class_list(path: Path, *, skip_empty: bool = False) -> ClassList:
-    """Return the classes in a text file.
+    """Return the classes listed in a text file.
 
-    Read are a name per line, ``id, name`` (Roboflow's ``_classes.csv``), ``name,red,green,blue``,
-    and ``labelmap.txt`` of CVAT; a first line with the titles of the columns may be there.
+    A line is a name, ``id, name`` (as in Roboflow's ``_classes.csv``), ``name,red,green,blue``, or
+    a line of CVAT's ``labelmap.txt``. The first line may contain column titles.
 
     Args:
-        path: the file.
-        skip_empty: leave out empty lines, where a name's line is not its id.
+        path: path of the file.
+        skip_empty: skip empty lines instead of refusing them. Then the number of a line is not the
+            id of its class.
 
     Raises:
-        InputError: if the file cannot be read, holds no name, an empty line, or an id or colour
-            twice.
+        InputError: if the file cannot be read, contains no name or an empty line, or lists an id or
+            a colour twice.
     """
     lines = read_text(path, "a list of names").rstrip().splitlines()
     if skip_empty:
         lines = [line for line in lines if line.strip()]
     if not lines:
-        raise InputError(f"{path}: holds no name: write one per line")
+        raise InputError(f"{path}: contains no name: write one name per line")
     patterns: tuple[tuple[re.Pattern[str], Literal["id", "colour"]], ...] = (
         (_CVAT, "colour"),
         (_NAME_COLOUR, "colour"),
         (_ID_NAME, "id"),
     )
     for pattern, keys in patterns:
-        rows = _rows(lines, pattern)
+        rows = _match_lines(lines, pattern)
         if rows is not None:
-            entries = sorted(_entry(path, row, keys == "colour") for row in rows)
+            entries = sorted(_parse_entry(path, row, keys == "colour") for row in rows)
             if len(dict(entries)) < len(entries):
-                raise InputError(f"{path}: two classes have the same {keys}: give each its own")
+                raise InputError(f"{path}: two classes have the same {keys}: use each {keys} once")
             return ClassList(dict(entries), keys)
     names = [clean_name(line).strip() for line in lines]
     if "" in names:
         raise InputError(
-            f"{path}: line {names.index('') + 1} is empty: write a name for every id, from 0 on"
+            f"{path}: line {names.index('') + 1} is empty: write one name per id, from 0 on"
         )
     return ClassList(dict(enumerate(names)))
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the names of ``read_class_list`` in their order; empty lines are left out.
+    """Return the class names in a text file in their order; empty lines are skipped.
 
     Raises:
-        InputError: as there.
+        InputError: if ``read_class_list`` cannot read the file.
     """
     return list(read_class_list(path, skip_empty=True).names.values())
 
 
-def _rows(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[str, ...]] | None:
-    """Return the fields of all lines but comments and a title; None if one does not fit."""
+def _match_lines(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[str, ...]] | None:
+    """Return the fields of every line, or None if a line does not match the pattern.
+
+    Comments, empty lines and a title in the first line are skipped.
+    """
     lines = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     matches = [pattern.fullmatch(line) for line in lines]
     if matches and matches[0] is None:
@@ -99,10 +103,15 @@ def _rows(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[str, ...
     return rows if rows and len(rows) == len(matches) else None
 
 
-def _entry(path: Path, row: tuple[str, ...], is_colour: bool) -> tuple[int, str]:
+def _parse_entry(path: Path, row: tuple[str, ...], is_colour: bool) -> tuple[int, str]:
+    """Return id or colour, and name.
+
+    Raises:
+        InputError: if a colour channel is above 255.
+    """
     if not is_colour:
         return int(row[0]), clean_name(row[1]).strip()
     red, green, blue = map(int, row[1:])
     if max(red, green, blue) > 255:
-        raise InputError(f"{path}: {row[0]}: a colour has three numbers from 0 to 255")
+        raise InputError(f"{path}: {row[0]}: write its colour as three numbers from 0 to 255")
     return red << 16 | green << 8 | blue, clean_name(row[0]).strip()

@@ -1,4 +1,4 @@
-"""Paired augmentation of segmentation: what mmsegmentation's recipes train with on ADE20K."""
+"""Augmentation for segmentation, as in mmsegmentation's training pipeline for ADE20K."""
 
 from dataclasses import replace
 
@@ -18,17 +18,20 @@ from diffsight.datasets.transforms import (
 )
 from diffsight.ops.resize import working_hw
 
-GREY = 128  # of padding: the middle of the range, 0 after normalisation
-TRIES = 10
+GREY = 128  # colour of the padding, about 0 after normalisation
+MAX_TRIES = 10
 
 
 class RandomScale(AbstractTransform):
-    """Scale so that the shorter side is ``short_side`` times a random factor; the shape stays.
+    """Scale by a random factor and keep the aspect ratio.
+
+    The shorter side becomes ``short_side`` times the factor, unless the longer side would exceed
+    ``long_side`` times the factor.
 
     Args:
-        short_side: in pixels, at factor 1.
-        long_side: most that the longer side may have, at factor 1.
-        factors: lowest and highest.
+        short_side: length of the shorter side in pixels at factor 1.
+        long_side: largest length of the longer side in pixels at factor 1.
+        factors: smallest and largest factor.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class RandomScale(AbstractTransform):
         self.factors = factors
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample at a random size."""
+        """Return the sample scaled to a random size."""
         factor = uniform(generator, *self.factors)
         short, long = int(self.short_side * factor), int(self.long_side * factor)
         height, width = sample.image.shape[-2:]
@@ -52,16 +55,16 @@ class RandomScale(AbstractTransform):
 
 
 class ClassCrop(AbstractTransform):
-    """A window in which no class has nearly everything.
+    """Crop a random window that no single class dominates.
 
-    Up to 10 windows are tried until the most frequent class has less than ``most`` of the labelled
-    pixels and is not alone.
+    Up to 10 windows are drawn until one has at least two classes and its most frequent class has
+    less than the fraction ``most`` of the labelled pixels. Otherwise the last window is used.
 
     Args:
-        height: of the window in pixels; a smaller image keeps its own.
-        width: of the window in pixels, likewise.
-        most: largest fraction of one class.
-        label: key of the class ids.
+        height: height of the window in pixels; a lower image keeps its height.
+        width: width of the window in pixels; a narrower image keeps its width.
+        most: upper limit of the fraction of pixels of one class, in [0, 1].
+        label: key of ``Sample.labels`` with class ids.
     """
 
     def __init__(
@@ -73,11 +76,11 @@ class ClassCrop(AbstractTransform):
         self.label = label
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the window; ``Pad`` comes last, after changes of colour, and completes it."""
+        """Return the window; apply ``Pad`` as the last transform to bring it to full size."""
         height, width = sample.image.shape[-2:]
         rows, columns = min(self.height, height), min(self.width, width)
         window = sample
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             top = integer(generator, height - rows + 1)
             left = integer(generator, width - columns + 1)
             window = crop(sample, top, left, rows, columns)
@@ -89,11 +92,11 @@ class ClassCrop(AbstractTransform):
 
 
 class Pad(AbstractTransform):
-    """Grey below and to the right of smaller images, which has no label.
+    """Pad smaller images with grey at the bottom and on the right; the padding has no label.
 
     Args:
-        height: least height in pixels.
-        width: least width in pixels.
+        height: minimum height in pixels.
+        width: minimum width in pixels.
     """
 
     def __init__(self, *, height: int, width: int) -> None:
@@ -101,32 +104,33 @@ class Pad(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample, of at least ``height`` x ``width``."""
+        """Return the sample with an image of at least ``height`` x ``width``."""
         rows, columns = sample.image.shape[-2:]
         right, bottom = max(0, self.width - columns), max(0, self.height - rows)
 
-        def fill(grid: Tensor, value: int) -> Tensor:
+        def pad(grid: Tensor, value: int) -> Tensor:
             return F.pad(grid, (0, right, 0, bottom), value=value)
 
         return replace(
             sample,
-            image=fill(sample.image, GREY),
-            labels={name: fill(label, 0) for name, label in sample.labels.items()},
+            image=pad(sample.image, GREY),
+            labels={name: pad(label, 0) for name, label in sample.labels.items()},
             valid={
-                name: fill(mask.to(torch.uint8), 0).bool() for name, mask in sample.valid.items()
+                name: pad(mask.to(torch.uint8), 0).bool() for name, mask in sample.valid.items()
             },
         )
 
 
 class PhotoMetricDistortion(AbstractTransform):
-    """Brightness, contrast, saturation and hue, each with probability 1/2; contrast comes first or
-    last, which is drawn too.
+    """Change brightness, contrast, saturation and hue, each with probability 1/2.
+
+    Contrast is changed right after brightness or at the end, with equal probability.
 
     Args:
-        brightness: largest change of the values, of 255.
-        contrast: lowest and highest factor.
-        saturation: lowest and highest factor.
-        hue: largest turn, of 180.
+        brightness: largest offset of the pixel values, on a scale of 0 to 255.
+        contrast: smallest and largest factor of the pixel values.
+        saturation: smallest and largest factor of the saturation.
+        hue: largest shift of the hue, in steps of 2 degrees (a full turn has 180).
     """
 
     def __init__(
@@ -143,26 +147,26 @@ class PhotoMetricDistortion(AbstractTransform):
         self.hue = hue
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample in other colours."""
+        """Return the sample with a changed image."""
         image = sample.image
         if chance(generator, 0.5):
-            image = _bytes(image + uniform(generator, -self.brightness, self.brightness))
-        early = chance(generator, 0.5)
-        if early and chance(generator, 0.5):
-            image = _bytes(image * uniform(generator, *self.contrast))
+            image = _to_uint8(image + uniform(generator, -self.brightness, self.brightness))
+        is_contrast_first = chance(generator, 0.5)
+        if is_contrast_first and chance(generator, 0.5):
+            image = _to_uint8(image * uniform(generator, *self.contrast))
         if chance(generator, 0.5):
             hue, saturation, value = rgb_to_hsv(image)
             saturation = (saturation * uniform(generator, *self.saturation)).clamp(0, 255).floor()
             image = hsv_to_rgb(torch.stack([hue, saturation, value]))
         if chance(generator, 0.5):
             hue, saturation, value = rgb_to_hsv(image)
-            turn = integer(generator, 2 * self.hue) - self.hue
-            image = hsv_to_rgb(torch.stack([(hue + turn) % 180, saturation, value]))
-        if not early and chance(generator, 0.5):
-            image = _bytes(image * uniform(generator, *self.contrast))
+            shift = integer(generator, 2 * self.hue) - self.hue
+            image = hsv_to_rgb(torch.stack([(hue + shift) % 180, saturation, value]))
+        if not is_contrast_first and chance(generator, 0.5):
+            image = _to_uint8(image * uniform(generator, *self.contrast))
         return replace(sample, image=image)
 
 
-def _bytes(values: Tensor) -> Tensor:
-    """Cut to whole numbers from 0 to 255, as the original does."""
+def _to_uint8(values: Tensor) -> Tensor:
+    """Return values clamped to 0..255 and truncated to integers, as mmsegmentation does."""
     return values.clamp(0, 255).to(torch.uint8)

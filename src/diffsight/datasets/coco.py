@@ -1,4 +1,4 @@
-"""Labels of many images in one JSON file of COCO: instances with their segmentations."""
+"""Read class maps from a COCO JSON file of instances with outlines or boxes."""
 
 import math
 from collections import defaultdict
@@ -14,40 +14,46 @@ from diffsight.label_maps import clean_name
 
 
 def read_coco(path: Path) -> ShapeLabels:
-    """Return the instances in a file as class maps.
+    """Return the instances in a COCO file as class maps.
 
-    Class ids are those of the categories, or one more where a category has 0, the id of the
-    background. Instances of a category ``background`` are background, pixels of a category ``no
-    label`` have no label. Later instances of an image cover earlier ones; crowds count as others
-    do. An instance without an outline is a box (``types.Boxes``). An image without an instance is
-    not labelled.
+    Class ids are the category ids. If a category has the id 0, which is the id of the background,
+    all class ids are one higher. Instances of a category ``background`` are background. Pixels of a
+    category ``no label`` have no label. Later instances of an image cover earlier ones. Crowds are
+    treated like other instances. An instance without an outline becomes a box (``types.Boxes``). An
+    image without instances is not labelled.
+
+    Args:
+        path: JSON file with ``images``, ``categories`` and ``annotations``.
 
     Raises:
-        InputError: if the file holds no instances of COCO.
+        InputError: if the file does not contain COCO instances.
     """
     data = read_json(path)
     try:
-        names = {one["id"]: clean_name(str(one["name"])) for one in data["categories"]}
-        classes, class_of = _class_ids(names)
-        images = {one["id"]: one for one in data["images"]}
+        names = {row["id"]: clean_name(str(row["name"])) for row in data["categories"]}
+        classes, class_ids = _assign_class_ids(names)
+        images = {image["id"]: image for image in data["images"]}
         shapes: dict[Any, list[Shape]] = defaultdict(list)
         boxes: dict[Any, list[Box]] = defaultdict(list)
-        count = 0  # of annotations without an outline or a box
-        for one in data["annotations"]:
-            if (category := one["category_id"]) not in class_of:
-                raise InputError(f"{path}: category {category} has no name: export it again")
-            number = one["image_id"]
-            if one.get("segmentation"):
-                shapes[number].append(Shape(class_of[category], one["segmentation"]))
-            elif one.get("bbox") and class_of[category] not in RESERVED.values():
-                edges = _edges(path, one["bbox"], images[number])
-                boxes[number].append(Box(class_of[category], edges))
+        skipped_count = 0  # annotations without an outline or a box
+        for annotation in data["annotations"]:
+            if (category := annotation["category_id"]) not in class_ids:
+                raise InputError(
+                    f"{path}: category {category} is not in its list of categories: export the "
+                    "file again"
+                )
+            number = annotation["image_id"]
+            if annotation.get("segmentation"):
+                shapes[number].append(Shape(class_ids[category], annotation["segmentation"]))
+            elif annotation.get("bbox") and class_ids[category] not in RESERVED.values():
+                edges = _box_edges(path, annotation["bbox"], images[number])
+                boxes[number].append(Box(class_ids[category], edges))
             else:
-                count += 1
+                skipped_count += 1
         numbers = dict.fromkeys([*shapes, *boxes])
         maps = {
             name_of(Path(images[number]["file_name"])): ShapeMap(
-                path, _hw(path, images[number]), shapes[number], boxes[number]
+                path, _image_hw(path, images[number]), shapes[number], boxes[number]
             )
             for number in numbers
         }
@@ -55,51 +61,75 @@ def read_coco(path: Path) -> ShapeLabels:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: no instances of COCO ({type(error).__name__}: {error}): give a JSON file "
-            "with images, categories and annotations"
+            f"{path}: not a COCO instances file ({type(error).__name__}: {error}): give a JSON "
+            "file with images, categories and annotations"
         ) from None
     if not maps:
-        raise InputError(f"{path}: no annotation: export the outlines or boxes of the objects")
-    notes = []
-    if some := sum(map(len, boxes.values())):
-        notes.append(
-            f"{path.name}: {some} boxes without an outline: the class is somewhere inside and "
-            "nowhere outside"
-        )
-    if count:
-        notes.append(f"{path.name}: {count} annotations without an outline are left out")
-    if bare := len(images) - len(numbers):
-        notes.append(f"{path.name}: {bare} of {len(images)} images have no annotation")
+        raise InputError(f"{path}: contains no annotations: export outlines or boxes of objects")
+    box_count = sum(map(len, boxes.values()))
+    unlabelled_count = len(images) - len(numbers)
+    notes = _describe_gaps(path.name, box_count, skipped_count, unlabelled_count, len(images))
     return ShapeLabels(path, maps, classes, notes)
 
 
-def _hw(path: Path, image: Mapping[str, Any]) -> tuple[int, int]:
+def _describe_gaps(
+    name: str, box_count: int, skipped_count: int, unlabelled_count: int, image_count: int
+) -> list[str]:
+    """Return notes for the user about objects and images without an outline.
+
+    Args:
+        name: name of the file.
+        box_count: number of objects with a box but no outline.
+        skipped_count: number of annotations without an outline or a box.
+        unlabelled_count: number of images without annotations.
+        image_count: number of all images.
+    """
+    notes = []
+    if box_count:
+        notes.append(
+            f"{name}: {box_count} objects have a box but no outline: some pixels inside the "
+            "box belong to the class, none outside"
+        )
+    if skipped_count:
+        notes.append(f"{name}: {skipped_count} annotations without an outline or a box are skipped")
+    if unlabelled_count:
+        notes.append(f"{name}: {unlabelled_count} of {image_count} images have no annotation")
+    return notes
+
+
+def _image_hw(path: Path, image: Mapping[str, Any]) -> tuple[int, int]:
+    """Return height and width of an image in the file."""
     return check_hw(path, image["height"], image["width"])
 
 
-def _edges(
+def _box_edges(
     path: Path, box: Sequence[Any], image: Mapping[str, Any]
 ) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of a box, inside the image.
+    """Return left, top, right and bottom in pixels of the part of a box inside the image.
+
+    Args:
+        path: file of the annotations, for messages.
+        box: left, top, width and height in pixels.
+        image: entry of the image in the file.
 
     Raises:
-        InputError: if there is no such part.
+        InputError: if no part of the box is inside the image.
     """
     left, top, width, height = map(float, box)
-    rows, columns = _hw(path, image)
+    rows, columns = _image_hw(path, image)
     right, bottom = min(left + width, float(columns)), min(top + height, float(rows))
     edges = max(left, 0.0), max(top, 0.0), right, bottom
     if not (all(map(math.isfinite, edges)) and edges[0] < edges[2] and edges[1] < edges[3]):
         raise InputError(
-            f"{path}: a box {list(box)} of {image['file_name']}, which has {columns} x {rows} "
-            "pixels: a box is [left, top, width, height] inside the image: correct it"
+            f"{path}: the box {list(box)} is outside {image['file_name']} ({columns} x {rows} "
+            "pixels) or empty: write it as [left, top, width, height]"
         )
     return edges
 
 
-def _class_ids(names: Mapping[int, str]) -> tuple[dict[int, str], dict[int, int]]:
-    """Return the names of class ids, and the class id of every category."""
-    own = {id: name for id, name in names.items() if name not in RESERVED}
-    shift = int(min(own, default=1) < 1)
-    classes = {id + shift: name for id, name in own.items()}
+def _assign_class_ids(names: Mapping[int, str]) -> tuple[dict[int, str], dict[int, int]]:
+    """Return class names by class id, and class ids by category id."""
+    objects = {id: name for id, name in names.items() if name not in RESERVED}
+    shift = int(min(objects, default=1) < 1)
+    classes = {id + shift: name for id, name in objects.items()}
     return classes, {id: RESERVED.get(name, id + shift) for id, name in names.items()}

@@ -1,4 +1,4 @@
-"""COCO keypoints: images with people, their joints, and boxes of a person detector."""
+"""COCO keypoints: images of people with labelled joints, and boxes of a person detector."""
 
 import math
 from collections import defaultdict
@@ -14,30 +14,31 @@ from diffsight.errors import InputError
 from diffsight.label_maps import COCO_KEYPOINTS
 from diffsight.types import People
 
-PERSON = 1  # category
-NOBODY = People.of_boxes(torch.zeros(0, 4), torch.zeros(0))
+PERSON = 1  # id of the category
+NO_PEOPLE = People.of_boxes(torch.zeros(0, 4), torch.zeros(0))
 
 
 class CocoKeypoints(AbstractDataset):
-    """People of COCO, in its layout.
+    """People of COCO with their joints, in COCO's own layout.
 
-    ``root`` holds ``annotations/person_keypoints_SPLIT2017.json`` and the images in ``SPLIT2017``.
-    Label ``keypoints`` is ``m j 3``: x and y in pixels, and 0 (no label), 1 (covered) or 2 (seen).
+    ``root`` contains ``annotations/person_keypoints_SPLIT2017.json`` and the images in
+    ``SPLIT2017``. Label ``keypoints`` is ``m j 3``: x and y in pixels, and a state, which is 0 (no
+    label), 1 (occluded) or 2 (visible).
 
     Args:
         root: folder of the data set.
         split: ``train`` or ``val``.
-        year: of the data set.
-        each: what a sample is: an ``image`` with all people, to evaluate on, or one ``person`` with
-            labelled joints, to train on (with ``PersonCrop``).
-        boxes: JSON of detections (``image_id``, ``category_id``, ``bbox``, ``score``), in which
-            joints are looked for; None: the boxes of the labels.
-        least_score: of a detection that is looked into.
-        joints: their number.
+        year: year in the names of folders and files.
+        each: content of a sample: ``image`` is an image with all its people, for evaluation;
+            ``person`` is one person with labelled joints, for training with ``PersonCrop``.
+        boxes: JSON file of detections (``image_id``, ``category_id``, ``bbox``, ``score``) in which
+            joints are predicted; None uses the labelled boxes.
+        least_score: lowest score of a detection that is used.
+        joints: number of joints per person.
 
     Raises:
-        InputError: if a file is missing or damaged, a box lies outside of its image or is empty, or
-            the detections are those of other images.
+        InputError: if a file is missing or damaged, a box is empty or outside its image, or the
+            detections belong to other images.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class CocoKeypoints(AbstractDataset):
         joints: int = len(COCO_KEYPOINTS),
     ) -> None:
         if each == "person" and boxes is not None:
-            raise InputError("boxes are for each='image': a person to train on has its own box")
+            raise InputError(
+                "boxes requires each='image': remove boxes, since training uses the labelled boxes"
+            )
         self.name = f"coco-keypoints-{split}{year}"
         self.root = Path(root)
         self.each = each
@@ -66,11 +69,11 @@ class CocoKeypoints(AbstractDataset):
             self._samples = [
                 (number, i)
                 for number in numbers
-                for i, one in enumerate(self._people[number])
-                if _is_labelled(one)
+                for i, person in enumerate(self._people[number])
+                if _has_labelled_joints(person)
             ]
         if not self._samples:
-            raise InputError(f"{self.annotations}: no {each} in it: give a whole file")
+            raise InputError(f"{self.annotations}: contains no {each}: use COCO's complete file")
         self._detections: Mapping[Any, People] | None = None
         if boxes is not None:
             self._detections = read_detections(Path(boxes), self._images, least_score)
@@ -80,67 +83,82 @@ class CocoKeypoints(AbstractDataset):
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the sample at ``index``; a person's id is that of the image and its number.
+        """Return the sample at ``index``.
+
+        The sample of a person has the id ``IMAGE-INDEX`` with the person's index in the image.
 
         Raises:
-            InputError: if the image cannot be used, or has another size than its labels.
+            InputError: if the image cannot be read, or has another size than its annotations say.
         """
-        number, one = self._samples[index]
-        about = self._images[number]
+        number, position = self._samples[index]
+        entry = self._images[number]
         image = read_sized_image(
-            self.folder / about["file_name"],
-            (about["height"], about["width"]),
+            self.folder / entry["file_name"],
+            (entry["height"], entry["width"]),
             self.annotations.name,
         )
-        rows = self._people[number] if one is None else [self._people[number][one]]
-        people = _people(rows, self.joints)
-        found = None if self._detections is None else self._detections.get(number, NOBODY)
+        rows = self._people[number] if position is None else [self._people[number][position]]
+        people = _rows_to_people(rows, self.joints)
+        detections = None
+        if self._detections is not None:
+            detections = self._detections.get(number, NO_PEOPLE)
         return Sample(
-            id=str(number) if one is None else f"{number}-{one}",
+            id=str(number) if position is None else f"{number}-{position}",
             image=image,
             labels={"keypoints": people.keypoints},
             valid={"keypoints": torch.ones(image.shape[-2:], dtype=torch.bool)},
             people=people,
-            detections=found,
+            detections=detections,
         )
 
 
 def read_people(
     path: Path, joints: int
 ) -> tuple[dict[Any, dict[str, Any]], dict[Any, list[dict[str, Any]]]]:
-    """Return the images of an annotation file by their numbers, and the people in each.
+    """Return the image entries of a COCO keypoints file, and the person entries of every image.
+
+    Args:
+        path: JSON file with ``images`` and, except for test sets, ``annotations``.
+        joints: number of joints per person.
+
+    Returns:
+        Image entries by image id, and lists of person entries by image id.
 
     Raises:
-        InputError: if it holds no joints of COCO, or a box lies outside of its image or is empty.
+        InputError: if the file does not contain COCO keypoints, or a box is empty or outside its
+            image.
     """
     data = read_json(path)
     try:
-        images = {one["id"]: one for one in data["images"]}
-        sizes = {n: (_whole(one["height"]), _whole(one["width"])) for n, one in images.items()}
+        images = {image["id"]: image for image in data["images"]}
+        sizes = {
+            number: (_require_size(image["height"]), _require_size(image["width"]))
+            for number, image in images.items()
+        }
         people: dict[Any, list[dict[str, Any]]] = {number: [] for number in images}
-        for one in data.get("annotations", []):  # a test set has none
-            number = one["image_id"]
+        for person in data.get("annotations", []):  # a test set has none
+            number = person["image_id"]
             if number not in images:
                 raise InputError(
-                    f"{path}: annotation {one['id']} is of image {number}, which is "
-                    "not in the file: export it again"
+                    f"{path}: annotation {person['id']} belongs to image {number}, which is not in "
+                    "the file: export it again"
                 )
-            if len(one["keypoints"]) != 3 * joints:
+            if len(person["keypoints"]) != 3 * joints:
                 raise InputError(
-                    f"{path}: annotation {one['id']} has {len(one['keypoints'])} numbers for "
-                    f"{joints} joints of three each: correct it, or set joints"
+                    f"{path}: annotation {person['id']} has {len(person['keypoints'])} numbers "
+                    f"instead of three for each of {joints} joints: correct it, or set joints"
                 )
-            for value in (*one["keypoints"], *one["bbox"], one["area"]):
-                _number(value)
-            if _is_labelled(one):
-                _check_box(f"{path}: annotation {one['id']}", one["bbox"], sizes[number])
-            people[number].append(one)
+            for value in (*person["keypoints"], *person["bbox"], person["area"]):
+                _require_number(value)
+            if _has_labelled_joints(person):
+                _check_box(f"{path}: annotation {person['id']}", person["bbox"], sizes[number])
+            people[number].append(person)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: no joints of COCO ({type(error).__name__}: {error}): give a JSON file with "
-            "images, and annotations with keypoints, area and bbox"
+            f"{path}: not a COCO keypoints file ({type(error).__name__}: {error}): give a JSON "
+            "file with images, and annotations with keypoints, area and bbox"
         ) from None
     return images, people
 
@@ -148,112 +166,137 @@ def read_people(
 def read_detections(
     path: Path, images: Mapping[Any, Mapping[str, Any]], least_score: float = 0.0
 ) -> dict[Any, People]:
-    """Return the boxes of people by the numbers of their images, best first.
+    """Return detected people by image id, with the highest score first.
 
     Args:
-        path: see ``boxes_of_people``.
-        images: that they may be of, with ``height`` and ``width``.
-        least_score: of a box that is kept.
+        path: file of detections, see ``read_person_boxes``.
+        images: entries of the data set's images by image id, with ``height`` and ``width``.
+        least_score: lowest score of a box that is kept.
 
     Raises:
-        InputError: if it is no such list, a box lies outside of its image or is empty, or it is of
-            other images.
+        InputError: if the file is not a list of detections, a box is empty or outside its image, or
+            belongs to no image of the data set.
     """
-    found = {}
-    for number, boxes in boxes_of_people(path, least_score).items():
+    detections = {}
+    for number, boxes in read_person_boxes(path, least_score).items():
         if number not in images:
             raise InputError(
-                f"{path}: a box is of image {number}, which is not in the data set: give the "
-                "detections of its images"
+                f"{path}: a box belongs to image {number}, which is not in the data set: use "
+                "detections for this data set"
             )
-        about = images[number]
-        found[number] = people_in(path, boxes, (about["height"], about["width"]))
-    return found
+        entry = images[number]
+        detections[number] = boxes_to_people(path, boxes, (entry["height"], entry["width"]))
+    return detections
 
 
-def boxes_of_people(path: Path, least_score: float = 0.0) -> dict[Any, list[Sequence[float]]]:
-    """Return left, top, width, height and score of boxes by ``image_id``, best first.
+def read_person_boxes(path: Path, least_score: float = 0.0) -> dict[Any, list[Sequence[float]]]:
+    """Return boxes of people by ``image_id``, with the highest score first.
 
     Args:
-        path: JSON list of ``image_id``, ``category_id`` (1, a person, where it is left out),
-            ``bbox`` (left, top, width, height) and ``score``.
-        least_score: of a box that is kept.
+        path: JSON list of detections with ``image_id``, ``category_id`` (optional, 1 is a person),
+            ``bbox`` (left, top, width, height in pixels) and ``score``.
+        least_score: lowest score of a box that is kept.
+
+    Returns:
+        Lists of (left, top, width, height, score).
 
     Raises:
-        InputError: if it is no such list.
+        InputError: if the file is not such a list.
     """
     boxes: dict[Any, list[Sequence[float]]] = defaultdict(list)
     try:
         for row in read_json(path):
-            left, top, width, height = map(_number, row["bbox"])
-            score = _number(row["score"])
+            left, top, width, height = map(_require_number, row["bbox"])
+            score = _require_number(row["score"])
             if row.get("category_id", PERSON) == PERSON and score >= least_score:
                 boxes[row["image_id"]].append((left, top, width, height, score))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{path}: no detections ({type(error).__name__}: {error}): give a JSON list of "
-            "image_id, bbox and score"
+            f"{path}: no detections ({type(error).__name__}: {error}): give a JSON list of objects "
+            "with image_id, bbox and score"
         ) from None
-    for some in boxes.values():
-        some.sort(key=lambda row: -row[4])
+    for rows in boxes.values():
+        rows.sort(key=lambda row: -row[4])
     return dict(boxes)
 
 
-def people_in(path: Path, boxes: Sequence[Sequence[float]], hw: tuple[int, int]) -> People:
-    """Return boxes of one image as people.
+def boxes_to_people(path: Path, boxes: Sequence[Sequence[float]], hw: tuple[int, int]) -> People:
+    """Return the boxes of one image as people without joints.
 
     Args:
-        path: of their file.
-        boxes: left, top, width, height and score.
+        path: file of the boxes, for messages.
+        boxes: rows of left, top, width, height (in pixels) and score.
         hw: height and width of the image.
 
     Raises:
-        InputError: if a box lies outside of the image or is empty.
+        InputError: if a box is empty or outside the image.
     """
     for box in boxes:
         _check_box(str(path), box[:4], hw)
     table = torch.tensor(boxes).reshape(-1, 5)
-    return People.of_boxes(_edges(table[:, :4]), table[:, 4])
+    return People.of_boxes(_to_edges(table[:, :4]), table[:, 4])
 
 
-def _check_box(where: str, box: Sequence[Any], hw: tuple[int, int]) -> None:
+def _check_box(source: str, box: Sequence[Any], hw: tuple[int, int]) -> None:
+    """Raise an error for a box (left, top, width, height) that is empty or outside the image.
+
+    Raises:
+        InputError: beginning with ``source``.
+    """
     left, top, width, height = map(float, box)
     rows, columns = hw
-    size = f"{columns} x {rows} px"
     if not (width > 0 and height > 0):
-        raise InputError(f"{where}: the box {list(box)} is empty: give left, top, width and height")
+        raise InputError(
+            f"{source}: the box {list(box)} is empty: give left, top, width and height"
+        )
     if not (left < columns and top < rows and left + width > 0 and top + height > 0):
-        raise InputError(f"{where}: the box {list(box)} lies outside of its image of {size}")
+        raise InputError(
+            f"{source}: the box {list(box)} lies outside of its image of {columns} x {rows} px: "
+            "correct it, or use the original image"
+        )
 
 
-def _number(value: Any) -> float:
+def _require_number(value: Any) -> float:
+    """Return a finite number as float.
+
+    Raises:
+        ValueError: if it is infinite or NaN.
+        TypeError: if it is not a number.
+    """
     if not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 
-def _whole(value: Any) -> int:
+def _require_size(value: Any) -> int:
+    """Return a length in pixels.
+
+    Raises:
+        ValueError: if it is not a positive integer.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is no size in pixels")
+        raise ValueError(f"{value!r} is not a size in pixels")
     return value
 
 
-def _is_labelled(one: Mapping[str, Any]) -> bool:
-    return not one.get("iscrowd") and any(seen > 0 for seen in one["keypoints"][2::3])
+def _has_labelled_joints(person: Mapping[str, Any]) -> bool:
+    """Return whether an entry is a single person with at least one labelled joint."""
+    return not person.get("iscrowd") and any(state > 0 for state in person["keypoints"][2::3])
 
 
-def _edges(boxes: torch.Tensor) -> torch.Tensor:
-    """Return left, top, right and bottom of boxes with width and height."""
+def _to_edges(boxes: torch.Tensor) -> torch.Tensor:
+    """Return boxes ``m 4`` of left, top, width and height as left, top, right and bottom."""
     return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
 
 
-def _people(rows: Sequence[Mapping[str, Any]], joints: int) -> People:
-    boxes = torch.tensor([list(map(float, one["bbox"])) for one in rows]).reshape(-1, 4)
-    keypoints = torch.tensor([list(map(float, one["keypoints"])) for one in rows])
+def _rows_to_people(rows: Sequence[Mapping[str, Any]], joints: int) -> People:
+    """Return the entries of people with the given number of joints each."""
+    boxes = torch.tensor([list(map(float, row["bbox"])) for row in rows]).reshape(-1, 4)
+    keypoints = torch.tensor([list(map(float, row["keypoints"])) for row in rows])
     return People(
-        edges=_edges(boxes),
+        edges=_to_edges(boxes),
         scores=torch.ones(len(rows)),
         keypoints=keypoints.reshape(-1, joints, 3),
-        areas=torch.tensor([float(one["area"]) for one in rows]),
-        is_crowd=torch.tensor([bool(one.get("iscrowd")) for one in rows], dtype=torch.bool),
+        areas=torch.tensor([float(row["area"]) for row in rows]),
+        is_crowd=torch.tensor([bool(row.get("iscrowd")) for row in rows], dtype=torch.bool),
     )

@@ -1,4 +1,4 @@
-"""Several data sets as one."""
+"""Concatenate several data sets to one."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,23 +10,27 @@ from diffsight.errors import InputError
 
 
 class Concatenated(AbstractDataset):
-    """The samples of several data sets, one after another; ids begin with the data set's name.
+    """The samples of several data sets, one data set after another.
+
+    The id of a sample becomes ``DATASET/ID``, with the name of its data set.
 
     Args:
-        datasets: with the same classes.
+        datasets: data sets with the same classes and different names.
 
     Raises:
-        InputError: if there is none, two have one name, or their classes differ.
+        InputError: if there are no data sets, two have the same name, or their classes differ.
     """
 
     def __init__(self, *, datasets: Sequence[AbstractDataset]) -> None:
-        names = [one.name for one in datasets]
+        names = [dataset.name for dataset in datasets]
         if not names or len(set(names)) < len(names):
-            raise InputError(f"data sets {names} do not make one: give at least one, each once")
+            raise InputError(
+                f"cannot concatenate the data sets {names}: give at least one, and each only once"
+            )
         self.class_names = datasets[0].class_names
-        for one in datasets[1:]:
-            if one.class_names != self.class_names:
-                raise InputError(f"{one.name} has other classes than {names[0]}: leave it out")
+        for dataset in datasets[1:]:
+            if dataset.class_names != self.class_names:
+                raise InputError(f"{dataset.name} has other classes than {names[0]}: remove it")
         self.name = "+".join(names)
         self._datasets = tuple(datasets)
         self._ends = list(accumulate(map(len, datasets)))
@@ -36,7 +40,11 @@ class Concatenated(AbstractDataset):
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the sample at ``index``."""
+        """Return the sample at ``index``.
+
+        Raises:
+            IndexError: if ``index`` is negative or too large.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has samples 0 to {len(self) - 1}, not {index}")
         number = bisect_right(self._ends, index)

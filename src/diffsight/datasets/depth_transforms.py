@@ -1,4 +1,4 @@
-"""Paired augmentation of depth as DDP's authors trained with it (that of BTS and DepthFormer)."""
+"""Augmentation for depth as in DDP's training, which follows BTS and DepthFormer."""
 
 import math
 from dataclasses import replace
@@ -15,13 +15,13 @@ Range = tuple[float, float]
 
 
 class FixedCrop(AbstractTransform):
-    """Keep one fixed window of image and labels; nothing random in it.
+    """Crop image and labels to a fixed window.
 
     Args:
-        top: first row.
-        left: first column.
-        height: in pixels.
-        width: in pixels.
+        top: first row of the window.
+        left: first column of the window.
+        height: height of the window in pixels.
+        width: width of the window in pixels.
     """
 
     def __init__(self, *, top: int, left: int, height: int, width: int) -> None:
@@ -34,26 +34,27 @@ class FixedCrop(AbstractTransform):
         """Return the window; the generator is not used.
 
         Raises:
-            InputError: if the image is smaller.
+            InputError: if the window exceeds the image.
         """
         height, width = sample.image.shape[-2:]
         bottom, right = self.top + self.height, self.left + self.width
         if height < bottom or width < right:
             raise InputError(
-                f"sample {sample.id}: its image of {height} x {width} (height x width) ends before "
-                f"row {bottom} and column {right}, where the window ends: choose another window"
+                f"sample {sample.id}: the window ends at row {bottom} and column {right}, outside "
+                f"the image of {height} x {width} (height x width): choose another window"
             )
         return crop(sample, self.top, self.left, self.height, self.width)
 
 
 class RandomRotation(AbstractTransform):
-    """Turn image and labels around the centre; corners become black, and have no label.
+    """Rotate image and labels around the centre by a random angle.
 
-    The image is interpolated (bilinear), labels take the nearest value.
+    The image is interpolated bilinearly, labels take the nearest value. Corners that come from
+    outside the image become black and have no label.
 
     Args:
-        degrees: largest angle, in both directions.
-        probability: of changing a sample.
+        degrees: largest angle in degrees, in both directions.
+        probability: probability of rotating a sample.
     """
 
     def __init__(self, *, degrees: float = 2.5, probability: float = 0.5) -> None:
@@ -61,41 +62,44 @@ class RandomRotation(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample, or the same turned; the camera is then not known.
+        """Return the sample, unchanged or rotated; a rotated sample has no camera.
 
         Raises:
-            InputError: if there are boxes, joints or normals, which change in other ways.
+            InputError: if the sample has boxes, joints or normals, which cannot be rotated.
         """
         refuse_people(sample)
         if sample.boxes is not None or "normals" in sample.labels:
-            what = "boxes" if sample.boxes is not None else "normals"
+            kind = "boxes" if sample.boxes is not None else "normals"
             raise InputError(
-                f"sample {sample.id}: its labels are {what}: take RandomRotation out of the recipe"
+                f"sample {sample.id}: {kind} cannot be rotated: remove RandomRotation from the "
+                "recipe"
             )
         if not chance(generator, self.probability):
             return sample
         angle = math.radians(uniform(generator, -self.degrees, self.degrees))
-        grid = _turned(sample.image.shape[-2], sample.image.shape[-1], angle)
+        grid = _rotation_grid(sample.image.shape[-2], sample.image.shape[-1], angle)
 
-        def taken(values: Tensor, mode: str) -> Tensor:
+        def rotate(values: Tensor, mode: str) -> Tensor:
             stack = values.reshape(1, -1, *values.shape[-2:]).double()
-            found = functional.grid_sample(stack, grid, mode=mode, align_corners=True)
-            return found.reshape(values.shape)
+            rotated = functional.grid_sample(stack, grid, mode=mode, align_corners=True)
+            return rotated.reshape(values.shape)
 
-        nearest = {k: taken(v, "nearest").to(v.dtype) for k, v in sample.labels.items()}
-        valid = {k: taken(v, "nearest") > 0 for k, v in sample.valid.items()}
-        image = taken(sample.image, "bilinear").round().to(torch.uint8)
-        return replace(sample, image=image, labels=nearest, valid=valid, camera=None)
+        labels = {k: rotate(v, "nearest").to(v.dtype) for k, v in sample.labels.items()}
+        valid = {k: rotate(v, "nearest") > 0 for k, v in sample.valid.items()}
+        image = rotate(sample.image, "bilinear").round().to(torch.uint8)
+        return replace(sample, image=image, labels=labels, valid=valid, camera=None)
 
 
 class RandomGain(AbstractTransform):
-    """``v -> 255 (v / 255) ** gamma * brightness * colour``, all three random, cut at 255.
+    """Change gamma, brightness and colour of the image at random.
+
+    A pixel value v becomes ``255 (v / 255) ** gamma * brightness * colour``, clamped to 0..255.
 
     Args:
         gamma: range of the exponent.
-        brightness: range of one factor for all channels.
-        colour: range of a factor for each channel.
-        probability: of changing a sample.
+        brightness: range of the factor for all channels.
+        colour: range of the separate factor for each channel.
+        probability: probability of changing a sample.
     """
 
     def __init__(
@@ -112,7 +116,7 @@ class RandomGain(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample with a changed image."""
+        """Return the sample, unchanged or with a changed image."""
         if not chance(generator, self.probability):
             return sample
         gamma, brightness = (uniform(generator, *r) for r in (self.gamma, self.brightness))
@@ -122,8 +126,11 @@ class RandomGain(AbstractTransform):
         return replace(sample, image=image.clamp(0, 255).round().to(torch.uint8))
 
 
-def _turned(height: int, width: int, angle: float) -> Tensor:
-    """Return where every pixel of the turned image lies in the image, for ``grid_sample``."""
+def _rotation_grid(height: int, width: int, angle: float) -> Tensor:
+    """Return the grid ``1 h w 2`` with which ``grid_sample`` rotates an image by ``angle``.
+
+    The angle is in radians. The grid has the source position of every pixel.
+    """
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) - (height - 1) / 2,
         torch.arange(width, dtype=torch.float64) - (width - 1) / 2,

@@ -1,4 +1,4 @@
-"""From a folder of images and the path of their labels to pairs, in whatever form labels are."""
+"""Find the labels of a folder of images, in any supported form, and pair them with the images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from diffsight.datasets.labels import LABEL_SUFFIXES, LOSSY_SUFFIXES
 from diffsight.datasets.pairs import (
     common_ending,
     files_by_name,
-    is_same,
-    looks_like,
+    is_same_folder,
     name_of,
     pair_names,
     require_partners,
+    suggest_similar_name,
 )
 from diffsight.datasets.points import POINT_SUFFIXES, read_points
 from diffsight.errors import InputError
 
-LISTED = 30  # images without a label
+MAX_LISTED = 30  # images without a label that a note lists
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with labels.
+    """Images and their labels.
 
     Attributes:
-        source: of the labels.
-        pairs: the file of every image, and the name of its label in the source.
-        unlabelled: images without a label.
-        notes: what a user should know, a line each.
+        source: source from which the labels are read.
+        pairs: file of each labelled image, and the name of its label in the source.
+        unlabelled: files of images without a label.
+        notes: notes for the user, one line each.
     """
 
     source: AbstractLabelSource
@@ -44,26 +44,26 @@ class LabelledImages:
 
 
 def find_labels(
-    images: Path, labels: Path, kind: str, *, some_without: bool = False
+    images: Path, labels: Path, kind: str, *, allow_unlabelled: bool = False
 ) -> LabelledImages:
-    """Return images and their labels, ordered by name.
+    """Return images and their labels, sorted by name.
 
-    Labels are a file for each image (masks, arrays, shapes of labelme, masks of Label Studio), one
-    JSON file of COCO, or one CSV file of points. Names agree as in ``pair_names``.
+    The labels are one file per image (masks, arrays, shapes of labelme, masks of Label Studio), one
+    COCO JSON file, or one CSV file of points. ``pair_names`` defines which names match.
 
     Args:
-        images: folder.
-        labels: folder or file.
-        kind: of the labels, see ``LabelFormat``.
-        some_without: images may have no label.
+        images: folder of the images.
+        labels: folder or file of the labels.
+        kind: kind of the labels, see ``LabelFormat``.
+        allow_unlabelled: accept images without a label, as long as one image has a label.
 
     Raises:
-        InputError: if there is nothing, or a file has no partner.
+        InputError: if there are no images or no labels, or a file has no partner.
     """
     image_files = files_by_name(images, IMAGE_SUFFIXES, "image")
-    source = open_labels(labels, kind, has_images=is_same(images, labels))
-    one_folder = is_same(images, labels) and source.classes is None
-    if not one_folder:  # masks in a folder below the images
+    source = open_labels(labels, kind, has_images=is_same_folder(images, labels))
+    one_folder = is_same_folder(images, labels) and source.classes is None
+    if not one_folder:  # the folder of the masks may be inside the folder of the images
         image_files = {
             name: file for name, file in image_files.items() if labels not in file.parents
         } or image_files
@@ -71,11 +71,11 @@ def find_labels(
     used = set(names.values())
     if one_folder and names:
         image_files = {name: file for name, file in image_files.items() if name not in used}
-    alone = [file for name, file in image_files.items() if name not in names]
-    if not (names and some_without):
-        hint = looks_like(image_files, {n: source.file(n) for n in source.names}, names)
+    unlabelled = [file for name, file in image_files.items() if name not in names]
+    if not (names and allow_unlabelled):
+        hint = suggest_similar_name(image_files, {n: source.file(n) for n in source.names}, names)
         require_partners(
-            alone, len(image_files), f"image(s) in {images}", f"label in {labels}", hint
+            unlabelled, len(image_files), f"image(s) in {images}", f"label in {labels}", hint
         )
     if not one_folder:
         require_partners(
@@ -85,36 +85,42 @@ def find_labels(
             f"image in {images}",
         )
     pairs = [(file, names[name]) for name, file in image_files.items() if name in names]
-    return LabelledImages(source, pairs, alone, (*source.notes, *_notes(names, alone, len(pairs))))
+    notes = (*source.notes, *_describe_pairs(names, unlabelled, len(pairs)))
+    return LabelledImages(source, pairs, unlabelled, notes)
 
 
 def open_labels(labels: Path, kind: str, *, has_images: bool = False) -> AbstractLabelSource:
-    """Return the labels in a folder or a file.
+    """Return the source of the labels in a folder or a file.
 
     Args:
-        labels: its path.
-        kind: of the labels, see ``LabelFormat``.
-        has_images: the folder holds the images too.
+        labels: folder or file of the labels.
+        kind: kind of the labels, see ``LabelFormat``.
+        has_images: whether the folder also contains the images.
 
     Raises:
-        InputError: if there are none.
+        InputError: if there are no labels of this kind.
     """
     if labels.is_file():
         source: AbstractLabelSource = _open_file(labels, kind)
     else:
         source = _open_folder(labels, kind, has_images)
     if kind != "segmentation" and source.classes is not None:
-        raise InputError(f"{labels}: holds classes, not {kind}: give --kind segmentation")
+        raise InputError(f"{labels}: contains classes, not {kind}: give --kind segmentation")
     return source
 
 
 def _open_file(labels: Path, kind: str) -> AbstractLabelSource:
+    """Return the labels of many images in one file.
+
+    Raises:
+        InputError: if the file is neither a table of points nor JSON of COCO or labelme.
+    """
     if labels.suffix.lower() in POINT_SUFFIXES:
         return read_points(labels, kind)
     if labels.suffix.lower() != ".json":
         raise InputError(
-            f"{labels}: is a file: give the folder of the labels, a JSON file of COCO, or a CSV "
-            "file of points"
+            f"{labels}: not a label file of many images: give the folder of the labels, a COCO "
+            "JSON file, or a CSV file of points"
         )
     if is_labelme(read_json(labels)):
         return read_labelme(labels.parent, {name_of(Path(labels.name)): labels})
@@ -122,6 +128,11 @@ def _open_file(labels: Path, kind: str) -> AbstractLabelSource:
 
 
 def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSource:
+    """Return the labels in a folder with one or more files per image.
+
+    Raises:
+        InputError: if the folder has no labels, or only JSON files that are not of labelme.
+    """
     suffixes = DEPTH_SUFFIXES if kind == "depth" else LABEL_SUFFIXES
     files = list_files(labels) if labels.is_dir() else []
     json_files = [file for file in files if file.suffix.lower() == ".json"]
@@ -135,29 +146,36 @@ def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSour
             return read_labelme(labels, shapes)
         if not masks:
             raise InputError(
-                f"{labels}: {len(json_files)} .json file(s), not of labelme: of COCO? Give the "
-                f"file: --labels {json_files[0]}"
+                f"{labels}: contains {len(json_files)} .json file(s) that are not of labelme: if "
+                f"it is a COCO file, give its path: --labels {json_files[0]}"
             )
     if kind == "segmentation" and not masks and any(_is_lossy(file) for file in files):
-        suffixes = LOSSY_SUFFIXES  # refused by name where it is read, or snapped
+        suffixes = LOSSY_SUFFIXES  # read_label refuses these files, unless they are snapped
     return LabelFiles(labels, files_by_name(labels, suffixes, "label"))
 
 
 def _is_lossy(file: Path) -> bool:
+    """Return whether a file has the suffix of a format with lossy compression."""
     return file.suffix.lower() in LOSSY_SUFFIXES
 
 
-def _notes(names: Mapping[str, str], alone: list[Path], count: int) -> list[str]:
-    """Return how names were paired, and which images have no label."""
+def _describe_pairs(names: Mapping[str, str], unlabelled: list[Path], count: int) -> list[str]:
+    """Return notes on how names were paired, and on images without a label.
+
+    Args:
+        names: name of the label by the name of its image.
+        unlabelled: files of images without a label.
+        count: number of labelled images.
+    """
     notes = []
     ending = common_ending(list(names), list(names.values()))
     if ending and all(label == image + ending for image, label in names.items()):
-        notes.append(f"labels are named as their images with {ending!r} at the end")
-    if alone:
-        listed = ", ".join(file.name for file in alone[:LISTED])
-        more = ", ..." if len(alone) > LISTED else ""
+        notes.append(f"the name of each label is the name of its image followed by {ending!r}")
+    if unlabelled:
+        listed = ", ".join(file.name for file in unlabelled[:MAX_LISTED])
+        more = ", ..." if len(unlabelled) > MAX_LISTED else ""
         notes.append(
-            f"{count} of {count + len(alone)} images have a label; the other {len(alone)} are left "
-            f"out: {listed}{more}"
+            f"{count} of {count + len(unlabelled)} images have a label; the other "
+            f"{len(unlabelled)} are skipped: {listed}{more}"
         )
     return notes

@@ -1,4 +1,4 @@
-"""A user's own images and depth maps, by name or by a manifest."""
+"""A data set of the user's own images and depth maps, paired by name or by a manifest."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.depth import DEPTH_SUFFIXES, check_encoding
 from diffsight.datasets.files import read_text
 from diffsight.datasets.manifest import read_manifest
-from diffsight.datasets.pairs import Pair, match_names, one_side, read_pair, require_files
+from diffsight.datasets.pairs import Pair, match_names, read_pair, require_files, select_split
 from diffsight.datasets.transforms import resize
 from diffsight.errors import InputError
 from diffsight.formats.text import parse_json, reading
@@ -20,29 +20,31 @@ _CAMERA_KEYS = ("fx_px", "fy_px", "cx_px", "cy_px", "width_px", "height_px")
 
 
 class Folder(AbstractDataset):
-    """Pairs of an image and a depth map; images may differ in size.
+    """Pairs of an image and a depth map; the images may differ in size.
 
-    Without a manifest, ``images/a/b.jpg`` belongs to ``depth/a/b.png``: the paths below the two
-    folders agree but for the suffix and for upper and lower case. Files of other kinds are ignored.
+    Without a manifest, ``images/a/b.jpg`` is paired with ``depth/a/b.png``: the paths inside the
+    two folders are equal except for suffix and letter case. Files of other types are ignored.
 
-    The split is a function of the images' bytes, never of their names: an image keeps its side when
-    it is renamed or when others are added. With two samples or more neither side is empty.
+    The split depends on the contents of the image files, never on their names. Each image stays in
+    its split when it is renamed or when other images are added. With two or more samples, neither
+    split is empty.
 
     Args:
         root: folder that the other paths are relative to.
         images: folder of the images.
         labels: folder of the depth maps.
-        unit: what one count of a depth map is, as ``read_depth`` takes it (``mm``, ``m/256`` ...).
-        invalid: the count that stands for "no measurement"; 0, NaN and infinity always do.
+        unit: unit of one count of a depth map, see ``read_depth`` (``mm``, ``m/256`` ...).
+        invalid: count that means "no measurement"; 0, NaN and infinity always do.
         manifest: list of the samples, see ``read_manifest``; replaces ``images`` and ``labels``.
         split: ``train``, ``val`` or ``all``.
-        val_fraction: expected fraction of ``val``.
-        camera: JSON with ``fx_px fy_px cx_px cy_px width_px height_px`` of the one camera that took
-            all images; the centre of the top-left pixel is (0, 0).
-        size: height and width that every sample is scaled to, or None to leave it as it is.
+        val_fraction: expected fraction of samples in ``val``, between 0 and 1.
+        camera: JSON file with ``fx_px fy_px cx_px cy_px width_px height_px`` of the camera that
+            took all images; (0, 0) is the centre of the top-left pixel.
+        size: height and width in pixels to which every sample is scaled; None keeps the size.
 
     Raises:
-        InputError: if a folder is missing or empty, a file has no partner, or an argument is wrong.
+        InputError: if a folder is missing or empty, a file has no partner, or an argument is
+            invalid.
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class Folder(AbstractDataset):
         root = Path(root)
         check_encoding(unit)
         if manifest is None:
-            pairs = _match(root / images, root / labels, unit)
+            pairs = _match_pairs(root / images, root / labels, unit)
         else:
             pairs = require_files(
                 read_manifest(root / manifest, unit), f"correct the paths in {root / manifest}"
             )
         self.name = root.resolve().name
         pairs = sorted(pairs, key=lambda pair: pair.id) if split != "all" else pairs
-        side = one_side([pair.image for pair in pairs], split, val_fraction, root)
+        side = select_split([pair.image for pair in pairs], split, val_fraction, root)
         self.pairs = [pairs[index] for index in side]
         self.invalid = invalid
         self.camera = None if camera is None else _read_camera(root / camera)
@@ -83,23 +85,27 @@ class Folder(AbstractDataset):
         """Return the sample at ``index``, with label ``depth_m``.
 
         Raises:
-            InputError: if a file cannot be used, or image, depth map and camera differ in size.
+            InputError: if a file cannot be read, or image, depth map and camera differ in size.
         """
         sample = read_pair(self.pairs[index], self.invalid)
         if self.camera is not None:
             camera, (height, width) = self.camera
             if sample.image.shape[-2:] != (height, width):
-                found = f"{sample.image.shape[2]} x {sample.image.shape[1]}"
+                actual = f"{sample.image.shape[2]} x {sample.image.shape[1]}"
                 raise InputError(
-                    f"{self.pairs[index].image}: {found} pixels, but the camera file says {width} "
-                    f"x {height}: correct it, or leave it out"
+                    f"{self.pairs[index].image}: {actual} pixels, but the camera file says {width} "
+                    f"x {height}: correct the camera file, or give none"
                 )
             sample = replace(sample, camera=camera)
         return sample if self.size is None else resize(sample, *self.size)
 
 
-def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
-    """Return pairs by name, ordered by it."""
+def _match_pairs(images: Path, labels: Path, unit: str) -> list[Pair]:
+    """Return pairs of images and depth maps with the same name, sorted by name.
+
+    Raises:
+        InputError: if a folder is missing or empty, or a file has no partner.
+    """
     return [
         Pair(image.relative_to(images).with_suffix("").as_posix(), image, label, unit)
         for image, label in match_names(images, labels, DEPTH_SUFFIXES, "depth map", MANIFEST)
@@ -107,7 +113,11 @@ def _match(images: Path, labels: Path, unit: str) -> list[Pair]:
 
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
-    """Return intrinsics, and the height and width they belong to."""
+    """Return intrinsics, and the height and width of the images they belong to.
+
+    Raises:
+        InputError: if the file cannot be read, or a number is missing or impossible.
+    """
     text = read_text(path, "a camera")
     keys = ", ".join(_CAMERA_KEYS)
     with reading(path, f"not a camera ({{reason}}); give JSON with the numbers {keys}"):

@@ -1,15 +1,15 @@
-"""KITTI depth: raw images with annotated depth (accumulated LiDAR) by a list of the Eigen split."""
+"""KITTI depth: images and accumulated LiDAR depth, selected by a list such as the Eigen split."""
 
 from pathlib import Path
 from typing import Literal
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.pairs import Pair, file_finder, read_list, read_pair, require_files
+from diffsight.datasets.pairs import Pair, make_file_finder, read_list, read_pair, require_files
 from diffsight.datasets.transforms import crop
 from diffsight.errors import InputError
 
 KB_CROP_HW = (352, 1216)
-"""Rows and columns that the crop of the KITTI depth benchmark keeps: the bottom, and the centre."""
+"""Height and width of the crop of the KITTI depth benchmark: bottom rows and centre columns."""
 
 _IMAGE_FOLDERS = ("", "raw_data")
 _DEPTH_FOLDERS = (
@@ -21,24 +21,27 @@ _DEPTH_FOLDERS = (
 
 
 class KITTIDepth(AbstractDataset):
-    """Street images with sparse z-depth in metres (16-bit PNG, 256 counts per metre, 0 unknown).
+    """Street images with sparse depth along the optical axis in metres.
 
-    ``root`` holds ``raw_data/DATE/DRIVE/image_02/data/*.png`` and
-    ``data_depth_annotated/{train,val}/DRIVE/proj_depth/groundtruth/image_02/*.png``. A path of the
+    Depth maps are 16-bit PNG with 256 counts per metre, where 0 means no measurement. ``root``
+    contains ``raw_data/DATE/DRIVE/image_02/data/*.png`` and
+    ``data_depth_annotated/{train,val}/DRIVE/proj_depth/groundtruth/image_02/*.png``. A path in the
     list may start at ``root`` or at any folder before DATE or DRIVE.
 
     Args:
         root: folder of the data set.
-        list_file: one line ``IMAGE DEPTH FOCAL`` per sample; the focal length may be absent and is
-            not used. Lines whose depth is ``None`` are left out (45 of the 697 of the Eigen test).
-        split: ``train`` or ``test``; for the name only, the list says which samples they are.
-        kb_crop: keep the bottom 352 rows and the centre 1216 columns, in training as in testing.
+        list_file: list with one line ``IMAGE DEPTH FOCAL`` per sample. The focal length is optional
+            and not used. Lines with the depth ``None`` are skipped (45 of the 697 lines of the
+            Eigen test split).
+        split: ``train`` or ``test``. It only affects the name, since the list selects the samples.
+        kb_crop: crop every sample to the bottom 352 rows and the centre 1216 columns, for training
+            and for testing.
 
     Attributes:
-        without_depth: how many lines of the list were left out.
+        without_depth: number of skipped lines of the list.
 
     Raises:
-        InputError: if the list cannot be read or files are missing.
+        InputError: if the list cannot be read, or files are missing.
     """
 
     def __init__(
@@ -56,7 +59,8 @@ class KITTIDepth(AbstractDataset):
         self.name = f"kitti-{split}"
         self.kb_crop = kb_crop
         self.pairs = require_files(
-            _locate(root, with_depth), f"{root} is incomplete, or the list is of another layout"
+            _locate_pairs(root, with_depth),
+            f"{root} is incomplete, or the list has another layout",
         )
 
     def __len__(self) -> int:
@@ -67,15 +71,15 @@ class KITTIDepth(AbstractDataset):
         """Return the sample at ``index``, with label ``depth_m``.
 
         Raises:
-            InputError: if a file cannot be used, or is smaller than the crop.
+            InputError: if a file cannot be read, or the image is smaller than the crop.
         """
         sample = read_pair(self.pairs[index])
-        return _kb_crop(sample) if self.kb_crop else sample
+        return _crop_for_benchmark(sample) if self.kb_crop else sample
 
 
-def _locate(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
-    """Return the pairs, each file in the first folder that has it."""
-    find = file_finder()
+def _locate_pairs(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
+    """Return the pairs of a list; each path is in the first candidate folder that has the file."""
+    find = make_file_finder()
 
     def locate(inner: str, folders: tuple[str, ...]) -> Path:
         candidates = [root / folder / inner for folder in folders]
@@ -92,7 +96,12 @@ def _locate(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
     ]
 
 
-def _kb_crop(sample: Sample) -> Sample:
+def _crop_for_benchmark(sample: Sample) -> Sample:
+    """Return the crop of the KITTI depth benchmark.
+
+    Raises:
+        InputError: if the image is smaller than the crop.
+    """
     rows, columns = KB_CROP_HW
     height, width = sample.image.shape[-2:]
     if height < rows or width < columns:

@@ -1,4 +1,4 @@
-"""Labels of many images, however they are stored: one interface for all forms."""
+"""Base class for the labels of many images, with one subclass per storage format."""
 
 import abc
 from collections.abc import Collection, Mapping
@@ -11,61 +11,64 @@ from diffsight.datasets.pairs import content_hash
 
 
 class AbstractLabelSource(abc.ABC):
-    """Labels by the names of their images.
+    """Labels of many images by the names of the images.
 
     Attributes:
-        path: folder or file that holds them.
-        classes: ids and names of the classes, where the labels have them.
-        notes: what a user should know, a line each.
-        are_points: whether all pixels have no label, but for a few.
+        path: folder or file that contains the labels.
+        classes: ids and names of the classes if the labels name them, else None.
+        notes: notes for the user, one line each.
+        is_sparse: whether only single pixels have a label.
     """
 
     path: Path
     classes: ClassList | None = None
     notes: tuple[str, ...] = ()
-    are_points: ClassVar[bool] = False
+    is_sparse: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
     def names(self) -> Collection[str]:
-        """Names in the form of ``files_by_name``."""
+        """Names of the labels in the form that ``files_by_name`` uses."""
 
     @abc.abstractmethod
     def file(self, name: str) -> Path:
-        """Return the file of a label, for messages."""
+        """Return the path of the file that contains a label, for messages."""
 
     @abc.abstractmethod
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return a label.
 
         Args:
-            name: of the label.
-            form: how it is read.
+            name: name of the label.
+            form: format with which it is read.
             hw: height and width of the upright image, for labels that do not store them.
 
         Raises:
-            InputError: if it cannot be used.
+            InputError: if the label cannot be used.
         """
 
     @abc.abstractmethod
     def digest(self, name: str) -> str:
-        """Return a hash of a label's content, whatever the names are."""
+        """Return a hash of the content of a label that does not depend on names of files."""
 
     def describe(self, name: str) -> str:
-        """Return where a label is, for messages."""
+        """Return the location of a label, for messages."""
         return str(self.file(name))
 
-    def numbered_by(self, classes: ClassList) -> Self:
-        """Return the labels with the ids of a list of classes, where their classes have names."""
+    def renumber(self, classes: ClassList) -> Self:
+        """Return the labels with class ids from ``classes``, matched by name.
+
+        Sources whose classes have no names are returned unchanged.
+        """
         return self
 
 
 class LabelFiles(AbstractLabelSource):
-    """A file of numbers or colours for every image.
+    """Labels in one file of numbers or colours per image.
 
     Args:
-        path: folder.
-        files: by name.
+        path: folder of the files.
+        files: paths of the files by name.
     """
 
     def __init__(self, path: Path, files: Mapping[str, Path]) -> None:
@@ -74,17 +77,21 @@ class LabelFiles(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names in the form of ``files_by_name``."""
+        """Names of the labels in the form that ``files_by_name`` uses."""
         return self._files.keys()
 
     def file(self, name: str) -> Path:
-        """Return the file of a label."""
+        """Return the path of a label's file."""
         return self._files[name]
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return a label, as ``read_label`` does."""
+        """Return a label, see ``read_label``; ``hw`` is not used.
+
+        Raises:
+            InputError: if the file cannot be read, or does not fit the format.
+        """
         return read_label(self._files[name], form)
 
     def digest(self, name: str) -> str:
-        """Return the hash of the file."""
+        """Return the hash of a label's file."""
         return content_hash(self._files[name])

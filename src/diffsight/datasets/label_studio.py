@@ -1,4 +1,4 @@
-"""Brush labels of Label Studio: a mask for every class of every task."""
+"""Read brush labels of Label Studio, which exports one mask per class and task."""
 
 import re
 from collections import defaultdict
@@ -19,16 +19,18 @@ from diffsight.errors import InputError
 from diffsight.label_maps import clean_name
 
 _NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-.+?-tag-(.+)-(\d+)", re.IGNORECASE)
-_UPLOADED = re.compile(r"[0-9a-f]{8}-")  # before the names of uploaded files
+_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # Label Studio adds it to names of uploaded files
 
 
 class BrushMasks(AbstractLabelSource):
-    """Masks of single classes, merged; pixels without one are background, id 0.
+    """Class maps that are merged from one mask per class.
+
+    Pixels without a mask are background, with id 0.
 
     Args:
-        path: folder.
-        masks: class id and file, by the names of the images; later ones cover earlier ones.
-        classes: ids and names, without the background.
+        path: folder of the masks.
+        masks: class ids and mask files by the name of the image; later masks cover earlier ones.
+        classes: class names by id, without the background.
     """
 
     def __init__(
@@ -43,50 +45,52 @@ class BrushMasks(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names in the form of ``files_by_name``."""
+        """Names of the labels in the form that ``files_by_name`` uses."""
         return self._masks.keys()
 
     def file(self, name: str) -> Path:
-        """Return the first of the masks."""
+        """Return the path of the first mask of an image."""
         return self._masks[name][0][1]
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return the class of every pixel.
+        """Return the class map of an image; ``hw`` is not used.
 
         Raises:
-            InputError: if a mask cannot be read, or they differ in size.
+            InputError: if a mask cannot be read, or the masks differ in size.
         """
         ids: torch.Tensor | None = None
         for number, file in self._masks[name]:
-            one = read_label(file, LabelFormat("segmentation", invalid=-1)).class_ids
-            ids = torch.zeros_like(one) if ids is None else ids
-            if one.shape != ids.shape:
-                raise InputError(f"{file}: has another size than the masks of the same image")
-            ids = torch.where(one > 0, number, ids)
+            mask = read_label(file, LabelFormat("segmentation", invalid=-1)).class_ids
+            ids = torch.zeros_like(mask) if ids is None else ids
+            if mask.shape != ids.shape:
+                raise InputError(
+                    f"{file}: has another size than the other masks of its image: export them again"
+                )
+            ids = torch.where(mask > 0, number, ids)
         assert ids is not None
         label = Label(ids[None].float(), torch.ones_like(ids, dtype=torch.bool))
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
-        """Return the hashes of the masks."""
+        """Return the class ids and hashes of the masks of an image."""
         return "".join(f"{number}{content_hash(file)}" for number, file in self._masks[name])
 
 
 def is_brush_mask(file: Path) -> bool:
-    """Return whether a file has a name of Label Studio's export of masks."""
+    """Return whether the name of a file is that of a mask exported by Label Studio."""
     return _NAME.fullmatch(file.stem) is not None
 
 
 def read_label_studio(folder: Path, masks: Iterable[Path], tasks: Path | None) -> BrushMasks:
-    """Return merged masks under the names of their images.
+    """Return the class maps of exported masks by the names of the images.
 
     Args:
-        folder: of the masks.
-        masks: files ``task-1-annotation-9-by-1-tag-grass-0.png``.
-        tasks: the export of the same tasks as JSON, which names their images.
+        folder: folder of the masks.
+        masks: mask files with names like ``task-1-annotation-9-by-1-tag-grass-0.png``.
+        tasks: JSON export of the same tasks, which names their images; None if it is missing.
 
     Raises:
-        InputError: without that file, or if a task is not in it.
+        InputError: if ``tasks`` is None, or has no entry for the task of a mask.
     """
     rows = []
     for file in masks:
@@ -96,13 +100,13 @@ def read_label_studio(folder: Path, masks: Iterable[Path], tasks: Path | None) -
         rows.append((int(task), int(annotation), int(number), clean_name(tag), file))
     if tasks is None:
         raise InputError(
-            f"{folder}: {len(rows)} masks of Label Studio, whose names give the task but not the "
-            f"image (first: {rows[0][-1].name}): export the tasks as JSON too and put that file "
-            "into the folder, or export as COCO and give --labels result.json"
+            f"{folder}: {len(rows)} masks of Label Studio, whose names contain the task but not "
+            f"the image (first: {rows[0][-1].name}): export the tasks as JSON too and put that "
+            "file into the folder, or export as COCO and give --labels result.json"
         )
-    images = _images(tasks)
+    images = _read_image_names(tasks)
     if missing := sorted({row[0] for row in rows} - images.keys()):
-        raise InputError(f"{tasks}: has no task {missing[0]}: export the tasks of these masks")
+        raise InputError(f"{tasks}: does not contain task {missing[0]}: export the tasks again")
     ids = {tag: i for i, tag in enumerate(sorted({row[3] for row in rows}), start=1)}
     merged: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for task, _, _, tag, file in sorted(rows):
@@ -110,20 +114,25 @@ def read_label_studio(folder: Path, masks: Iterable[Path], tasks: Path | None) -
     return BrushMasks(folder, merged, {number: tag for tag, number in ids.items()})
 
 
-def _images(tasks: Path) -> dict[int, str]:
-    """Return the names of the images by task."""
+def _read_image_names(tasks: Path) -> dict[int, str]:
+    """Return the names of the images by the ids of the tasks.
+
+    Raises:
+        InputError: if the file is not an export of Label Studio.
+    """
     data: Any = read_json(tasks)
     try:
         return {int(task["id"]): _image_name(task) for task in data}
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise InputError(
-            f"{tasks}: no tasks of Label Studio ({type(error).__name__}): export them as JSON"
+            f"{tasks}: not an export of Label Studio ({type(error).__name__}): export the tasks as "
+            "JSON"
         ) from None
 
 
 def _image_name(task: Mapping[str, Any]) -> str:
-    """Return the name of a task's image, without the letters that an upload puts before it."""
-    data = task.get("data", task)  # JSON-MIN has the fields in the task
+    """Return the name of a task's image, without the prefix that an upload adds."""
+    data = task.get("data", task)  # the format JSON-MIN has the fields in the task itself
     value = data["image"] if "image" in data else next(v for v in data.values() if "/" in str(v))
     file = PurePosixPath(unquote(str(value)).partition("?d=")[2] or unquote(str(value)))
-    return name_of(Path(_UPLOADED.sub("", file.name, count=1)))
+    return name_of(Path(_UPLOAD_PREFIX.sub("", file.name, count=1)))

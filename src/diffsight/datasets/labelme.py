@@ -1,4 +1,4 @@
-"""Labels of labelme: a JSON file of shapes for every image."""
+"""Read class maps from labelme's JSON files, which contain the shapes of one image each."""
 
 import base64
 import binascii
@@ -15,22 +15,22 @@ from diffsight.datasets.shapes import RESERVED, Shape, ShapeLabels, ShapeMap, ch
 from diffsight.errors import InputError
 from diffsight.label_maps import clean_name
 
-CORNERS = 64  # of the polygon that a circle becomes
+CORNERS = 64  # number of corners of the polygon that replaces a circle
 
 
 def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
-    """Return the shapes of labelme's files as class maps.
+    """Return the shapes in labelme's files as class maps.
 
-    The classes are all labels in the files in alphabetical order, numbered from 1 on; 0 is the
-    background. Shapes that are called ``background`` or ``no label`` are that. Later shapes of an
-    image cover earlier ones.
+    The classes are the shapes' labels in alphabetical order, numbered from 1; 0 is the background.
+    A shape called ``background`` is background, and a shape called ``no label`` has no label. Later
+    shapes of an image cover earlier ones.
 
     Args:
-        folder: of the files.
-        files: by the names of their images.
+        folder: folder of the files.
+        files: paths of the files by the name of the image.
 
     Raises:
-        InputError: if a file is not one of labelme.
+        InputError: if a file is not of labelme, or a shape cannot be read.
     """
     rows = {name: _read(file) for name, file in files.items()}
     labels = sorted({label for _, shapes in rows.values() for label, _ in shapes} - RESERVED.keys())
@@ -44,29 +44,39 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
 
 
 def is_labelme(data: Any) -> bool:
-    """Return whether the content of a JSON file is that of labelme."""
+    """Return whether parsed JSON is the content of a labelme file."""
     return isinstance(data, dict) and "shapes" in data and "imagePath" in data
 
 
 def _read(file: Path) -> tuple[tuple[int, int], list[tuple[str, Any]]]:
-    """Return the size of the image, and labels with outlines."""
+    """Return height and width of the image, and the label and outline of each shape.
+
+    Raises:
+        InputError: if the file is not of labelme, or a shape cannot be read.
+    """
     data = read_json(file)
     if not is_labelme(data):
-        raise InputError(f"{file}: no file of labelme (shapes and imagePath): take it away")
+        raise InputError(f"{file}: not a labelme file (it lacks shapes or imagePath): remove it")
     try:
         hw = check_hw(file, data["imageHeight"], data["imageWidth"])
         shapes = [
-            (clean_name(str(one["label"])), _outline(file, one, hw)) for one in data["shapes"]
+            (clean_name(str(shape["label"])), _read_outline(file, shape, hw))
+            for shape in data["shapes"]
         ]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file}: a shape that cannot be read ({error}): save it again") from None
+        raise InputError(f"{file}: cannot read a shape ({error}): save the file again") from None
     return hw, shapes
 
 
-def _outline(file: Path, shape: Mapping[str, Any], hw: tuple[int, int]) -> Any:
-    """Return polygons, or a mask."""
+def _read_outline(file: Path, shape: Mapping[str, Any], hw: tuple[int, int]) -> Any:
+    """Return the outline of a shape as a list of polygons, or as a mask ``h w``.
+
+    Raises:
+        InputError: if the shape has no area, such as a line.
+        ValueError: if a mask is damaged.
+    """
     kind = shape.get("shape_type") or "polygon"
     points = np.asarray(shape["points"], np.float64).reshape(-1, 2)
     if kind == "polygon":
@@ -76,20 +86,29 @@ def _outline(file: Path, shape: Mapping[str, Any], hw: tuple[int, int]) -> Any:
         return [[left, top, right, top, right, bottom, left, bottom]]
     if kind == "circle":
         centre, edge = points
-        turns = np.arange(CORNERS) * 2 * np.pi / CORNERS
+        angles = np.arange(CORNERS) * 2 * np.pi / CORNERS
         corners = centre + np.linalg.norm(edge - centre) * np.stack(
-            [np.cos(turns), np.sin(turns)], axis=1
+            [np.cos(angles), np.sin(angles)], axis=1
         )
         return [corners.flatten().tolist()]
     if kind == "mask":
-        return _mask(shape["mask"], points, hw)
+        return _decode_mask(shape["mask"], points, hw)
     raise InputError(
-        f"{file}: a shape of type {kind} has no area: draw polygons, rectangles, circles or masks"
+        f"{file}: a shape of type {kind} has no area: draw a polygon, rectangle, circle or mask"
     )
 
 
-def _mask(text: str, points: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """Return a mask that is stored as the PNG of its box."""
+def _decode_mask(text: str, points: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """Return a mask ``h w`` of the whole image.
+
+    Args:
+        text: PNG of the part inside the mask's bounding box, in Base64.
+        points: corners of the bounding box; the first is its top-left pixel.
+        hw: height and width of the image.
+
+    Raises:
+        ValueError: if the mask is damaged, or outside the image.
+    """
     left, top = (round(value) for value in points[0].tolist())
     try:
         with Image.open(io.BytesIO(base64.b64decode(text)), formats=("PNG",)) as image:
@@ -97,7 +116,7 @@ def _mask(text: str, points: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     except (OSError, SyntaxError, binascii.Error, Image.DecompressionBombError) as error:
         raise ValueError(f"damaged mask: {error}") from None
     if left < 0 or top < 0 or top + box.shape[0] > hw[0] or left + box.shape[1] > hw[1]:
-        raise ValueError("a mask beyond the image")
+        raise ValueError("its mask extends beyond the image")
     mask = np.zeros(hw, bool)
     mask[top : top + box.shape[0], left : left + box.shape[1]] = box
     return mask

@@ -1,4 +1,4 @@
-"""Labels of any dense task on disk: what counts, colours or numbers in a file mean."""
+"""Read label files of every kind of dense task, from counts, colours or numbers."""
 
 import contextlib
 from dataclasses import dataclass, field, replace
@@ -20,13 +20,13 @@ from diffsight.types import Boxes
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 LABEL_SUFFIXES = DEPTH_SUFFIXES | {".bmp", ".gif", ".ppm", ".webp"}
 LOSSY_SUFFIXES = frozenset({".jpeg", ".jpg"})
-NO_CLASS = 255  # the marker of most data sets of classes
-MOST_COLOURS = 256
+NO_CLASS = 255  # class id that means "no label" in most data sets
+MAX_COLOURS = 256
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG")
-HIGHEST_ID = 65535  # that a file of one channel can hold
-# 127.5 / 127.5 is no vector: below half of the full length a pixel has no direction
+HIGHEST_ID = 65535  # largest class id in a file of one channel
+# encoded normals should have the length 1; a grey pixel, which has no direction, has the length 0
 SHORTEST_NORMAL = 0.5
-# black and white, with which some files fill holes, have the length 1.7
+# some files fill holes with black or white, which have the length 1.7
 LONGEST_ENCODED_NORMAL = 1.5
 
 Colour = tuple[int, int, int]
@@ -34,19 +34,21 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """How label files are read.
+    """Format of label files.
 
     Attributes:
-        kind: ``segmentation`` (class ids: one channel, palette, or a colour per class), ``depth``
-            (metric), ``scalar``, ``normals`` (RGB as (v - 127.5) / 127.5, or numbers; x right, y
-            down, z forward), or ``vector`` (RGB as v / 255, or numbers).
-        unit: of one stored count. Depth: as ``read_depth`` takes it; default mm, or metres where
-            the numbers are floating point or those of points. Scalar: a name, with ``/N`` where N
-            counts are one (``K/100``, ``1/65535``).
-        invalid: the count that stands for "no label", in a file of several channels the one that
-            all of them have; for ids of classes (not for colours) 255 by default. NaN always does;
-            for depth 0 too.
-        snap: class masks may be smoothed or compressed: any number of values is read, and JPEG.
+        kind: ``segmentation`` (class ids in one channel or a palette, or one colour per class),
+            ``depth`` (metric), ``scalar``, ``normals`` (RGB values v that encode
+            (v - 127.5) / 127.5, or numbers; x right, y down, z forward), or ``vector`` (RGB values
+            v that encode v / 255, or numbers).
+        unit: unit of one stored count. For depth see ``read_depth``; None means mm, or metres for
+            floating-point numbers and for points. For scalars it is a name, followed by ``/N`` if
+            there are N counts per unit (``K/100``, ``1/65535``).
+        invalid: count that means "no label"; with several channels all of them must have it. None
+            means 255 for class ids, and no count for colours and other kinds. NaN always means "no
+            label", and so does 0 for depth.
+        snap: whether class masks may be smoothed or compressed, also as JPEG, so that any number of
+            different values is accepted.
     """
 
     kind: str
@@ -55,30 +57,38 @@ class LabelFormat:
     snap: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together."""
+        """Raise an error for options that contradict each other.
+
+        Raises:
+            InputError: if the kind is unknown, or does not support ``unit`` or ``snap``.
+        """
         if self.kind not in KINDS:
             raise InputError(f"unknown kind {self.kind!r}: choose {', '.join(KINDS)}")
         if self.unit is not None and self.kind not in ("depth", "scalar"):
-            raise InputError(f"labels of kind {self.kind} have no unit: leave --unit out")
+            raise InputError(f"labels of kind {self.kind} have no unit: remove --unit")
         if self.kind == "scalar":
             _ = self.scale
         if self.snap and self.kind != "segmentation":
-            raise InputError(f"labels of kind {self.kind} are no classes: leave --snap out")
+            raise InputError(f"--snap is only for class masks, not for {self.kind}: remove --snap")
 
     @property
     def scale(self) -> float:
-        """Counts per unit of a scalar."""
+        """Number of counts per unit of a scalar.
+
+        Raises:
+            InputError: if ``unit`` is malformed.
+        """
         _, slash, divisor = (self.unit or "").partition("/")
         with contextlib.suppress(ValueError):
             if not slash or 0 < float(divisor) < float("inf"):
                 return float(divisor) if slash else 1.0
         raise InputError(
-            f"unit {self.unit!r}: give a name, or NAME/N for N counts per unit (K/100)"
+            f"malformed unit {self.unit!r}: give NAME, or NAME/N for N counts per unit (K/100)"
         )
 
     @property
     def value_unit(self) -> str:
-        """Of the values that a task predicts."""
+        """Unit of the labels after reading: m, the name of a scalar's unit, or an empty string."""
         if self.kind == "depth":
             return "m"
         return "" if self.kind != "scalar" else (self.unit or "counts").partition("/")[0]
@@ -89,11 +99,12 @@ class Label:
     """A label map in the unit of its task.
 
     Attributes:
-        value: metres, class ids as they are stored, unit vectors ...; 0 where not valid.
-        valid: where there is a label.
-        palette: colours of the class ids, where the file has some.
-        coloured: the class ids are 24-bit numbers of colours.
-        boxes: of class ids as they are stored, whose pixels are not valid unless they are known.
+        value: metres, stored class ids, unit vectors ...; 0 where not valid.
+        valid: mask of pixels with a label.
+        palette: colours by class id, if the file has a palette.
+        coloured: whether the class ids are 24-bit numbers of colours.
+        boxes: boxes of objects by stored class id. Pixels inside are only valid if another
+            annotation labels them.
     """
 
     value: Float[Tensor, "d h w"]
@@ -104,89 +115,99 @@ class Label:
 
     @property
     def class_ids(self) -> Int[Tensor, "h w"]:
-        """The ids of classes, or the numbers of their colours."""
+        """Class ids, or the 24-bit numbers of the class colours."""
         return self.value[0].long()
 
     def with_ids(self, ids: Int[Tensor, "h w"], *, coloured: bool) -> "Label":
-        """Return the label with other ids for its pixels."""
+        """Return the label with other class ids.
+
+        Args:
+            ids: class ids, or 24-bit numbers of colours.
+            coloured: whether they are numbers of colours.
+        """
         value = torch.where(self.valid, ids, 0).float()[None]
         return replace(self, value=value, coloured=coloured)
 
     def without(self, marker: int | float) -> "Label":
-        """Return the label where pixels of this value have none."""
+        """Return the label with pixels of the value ``marker`` marked as not valid."""
         valid = self.valid & (self.value[0] != marker)
         return replace(self, value=torch.where(valid, self.value, 0), valid=valid)
 
 
 def read_label(path: Path, form: LabelFormat) -> Label:
-    """Return the label of one file.
+    """Return the label in a file.
 
     Raises:
-        InputError: if it cannot be read, or does not hold what its kind needs.
+        InputError: if the file cannot be read, or its content does not fit the format.
     """
     if form.kind == "depth":
-        unit = form.unit or ("m" if _floating(path) else "mm")
+        unit = form.unit or ("m" if _is_floating_point(path) else "mm")
         depth_m, valid = read_depth(path, unit, 0 if form.invalid is None else form.invalid)
         return Label(depth_m[None], valid)
-    values, palette, coloured = _numbers(path, form)
+    values, palette, coloured = _read_values(path, form)
     marker = form.invalid
     if marker is None and form.kind == "segmentation" and not coloured:
         marker = NO_CLASS
-    known = np.isfinite(values)
+    usable = np.isfinite(values)
     if marker is not None:
-        with np.errstate(over="ignore"):  # a marker that this type of number does not reach
-            known = known & (values != marker).any(axis=0)
-    valid, values = np.logical_and.reduce(known), values.astype(np.float64)
+        with np.errstate(over="ignore"):  # the marker may be beyond the range of the array's type
+            usable = usable & (values != marker).any(axis=0)
+    valid, values = np.logical_and.reduce(usable), values.astype(np.float64)
     if form.kind == "segmentation" and not coloured:
         _check_ids(path, values[0][valid])
     encoded = path.suffix.lower() != ".npy"
     if form.kind == "normals":
-        return _normals(path, values, valid, encoded)
-    full = 255.0 if form.kind == "vector" and encoded else 1.0
-    values = values / (form.scale if form.kind == "scalar" else full)
-    return _label(path, values, valid, palette, coloured)
+        return _make_normals(path, values, valid, encoded)
+    scale = 255.0 if form.kind == "vector" and encoded else 1.0
+    values = values / (form.scale if form.kind == "scalar" else scale)
+    return _make_label(path, values, valid, palette, coloured)
 
 
-def _numbers(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
-    """Return the numbers of a file, the colours of its palette, and whether ids are colours.
+def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
+    """Return the values ``c h w`` in a file, its palette, and whether values are colours.
 
-    Channels come first. Numbers keep the type of the file, in which a marker is compared.
+    The values keep the type of the file, because a marker must be compared in that type.
+
+    Raises:
+        InputError: if the file cannot be read, or does not fit the format.
     """
     kind = form.kind
     if path.suffix.lower() == ".npy":
         values = read_array(path, "fiub" if kind in ("segmentation", "scalar") else "fiu")
-        return _channels_first(path, values, kind), {}, False
+        return _move_channels_first(path, values, kind), {}, False
     if path.suffix.lower() == ".pgm":
         return read_counts(path)[None], {}, False
-    found: list[tuple[np.ndarray, dict[int, Colour]]] = []
+    palette: dict[int, Colour] = {}
 
-    def take(image: Image.Image) -> np.ndarray:
+    def to_array(image: Image.Image) -> np.ndarray:
         if not form.snap:
             _require_lossless(path, image)
-        found.append(_pixels(image, kind))
-        return found[0][0]
+        pixels, colours = _read_pixels(image, kind)
+        palette.update(colours)
+        return pixels
 
-    decode(path, _FORMATS, take)
-    ((pixels, palette),) = found
+    pixels = decode(path, _FORMATS, to_array)
     if pixels.ndim == 2:
         if kind in ("normals", "vector"):
             raise InputError(f"{path}: one channel, but {kind} labels need RGB, or an NPY file")
         return pixels[None], palette, False
     rgb = pixels[..., :3]
     if kind == "segmentation":
-        return *_colours(path, rgb, form.snap), True
+        return *_encode_colours(path, rgb, form.snap), True
     if kind == "scalar":
         if (rgb != rgb[..., :1]).any():
-            raise InputError(f"{path}: a picture with colours, but a scalar is one channel")
+            raise InputError(
+                f"{path}: a colour image, but scalar labels need one channel: save as grey"
+            )
         return rgb[None, ..., 0], {}, False
     return rgb.transpose(2, 0, 1), {}, False
 
 
-def _pixels(image: Image.Image, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Return the numbers of a picture, and the colours of its palette."""
+def _read_pixels(image: Image.Image, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Return the pixels ``h w`` or ``h w c`` of an image, and the colours of its palette."""
     if kind == "segmentation" and image.mode in ("RGBA", "LA"):
         alpha, pixels = np.array(image.getchannel("A")), np.array(image.convert("RGB"))
-        # where all pixels have one colour, only the transparency tells classes apart
+        # if all pixels have one colour, the transparency distinguishes the classes
         is_constant = (pixels == pixels[0, 0]).all()
         return (alpha if is_constant and (alpha != 255).any() else pixels), {}
     if image.mode == "P" and kind == "segmentation":
@@ -199,7 +220,11 @@ def _pixels(image: Image.Image, kind: str) -> tuple[np.ndarray, dict[int, Colour
 
 
 def _require_lossless(path: Path, image: Image.Image) -> None:
-    """Refuse pictures whose compression has changed the numbers."""
+    """Raise an error if the compression of the image is lossy.
+
+    Raises:
+        InputError: if it is, since values near edges are then wrong.
+    """
     name = image.format
     if name == "TIFF":
         is_lossy = str(image.info.get("compression")) in ("jpeg", "tiff_jpeg", "webp")
@@ -209,13 +234,13 @@ def _require_lossless(path: Path, image: Image.Image) -> None:
         is_lossy = name == "JPEG"
     if is_lossy:
         raise InputError(
-            f"{path}: lossy compression ({name}) changes the numbers at every edge: save labels as "
-            "PNG from their source, or give --snap for class masks"
+            f"{path}: lossy compression ({name}) changes values at every edge: save the original "
+            "labels as PNG, or give --snap for class masks"
         )
 
 
 def _is_lossy_webp(data: bytes) -> bool:
-    """Return whether a WebP file has no chunk of lossless pixels."""
+    """Return whether the first image chunk of a WebP file is lossy."""
     start = 12
     while start + 8 <= len(data):
         kind, length = (
@@ -228,15 +253,20 @@ def _is_lossy_webp(data: bytes) -> bool:
     return True
 
 
-def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
+def _move_channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
+    """Return an array ``h w``, ``h w c`` or ``c h w`` as ``c h w``.
+
+    Raises:
+        InputError: if its number of channels does not fit the kind of labels.
+    """
     shape = " x ".join(map(str, values.shape))
     if values.ndim == 2:
         values = values[None]
     elif values.ndim == 3 and values.shape[2] < min(values.shape[:2]):
         values = values.transpose(2, 0, 1)
-    wanted = {"normals": (3,), "vector": (2, 3)}.get(kind, (1,))
-    if values.ndim != 3 or len(values) not in wanted:
-        channels = " or ".join(map(str, wanted))
+    allowed = {"normals": (3,), "vector": (2, 3)}.get(kind, (1,))
+    if values.ndim != 3 or len(values) not in allowed:
+        channels = " or ".join(map(str, allowed))
         raise InputError(
             f"{path}: an array of {shape}, but {kind} labels have "
             f"{channels} channel(s): save (height, width, channels)"
@@ -244,57 +274,92 @@ def _channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:
     return values
 
 
-def colour_of(number: int) -> Colour:
-    """Return the colour of a 24-bit number."""
+def unpack_colour(number: int) -> Colour:
+    """Return red, green and blue (0 to 255) of the 24-bit number of a colour."""
     return number >> 16, number >> 8 & 255, number & 255
 
 
-def _colours(path: Path, rgb: np.ndarray, snap: bool) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Return class ids, the 24-bit numbers of colours, and the colours."""
+def _encode_colours(
+    path: Path, rgb: np.ndarray, snap: bool
+) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Return the colours ``h w c`` as 24-bit numbers ``1 h w``, and the palette of these numbers.
+
+    Raises:
+        InputError: without ``snap``, if there are more colours than classes can have.
+    """
     codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    known = np.unique(codes)
+    unique_codes = np.unique(codes)
     if snap:
         return codes[None], {}
-    if len(known) > MOST_COLOURS:
+    if len(unique_codes) > MAX_COLOURS:
         raise InputError(
-            f"{path}: {len(known)} colours are no classes (a smoothed or compressed picture?): "
-            "save it as PNG without smoothing, a colour per class, or give --snap"
+            f"{path}: {len(unique_codes)} colours are too many for classes (is the mask smoothed "
+            "or compressed?): save it as PNG without smoothing, or give --snap"
         )
-    return codes[None], {int(code): colour_of(int(code)) for code in known}
+    return codes[None], {int(code): unpack_colour(int(code)) for code in unique_codes}
 
 
 def _check_ids(path: Path, ids: np.ndarray) -> None:
+    """Raise an error for class ids out of range.
+
+    Raises:
+        InputError: if an id is not a whole number from 0 to ``HIGHEST_ID``.
+    """
     if len(ids) and ((ids != np.round(ids)).any() or ids.min() < 0 or ids.max() > HIGHEST_ID):
         raise InputError(f"{path}: class ids must be whole numbers from 0 to {HIGHEST_ID}")
 
 
-def _normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -> Label:
+def _make_normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -> Label:
+    """Return the label of vectors ``3 h w``, scaled to unit length.
+
+    Args:
+        path: path of the file, for messages.
+        values: vectors, or their RGB encoding.
+        valid: mask of pixels that may have a label; vectors of unlikely length are removed.
+        encoded: whether ``values`` are RGB.
+
+    Raises:
+        InputError: if no pixel has a direction.
+    """
     vectors = values / 127.5 - 1 if encoded else values
     length = np.linalg.norm(np.where(valid, vectors, 0), axis=0)
     longest = LONGEST_ENCODED_NORMAL if encoded else np.inf
     valid = valid & (length > SHORTEST_NORMAL) & (length < longest)
-    return _label(path, vectors / np.where(valid, length, 1), valid)
+    return _make_label(path, vectors / np.where(valid, length, 1), valid)
 
 
-def _label(
+def _make_label(
     path: Path,
     values: np.ndarray,
     valid: np.ndarray,
     palette: dict[int, Colour] | None = None,
     coloured: bool = False,
 ) -> Label:
+    """Return the label of values ``d h w``, as float32.
+
+    Args:
+        path: path of the file, for messages.
+        values: values in the unit of the task.
+        valid: mask of pixels with a label.
+        palette: colours by class id.
+        coloured: whether the values are 24-bit numbers of colours.
+
+    Raises:
+        InputError: if no pixel has a label.
+    """
     with np.errstate(over="ignore"):
         values = np.where(valid, values, 0).astype(np.float32)
-    valid = valid & np.isfinite(values).all(axis=0)  # 1e300 is infinite here
+    valid = valid & np.isfinite(values).all(axis=0)  # 1e300 is infinite as float32
     if not valid.any():
         raise InputError(
-            f"{path}: no pixel has a label; check --kind and --invalid, or leave this file out"
+            f"{path}: no pixel has a label; check --kind and --invalid, or remove this file"
         )
     values = np.where(valid, values, np.float32(0))
     return Label(torch.from_numpy(values), torch.from_numpy(valid), palette or {}, coloured)
 
 
-def _floating(path: Path) -> bool:
+def _is_floating_point(path: Path) -> bool:
+    """Return whether an NPY or TIFF file contains floating-point numbers."""
     if path.suffix.lower() == ".npy":
         array: Any = read_array(path)
         return array.dtype.kind == "f"

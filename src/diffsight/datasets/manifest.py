@@ -1,4 +1,4 @@
-"""Lists of samples that a user writes: CSV, JSON or JSON lines, an image and a label per row."""
+"""Read manifests: lists of images and labels in CSV, JSON or JSON lines, one sample per row."""
 
 import difflib
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ _KEYS = ("image", "label", "encoding", "prompt")
 
 
 def read_manifest(path: Path, unit: str) -> list[Pair]:
-    """Return the samples of a manifest, in its order.
+    """Return the samples of a manifest in the order of its rows.
 
     A row has ``image`` and ``label`` (paths relative to the manifest's folder), and may have
     ``encoding`` (otherwise ``unit``) and ``prompt``.
 
     Args:
         path: ``.csv`` with a header, ``.jsonl`` with one object per line, or ``.json`` with a list.
-        unit: encoding of the rows that name none, as ``read_depth`` takes it.
+        unit: depth encoding of rows that do not name one (see ``read_depth``).
 
     Raises:
-        InputError: naming file, row and repair.
+        InputError: if the file or a row cannot be used; the message names file, row and repair.
     """
     pairs = [_pair(path, number, row, unit) for number, row in _rows(path)]
     if not pairs:
@@ -41,7 +41,7 @@ def read_manifest(path: Path, unit: str) -> list[Pair]:
 
 
 def _rows(path: Path) -> list[tuple[int, Any]]:
-    """Return rows with their numbers, the header of a CSV not counted."""
+    """Return the rows with their numbers, counted from 1 without the header of a CSV."""
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".json", ".jsonl"):
         raise InputError(f"{path}: a manifest is a .csv, .json or .jsonl file; rename it")
@@ -59,32 +59,32 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
 
 
 def _pair(path: Path, number: int, row: Any, unit: str) -> Pair:
-    where = f"{path}, row {number}"
+    location = f"{path}, row {number}"
     if not isinstance(row, Mapping):
-        raise InputError(f"{where}: must be an object with image and label")
-    # csv gives surplus fields the key None, and missing ones the value None
+        raise InputError(f"{location}: must be an object with image and label")
+    # DictReader stores surplus fields under the key None and missing ones as the value None
     for key in row:
         if key not in _KEYS:
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"a row has {', '.join(_KEYS)}"
-            raise InputError(f"{where}: unknown field {key!r}; {hint}")
-    given = {key: value for key, value in row.items() if value not in (None, "")}
+            raise InputError(f"{location}: unknown field {key!r}; {hint}")
+    fields = {key: value for key, value in row.items() if value not in (None, "")}
     for key in ("image", "label"):
-        if key not in given:
-            raise InputError(f"{where}: no {key}; give its path relative to {path.parent}")
-    for key, value in given.items():
+        if key not in fields:
+            raise InputError(f"{location}: no {key}; give its path relative to {path.parent}")
+    for key, value in fields.items():
         if not isinstance(value, str):
-            raise InputError(f"{where}: {key} is {value!r}; write it as text")
-    encoding = given.get("encoding", unit)
+            raise InputError(f"{location}: {key} is {value!r}; write it as text")
+    encoding = fields.get("encoding", unit)
     try:
         check_encoding(encoding)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{location}: {error}") from error
     folder = path.parent
     return Pair(
-        Path(given["image"]).as_posix(),
-        folder / given["image"],
-        folder / given["label"],
+        Path(fields["image"]).as_posix(),
+        folder / fields["image"],
+        folder / fields["label"],
         encoding,
-        given.get("prompt"),
+        fields.get("prompt"),
     )

@@ -19,40 +19,40 @@ from diffsight.datasets.nuscenes_tables import (
     map_file,
     read_index,
 )
-from diffsight.datasets.rig_picture import sheet_of
+from diffsight.datasets.rig_picture import draw_rig
 from diffsight.datasets.vector_map import VectorMapSource
 from diffsight.errors import InputError
 from diffsight.label_maps import NUSCENES_CLASSES
 from diffsight.rig import POINT_CHANNELS, Rig, check_cells
 
-CLOSE_M = 1.0  # points of the vehicle itself
+EGO_HALF_SIDE_M = 1.0  # closer points belong to the vehicle itself
 
 
 class NuScenes(AbstractDataset):
     """Samples with six cameras, the LiDAR, and the label ``map``: six classes that may overlap.
 
-    ``diffsight index-nuscenes`` makes the index. The frame of the map is that of the LiDAR, as in
+    ``diffsight index-nuscenes`` makes the index. The map is in the frame of the LiDAR, as in
     BEVFusion: x to the right of the vehicle, y forward, z up. So the first axis of the label runs
-    to the right, the second forward. The cameras are FRONT, FRONT_RIGHT, FRONT_LEFT, BACK,
-    BACK_LEFT and BACK_RIGHT; their poses include what the vehicle moved between its sensors.
+    to the right, and the second one forward. The cameras are FRONT, FRONT_RIGHT, FRONT_LEFT, BACK,
+    BACK_LEFT and BACK_RIGHT. Their poses account for the motion of the vehicle between the times
+    of the LiDAR sweep and of the image.
 
-    Points are those of the key frame and of earlier sweeps, brought into its frame. Of earlier
-    sweeps, points that are less than 1 m from the LiDAR along x and along y are removed: they are
-    of the vehicle.
+    The points are those of the key frame and of earlier sweeps, transformed into the frame of the
+    key frame. Points of earlier sweeps that are less than 1 m from the LiDAR along both x and y
+    belong to the vehicle and are removed.
 
-    Differs from BEVFusion: in training too the latest sweeps are taken, not random ones, and their
-    points are not shuffled, which decides which of them a full voxel keeps; and where there are no
-    earlier sweeps (at the beginning of a scene), the key frame is not repeated.
+    Differs from BEVFusion in three ways. Training uses the latest sweeps, not random ones. Points
+    are not shuffled, which decides which of them a full voxel keeps. At the beginning of a scene,
+    where there are no earlier sweeps, the key frame is not repeated.
 
     Args:
         root: folder of the data set, with ``samples``, ``sweeps`` and ``maps``.
-        index: file of ``diffsight index-nuscenes``.
-        split: official split of the indexed version; of v1.0-mini these are mini_train and
-            mini_val.
+        index: file that ``diffsight index-nuscenes`` wrote.
+        split: official split of the indexed version; for v1.0-mini, mini_train and mini_val.
         sweeps: largest number of sweeps before the key frame, 0 to 9.
-        cells: of the map, along each axis.
-        cell_m: length of a cell in metres.
-        lidar: read its points.
+        cells: number of map cells along each axis.
+        cell_m: side of a cell in metres.
+        lidar: whether to read the points of the LiDAR.
 
     Raises:
         InputError: if the index cannot be read, the split is empty, a map is missing, or a number
@@ -81,7 +81,7 @@ class NuScenes(AbstractDataset):
         if not self.frames:
             raise InputError(f"{index}: holds no samples of {split}: its splits are train and val")
         for location in sorted({frame.location for frame in self.frames}):
-            self._file(map_file(location))
+            self._require_file(map_file(location))
         self.name = f"nuscenes-{split}"
         self.sweeps = sweeps
         self.cells = cells
@@ -97,10 +97,10 @@ class NuScenes(AbstractDataset):
         """Return the sample at ``index``.
 
         Raises:
-            InputError: naming a file that is missing or damaged, and its archive.
+            InputError: if a file is missing or damaged; the message names its archive.
         """
         frame = self.frames[index]
-        images = self._images(frame)
+        images = self._read_images(frame)
         count = len(images)
         intrinsics = torch.eye(4).repeat(count, 1, 1)
         intrinsics[:, :3, :3] = torch.from_numpy(frame.intrinsics).float()
@@ -109,29 +109,29 @@ class NuScenes(AbstractDataset):
             intrinsics=intrinsics[None],
             camera_to_vehicle=torch.from_numpy(frame.camera_to_lidar).float()[None],
             image_change=torch.eye(4).repeat(1, count, 1, 1),
-            points=(self._points(frame),) if self.lidar else None,
+            points=(self._read_points(frame),) if self.lidar else None,
         )
         source = VectorMapSource(
             self.root / map_file(frame.location), frame.lidar_to_global, self.cells, self.cell_m
         )
         return Sample(
             id=frame.token,
-            image=sheet_of(rig),
+            image=draw_rig(rig),
             labels={"map": source.draw(torch.eye(4))},
             valid={"map": torch.ones(self.cells, self.cells, dtype=torch.bool)},
             rig=rig,
             map_source=source,
         )
 
-    def _file(self, name: str) -> Path:
+    def _require_file(self, name: str) -> Path:
         path = self.root / name
-        if not os.path.isfile(path):  # that of Path raises for a name that is too long
+        if not os.path.isfile(path):  # Path.is_file raises if the name is too long
             archive = archive_of(name, self.version)
             raise InputError(f"{path}: missing: extract {archive}")
         return path
 
-    def _images(self, frame: Frame) -> UInt8[Tensor, "v 3 h w"]:
-        images = [read_image(self._file(name)) for name in frame.images]
+    def _read_images(self, frame: Frame) -> UInt8[Tensor, "v 3 h w"]:
+        images = [read_image(self._require_file(name)) for name in frame.images]
         for name, image in zip(frame.images, images, strict=True):
             if image.shape != images[0].shape:
                 sizes = [f"{one.shape[2]} x {one.shape[1]}" for one in (image, images[0])]
@@ -141,22 +141,22 @@ class NuScenes(AbstractDataset):
                 )
         return torch.stack(images)
 
-    def _points(self, frame: Frame) -> Float[Tensor, "n 5"]:
-        key = self._sweep(frame.points)
+    def _read_points(self, frame: Frame) -> Float[Tensor, "n 5"]:
+        key = self._read_sweep(frame.points)
         key[:, 4] = 0
         sweeps = [key]
         earlier = zip(frame.sweeps, frame.sweep_to_lidar, frame.ages_s, strict=True)
         for name, pose, age_s in list(earlier)[: self.sweeps]:
-            points = self._sweep(name)
-            points = points[(np.abs(points[:, :2]) >= CLOSE_M).any(axis=1)]
+            points = self._read_sweep(name)
+            points = points[(np.abs(points[:, :2]) >= EGO_HALF_SIDE_M).any(axis=1)]
             points[:, :3] = points[:, :3] @ pose[:3, :3].T + pose[:3, 3]
             points[:, 4] = age_s
             sweeps.append(points)
         return torch.from_numpy(np.concatenate(sweeps))
 
-    def _sweep(self, name: str) -> Float32[np.ndarray, "n 5"]:
-        """Return x, y, z, intensity and the number of the laser."""
-        path = self._file(name)
+    def _read_sweep(self, name: str) -> Float32[np.ndarray, "n 5"]:
+        """Return x, y and z in metres, intensity and laser number of every point of a file."""
+        path = self._require_file(name)
         data = read_bytes(path)
         repair = f"extract {archive_of(name, self.version)} again"
         if len(data) % (4 * POINT_CHANNELS):

@@ -1,7 +1,7 @@
-"""The official tables of nuScenes, and the index file that is made of them.
+"""Read the official tables of nuScenes, and write and read the index file that is made of them.
 
-The tables of all scenes are 2 GB of JSON, so they are read once, and what the data set needs is
-written to one file: paths, poses, the city and the split.
+The tables of all scenes are 2 GB of JSON. They are read once, and the index file keeps the paths,
+poses, cities and splits that the data set needs.
 """
 
 import json
@@ -26,14 +26,14 @@ CAMERAS = (
     *("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT"),
     *("CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT"),
 )
-"""In the order of BEVFusion."""
-MAX_SWEEPS = 9  # before the key frame, as BEVFusion takes them
+"""Camera channels in the order of BEVFusion."""
+MAX_SWEEPS = 9  # before the key frame, as in BEVFusion
 FORMAT, FORMAT_VERSION = "diffsight nuScenes index", 1
-DECIMALS = 9  # of stored numbers
-SHOWN = 5  # missing files
+DECIMALS = 9  # of the numbers in the index file
+MAX_LISTED = 5  # missing files in a message
 
 _BLOBS = "v1.0-trainval01_blobs.tgz to v1.0-trainval10_blobs.tgz"
-_ARCHIVES = {  # of the tables, and of the images and sweeps
+_ARCHIVES = {  # archives of the tables, and of images and sweeps, by version
     "v1.0-mini": ("v1.0-mini.tgz", "v1.0-mini.tgz"),
     "v1.0-trainval": ("v1.0-trainval_meta.tgz", f"all of {_BLOBS}"),
 }
@@ -53,19 +53,20 @@ class Frame:
     """One sample of nuScenes; files are relative to the folder of the data set.
 
     Attributes:
-        token: of the sample.
-        scene: its name.
+        token: id of the sample in nuScenes.
+        scene: name of the scene.
         split: ``train`` or ``val``.
         location: name of the city's map.
-        lidar_to_global: pose of the LiDAR.
-        images: files, in the order of ``CAMERAS``.
-        intrinsics: of the cameras, in pixels.
-        camera_to_lidar: poses of the cameras when their image was taken, in the frame of the LiDAR
-            when its sweep was taken.
-        points: file of the sweep.
-        sweeps: files of the sweeps before it, the latest first.
-        sweep_to_lidar: poses of the LiDAR at these.
-        ages_s: how long before the sweep they were taken, in seconds.
+        lidar_to_global: pose of the LiDAR at the time of the key sweep, in metres.
+        images: image files in the order of ``CAMERAS``.
+        intrinsics: camera matrices in pixels.
+        camera_to_lidar: poses of the cameras at the times of their images, in the frame of the
+            LiDAR at the time of the key sweep.
+        points: file of the key sweep.
+        sweeps: files of the earlier sweeps, the latest first.
+        sweep_to_lidar: poses of the LiDAR at the times of the earlier sweeps, in the frame of the
+            LiDAR at the time of the key sweep.
+        ages_s: seconds from each earlier sweep to the key sweep.
     """
 
     token: str
@@ -83,12 +84,12 @@ class Frame:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Images and sweeps, and the map."""
+        """Paths of the images, the sweeps and the map."""
         return (*self.images, self.points, *self.sweeps, map_file(self.location))
 
 
-class _Data(NamedTuple):
-    """A row of ``sample_data``."""
+class _Measurement(NamedTuple):
+    """A row of the table ``sample_data``: one image or one LiDAR sweep."""
 
     token: str
     sample: str
@@ -100,7 +101,7 @@ class _Data(NamedTuple):
 
 
 def map_file(location: str) -> str:
-    """Return where the map of a city is, below the folder of the data set."""
+    """Return the path of a city's map, relative to the folder of the data set."""
     return f"maps/expansion/{location}.json"
 
 
@@ -110,10 +111,10 @@ def archive_of(file: str, version: str) -> str:
 
 
 def is_val(scene: str, version: str) -> bool:
-    """Return whether a scene is of the official validation split.
+    """Return whether a scene belongs to the official validation split.
 
     Raises:
-        ValueError: if its name is not scene-NUMBER.
+        ValueError: if the name of the scene is not scene-NUMBER.
     """
     number = int(scene.removeprefix("scene-"))
     ranges = [part.partition("-") for part in _VAL[version].split()]
@@ -121,14 +122,16 @@ def is_val(scene: str, version: str) -> bool:
 
 
 def read_tables(root: Path, version: str) -> list[Frame]:
-    """Return all samples in the order of time. v1.0-trainval takes some minutes and 6 GB of memory.
+    """Return all samples in the order of their time stamps.
+
+    Reading v1.0-trainval takes some minutes and 6 GB of memory.
 
     Args:
         root: folder of the data set.
         version: ``v1.0-mini`` or ``v1.0-trainval``, the name of the folder with the tables.
 
     Raises:
-        InputError: if a table is missing or damaged, or a sample has no LiDAR or lacks a camera.
+        InputError: if a table is missing or damaged, or a sample lacks the LiDAR or a camera.
     """
     if version not in _ARCHIVES:
         raise InputError(f"unknown version {version!r}: {suggest(version, _ARCHIVES)}")
@@ -138,7 +141,7 @@ def read_tables(root: Path, version: str) -> list[Frame]:
 
 
 class _Tables:
-    """The tables, without what is not needed of them."""
+    """The rows of the tables that are needed to make samples."""
 
     def __init__(self, root: Path, version: str) -> None:
         self.root = root
@@ -155,11 +158,11 @@ class _Tables:
             for one in calibrations
             if self.channels[one["token"]] in CAMERAS
         }
-        self.keys: dict[tuple[str, str], _Data] = {}
-        self.sweeps: dict[str, _Data] = {}
+        self.key_measurements: dict[tuple[str, str], _Measurement] = {}
+        self.sweeps: dict[str, _Measurement] = {}
         for row in self._table("sample_data"):
-            self._take(row)
-        needed = {one.pose for one in (*self.keys.values(), *self.sweeps.values())}
+            self._add_measurement(row)
+        needed = {one.pose for one in (*self.key_measurements.values(), *self.sweeps.values())}
         self.poses = _poses([one for one in self._table("ego_pose") if one["token"] in needed])
 
     def _table(self, name: str) -> list[Any]:
@@ -172,31 +175,33 @@ class _Tables:
             raise InputError(f"{path}: holds no list of rows: extract {archive} again")
         return rows
 
-    def _take(self, row: Mapping[str, Any]) -> None:
+    def _add_measurement(self, row: Mapping[str, Any]) -> None:
         calibration = row["calibrated_sensor_token"]
         channel = self.channels[calibration]
         if channel != LIDAR and (channel not in CAMERAS or not row["is_key_frame"]):
             return
-        data = _Data(
+        data = _Measurement(
             *(row["token"], row["sample_token"], row["ego_pose_token"], calibration),
             *(int(row["timestamp"]), str(row["filename"]), row["prev"]),
         )
         if row["is_key_frame"]:
-            self.keys[data.sample, channel] = data
+            self.key_measurements[data.sample, channel] = data
         if channel == LIDAR:
             self.sweeps[data.token] = data
 
     def frames(self) -> list[Frame]:
-        """Return all samples in the order of time."""
+        """Return all samples in the order of their time stamps."""
         ordered = sorted(self.samples, key=lambda row: (row["timestamp"], row["token"]))
         return [self._frame(row) for row in ordered]
 
     def _frame(self, row: Mapping[str, Any]) -> Frame:
         token, scene = row["token"], self.scenes[row["scene_token"]]
-        lidar, *cameras = (self._key(token, scene["name"], c) for c in (LIDAR, *CAMERAS))
+        lidar, *cameras = (
+            self._key_measurement(token, scene["name"], c) for c in (LIDAR, *CAMERAS)
+        )
         pose = self._to_global(lidar)
         from_global = np.linalg.inv(pose)
-        sweeps = self._before(lidar)
+        sweeps = self._previous_sweeps(lidar)
         sweep_poses = [from_global @ self._to_global(one) for one in sweeps]
         return Frame(
             token=token,
@@ -213,8 +218,8 @@ class _Tables:
             ages_s=np.array([(lidar.time_us - one.time_us) / 1e6 for one in sweeps], np.float64),
         )
 
-    def _key(self, sample: str, scene: str, channel: str) -> _Data:
-        data = self.keys.get((sample, channel))
+    def _key_measurement(self, sample: str, scene: str, channel: str) -> _Measurement:
+        data = self.key_measurements.get((sample, channel))
         if data is None:
             path = self.root / self.version / "sample_data.json"
             raise InputError(
@@ -223,19 +228,22 @@ class _Tables:
             )
         return data
 
-    def _before(self, data: _Data) -> list[_Data]:
-        found = []
-        while data.previous and len(found) < MAX_SWEEPS:
+    def _previous_sweeps(self, data: _Measurement) -> list[_Measurement]:
+        sweeps = []
+        while data.previous and len(sweeps) < MAX_SWEEPS:
             data = self.sweeps[data.previous]
-            found.append(data)
-        return found
+            sweeps.append(data)
+        return sweeps
 
-    def _to_global(self, data: _Data) -> Float64[np.ndarray, "4 4"]:
+    def _to_global(self, data: _Measurement) -> Float64[np.ndarray, "4 4"]:
         return self.poses[data.pose] @ self.calibrations[data.calibration]
 
 
 def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float64[np.ndarray, "4 4"]]:
-    """Return matrices by token, of rows with a translation and a rotation (w, x, y, z)."""
+    """Return the pose matrix of each row, by token.
+
+    A row has a translation in metres and a rotation as a quaternion (w, x, y, z).
+    """
     translations = np.array([row["translation"] for row in rows], np.float64).reshape(-1, 3)
     quaternions = np.array([row["rotation"] for row in rows], np.float64).reshape(-1, 4)
     if not (np.isfinite(translations).all() and np.isfinite(quaternions).all()):
@@ -247,7 +255,7 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float64[np.ndarray, "
 
 
 def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
-    """Check that the images, sweeps and maps of samples are there.
+    """Check that the images, sweeps and maps of the samples exist.
 
     Raises:
         InputError: with the number of missing files, the first of them, and their archives.
@@ -255,17 +263,17 @@ def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
     wanted = dict.fromkeys(file for frame in frames for file in frame.files)
     present: dict[str, set[str]] = {}
     missing = []
-    for file in wanted:  # folders are listed: to look for every file takes minutes on some disks
+    for file in wanted:  # list each folder once: checking every file takes minutes on some disks
         folder, _, name = file.rpartition("/")
         if folder not in present:
             try:
                 present[folder] = set(os.listdir(root / folder))
-            except (OSError, ValueError):  # it is missing, or its name is none
+            except (OSError, ValueError):  # the folder is missing, or its name is not valid
                 present[folder] = set()
         if name not in present[folder]:
             missing.append(file)
     if missing:
-        first = ", ".join(missing[:SHOWN])
+        first = ", ".join(missing[:MAX_LISTED])
         archives = " and ".join(dict.fromkeys(archive_of(file, version) for file in missing))
         raise InputError(
             f"{root}: {len(missing):,} of {len(wanted):,} files are missing (first: {first}): "
@@ -274,10 +282,10 @@ def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a file that is something else than an index of before.
+    """Refuse to overwrite a file that is not an index of nuScenes.
 
     Raises:
-        InputError: if it is, or its folder is not there.
+        InputError: if the file exists and is not an index, or its folder does not exist.
     """
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no such folder: make it, or choose another --out")
@@ -291,14 +299,19 @@ def require_writable(path: Path) -> None:
 
 
 def write_index(path: Path, version: str, frames: Sequence[Frame]) -> None:
-    """Write the index file.
+    """Write the index file of some samples.
+
+    Args:
+        path: file to write.
+        version: version of nuScenes, such as ``v1.0-trainval``.
+        frames: samples as ``read_tables`` returns them.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": version}
     with replacing(path) as partial:
-        samples = [_as_data(frame) for frame in frames]
+        samples = [_frame_to_row(frame) for frame in frames]
         partial.write_text(json.dumps(content | {"samples": samples}, separators=(",", ":")))
 
 
@@ -306,7 +319,7 @@ def read_index(path: Path) -> tuple[str, list[Frame]]:
     """Return the version of nuScenes and the samples in an index file.
 
     Raises:
-        InputError: if it cannot be read, or another version of diffsight wrote it.
+        InputError: if the file cannot be read, or has another format version.
     """
     repair = "make it again with `diffsight index-nuscenes`"
     with reading(path, f"cannot be read as an index of nuScenes ({{reason}}): {repair}"):
@@ -314,14 +327,14 @@ def read_index(path: Path) -> tuple[str, list[Frame]]:
         if content.get("format") != FORMAT:
             raise InputError(f"{path}: no index of nuScenes: {repair}")
         if content["format_version"] != FORMAT_VERSION:
-            found = content["format_version"]
-            raise InputError(f"{path}: index of version {found}, not {FORMAT_VERSION}: {repair}")
+            version = content["format_version"]
+            raise InputError(f"{path}: index of version {version}, not {FORMAT_VERSION}: {repair}")
         if content["version"] not in _ARCHIVES:
             raise ValueError(f"unknown version {content['version']!r}")
-        return content["version"], [_as_frame(row) for row in content["samples"]]
+        return content["version"], [_frame_from_row(row) for row in content["samples"]]
 
 
-def _as_data(frame: Frame) -> dict[str, Any]:
+def _frame_to_row(frame: Frame) -> dict[str, Any]:
     cameras = zip(frame.images, frame.intrinsics, frame.camera_to_lidar, strict=True)
     sweeps = zip(frame.sweeps, frame.sweep_to_lidar, frame.ages_s, strict=True)
     return {
@@ -329,14 +342,14 @@ def _as_data(frame: Frame) -> dict[str, Any]:
         "scene": frame.scene,
         "split": frame.split,
         "location": frame.location,
-        "lidar_to_global": _numbers(frame.lidar_to_global[:3]),
-        "cameras": [[file, _numbers(k), _numbers(pose[:3])] for file, k, pose in cameras],
+        "lidar_to_global": _to_numbers(frame.lidar_to_global[:3]),
+        "cameras": [[file, _to_numbers(k), _to_numbers(pose[:3])] for file, k, pose in cameras],
         "points": frame.points,
-        "sweeps": [[file, _numbers(pose[:3]), float(age)] for file, pose, age in sweeps],
+        "sweeps": [[file, _to_numbers(pose[:3]), float(age)] for file, pose, age in sweeps],
     }
 
 
-def _as_frame(row: Mapping[str, Any]) -> Frame:
+def _frame_from_row(row: Mapping[str, Any]) -> Frame:
     texts = {key: row[key] for key in ("token", "scene", "split", "location", "points")}
     images, intrinsics, cameras = zip(*row["cameras"], strict=True)
     sweeps = row["sweeps"][:MAX_SWEEPS]
@@ -346,28 +359,28 @@ def _as_frame(row: Mapping[str, Any]) -> Frame:
         raise ValueError(f"sample {texts['token']} has {len(images)} cameras")
     return Frame(
         **texts,
-        lidar_to_global=_matrices([row["lidar_to_global"]])[0],
+        lidar_to_global=_to_matrices([row["lidar_to_global"]])[0],
         images=images,
-        intrinsics=_finite(intrinsics).reshape(-1, 3, 3),
-        camera_to_lidar=_matrices(cameras),
+        intrinsics=_to_finite_array(intrinsics).reshape(-1, 3, 3),
+        camera_to_lidar=_to_matrices(cameras),
         sweeps=tuple(one[0] for one in sweeps),
-        sweep_to_lidar=_matrices([one[1] for one in sweeps]),
-        ages_s=_finite([one[2] for one in sweeps]),
+        sweep_to_lidar=_to_matrices([one[1] for one in sweeps]),
+        ages_s=_to_finite_array([one[2] for one in sweeps]),
     )
 
 
-def _numbers(matrix: Float64[np.ndarray, "..."]) -> list[float]:
+def _to_numbers(matrix: Float64[np.ndarray, "..."]) -> list[float]:
     return np.round(matrix, DECIMALS).ravel().tolist()
 
 
-def _matrices(rows: Sequence[Sequence[float]]) -> Float64[np.ndarray, "n 4 4"]:
-    """Return poses of their first three rows."""
+def _to_matrices(rows: Sequence[Sequence[float]]) -> Float64[np.ndarray, "n 4 4"]:
+    """Return 4 x 4 poses from their first three rows."""
     matrices = np.tile(np.eye(4), (len(rows), 1, 1))
-    matrices[:, :3] = _finite(rows).reshape(len(rows), 3, 4)
+    matrices[:, :3] = _to_finite_array(rows).reshape(len(rows), 3, 4)
     return matrices
 
 
-def _finite(values: Sequence[Any]) -> Float64[np.ndarray, "..."]:
+def _to_finite_array(values: Sequence[Any]) -> Float64[np.ndarray, "..."]:
     numbers = np.array(values, np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")

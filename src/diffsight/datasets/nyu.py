@@ -1,4 +1,4 @@
-"""NYU Depth v2 as depth papers use it: synchronised training frames, the official test set."""
+"""NYU Depth v2 as depth papers use it: synchronised training frames and the official test set."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,25 +20,26 @@ FOLDERS: Mapping[Split, str] = {
 class NYUDepth(AbstractDataset):
     """Kinect images of rooms with z-depth in metres (16-bit PNG of millimetres).
 
-    ``root`` is the folder ``nyu_depth_v2``: training reads ``sync/SCENE/rgb_00000.jpg`` and
-    ``sync_depth_00000.png``, testing the same names below ``official_splits/test``, and
-    ``official-train`` (the 795 labelled images of the training split) below
-    ``official_splits/train``.
+    ``root`` is the folder ``nyu_depth_v2``. The split ``train`` reads ``sync/SCENE/rgb_00000.jpg``
+    and ``sync/SCENE/sync_depth_00000.png``. The split ``test`` reads the same names in
+    ``official_splits/test``, and ``official-train`` (the 795 labelled images of the training set)
+    in ``official_splits/train``.
 
-    The prompt of a sample is its scene type, read from the name of its folder, also in the test
-    set: results with it are results of the protocol option ``oracle-scene``.
+    The prompt of a sample is its scene type, read from the name of its folder. This is also done
+    in the test set, so results that use prompts belong to the protocol option ``oracle-scene``.
 
     Args:
         root: folder of the data set.
         split: ``train``, ``official-train`` or ``test``.
-        list_file: the samples, one line ``/SCENE/rgb_00000.jpg /SCENE/sync_depth_00000.png`` each
-            (24,231 and 654 lines in the literature); None takes every image that is there.
+        list_file: list of samples, one per line as
+            ``/SCENE/rgb_00000.jpg /SCENE/sync_depth_00000.png`` (24,231 training and 654 test
+            samples in the literature); None reads every image in the folders.
 
     Attributes:
-        prompt_source: where prompts come from, for the table of results.
+        prompt_source: protocol option that names the source of the prompts in result tables.
 
     Raises:
-        InputError: if files are missing, or a folder is of no known scene.
+        InputError: if files are missing, or the name of a folder contains no scene type.
     """
 
     prompt_source = "oracle-scene"
@@ -51,7 +52,7 @@ class NYUDepth(AbstractDataset):
         list_file: str | Path | None = None,
     ) -> None:
         base = Path(root) / FOLDERS[split]
-        rows = _find(base) if list_file is None else read_list(Path(list_file), columns=2)
+        rows = _list_frames(base) if list_file is None else read_list(Path(list_file), columns=2)
         self.name = f"nyu-{split}"
         pairs = [
             Pair(
@@ -59,11 +60,11 @@ class NYUDepth(AbstractDataset):
                 base / image,
                 base / depth,
                 "mm",
-                scene(image),
+                parse_scene(image),
             )
             for image, depth in rows
         ]
-        self.pairs = require_files(pairs, f"{base} is incomplete, or the list is of another layout")
+        self.pairs = require_files(pairs, f"{base} is incomplete, or the list has another layout")
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -78,26 +79,28 @@ class NYUDepth(AbstractDataset):
         return read_pair(self.pairs[index])
 
 
-def scene(image: str) -> str:
-    """Return the scene type of ``SCENE/rgb_00000.jpg``: the first name in the folder's name.
+def parse_scene(image: str) -> str:
+    """Return the scene type of ``SCENE/rgb_00000.jpg``.
 
-    The rule is the authors', and so ``study_room_0004`` is ``study``, ``office_kitchen_0001`` is
-    ``kitchen``, ``nyu_office_0`` is ``office``; ``study_room`` and ``office_kitchen`` never occur.
+    It is the first name of ``NYU_SCENES`` that the name of the folder contains. By this rule of the
+    authors, ``study_room_0004`` is ``study``, ``office_kitchen_0001`` is ``kitchen``, and
+    ``nyu_office_0`` is ``office``. ``study_room`` and ``office_kitchen`` never occur.
 
     Raises:
-        InputError: if the name contains none.
+        InputError: if the name of the folder contains no scene type.
     """
     folder = Path(image).parent.name
     for name in NYU_SCENES:
         if name in folder:
             return name
     raise InputError(
-        f"{image}: folder {folder!r} is of none of the 27 scene types of NYU; rename it after one, "
+        f"{image}: folder {folder!r} names none of the 27 scene types of NYU; rename it after one, "
         "or read your own images with the data set Folder"
     )
 
 
-def _find(base: Path) -> list[tuple[str, ...]]:
+def _list_frames(base: Path) -> list[tuple[str, ...]]:
+    """Return the paths of image and depth of every frame, relative to ``base``."""
     images = sorted(base.glob("*/rgb_*.jpg"))
     if not images:
         raise InputError(

@@ -1,4 +1,4 @@
-"""NYU Depth v2 as the few-shot benchmark uses it: depth, and normals that others computed."""
+"""NYU Depth v2 as the few-shot benchmark uses it: depth, and normals from other sources."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +11,25 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_image
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.datasets.nyu import FOLDERS, NYUDepth, Split
-from diffsight.datasets.pairs import Pair, file_finder, read_pair
+from diffsight.datasets.pairs import Pair, make_file_finder, read_pair
 from diffsight.errors import InputError
 
 MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 10.0
 SIZE_HW = (480, 640)
-# Eigen's crop: the border of the Kinect's maps is empty or badly aligned
+# Eigen's crop excludes the border of the Kinect's maps, which is empty or badly aligned
 CROP_ROWS, CROP_COLUMNS = slice(45, 471), slice(41, 601)
 
 
 class NYUFewShotDepth(AbstractDataset):
-    """Z-depth ``depth_m`` where 1e-3 m < depth < 10 m; 480 x 640 pixels, ordered by name.
+    """Images with z-depth ``depth_m`` of 480 x 640 pixels, ordered by name.
+
+    Only depths above 1e-3 m and below 10 m are valid.
 
     Args:
         root: folder of the data set, as ``NYUDepth`` reads it.
         split: ``train``, ``official-train`` or ``test``, as ``NYUDepth`` reads it.
-        list_file: list of the samples as ``NYUDepth`` reads it; None takes all.
-        crop: leave out what is outside of Eigen's crop (rows 45 to 470, columns 41 to 600).
+        list_file: list of samples, as ``NYUDepth`` reads it; None reads all.
+        crop: mark pixels outside Eigen's crop (rows 45 to 470, columns 41 to 600) as not valid.
 
     Raises:
         InputError: if files of the data set are missing.
@@ -67,27 +69,26 @@ class NYUFewShotDepth(AbstractDataset):
                 "are 16-bit PNG of millimetres, leave this file out if it is another"
             )
         if self.crop:
-            valid = inside_crop(valid)
+            valid = crop_validity(valid)
         id = f"{self.split}/{pair.id}"
         return Sample(id, sample.image, {"depth_m": depth_m}, {"depth_m": valid}, pair.prompt)
 
 
 class NYUNormals(AbstractDataset):
-    """Normals of NYU's images: unit vectors, x right, y down, z forward; 480 x 640 pixels.
+    """Images of NYU with surface normals: unit vectors, x right, y down, z forward; 480 x 640.
 
-    NYU comes without normals, and those that papers use differ from one another: name the folder
-    after their origin. Images without a file of normals are left out; pixels without a direction
-    have no label.
+    NYU comes without normals, and papers use normals from different sources: name the folder after
+    the source. Images without a normal file are left out. Pixels without a direction are not valid.
 
     Args:
         root: folder of the data set, as ``NYUDepth`` reads it.
-        normals: folder with the sub-folders of ``root``; a file is called as its image, with the
-            suffix ``.png`` (v / 127.5 - 1) or ``.npy`` (height, width, 3).
+        normals: folder with the same sub-folders as ``root``. A file has the name of its image
+            with the suffix ``.png`` (v / 127.5 - 1) or ``.npy`` (height, width, 3).
         split: ``train``, ``official-train`` or ``test``, as ``NYUDepth`` reads it.
-        list_file: list of the samples as ``NYUDepth`` reads it; None takes all.
+        list_file: list of samples, as ``NYUDepth`` reads it; None reads all.
 
     Raises:
-        InputError: if files of the data set are missing, or there are no normals.
+        InputError: if files of the data set are missing, or no image has normals.
     """
 
     def __init__(
@@ -126,11 +127,11 @@ class NYUNormals(AbstractDataset):
         return Sample(id, image, {"normals": label.value}, {"normals": label.valid}, pair.prompt)
 
 
-def inside_crop(valid: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """Return what is valid inside Eigen's crop of a map of 480 x 640 pixels."""
-    inside = torch.zeros_like(valid)
-    inside[CROP_ROWS, CROP_COLUMNS] = valid[CROP_ROWS, CROP_COLUMNS]
-    return inside
+def crop_validity(valid: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Return ``valid`` with all pixels outside Eigen's crop set to False, for 480 x 640 pixels."""
+    cropped = torch.zeros_like(valid)
+    cropped[CROP_ROWS, CROP_COLUMNS] = valid[CROP_ROWS, CROP_COLUMNS]
+    return cropped
 
 
 def _pairs(root: str | Path, split: Split, list_file: str | Path | None) -> list[Pair]:
@@ -148,12 +149,12 @@ def _require_size(pair: Pair, image: UInt8[Tensor, "3 h w"]) -> None:
 
 
 def _find_normals(folder: Path, pairs: Sequence[Pair], split: Split) -> list[tuple[Pair, Path]]:
-    """Return the samples that have a file of normals, with the file."""
-    find = file_finder()
+    """Return the samples that have a normal file, with the path of that file."""
+    find = make_file_finder()
     inner = folder / FOLDERS[split]
     files = []
     for pair in pairs:
-        # of two files the one without rounding
+        # NPY first, because PNG rounds the values
         paths = [inner / f"{pair.id}{suffix}" for suffix in (".npy", ".png")]
         path = next(filter(None, map(find, paths)), None)
         if path is not None:

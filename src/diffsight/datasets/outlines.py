@@ -1,4 +1,4 @@
-"""Masks as outlines of COCO: polygons where they are exact, else run lengths."""
+"""Convert masks to COCO outlines: polygons if they reproduce the mask exactly, else run lengths."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,43 +10,43 @@ from jaxtyping import Bool
 from diffsight.datasets.shapes import rasterise
 
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # x and y: right, down, left, up
-MOST_EDGES = 20_000  # of pixels; longer outlines are larger than run lengths
+MAX_EDGES = 20_000  # pixel edges; longer outlines take more space than run lengths
 Polygon = list[int]
-"""x and y of the corners, one after another."""
+"""Corners as a flat list: x, y, x, y, ..."""
 
 
-def outline_of(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | dict[str, Any]:
-    """Return a mask as a segmentation of COCO.
+def mask_to_outline(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | dict[str, Any]:
+    """Return a mask as a COCO segmentation.
 
-    It is one polygon for each of its parts, along the borders of the pixels, if pycocotools draws
-    exactly this mask from them. A mask with holes, or with a very long outline, becomes compressed
-    run lengths.
+    If pycocotools draws exactly this mask from polygons, the segmentation is one polygon for each
+    connected part, along the borders of the pixels. Otherwise (a mask with holes, or with a very
+    long outline) it is compressed run lengths.
     """
-    polygons = trace(mask)
+    polygons = trace_polygons(mask)
     if polygons and (rasterise(Path(), polygons, mask.shape) == mask).all():
         return polygons
-    return run_lengths(mask)
+    return encode_run_lengths(mask)
 
 
-def run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
+def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
     """Return a mask as the compressed run lengths of pycocotools."""
-    from faster_coco_eval.core import mask as coco  # a fifth of a second
+    from faster_coco_eval.core import mask as coco  # imported here: it takes 0.2 s
 
     runs: Mapping[str, Any] = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": list(map(int, runs["size"])), "counts": runs["counts"].decode("ascii")}
 
 
-def trace(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | None:
-    """Return a polygon for each part of a mask; pixels that share a corner only are two parts.
+def trace_polygons(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | None:
+    """Return a polygon for each part of a mask; None if it has a hole or too long an outline.
 
-    None if it has a hole, or too long an outline.
+    Pixels that touch only at a corner belong to different parts.
     """
     edges = _edges(mask)
-    if len(edges) > MOST_EDGES:
+    if len(edges) > MAX_EDGES:
         return None
     polygons = []
     while edges:
-        corners = _walk(edges, next(iter(edges)))
+        corners = _pop_outline(edges, next(iter(edges)))
         x, y = np.array(corners).T
         if (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() < 0:  # counter-clockwise: a hole
             return None
@@ -55,7 +55,10 @@ def trace(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | None:
 
 
 def _edges(mask: Bool[np.ndarray, "h w"]) -> dict[tuple[int, int, int], None]:
-    """Return the borders of the mask by start (x, y) and direction; the mask is on the right."""
+    """Return the pixel edges on the border of the mask, as an ordered set of (x, y, direction).
+
+    (x, y) is the start of an edge. The mask lies to the right of its direction.
+    """
     padded = np.pad(mask, 1)
     neighbours = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
     starts = ((0, 0), (1, 0), (1, 1), (0, 1))
@@ -66,19 +69,19 @@ def _edges(mask: Bool[np.ndarray, "h w"]) -> dict[tuple[int, int, int], None]:
     return edges
 
 
-def _walk(
+def _pop_outline(
     edges: dict[tuple[int, int, int], None], first: tuple[int, int, int]
 ) -> list[tuple[int, int]]:
-    """Take the edges of a closed outline out of ``edges``, and return its corners."""
+    """Remove the edges of one closed outline from ``edges`` and return its corners."""
     x, y, direction = first
     del edges[first]
     corners: list[tuple[int, int]] = []
     while True:
         x, y = x + STEPS[direction][0], y + STEPS[direction][1]
-        # to the right first: around the same pixel
+        # try the right turn first: it stays at the same pixel
         turns = (direction + turn for turn in (1, 0, 3))
         following = next((t % 4 for t in turns if (x, y, t % 4) in edges), None)
-        if following is None:  # back at the first edge
+        if following is None:  # the outline is closed
             if direction != first[2]:
                 corners.append((x, y))
             return corners

@@ -1,4 +1,4 @@
-"""An image and its label on disk: what every data set of files reads, lists and checks."""
+"""Match, list, check and read the image and label files of a data set."""
 
 import difflib
 import functools
@@ -15,11 +15,17 @@ from torch import Tensor
 
 from diffsight.datasets.base import Sample
 from diffsight.datasets.depth import read_depth
-from diffsight.datasets.files import IMAGE_SUFFIXES, UNREADABLE, list_files, read_image, read_text
+from diffsight.datasets.files import (
+    IMAGE_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    list_files,
+    read_image,
+    read_text,
+)
 from diffsight.errors import InputError
 
-MOST_COMPARED = 100  # names in the search for some that are alike
-# of files that are no masks or photographs, for messages
+MAX_COMPARED = 100  # names in the search for similar ones
+# hints for messages about folders without labels or images, by the suffix of the files in them
 _HINTS: Mapping[str, str] = {
     ".jpg": ": JPEG changes numbers; save labels as PNG",
     ".jpeg": ": JPEG changes numbers; save labels as PNG",
@@ -27,20 +33,20 @@ _HINTS: Mapping[str, str] = {
     ".txt": ": boxes or polygons of YOLO? export them as COCO JSON",
     ".csv": ": points? give the file itself",
     ".xml": ": boxes of Pascal VOC? export masks",
-    **{suffix: f": {repair}" for suffix, repair in UNREADABLE.items()},
+    **{suffix: f": {repair}" for suffix, repair in UNSUPPORTED_SUFFIXES.items()},
 }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Where one sample is.
+    """The image file and the depth file of one sample.
 
     Attributes:
         id: name of the sample, without the part of the path that differs between machines.
-        image: file for ``read_image``.
-        depth: file for ``read_depth``.
-        encoding: of the depth, as ``read_depth`` takes it.
-        prompt: text name of the sample, or None.
+        image: image file (see ``read_image``).
+        depth: depth file (see ``read_depth``).
+        encoding: unit of the depth (see ``read_depth``).
+        prompt: text prompt of the sample, or None.
     """
 
     id: str
@@ -53,8 +59,12 @@ class Pair:
 def read_pair(pair: Pair, invalid: int | float = 0) -> Sample:
     """Return the sample, with label ``depth_m`` (``1 h w``, metres).
 
+    Args:
+        pair: files of the sample.
+        invalid: stored value that means "no measurement", besides 0.
+
     Raises:
-        InputError: if a file cannot be used, or the two differ in size.
+        InputError: if a file cannot be used, or image and depth differ in size.
     """
     image = read_image(pair.image)
     depth_m, valid = read_depth(pair.depth, pair.encoding, invalid)
@@ -69,10 +79,10 @@ def read_pair(pair: Pair, invalid: int | float = 0) -> Sample:
 
 
 def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
-    """Return the first fields of every line of a list file, without a leading slash.
+    """Return the first ``columns`` fields of every line of a list file, without a leading slash.
 
     Raises:
-        InputError: if the file cannot be read, has no line, or a line with too few fields.
+        InputError: if the file cannot be read or is empty, or a line has too few fields.
     """
     rows = []
     for number, line in enumerate(read_text(path, "a list").splitlines(), start=1):
@@ -90,45 +100,52 @@ def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
     return rows
 
 
-def same_form(name: str) -> str:
-    """Return a name in the one Unicode form in which names of files are compared."""
+def normalise_name(name: str) -> str:
+    """Return a file name in Unicode form NFC, in which names are compared."""
     return unicodedata.normalize("NFC", name)
 
 
 def name_of(path: Path) -> str:
-    """Return what an image and its label have in common: the path without suffix, in one form."""
-    return same_form(path.with_suffix("").as_posix()).casefold()
+    """Return the name by which an image and its label are matched.
+
+    It is the path without suffix, in lower case and in Unicode form NFC.
+    """
+    return normalise_name(path.with_suffix("").as_posix()).casefold()
 
 
-def file_finder() -> Callable[[Path], Path | None]:
-    """Return a function that returns the file of a path, or None where there is none.
+def make_file_finder() -> Callable[[Path], Path | None]:
+    """Return a function that finds the file of a path; it returns None if the file is missing.
 
-    The file's name may have another Unicode form. Every folder is listed once: lists are long,
-    folders few.
+    The name of the file may have another Unicode form than the path. Every folder is listed only
+    once, because lists name many files in few folders.
     """
 
     @functools.cache
     def files(folder: Path) -> dict[str, Path]:
         if not folder.is_dir():
-            there = None if folder == folder.parent else find(folder)
-            if there is None or not there.is_dir():
+            existing = None if folder == folder.parent else find(folder)
+            if existing is None or not existing.is_dir():
                 return {}
-            folder = there
-        return {same_form(path.name): path for path in folder.iterdir()}
+            folder = existing
+        return {normalise_name(path.name): path for path in folder.iterdir()}
 
     def find(path: Path) -> Path | None:
-        return files(path.parent).get(same_form(path.name))
+        return files(path.parent).get(normalise_name(path.name))
 
     return find
 
 
 def require_files(pairs: Iterable[Pair], repair: str) -> list[Pair]:
-    """Return the pairs with the paths of files that are there.
+    """Return the pairs with the paths of their files as they are spelled on the disk.
+
+    Args:
+        pairs: samples with the paths that a list or a layout gives.
+        repair: advice at the end of the error message.
 
     Raises:
-        InputError: with the number of missing files, the first of them, and ``repair``.
+        InputError: if files are missing; the message counts them and names the first.
     """
-    find = file_finder()
+    find = make_file_finder()
     pairs = list(pairs)
     paths = [path for pair in pairs for path in (pair.image, pair.depth)]
     missing = [path for path in paths if find(path) is None]
@@ -143,27 +160,29 @@ def require_files(pairs: Iterable[Pair], repair: str) -> list[Pair]:
 
 
 def match_names(
-    images: Path, labels: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
+    images: Path, labels: Path, suffixes: frozenset[str], kind: str, alternative: str = ""
 ) -> list[tuple[Path, Path]]:
-    """Return images and their labels, ordered by name; every file has a partner.
+    """Return the images with their labels, ordered by name. Every file must have a partner.
 
-    The paths below the two folders agree as in ``pair_names``.
+    Paths relative to the two folders are matched by ``pair_names``.
 
     Args:
         images: folder of the images.
         labels: folder of the labels.
-        suffixes: of files that are labels.
-        kind: what a label is called in messages.
-        otherwise: another way out, for messages.
+        suffixes: suffixes of label files.
+        kind: noun for a label in messages.
+        alternative: text at the end of messages that offers another solution.
 
     Raises:
         InputError: if a folder is missing or empty, or a file has no partner.
     """
-    image_files = files_by_name(images, IMAGE_SUFFIXES, "image", otherwise)
-    label_files = files_by_name(labels, suffixes, kind, otherwise)
-    names = pair_names(list(image_files), list(label_files), is_one_folder=is_same(images, labels))
+    image_files = files_by_name(images, IMAGE_SUFFIXES, "image", alternative)
+    label_files = files_by_name(labels, suffixes, kind, alternative)
+    names = pair_names(
+        list(image_files), list(label_files), is_one_folder=is_same_folder(images, labels)
+    )
     used = set(names.values())
-    if is_same(images, labels) and names:
+    if is_same_folder(images, labels) and names:
         image_files = {name: file for name, file in image_files.items() if name not in used}
         label_files = {name: label_files[name] for name in names.values()}
     require_partners(
@@ -171,35 +190,42 @@ def match_names(
         len(image_files),
         f"image(s) in {images}",
         f"{kind} in {labels}",
-        otherwise + looks_like(image_files, label_files, names),
+        alternative + suggest_similar_name(image_files, label_files, names),
     )
     require_partners(
         [file for name, file in label_files.items() if name not in used],
         len(label_files),
         f"{kind}(s) in {labels}",
         f"image in {images}",
-        otherwise,
+        alternative,
     )
     return [(file, label_files[names[name]]) for name, file in image_files.items()]
 
 
 def require_partners(
-    alone: Sequence[Path | str], count: int, which: str, partner: str, otherwise: str = ""
+    unmatched: Sequence[Path | str], count: int, files: str, partner: str, alternative: str = ""
 ) -> None:
     """Refuse files without a partner.
 
+    Args:
+        unmatched: files without a partner.
+        count: number of all files.
+        files: noun for the files in the message, such as ``image(s) in FOLDER``.
+        partner: noun for the missing partner in the message.
+        alternative: text at the end of the message that offers another solution.
+
     Raises:
-        InputError: with their number and the first.
+        InputError: if there are unmatched files; the message counts them and names the first.
     """
-    if alone:
+    if unmatched:
         raise InputError(
-            f"{len(alone)} of {count} {which} have no {partner} of the same name (first: "
-            f"{alone[0]}); add or remove files{otherwise}"
+            f"{len(unmatched)} of {count} {files} have no {partner} of the same name (first: "
+            f"{unmatched[0]}); add or remove files{alternative}"
         )
 
 
-def is_same(images: Path, labels: Path) -> bool:
-    """Return whether two paths lead to one folder."""
+def is_same_folder(images: Path, labels: Path) -> bool:
+    """Return whether two paths lead to the same folder."""
     return images.resolve() == labels.resolve()
 
 
@@ -208,28 +234,28 @@ def pair_names(
 ) -> dict[str, str]:
     """Return the name of the label for every image that has one, in the order of the images.
 
-    Names are equal, or else those of all labels end with the same letters after the image's name
-    (``p0`` and ``p0_mask``), or else the last parts of the paths are equal.
+    Three rules are tried in this order: the names are equal; all labels have the same ending after
+    the name of their image (``p0`` and ``p0_mask``); the last parts of the paths are equal.
 
     Args:
         images: names as ``files_by_name`` returns them.
-        labels: likewise.
-        is_one_folder: images and labels are in one folder, where the ending tells them apart. It
-            begins with no letter or digit.
+        labels: names as ``files_by_name`` returns them.
+        is_one_folder: whether images and labels are in the same folder. Then only the ending
+            distinguishes them, and it must not begin with a letter or a digit.
     """
-    there = set(labels)
-    equal = {} if is_one_folder else {name: name for name in images if name in there}
+    label_names = set(labels)
+    equal = {} if is_one_folder else {name: name for name in images if name in label_names}
     if equal:
         return equal
     ending = common_ending(images, labels, is_one_folder=is_one_folder)
     if ending:
-        return {name: name + ending for name in images if name + ending in there}
+        return {name: name + ending for name in images if name + ending in label_names}
     if is_one_folder:
         return {}
     by_last = {name.rpartition("/")[2]: name for name in labels}
     last = [name.rpartition("/")[2] for name in images]
     if len(by_last) < len(labels) or len(set(last)) < len(last):
-        return {}  # a name in two folders
+        return {}  # two folders have a file of this name
     return {
         name: by_last[short] for name, short in zip(images, last, strict=True) if short in by_last
     }
@@ -238,12 +264,12 @@ def pair_names(
 def common_ending(
     images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
 ) -> str:
-    """Return what the names of labels have after those of their images; empty if nothing fits."""
-    there, endings = set(images), Counter[str]()
+    """Return the ending that label names have after the names of their images; empty if none."""
+    image_names, endings = set(images), Counter[str]()
     for label in labels:
         for length in range(1, len(label)):
             ending = label[length:]
-            if label[:length] in there and not (is_one_folder and ending[0].isalnum()):
+            if label[:length] in image_names and not (is_one_folder and ending[0].isalnum()):
                 endings[ending] += 1
     if not endings:
         return ""
@@ -251,23 +277,35 @@ def common_ending(
     return ending if is_one_folder or count == len(labels) else ""
 
 
-def looks_like(
+def suggest_similar_name(
     images: Mapping[str, Path], labels: Mapping[str, Path], names: Mapping[str, str]
 ) -> str:
-    """Return a hint for a message: two files without partner whose names are alike."""
+    """Return a hint for a message: two files without a partner that have similar names.
+
+    Args:
+        images: image files by name.
+        labels: label files by name.
+        names: name of the label of every matched image.
+    """
     used = set(names.values())
-    free = [name for name in labels if name not in used][:MOST_COMPARED]
-    for name, image in itertools.islice(images.items(), MOST_COMPARED):
-        if name not in names and (near := difflib.get_close_matches(name, free, n=1)):
+    unmatched = [name for name in labels if name not in used][:MAX_COMPARED]
+    for name, image in itertools.islice(images.items(), MAX_COMPARED):
+        if name not in names and (near := difflib.get_close_matches(name, unmatched, n=1)):
             return f" ({labels[near[0]].name} looks like {image.name})"
     return ""
 
 
-def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
-    """Refuse classes ``h w`` and an image ``c h w`` of different sizes.
+def require_same_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
+    """Refuse class ids ``h w`` and an image ``c h w`` of different sizes.
+
+    Args:
+        label: file of the class ids, for the message.
+        ids: class ids ``h w``.
+        path: file of the image, for the message.
+        image: image ``c h w``.
 
     Raises:
-        InputError: naming both files and sizes.
+        InputError: if the sizes differ; the message names both files and sizes.
     """
     if ids.shape != image.shape[-2:]:
         raise InputError(
@@ -276,19 +314,23 @@ def require_one_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> Non
         )
 
 
-def one_side(
+def select_split(
     images: Sequence[Path], split: Literal["train", "val", "all"], val_fraction: float, root: Path
 ) -> list[int]:
-    """Return which images belong to a split, ordered by content; ``val`` has the lowest hashes.
+    """Return the indices of the images of a split.
+
+    The images are ordered by the hash of their content. Those with the lowest hashes are the
+    validation set, the others the training set.
 
     Args:
-        images: in an order that distinguishes copies of one image.
-        split: ``all`` are all, as they come.
-        val_fraction: expected fraction of ``val``; neither side is empty.
+        images: image files; their order decides between copies of the same image.
+        split: ``train``, ``val``, or ``all`` for all images in the given order.
+        val_fraction: expected fraction of the validation set, between 0 and 1. Neither set is
+            empty.
         root: folder, for messages.
 
     Raises:
-        InputError: for a fraction that is not between 0 and 1, or a single image.
+        InputError: if the fraction is not between 0 and 1, or there is only one image.
     """
     if split == "all":
         return list(range(len(images)))
@@ -304,7 +346,11 @@ def one_side(
 
 
 def content_hash(path: Path) -> str:
-    """Return SHA-256 of a file's bytes, whatever its name and folder are."""
+    """Return the SHA-256 of a file's bytes, which does not depend on its name and folder.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -313,18 +359,19 @@ def content_hash(path: Path) -> str:
 
 
 def files_by_name(
-    folder: Path, suffixes: frozenset[str], kind: str, otherwise: str = ""
+    folder: Path, suffixes: frozenset[str], kind: str, alternative: str = ""
 ) -> dict[str, Path]:
-    """Return files below ``folder`` by their path without suffix, in lower case and one form.
+    """Return the files below a folder by the name by which they are matched (``name_of``).
 
     Args:
-        folder: searched through; links to folders are followed.
-        suffixes: of the files.
-        kind: what a file is called in messages.
-        otherwise: another way out, for messages.
+        folder: folder that is searched with its sub-folders; links to folders are followed.
+        suffixes: suffixes of the files, in lower case.
+        kind: noun for a file in messages.
+        alternative: text at the end of messages that offers another solution.
 
     Raises:
-        InputError: if there is no such folder or file, or two of the same name.
+        InputError: if the folder does not exist or has no such file, or two files have the same
+            name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; put the {kind}s there or name another folder")
@@ -338,12 +385,12 @@ def files_by_name(
         if name in files:
             raise InputError(
                 f"{file}: has the same name as {files[name]}, so its partner is not clear; "
-                f"remove one{otherwise}"
+                f"remove one{alternative}"
             )
         files[name] = file
     if not files:
-        known = " ".join(sorted(suffixes))
-        there = ", ".join(f"{count} {name or 'file'}" for name, count in others.most_common(3))
-        found = f"; it holds {there}{_HINTS.get(next(iter(others)), '')}" if there else ""
-        raise InputError(f"{folder}: holds no {kind} ({known}); check the folder's name{found}")
+        allowed = " ".join(sorted(suffixes))
+        rest = ", ".join(f"{count} {name or 'file'}" for name, count in others.most_common(3))
+        hint = f"; it holds {rest}{_HINTS.get(next(iter(others)), '')}" if rest else ""
+        raise InputError(f"{folder}: holds no {kind} ({allowed}); check the folder's name{hint}")
     return files

@@ -1,4 +1,4 @@
-"""The view of one person, augmented as in mmpose."""
+"""Crop one person out of an image, with random augmentation as in mmpose."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,30 +10,32 @@ from torch import Generator, Tensor
 from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.datasets.transforms import chance
 from diffsight.errors import InputError
-from diffsight.label_maps import COCO_KEYPOINTS, mirrored_joints
-from diffsight.ops.affine import enlarged, mirrored, moved, view_of, warped
+from diffsight.label_maps import COCO_KEYPOINTS, compute_mirror_order
+from diffsight.ops.affine import enlarge_box, mirror_joints, move_points, view_matrix, warp_image
 
 HALF_BODY_PADDING = 1.5
 
 
 class PersonCrop(AbstractTransform):
-    """Cut out one person at the size of a view, scaled, turned, mirrored, or only half of the body.
+    """Crop one person to a view of fixed size: randomly scaled, turned, mirrored or half a body.
 
-    The label becomes the joints of that person in pixels of the view, ``1 j 3``.
+    The label becomes the joints of that person in pixels of the view, ``1 j 3``: x, y and
+    visibility.
 
     Args:
-        height: of the view in pixels.
-        width: of the view in pixels.
-        padding: the view is so many times as large as the box.
-        scale: standard deviation of the view's factor, which is at most this far from 1.
-        degrees: standard deviation of the turn, which is at most twice as large.
-        turn_probability: of turning a person.
-        flip_probability: of mirroring it.
-        half_body_probability: of showing the upper or the lower half of the body alone, of people
-            with more labelled joints than ``half_body_joints``.
-        half_body_joints: see there.
-        upper_joints: the first joints, which are the upper half.
-        names: of the joints.
+        height: height of the view in pixels.
+        width: width of the view in pixels.
+        padding: ratio of the view's size to the size of the person's box.
+        scale: standard deviation of the random scale around 1; the scale is limited to
+            1 - ``scale`` ... 1 + ``scale``.
+        degrees: standard deviation of the rotation; it is limited to twice this angle.
+        turn_probability: probability of rotating a person.
+        flip_probability: probability of mirroring a person.
+        half_body_probability: probability of showing only the upper or the lower half of the body,
+            for people with more labelled joints than ``half_body_joints``.
+        half_body_joints: number of labelled joints up to which the whole body is always shown.
+        upper_joints: number of joints of the upper half of the body, which come first.
+        names: names of the joints, in the order of the labels.
     """
 
     def __init__(
@@ -60,13 +62,13 @@ class PersonCrop(AbstractTransform):
         self.half_body_probability = half_body_probability
         self.half_body_joints = half_body_joints
         self.upper_joints = upper_joints
-        self.order = mirrored_joints(names)
+        self.order = compute_mirror_order(names)
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the view.
+        """Return the view of the person.
 
         Raises:
-            InputError: if the sample is not one person.
+            InputError: if the sample does not have exactly one person.
         """
         if sample.people is None or len(sample.people) != 1:
             count = 0 if sample.people is None else len(sample.people)
@@ -75,38 +77,39 @@ class PersonCrop(AbstractTransform):
             )
         (name,) = sample.labels
         joints, edges = sample.labels[name][0], sample.people.edges[0]
-        half = self._half_body(joints, generator)
-        padding = self.padding if half is None else HALF_BODY_PADDING
+        half_edges = self._draw_half_body(joints, generator)
+        padding = self.padding if half_edges is None else HALF_BODY_PADDING
         low, high = 1 - self.scale, 1 + self.scale
-        factor = min(max(1 + self.scale * _normal(generator), low), high)
-        turn = min(max(_normal(generator), -2.0), 2.0) * self.degrees
+        factor = min(max(1 + self.scale * _draw_normal(generator), low), high)
+        turn = min(max(_draw_normal(generator), -2.0), 2.0) * self.degrees
         degrees = turn if chance(generator, self.turn_probability) else 0.0
-        view = enlarged(edges if half is None else half, self.hw, padding * factor)
-        matrix = view_of(view, self.hw, degrees=degrees)
-        image = warped(sample.image.float(), matrix, self.hw).round().to(torch.uint8)
-        joints = torch.cat([moved(joints[:, :2], matrix), joints[:, 2:]], dim=1)
+        view = enlarge_box(edges if half_edges is None else half_edges, self.hw, padding * factor)
+        matrix = view_matrix(view, self.hw, degrees=degrees)
+        image = warp_image(sample.image.float(), matrix, self.hw).round().to(torch.uint8)
+        joints = torch.cat([move_points(joints[:, :2], matrix), joints[:, 2:]], dim=1)
         if chance(generator, self.flip_probability):
-            image, joints = image.flip(-1), mirrored(joints, self.hw[1], self.order)
+            image, joints = image.flip(-1), mirror_joints(joints, self.hw[1], self.order)
         valid = torch.ones(self.hw, dtype=torch.bool)
         return replace(
             sample, image=image, labels={name: joints[None]}, valid={name: valid}, people=None
         )
 
-    def _half_body(
+    def _draw_half_body(
         self, joints: Float[Tensor, "j 3"], generator: Generator
     ) -> Float[Tensor, " 4"] | None:
-        """Return a box around the joints of half of the body, or None for the whole one."""
-        wanted, is_upper = chance(generator, self.half_body_probability), chance(generator, 0.5)
-        seen = joints[:, 2] > 0
-        if not wanted or int(seen.sum()) <= self.half_body_joints:
+        """Return a box around the joints of one half of the body, or None for the whole body."""
+        is_half, is_upper = chance(generator, self.half_body_probability), chance(generator, 0.5)
+        labelled = joints[:, 2] > 0
+        if not is_half or int(labelled.sum()) <= self.half_body_joints:
             return None
-        first = torch.arange(len(joints)) < self.upper_joints
-        halves = [joints[seen & half, :2] for half in (first, ~first)]
+        upper = torch.arange(len(joints)) < self.upper_joints
+        halves = [joints[labelled & half, :2] for half in (upper, ~upper)]
         chosen, other = halves if is_upper else halves[::-1]
         points = chosen if len(chosen) > 2 else other
         edges = torch.cat([points.amin(dim=0), points.amax(dim=0)])
         return edges if bool((edges[2:] > edges[:2]).all()) else None
 
 
-def _normal(generator: Generator) -> float:
+def _draw_normal(generator: Generator) -> float:
+    """Return a random number of the standard normal distribution."""
     return float(torch.randn((), generator=generator, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without running or reserving what they name."""
+"""Read pickles of plain data safely: no code is run and no memory is reserved on their word."""
 
 import pickle
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from diffsight.errors import InputError
 
-MOST_BYTES = 2**28  # ten times the largest list of references
-MOST_STACKED = 10_000  # values that wait for their list or dict; pickle writes 1000 at a time
-DEEPEST = 20
-# opcodes; those that name something are refused with its name
+MAX_BYTES = 2**28  # ten times the largest list of references
+MAX_STACK = 10_000  # values on the stack; pickle writes at most 1000 before it makes a list or dict
+MAX_NESTING = 20
+# allowed opcodes; GLOBAL and STACK_GLOBAL call ``find_class``, which raises an error
 _PLAIN = (
     "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 "
     "BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
@@ -25,21 +25,21 @@ def load_plain(path: Path) -> Any:
     """Return the lists, dicts, tuples, numbers and texts of a pickle of any protocol.
 
     Raises:
-        InputError: if it is too large, too deep, or names or holds anything else.
-        Exception: of any kind, if it is damaged.
+        InputError: if it is too large or nested too deeply, or contains anything but plain data.
+        Exception: of any type, if it is damaged.
     """
     size = path.stat().st_size
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise InputError(f"has {size:,} bytes, more than a list of references: do not trust it")
     with path.open("rb") as file:
         return _Plain(file, encoding="latin1").load()
 
 
 def _limited(handler: Handler) -> Handler:
-    """Return a handler of an opcode that looks first at what is waiting."""
+    """Return an opcode handler that first checks the nesting and the size of the stack."""
 
     def call(machine: Any) -> None:
-        if len(machine.metastack) > DEEPEST or len(machine.stack) > MOST_STACKED:
+        if len(machine.metastack) > MAX_NESTING or len(machine.stack) > MAX_STACK:
             raise InputError("is nested too deeply for a list of references: do not trust it")
         handler(machine)
 
@@ -47,16 +47,16 @@ def _limited(handler: Handler) -> Handler:
 
 
 def _refuse(machine: Any) -> None:
-    raise InputError("holds more than plain data: do not trust this file")
+    raise InputError("contains more than plain data: do not trust this file")
 
 
-# the one in C reserves as much as a key of its memo or a length says
+# the Python class: the one in C reserves as much memory as a length in the file claims
 _Base: Any = vars(pickle)["_Unpickler"]
 _ALLOWED = {getattr(pickle, name)[0] for name in _PLAIN.split()}
 
 
 class _Plain(_Base):
-    """Unpickler of plain data."""
+    """Unpickler that accepts only plain data."""
 
     dispatch: ClassVar[dict[int, Handler]] = {
         code: _limited(handler) if code in _ALLOWED else _refuse

@@ -1,4 +1,4 @@
-"""Labels of single pixels: a table of points, as people type it or save it from a spreadsheet."""
+"""Read labels of single pixels from a table of points, typed by hand or made in a spreadsheet."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from diffsight.datasets.depth import counts_per_metre
 from diffsight.datasets.files import IMAGE_SUFFIXES, read_text
 from diffsight.datasets.label_source import AbstractLabelSource
 from diffsight.datasets.labels import HIGHEST_ID, Label, LabelFormat
-from diffsight.datasets.pairs import same_form
+from diffsight.datasets.pairs import normalise_name
 from diffsight.errors import InputError
 from diffsight.formats.text import parse_table, reading
 from diffsight.label_maps import clean_name
@@ -24,7 +24,7 @@ from diffsight.label_maps import clean_name
 POINT_SUFFIXES = frozenset({".csv", ".tsv"})
 POSITION = ("image", "x", "y")
 CHANNELS: Mapping[str, tuple[int, ...]] = {"normals": (3,), "vector": (2, 3)}
-"""Numbers of a point by the kind of the labels, where they are not one."""
+"""Allowed numbers of values per point by label kind, for kinds with several."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _ID = re.compile(r"\d{1,5}", re.ASCII)
@@ -35,10 +35,10 @@ class Point:
     """A labelled pixel.
 
     Attributes:
-        line: of the file.
+        line: line number in the file, from 1.
         x: in pixels to the right; the centre of the top-left pixel is (0, 0).
         y: in pixels down.
-        value: numbers in the unit of the file, or one class id.
+        value: values in the unit of the file, or one class id.
     """
 
     line: int
@@ -48,22 +48,22 @@ class Point:
 
     @property
     def pixel(self) -> tuple[int, int]:
-        """Row and column of the pixel that holds the point."""
+        """Row and column of the pixel in which the point lies."""
         return int(np.floor(self.y + 0.5)), int(np.floor(self.x + 0.5))
 
 
 class PointLabels(AbstractLabelSource):
-    """Points by the names of their images; all other pixels have no label.
+    """Labelled points of images; all other pixels have no label.
 
     Args:
-        path: file.
-        kind: of the labels, see ``LabelFormat``.
-        points: by name.
-        images: names of the images as the file has them, by name.
-        classes: ids and names, where the file has names of classes.
+        path: file of the points, for messages.
+        kind: kind of the labels (see ``LabelFormat``).
+        points: points by the name of their image, in the form of ``name_of``.
+        images: spelling of each image in the file, by its name.
+        classes: ids and names of the classes, if the file has class names.
     """
 
-    are_points: ClassVar[bool] = True
+    is_sparse: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -83,19 +83,19 @@ class PointLabels(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names in the form of ``files_by_name``."""
+        """Names of the labelled images, in the form of ``name_of``."""
         return self._points.keys()
 
     def file(self, name: str) -> Path:
-        """Return the table."""
+        """Return the file of the points."""
         return self.path
 
     def describe(self, name: str) -> str:
-        """Return the first line of an image, and its name."""
+        """Return the line number of an image's first point and the image as the file spells it."""
         return f"line {self._points[name][0].line}, {self._images[name]}"
 
-    def numbered_by(self, classes: ClassList) -> Self:
-        """Return the points with the ids of a list of classes, if the file has names.
+    def renumber(self, classes: ClassList) -> Self:
+        """Return the points with the class ids of a list of classes, if the file has class names.
 
         Raises:
             InputError: if a class is not in the list.
@@ -117,11 +117,11 @@ class PointLabels(AbstractLabelSource):
         return type(self)(self.path, self._kind, points, self._images, listed)
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return a label map with a labelled pixel for every point.
+        """Return a label map of size ``hw`` in which the pixels with a point are valid.
 
         Raises:
-            InputError: if a point lies outside the image, two points of one pixel contradict each
-                other, or a value cannot be used.
+            InputError: if a point lies outside the image, two points in the same pixel contradict
+                each other, or a value cannot be used.
         """
         first: dict[tuple[int, int], Point] = {}
         for point in self._points[name]:
@@ -151,7 +151,7 @@ class PointLabels(AbstractLabelSource):
         return Label(torch.from_numpy(values), torch.from_numpy(valid))
 
     def digest(self, name: str) -> str:
-        """Return a hash of the pixels and their values, in any order."""
+        """Return a hash of the pixels and their values, which does not depend on their order."""
         names = self.classes.names if self.classes else {}
         content = sorted(
             (*point.pixel, [names[int(point.value[0])]] if names else list(point.value))
@@ -163,40 +163,44 @@ class PointLabels(AbstractLabelSource):
         """Return the value of a point in the unit of the task.
 
         Raises:
-            InputError: if it is no such value.
+            InputError: if the value cannot be used.
         """
-        where = f"{self.path}, line {point.line}"
+        location = f"{self.path}, line {point.line}"
         value = np.array(point.value)
         if self._kind == "depth":
             if form.unit in ("sunrgbd", "kinect-disparity"):
                 raise InputError(f"{self.path}: points are in m, cm, mm or m/N: give --unit m")
             value = value / counts_per_metre(form.unit or "m")
             if not value[0] > 0:
-                raise InputError(f"{where}: a depth of {value[0]:g} m: give one above 0")
+                raise InputError(f"{location}: a depth of {value[0]:g} m: give one above 0")
         elif self._kind == "scalar":
             value = value / form.scale
         elif self._kind == "normals":
             length = np.linalg.norm(value)
             if not 0 < length < np.inf:
-                raise InputError(f"{where}: a vector without a length: give a direction")
+                raise InputError(f"{location}: a vector without a length: give a direction")
             value = value / length
         if np.abs(value).max() > np.finfo(np.float32).max:
-            raise InputError(f"{where}: {np.abs(value).max():g} is too large: correct it")
+            raise InputError(f"{location}: {np.abs(value).max():g} is too large: correct it")
         return value.tolist()
 
 
 def read_points(path: Path, kind: str) -> PointLabels:
-    """Return the points of a table: a line ``image,x,y`` and the value for each of them.
+    """Return the points of a table, which has a line ``image,x,y,VALUE`` for each of them.
 
     x and y are pixels of the upright image; the centre of the top-left pixel is (0, 0). The value
-    is one number (depth in metres, scalars), a class (its id, or its name), three numbers
-    (normals), or two or three (vectors). Commas, semicolons or tabs separate the fields. A first
-    line with the titles ``image``, ``x`` and ``y`` may order the columns otherwise.
+    is one number (depth in metres, scalars), a class id or class name, three numbers (normals), or
+    two or three numbers (vectors). Commas, semicolons or tabs separate the fields. If the first
+    line has the column titles ``image``, ``x`` and ``y``, the columns may have another order.
 
-    Names of classes are numbered from 0 in alphabetical order.
+    Class names get ids from 0 in alphabetical order.
+
+    Args:
+        path: file of the table.
+        kind: kind of the labels (see ``LabelFormat``).
 
     Raises:
-        InputError: naming the line, what is wrong with it and the repair.
+        InputError: if the table cannot be used; the message names the line and the repair.
     """
     text = read_text(path, "a table of points")
     with reading(path, "no table of points ({reason}): correct it"):
@@ -211,20 +215,20 @@ def read_points(path: Path, kind: str) -> PointLabels:
     points: dict[str, list[Point]] = {}
     images: dict[str, str] = {}
     for line, (image, x, y, *value) in lines:
-        where = f"{path}, line {line}"
+        location = f"{path}, line {line}"
         name = _image_key(image)
         suffixes = {_suffix(images.setdefault(name, image)), _suffix(image), ""}
         if len(suffixes) > 2:
             raise InputError(
-                f"{where}: {image} and {images[name]} are one name without the suffix: name one"
+                f"{location}: {image} and {images[name]} are one name without the suffix: name one"
             )
         if classes:
             numbers = (ids[clean_name(value[0])],)
         else:
-            numbers = tuple(_number(where, one) for one in value)
-        point = Point(line, _number(where, x), _number(where, y), numbers)
+            numbers = tuple(_parse_number(location, one) for one in value)
+        point = Point(line, _parse_number(location, x), _parse_number(location, y), numbers)
         if kind == "segmentation" and numbers[0] > HIGHEST_ID:
-            raise InputError(f"{where}: class ids go from 0 to {HIGHEST_ID}: correct {value[0]}")
+            raise InputError(f"{location}: class ids go from 0 to {HIGHEST_ID}: correct {value[0]}")
         points.setdefault(name, []).append(point)
     names = ClassList(dict(enumerate(classes)), "id") if classes else None
     return PointLabels(path, kind, points, images, names)
@@ -233,9 +237,9 @@ def read_points(path: Path, kind: str) -> PointLabels:
 def _columns(
     path: Path, kind: str, rows: list[tuple[int, list[str]]]
 ) -> tuple[list[int], list[tuple[int, list[str]]]]:
-    """Return the columns of image, x, y and values, and the lines without the titles.
+    """Return the indices of the columns image, x, y and values, and the rows without the titles.
 
-    Of lines without titles, the columns are image, x, y in this order.
+    The list of indices is empty if there are no titles: then the columns have this order.
     """
     if rows:
         titles = [field.casefold() for field in rows[0][1]]
@@ -244,38 +248,40 @@ def _columns(
                 if title and titles.count(title) > 1:
                     raise InputError(f"{path}: two columns are called {title!r}: keep one")
             values = [i for i, title in enumerate(titles) if title not in ("", *POSITION)]
-            return [*(titles.index(title) for title in POSITION), *values], _required(
+            return [*(titles.index(title) for title in POSITION), *values], _require_rows(
                 path, kind, rows[1:]
             )
-    return [], _required(path, kind, rows)
+    return [], _require_rows(path, kind, rows)
 
 
-def _required(
+def _require_rows(
     path: Path, kind: str, rows: list[tuple[int, list[str]]]
 ) -> list[tuple[int, list[str]]]:
     if not rows:
-        raise InputError(f"{path}: holds no point: write a line '{_form_of(kind)}' for each")
+        raise InputError(f"{path}: holds no point: write a line '{_line_template(kind)}' for each")
     return rows
 
 
-def _form_of(kind: str) -> str:
-    """Return what a line looks like."""
+def _line_template(kind: str) -> str:
+    """Return the template of a line, for messages."""
     values = {"segmentation": "class", "normals": "nx,ny,nz", "vector": "v1,v2"}
     return f"image,x,y,{values.get(kind, 'value')}"
 
 
 def _value_count(kind: str, columns: list[int], rows: list[tuple[int, list[str]]]) -> int:
-    """Return how many numbers a point has: of vectors, as many as the first."""
+    """Return the number of values per point; for vectors, that of the first row."""
     counts = CHANNELS.get(kind, (1,))
     first = len(columns or rows[0][1]) - len(POSITION)
     return first if first in counts else counts[0]
 
 
-def _fields(where: str, kind: str, columns: list[int], fields: list[str], count: int) -> list[str]:
+def _fields(
+    location: str, kind: str, columns: list[int], fields: list[str], count: int
+) -> list[str]:
     """Return image, x, y and the values of a line.
 
     Raises:
-        InputError: if they are not as many, or one is empty.
+        InputError: if the number of fields is wrong, or a field is empty.
     """
     needed = len(POSITION) + count
     width = max(columns, default=needed - 1) + 1
@@ -283,41 +289,41 @@ def _fields(where: str, kind: str, columns: list[int], fields: list[str], count:
         fields = fields[:-1]
     if (columns and len(columns) != needed) or len(fields) != width:
         raise InputError(
-            f"{where}: {len(columns or fields)} fields instead of {needed}: write "
-            f"{_form_of(kind)}, numbers with a decimal point, names with commas in quotes"
+            f"{location}: {len(columns or fields)} fields instead of {needed}: write "
+            f"{_line_template(kind)}, numbers with a decimal point, names with commas in quotes"
         )
     chosen = [fields[column] for column in columns] if columns else fields
     for title, field in zip((*POSITION, *["the value"] * count), chosen, strict=True):
         if not field:
-            raise InputError(f"{where}: {title} is empty: write {_form_of(kind)}")
+            raise InputError(f"{location}: {title} is empty: write {_line_template(kind)}")
     return chosen
 
 
-def _number(where: str, text: str) -> float:
+def _parse_number(location: str, text: str) -> float:
     if _DECIMAL_COMMA.fullmatch(text):
         point = text.replace(",", ".")
-        raise InputError(f"{where}: {text} has a decimal comma: write {point}")
+        raise InputError(f"{location}: {text} has a decimal comma: write {point}")
     if not _NUMBER.fullmatch(text) or not np.isfinite(number := float(text)):
         raise InputError(
-            f"{where}: {text!r} is no number: correct it (the titles of the columns are image, x "
-            "and y)"
+            f"{location}: {text!r} is no number: correct it (the titles of the columns are image, "
+            "x and y)"
         )
     return number
 
 
 def _image_key(image: str) -> str:
-    """Return the name of an image in the form of ``files_by_name``."""
+    """Return the name of an image in the form of ``name_of``."""
     name = PurePosixPath(image.replace("\\", "/")).as_posix()
-    return same_form(name[: len(name) - len(_suffix(image))]).casefold()
+    return normalise_name(name[: len(name) - len(_suffix(image))]).casefold()
 
 
 def _suffix(image: str) -> str:
-    """Return the suffix of a picture, or nothing."""
+    """Return the suffix of an image file; empty if there is none."""
     suffix = PurePosixPath(image).suffix.lower()
     return suffix if suffix in IMAGE_SUFFIXES else ""
 
 
 def _class_names(values: Iterable[str]) -> list[str]:
-    """Return the names of the classes in alphabetical order; none where all are whole numbers."""
+    """Return the class names in alphabetical order; empty if all of them are whole numbers."""
     names = sorted({clean_name(value) for value in values})
     return [] if all(_ID.fullmatch(name) for name in names) else names

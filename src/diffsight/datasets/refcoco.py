@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: sentences about things in COCO's images, and their masks."""
+"""RefCOCO, RefCOCO+ and RefCOCOg: sentences that refer to objects in COCO images, with masks."""
 
 import json
 from dataclasses import dataclass
@@ -26,31 +26,33 @@ SPLITTERS = {
 }
 IMAGES = Path("images", "mscoco", "images", "train2014")
 _KEYS = ("ref_id", "ann_id", "split", "sentences")
-NAMED = 3  # missing files that a message lists
+MAX_LISTED = 3  # missing files in a message
 
 
 class RefCOCO(AbstractDataset):
-    """Things of a split with their sentences, in the layout of the REFER tool.
+    """Objects of a split with their sentences, in the layout of the REFER tool.
 
     ``root`` holds ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or ``refcocog``
-    with ``instances.json`` and ``refs(SPLITTER).p``. That pickle is read without running anything
-    that it names, and converted once to ``refs(SPLITTER).json`` in the same folder.
+    with ``instances.json`` and ``refs(SPLITTER).p``. The pickle is read without running any code in
+    it, and converted once to ``refs(SPLITTER).json`` in the same folder.
 
-    Label ``referent`` is ``h w`` of int64, 1 where the thing is. Where its parts overlap is
-    background, as in the authors' code.
+    Label ``referent`` is ``h w`` of int64: 1 on the object, 0 elsewhere. Pixels where parts of the
+    object overlap are 0, as in the authors' code.
 
     Args:
         root: folder of the data set.
-        variant: which of the three.
-        splitter: who split it; default: ``unc``, and ``umd`` for RefCOCOg, as in the papers.
-        split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, whichever the file has.
-        size: side in pixels of the square that image (bilinear) and mask (nearest) are stretched
-            to, as the papers do; None keeps their own.
-        all_images: images must be there; without it a missing one is an error when it is read.
+        variant: ``refcoco``, ``refcoco+`` or ``refcocog``.
+        splitter: authors of the split; default: ``unc``, and ``umd`` for RefCOCOg, as in the
+            papers.
+        split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, if the file has it.
+        size: side in pixels of the square to which image (bilinear) and mask (nearest) are
+            stretched, as in the papers; None keeps the size of the image.
+        all_images: whether all images must exist; if not, a missing image raises an error when it
+            is read.
 
     Raises:
-        InputError: if a file is missing or damaged, images are missing (with their number and the
-            first), or there is no such split.
+        InputError: if a file is missing or damaged, images are missing (the message counts them
+            and names the first), or the split does not exist.
     """
 
     def __init__(
@@ -65,8 +67,8 @@ class RefCOCO(AbstractDataset):
     ) -> None:
         splitter = SPLITTERS[variant][0] if splitter is None else splitter
         if splitter not in SPLITTERS[variant]:
-            known = ", ".join(SPLITTERS[variant])
-            raise InputError(f"{variant} was not split by {splitter!r}: choose {known}")
+            splitters = ", ".join(SPLITTERS[variant])
+            raise InputError(f"{variant} was not split by {splitter!r}: choose {splitters}")
         self.name = f"{variant}-{splitter}-{split}"
         self.root = Path(root)
         self.size = size
@@ -80,7 +82,7 @@ class RefCOCO(AbstractDataset):
         self.samples = [row for row in rows if row["split"] == split]
         wanted = {row["ann_id"] for row in self.samples}
         self._instances = folder / "instances.json"
-        self._things = _things(self._instances, wanted)
+        self._objects = _read_objects(self._instances, wanted)
         if all_images:
             self._require_images()
 
@@ -89,21 +91,21 @@ class RefCOCO(AbstractDataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the sample at ``index``; its prompt is the first of its sentences.
+        """Return the sample at ``index``; its prompt is its first sentence.
 
         Raises:
-            InputError: if the image cannot be used, or is not of the size that its mask has.
+            InputError: if the image cannot be used, or does not have the size of its mask.
         """
         row = self.samples[index]
         sentences = tuple(row["sentences"])
-        thing = self._things[row["ann_id"]]
-        height, width = thing.image_hw
-        path = self.root / IMAGES / thing.image
+        referent = self._objects[row["ann_id"]]
+        height, width = referent.image_hw
+        path = self.root / IMAGES / referent.image
         image = read_sized_image(path, (height, width), "instances.json")
-        where = f"{self._instances}: annotation {row['ann_id']}"
-        mask = torch.from_numpy(count_parts(where, thing.outline, (height, width)))
+        location = f"{self._instances}: annotation {row['ann_id']}"
+        mask = torch.from_numpy(count_parts(location, referent.outline, (height, width)))
         if self.size is not None:
-            image, mask = stretched(image, mask, self.size)
+            image, mask = stretch_to_square(image, mask, self.size)
         return Sample(
             id=str(row["ref_id"]),
             image=image,
@@ -115,11 +117,11 @@ class RefCOCO(AbstractDataset):
 
     def _require_images(self) -> None:
         folder = self.root / IMAGES
-        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        wanted = sorted({thing.image for thing in self._things.values()})
-        missing = [name for name in wanted if name not in there]
+        existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        wanted = sorted({referent.image for referent in self._objects.values()})
+        missing = [name for name in wanted if name not in existing]
         if missing:
-            some = ", ".join(missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            some = ", ".join(missing[:MAX_LISTED]) + (", ..." if len(missing) > MAX_LISTED else "")
             raise InputError(
                 f"{folder}: {len(missing)} of {len(wanted)} images of {self.name} are missing "
                 f"({some}): copy COCO's train2014 there; diffsight check-data lists them all"
@@ -127,38 +129,48 @@ class RefCOCO(AbstractDataset):
 
 
 def read_refs(path: Path) -> list[dict[str, Any]]:
-    """Return things with sentences, from the pickle of the REFER tool or its copy as JSON.
+    """Return the objects with their sentences, from the pickle of the REFER tool or its JSON copy.
+
+    Args:
+        path: the pickle. Its JSON copy has the same name with the suffix ``.json``; if there is
+            none, it is written.
 
     Returns:
         Rows with ``ref_id``, ``ann_id``, ``split`` and ``sentences``.
 
     Raises:
-        InputError: if the file is missing, damaged, or names anything but plain data.
+        InputError: if the file is missing or damaged, or contains anything but plain data.
     """
     copy = path.with_suffix(".json")
     if copy.is_file():
         with reading(copy, "damaged ({reason}): delete it"):
-            return [_known(row) for row in read_json(copy)]
+            return [_validate_row(row) for row in read_json(copy)]
     try:
-        rows = [_row(ref) for ref in load_plain(path)]
+        rows = [_parse_ref(ref) for ref in load_plain(path)]
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}: unpack the data set of the REFER tool there"
         ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle raises anything
+    except Exception as error:  # a damaged pickle raises errors of any type
         raise InputError(f"{path}: no list of references ({error}): copy it again") from None
     try:
         with replacing(copy) as partial:
             partial.write_text(json.dumps(rows), encoding="utf-8")
     except (InputError, OSError):
-        pass  # a folder that may only be read: the pickle is read again next time
+        pass  # the folder is read-only: the pickle is read again next time
     return rows
 
 
-def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return both as squares: image bilinear, mask nearest (by Pillow, as the papers do)."""
+def stretch_to_square(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return image and mask resized by Pillow to a square, as in the papers.
+
+    Args:
+        image: RGB, ``3 h w`` of uint8; resized bilinearly.
+        mask: ``h w`` of uint8; resized to the nearest pixel.
+        size: side of the square in pixels.
+    """
     square = (size, size)
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
         square, Image.Resampling.BILINEAR
@@ -171,22 +183,23 @@ def stretched(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Thing:
-    """File name and (height, width) of its image, and its segmentation."""
+class _Object:
+    """An annotated object: its image's file name and (height, width), and its segmentation."""
 
     image: str
     image_hw: tuple[int, int]
     outline: Any
 
 
-def _row(ref: dict[str, Any]) -> dict[str, Any]:
+def _parse_ref(ref: dict[str, Any]) -> dict[str, Any]:
+    """Return the needed fields of a reference of the pickle."""
     row = {
         "ref_id": ref["ref_id"],
         "ann_id": ref["ann_id"],
         "split": ref["split"],
         "sentences": [sentence["sent"] for sentence in ref["sentences"]],
     }
-    # the text of a list that holds itself many times over would fill the memory
+    # checked before JSON is written: a list that contains itself many times would fill the memory
     if not all(isinstance(row[key], int) for key in ("ref_id", "ann_id")):
         raise TypeError("an id is no number")
     if not all(isinstance(text, str) for text in (row["split"], *row["sentences"])):
@@ -194,8 +207,8 @@ def _row(ref: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _known(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of our copy, which must be as ``_row`` made it."""
+def _validate_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the JSON copy after checking that it is as ``_parse_ref`` made it."""
     split, sentences = row["split"], row["sentences"]
     if not isinstance(split, str) or not all(isinstance(one, str) for one in sentences):
         raise ValueError("no texts where split and sentences belong")
@@ -209,8 +222,8 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
-    """Return the things by annotation."""
+def _read_objects(path: Path, wanted: set[int]) -> dict[int, _Object]:
+    """Return the annotated objects by annotation id, for the ids in ``wanted``."""
     text = read_text(path, "COCO's instances")
     with reading(path, "not COCO's instances of this data set ({reason}): unpack it there"):
         data = parse_json(text)
@@ -218,14 +231,14 @@ def _things(path: Path, wanted: set[int]) -> dict[int, _Thing]:
             image["id"]: (str(image["file_name"]), (int(image["height"]), int(image["width"])))
             for image in data["images"]
         }
-        found = {
-            a["id"]: _Thing(*images[a["image_id"]], a["segmentation"])
+        objects = {
+            a["id"]: _Object(*images[a["image_id"]], a["segmentation"])
             for a in data["annotations"]
             if a["id"] in wanted
         }
-    if missing := sorted(wanted - found.keys()):
+    if missing := sorted(wanted - objects.keys()):
         raise InputError(
             f"{path}: {len(missing)} of {len(wanted)} annotations are missing (first: "
             f"{missing[0]}): take the file that came with the references"
         )
-    return found
+    return objects

@@ -1,6 +1,6 @@
-"""A file that describes the cameras and the LiDAR of a vehicle at one time.
+"""Read and write a JSON file that describes the cameras and the LiDAR of a vehicle at one time.
 
-Such as::
+Example::
 
     {"cameras": [{"image": "front.jpg",
                   "intrinsics": [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]],
@@ -8,8 +8,8 @@ Such as::
                                         [0, -1, 0, 1.5], [0, 0, 0, 1]]}],
      "points": "points.npy"}
 
-Paths are relative to the file. ``points`` has rows of x, y, z in metres, intensity and age in
-seconds, and may be left out.
+Paths are relative to the JSON file. ``points`` is optional; its rows are x, y, z in metres,
+intensity, and age in seconds.
 """
 
 import json
@@ -25,51 +25,55 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.datasets.files import read_array, read_image, read_json
-from diffsight.datasets.rig_picture import sheet_of
+from diffsight.datasets.rig_picture import draw_rig
 from diffsight.errors import InputError
 from diffsight.rig import POINT_CHANNELS, Rig
 
-FILE, POINTS = "rig.json", "points.npy"
+RIG_FILE, POINTS_FILE = "rig.json", "points.npy"
 
 
-def read_image_or_rig(path: Path, *, wants_rig: bool) -> tuple[UInt8[Tensor, "3 h w"], Rig | None]:
-    """Return a picture, or the cameras of a JSON file side by side, and the rig.
+def read_image_or_rig(
+    path: Path, *, requires_rig: bool
+) -> tuple[UInt8[Tensor, "3 h w"], Rig | None]:
+    """Return the input image of a model, and the rig if the model reads several cameras.
+
+    For a rig, the image shows its cameras side by side.
 
     Args:
-        path: of either.
-        wants_rig: whether the model reads several cameras, not one image.
+        path: an image file, or the JSON file of a rig.
+        requires_rig: whether the model reads several cameras, not one image.
 
     Raises:
-        InputError: if it cannot be read, or is not what the model reads.
+        InputError: if the file cannot be read, or is of the other kind than the model reads.
     """
     is_rig = path.suffix.lower() == ".json"
-    if wants_rig and not is_rig:
+    if requires_rig and not is_rig:
         raise InputError(f"{path}: the model reads several cameras: give their JSON file")
-    if is_rig and not wants_rig:
+    if is_rig and not requires_rig:
         raise InputError(f"{path}: the model reads one image, no JSON file: give a picture")
     return read_rig(path) if is_rig else (read_image(path), None)
 
 
 def read_rig(path: Path) -> tuple[UInt8[Tensor, "3 h w"], Rig]:
-    """Return the images side by side, and the rig as a batch of one.
+    """Return an image of the cameras side by side, and the rig as a batch of one row.
 
     Raises:
-        InputError: naming the file, what is wrong with it and the repair.
+        InputError: if a file cannot be used; the message names the file and the repair.
     """
-    about = read_json(path)
-    rows = about.get("cameras") if isinstance(about, dict) else None
+    description = read_json(path)
+    rows = description.get("cameras") if isinstance(description, dict) else None
     if not isinstance(rows, list) or not rows:
         raise InputError(f"{path}: no list of cameras: write one, as docs/predict.md shows")
     images, intrinsics, poses = [], [], []
     for number, row in enumerate(rows):
-        where = f"{path}: camera {number}"
+        location = f"{path}: camera {number}"
         if not isinstance(row, dict) or not isinstance(row.get("image"), str):
-            raise InputError(f"{where} names no image: give its path as 'image'")
+            raise InputError(f"{location} names no image: give its path as 'image'")
         images.append(read_image(path.parent / row["image"]))
         matrix = torch.eye(4)
-        matrix[:3, :3] = _matrix(row, "intrinsics", 3, where)
+        matrix[:3, :3] = _read_matrix(row, "intrinsics", 3, location)
         intrinsics.append(matrix)
-        poses.append(_matrix(row, "camera_to_vehicle", 4, where))
+        poses.append(_read_matrix(row, "camera_to_vehicle", 4, location))
     sizes = {(image.shape[2], image.shape[1]) for image in images}
     if len(sizes) > 1:
         several = ", ".join(f"{w} x {h}" for w, h in sorted(sizes))
@@ -81,16 +85,21 @@ def read_rig(path: Path) -> tuple[UInt8[Tensor, "3 h w"], Rig]:
         torch.stack(intrinsics)[None],
         torch.stack(poses)[None],
         identity,
-        points=_points(path, about),
+        points=_read_points(path, description),
     )
-    return sheet_of(rig), rig
+    return draw_rig(rig), rig
 
 
 def write_rig(rig: Rig, folder: Path) -> Path:
-    """Write a rig of one row as files that ``read_rig`` reads; return the path of the JSON file.
+    """Write a rig as files that ``read_rig`` reads, and return the path of the JSON file.
+
+    Args:
+        rig: a batch of one row, before augmentation.
+        folder: folder of the files; it is created if it does not exist.
 
     Raises:
-        InputError: if its images or frame were changed, which the file cannot say.
+        InputError: if the rig has several rows, or if its images or its frame were changed by
+            augmentation, which the file cannot describe.
     """
     if len(rig) != 1:
         raise InputError(f"rig of {len(rig)} rows: write one row each (Rig.each)")
@@ -111,34 +120,36 @@ def write_rig(rig: Rig, folder: Path) -> Path:
             "camera_to_vehicle": rig.camera_to_vehicle[0, number].tolist(),
         }
         cameras.append({"image": name, **matrices})
-    about: dict[str, Any] = {"cameras": cameras}
+    description: dict[str, Any] = {"cameras": cameras}
     if rig.points is not None:
-        with replacing(folder / POINTS) as partial, partial.open("wb") as file:
+        with replacing(folder / POINTS_FILE) as partial, partial.open("wb") as file:
             np.save(file, rig.points[0].numpy())
-        about["points"] = POINTS
-    with replacing(folder / FILE) as partial:
-        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return folder / FILE
+        description["points"] = POINTS_FILE
+    with replacing(folder / RIG_FILE) as partial:
+        partial.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return folder / RIG_FILE
 
 
-def _matrix(row: Mapping[str, Any], name: str, side: int, where: str) -> Float[Tensor, "n n"]:
+def _read_matrix(
+    row: Mapping[str, Any], name: str, side: int, location: str
+) -> Float[Tensor, "n n"]:
     try:
         matrix = torch.tensor(row.get(name), dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         matrix = torch.zeros(0)
     if matrix.shape != (side, side) or not bool(matrix.isfinite().all()):
-        raise InputError(f"{where}: {name} must be {side} x {side} finite numbers")
+        raise InputError(f"{location}: {name} must be {side} x {side} finite numbers")
     if abs(float(torch.linalg.det(matrix))) < 1e-12:
-        raise InputError(f"{where}: {name} cannot be inverted: check its numbers")
+        raise InputError(f"{location}: {name} cannot be inverted: check its numbers")
     *zeros, one = matrix[-1].tolist()
     if any(zeros) or one != 1:
         last = "0 " * (side - 1) + "1"
-        raise InputError(f"{where}: {name} must end in the row {last} (is it transposed?)")
+        raise InputError(f"{location}: {name} must end in the row {last} (is it transposed?)")
     return matrix
 
 
-def _points(path: Path, about: Mapping[str, Any]) -> tuple[Float[Tensor, "_ 5"]] | None:
-    name = about.get("points")
+def _read_points(path: Path, description: Mapping[str, Any]) -> tuple[Float[Tensor, "_ 5"]] | None:
+    name = description.get("points")
     if name is None:
         return None
     if not isinstance(name, str):

@@ -1,30 +1,30 @@
-"""One picture of what several cameras see."""
+"""Draw the images of several cameras into one picture."""
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.rig import Rig
 
 MAX_WIDTH_PX = 400  # of one view
-ONE_ROW = 3  # views
-ROUNDING = 1e-4  # radians
+MAX_VIEWS_IN_ONE_ROW = 3
+ANGLE_TOLERANCE = 1e-4  # radians, for rounding errors
 
 
-def contact_sheet(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
-    """Return the views of several cameras side by side: up to three in one row, more in two.
+def draw_views(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
+    """Return several views side by side: up to three in one row, more in two rows.
 
     Args:
-        images: RGB; wider ones are reduced to ``MAX_WIDTH_PX``.
+        images: RGB views; they are scaled down to at most ``MAX_WIDTH_PX`` in width.
     """
     count, _, height, width = images.shape
     scale = min(1.0, MAX_WIDTH_PX / width)
     hw = max(1, round(height * scale)), max(1, round(width * scale))
-    # one at a time: six views of nuScenes are 100 MB as floats
-    views = [resized_image(one[None].float(), hw)[0].round().clamp(0, 255).byte() for one in images]
-    rows = 1 if count <= ONE_ROW else 2
+    # one view at a time: six views of nuScenes take 100 MB as floats
+    views = [resize_image(one[None].float(), hw)[0].round().clamp(0, 255).byte() for one in images]
+    rows = 1 if count <= MAX_VIEWS_IN_ONE_ROW else 2
     columns = -(-count // rows)
     lines = [torch.cat(views[i * columns : (i + 1) * columns], dim=2) for i in range(rows)]
     missing = lines[0].shape[2] - lines[-1].shape[2]
@@ -32,19 +32,23 @@ def contact_sheet(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
     return torch.cat(lines, dim=1)
 
 
-def sheet_of(rig: Rig) -> UInt8[Tensor, "3 h w"]:
-    """Return the cameras of a rig of one row side by side, as one sees them from the vehicle.
+def draw_rig(rig: Rig) -> UInt8[Tensor, "3 h w"]:
+    """Return the camera images of a rig side by side, ordered by their viewing directions.
 
-    The first camera looks to the front. The upper row has what is in front from left to right, the
-    lower one what is behind, from the left around the back to the right.
+    The first camera defines the front. The upper row has the cameras that look to the front, from
+    left to right. The lower row has those that look to the back, from left around the back to
+    right.
+
+    Args:
+        rig: a batch of one row.
     """
     (images,), (poses,) = rig.in_bytes().images, rig.camera_to_vehicle
     directions = torch.atan2(poses[:, 1, 2], poses[:, 0, 2])
     left = (directions - directions[0] + torch.pi).remainder(2 * torch.pi) - torch.pi
-    is_behind = left.abs() > torch.pi / 2 + ROUNDING
+    is_behind = left.abs() > torch.pi / 2 + ANGLE_TOLERANCE
     around = left.remainder(2 * torch.pi)
     order = sorted(
         range(len(images)),
         key=lambda i: (bool(is_behind[i]), float(around[i] if is_behind[i] else -left[i])),
     )
-    return contact_sheet(images[order])
+    return draw_views(images[order])

@@ -1,4 +1,4 @@
-"""Random changes of the cameras of a vehicle, and of its frame (BEVFusion)."""
+"""Random augmentation of the cameras of a vehicle and of its frame, as in BEVFusion."""
 
 import math
 from dataclasses import replace
@@ -15,15 +15,15 @@ from diffsight.rig import Rig
 
 
 class RandomCameras(AbstractTransform):
-    """Scale, crop, mirror and turn the image of every camera by itself.
+    """Scale, crop, mirror and rotate the image of every camera independently.
 
-    A crop is at the lower edge, anywhere from left to right.
+    The crop touches the lower edge of the image; its horizontal position is random.
 
     Args:
-        hw: height and width of the crop.
-        scale: of the image before the crop, from and to.
-        degrees: by which the crop is turned at most, to both sides.
-        mirror_probability: of mirroring an image.
+        hw: height and width of the crop in pixels.
+        scale: lowest and highest factor by which the image is scaled before the crop.
+        degrees: largest rotation of the crop, in both directions.
+        mirror_probability: probability of mirroring an image.
 
     Raises:
         InputError: if a number is not positive.
@@ -47,12 +47,12 @@ class RandomCameras(AbstractTransform):
         self.mirror_probability = mirror_probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample with changed images and their matrices.
+        """Return the sample with the augmented images and the matrices of their changes.
 
         Raises:
-            InputError: if the sample has one image.
+            InputError: if the sample is a single image, not a rig.
         """
-        rig = rig_of(sample, "RandomCameras")
+        rig = require_rig(sample, "RandomCameras")
         views = []
         for view in range(rig.images.shape[1]):
             one = replace(
@@ -63,12 +63,12 @@ class RandomCameras(AbstractTransform):
                 },
             )
             hw = (rig.images.shape[-2], rig.images.shape[-1])
-            views.append(self._crop(hw, generator).rig(one).in_bytes())
+            views.append(self._draw_crop(hw, generator).rig(one).in_bytes())
         images = torch.cat([view.images for view in views], dim=1)
         changes = torch.cat([view.image_change for view in views], dim=1)
         return replace(sample, rig=replace(rig, images=images, image_change=changes))
 
-    def _crop(self, hw: tuple[int, int], generator: Generator) -> CameraCrop:
+    def _draw_crop(self, hw: tuple[int, int], generator: Generator) -> CameraCrop:
         scale = uniform(generator, *self.scale)
         height, width = scaled_hw(hw, scale)
         left = integer(generator, max(0, width - self.hw[1]) + 1)
@@ -78,14 +78,14 @@ class RandomCameras(AbstractTransform):
 
 
 class RandomVehicle(AbstractTransform):
-    """Turn, move, scale and mirror the frame of the vehicle, and draw its map again.
+    """Rotate, move, scale and mirror the frame of the vehicle, and draw its map again.
 
     Args:
-        degrees: by which it is turned at most, to both sides, around the vertical.
-        scale: of all lengths, from and to.
-        shift_m: standard deviation of the shift along each axis.
-        mirror_probability: of mirroring either horizontal axis.
-        label: key of the map.
+        degrees: largest rotation around the vertical axis, in both directions.
+        scale: lowest and highest factor of all lengths.
+        shift_m: standard deviation of the shift along each axis, in metres.
+        mirror_probability: probability of mirroring a horizontal axis, for each of the two.
+        label: label key of the map.
 
     Raises:
         InputError: if a scale is not positive.
@@ -111,23 +111,23 @@ class RandomVehicle(AbstractTransform):
         self.label = label
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample in another frame.
+        """Return the sample in a randomly changed frame.
 
         Raises:
-            InputError: if the sample has one image, or its map cannot be drawn again.
+            InputError: if the sample is a single image, or its map cannot be drawn again.
         """
-        rig = rig_of(sample, "RandomVehicle")
+        rig = require_rig(sample, "RandomVehicle")
         if sample.map_source is None:
             raise InputError(
                 f"sample {sample.id}: its map cannot be drawn again: remove RandomVehicle from the "
                 "recipe, or its preload"
             )
-        rig = moved(rig, self._change(generator))
+        rig = change_frame(rig, self._draw_change(generator))
         assert rig.vehicle_change is not None
         labels = {**sample.labels, self.label: sample.map_source.draw(rig.vehicle_change[0])}
         return replace(sample, labels=labels, rig=rig)
 
-    def _change(self, generator: Generator) -> Float[Tensor, "4 4"]:
+    def _draw_change(self, generator: Generator) -> Float[Tensor, "4 4"]:
         turn = math.radians(uniform(generator, -self.degrees, self.degrees))
         scale = uniform(generator, *self.scale)
         matrix = torch.eye(4)
@@ -141,19 +141,23 @@ class RandomVehicle(AbstractTransform):
         return matrix
 
 
-def rig_of(sample: Sample, transform: str) -> Rig:
+def require_rig(sample: Sample, transform: str) -> Rig:
     """Return the rig of a sample.
 
+    Args:
+        sample: a sample of several cameras.
+        transform: name of the transform, for the message.
+
     Raises:
-        InputError: if it has one image.
+        InputError: if the sample is a single image.
     """
     if sample.rig is None:
-        what = f"sample {sample.id} is one image, not a rig"
-        raise InputError(f"{what}: remove {transform} from the recipe")
+        problem = f"sample {sample.id} is one image, not a rig"
+        raise InputError(f"{problem}: remove {transform} from the recipe")
     return sample.rig
 
 
-def moved(rig: Rig, change: Float[Tensor, "4 4"]) -> Rig:
-    """Return the rig with a further change of its frame."""
+def change_frame(rig: Rig, change: Float[Tensor, "4 4"]) -> Rig:
+    """Return the rig with ``change`` applied after the earlier changes of its frame."""
     before = torch.eye(4)[None] if rig.vehicle_change is None else rig.vehicle_change
     return replace(rig, vehicle_change=change @ before)

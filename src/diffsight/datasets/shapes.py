@@ -1,4 +1,4 @@
-"""Labels that are polygons and run lengths: rasterised as the tools of COCO do."""
+"""Labels that are polygons or run lengths, rasterised exactly as pycocotools does."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from diffsight.types import Boxes
 BACKGROUND = "background"
 NO_LABEL = "no label"
 RESERVED = {BACKGROUND: 0, NO_LABEL: -1}
-"""Class ids of shapes with these names: pixels of the background, and pixels without a label."""
-FARTHEST = 10  # times the longer side, that a corner may lie outside the image
+"""Class ids of shapes with reserved names: background pixels, and pixels without a label."""
+MAX_CORNER_RATIO = 10  # of a corner's coordinate to the longer side of the image
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Shape:
     """A region of one class.
 
     Attributes:
-        class_id: of its pixels; see ``RESERVED``.
-        outline: polygons ``[[x, y, x, y, ...], ...]``, whose union it is; run lengths of COCO
-            (``size`` and ``counts``); or a mask ``h w``.
+        class_id: class id of its pixels; see ``RESERVED``.
+        outline: polygons ``[[x, y, x, y, ...], ...]`` in pixels, whose union is the region; run
+            lengths of COCO (``size`` and ``counts``); or a boolean mask ``h w``.
     """
 
     class_id: int
@@ -42,11 +42,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Box:
-    """A box around an object whose outline is not known.
+    """A box around an object whose outline is unknown.
 
     Attributes:
-        class_id: of the object.
-        edges: left, top, right and bottom in pixels; the image's top-left corner is (0, 0).
+        class_id: class id of the object.
+        edges: left, top, right and bottom in pixels; the top-left corner of the image is (0, 0).
     """
 
     class_id: int
@@ -55,13 +55,13 @@ class Box:
 
 @dataclass(frozen=True)
 class ShapeMap:
-    """The shapes of an image: later ones cover earlier ones.
+    """The shapes of an image; later shapes cover earlier ones.
 
     Attributes:
-        file: that holds them, for messages.
-        hw: height and width of the image.
-        shapes: in their order.
-        boxes: of further objects.
+        file: file that the shapes come from, for messages.
+        hw: height and width of the image in pixels.
+        shapes: shapes in the order of drawing.
+        boxes: boxes of further objects, whose outlines are unknown.
     """
 
     file: Path
@@ -71,16 +71,16 @@ class ShapeMap:
 
 
 class ShapeLabels(AbstractLabelSource):
-    """Shapes by the names of their images; pixels without a shape are background, id 0.
+    """Shapes of images; pixels without a shape are background, class id 0.
 
-    Pixels of a shape that is called ``no label`` have no label, nor have those of a box that are in
-    no shape.
+    Two kinds of pixels have no label: those of shapes with the name ``no label``, and those inside
+    a box that no shape covers.
 
     Args:
-        path: file or folder.
-        maps: by name.
-        classes: ids and names, without the background.
-        notes: for the user.
+        path: file or folder of the labels, for messages.
+        maps: shapes by the name of their image, in the form of ``name_of``.
+        classes: ids and names of the classes, without the background.
+        notes: lines for the user.
     """
 
     def __init__(
@@ -97,40 +97,40 @@ class ShapeLabels(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names in the form of ``files_by_name``."""
+        """Names of the labelled images, in the form of ``name_of``."""
         return self._maps.keys()
 
     def file(self, name: str) -> Path:
-        """Return the file that holds the shapes."""
+        """Return the file that the shapes of an image come from."""
         return self._maps[name].file
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return the class of every pixel."""
-        one = self._maps[name]
-        ids = np.zeros(one.hw, np.float32)
-        for box in one.boxes:
+        """Return the class id of every pixel."""
+        shape_map = self._maps[name]
+        ids = np.zeros(shape_map.hw, np.float32)
+        for box in shape_map.boxes:
             left, top, right, bottom = box.edges
             ids[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = -1
-        for shape in one.shapes:
-            ids[rasterise(one.file, shape.outline, one.hw)] = shape.class_id
+        for shape in shape_map.shapes:
+            ids[rasterise(shape_map.file, shape.outline, shape_map.hw)] = shape.class_id
         label = Label(torch.from_numpy(ids.clip(min=0))[None], torch.from_numpy(ids >= 0))
-        if one.boxes:
-            label = replace(label, boxes=_boxes(one.boxes))
+        if shape_map.boxes:
+            label = replace(label, boxes=_boxes(shape_map.boxes))
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
-        """Return a hash of the shapes with the names of their classes."""
-        one = self._maps[name]
+        """Return a hash of the shapes and the names of their classes."""
+        shape_map = self._maps[name]
         names = {RESERVED[NO_LABEL]: NO_LABEL, **(self.classes.names if self.classes else {})}
         content = [
             [
                 names[s.class_id],
                 s.outline.tolist() if isinstance(s.outline, np.ndarray) else s.outline,
             ]
-            for s in one.shapes
+            for s in shape_map.shapes
         ]
-        boxes = [[names[box.class_id], box.edges] for box in one.boxes]
-        text = json.dumps([one.hw, content, *boxes], sort_keys=True, default=str)
+        boxes = [[names[box.class_id], box.edges] for box in shape_map.boxes]
+        text = json.dumps([shape_map.hw, content, *boxes], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -144,12 +144,12 @@ def rasterise(file: Path, outline: Any, hw: tuple[int, int]) -> Bool[np.ndarray,
     """Return the pixels of a shape, exactly as pycocotools draws it.
 
     Args:
-        file: for messages.
-        outline: see ``Shape``.
-        hw: height and width of the image.
+        file: file of the shape, for messages.
+        outline: outline of the shape (see ``Shape``).
+        hw: height and width of the image in pixels.
 
     Raises:
-        InputError: if it is no outline in an image of this size.
+        InputError: if the outline is not valid in an image of this size.
     """
     if isinstance(outline, np.ndarray):
         return outline
@@ -157,22 +157,22 @@ def rasterise(file: Path, outline: Any, hw: tuple[int, int]) -> Bool[np.ndarray,
 
 
 def count_parts(file: Path | str, outline: Any, hw: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """Return how many parts of a segmentation of COCO cover every pixel.
+    """Return for every pixel how many parts of a COCO segmentation cover it, at most 255.
 
     Args:
-        file: for messages.
+        file: file of the segmentation, for messages.
         outline: polygons or run lengths.
-        hw: height and width of the image.
+        hw: height and width of the image in pixels.
 
     Raises:
-        InputError: if it is no outline in an image of this size.
+        InputError: if the outline is not valid in an image of this size.
     """
     height, width = hw
     if isinstance(outline, Mapping):
         return _decode_runs(file, outline, hw)
     if not isinstance(outline, Sequence) or not outline:
         raise InputError(f"{file}: holds an outline that is no polygon or RLE: export it again")
-    from faster_coco_eval.core import mask as coco  # a fifth of a second
+    from faster_coco_eval.core import mask as coco  # imported here: it takes 0.2 s
 
     total = np.zeros(hw, np.uint16)
     for part in outline:
@@ -183,10 +183,15 @@ def count_parts(file: Path | str, outline: Any, hw: tuple[int, int]) -> UInt8[np
 
 
 def check_hw(file: Path, height: Any, width: Any) -> tuple[int, int]:
-    """Return the size of an image in a file of shapes.
+    """Return height and width of an image as a label file states them.
+
+    Args:
+        file: file of the shapes, for messages.
+        height: stated height in pixels.
+        width: stated width in pixels.
 
     Raises:
-        InputError: if it is none.
+        InputError: if they are not positive whole numbers, or the image is too large.
     """
     for side in (height, width):
         if not isinstance(side, int) or isinstance(side, bool) or side < 1:
@@ -203,8 +208,8 @@ def _corners(file: Path | str, part: Any, side: int) -> list[float]:
         corners = np.empty(0)
     if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
         raise InputError(f"{file}: a polygon has three corners (x, y) or more: correct the outline")
-    # the C code reserves memory for every point between two corners
-    if not (np.abs(corners) <= FARTHEST * side).all():
+    # the C code allocates memory for every point between two corners
+    if not (np.abs(corners) <= MAX_CORNER_RATIO * side).all():
         raise InputError(f"{file}: a corner lies far outside the image: correct the outline")
     return corners.tolist()
 
@@ -212,7 +217,7 @@ def _corners(file: Path | str, part: Any, side: int) -> list[float]:
 def _decode_runs(
     file: Path | str, runs: Mapping[str, Any], hw: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w"]:
-    """Return a mask of run lengths, plain or compressed; columns come one after another."""
+    """Return the mask of run lengths, plain or compressed, which run down the columns."""
     counts: Any = runs.get("counts")
     try:
         if isinstance(counts, str | bytes):
@@ -234,10 +239,13 @@ def _decode_runs(
 
 
 def _decompress(text: bytes) -> np.ndarray:
-    """Return the run lengths in COCO's text: 5 bits a letter, then differences to the last but one.
+    """Return the run lengths of COCO's compressed text.
+
+    Every letter holds 5 bits of a number. From the fourth number on, the text stores the difference
+    to the number two positions earlier.
 
     Raises:
-        ValueError: if it is no such text.
+        ValueError: if the text is not valid.
     """
     letters = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     if not len(letters) or (letters < 0).any() or (letters > 63).any() or letters[-1] & 0x20:

@@ -1,4 +1,4 @@
-"""SUN RGB-D: depth of rooms from four sensors, for tests of models that were trained elsewhere."""
+"""SUN RGB-D: depth of rooms from four sensors, to test models that were trained on other data."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -11,24 +11,25 @@ from diffsight.errors import InputError
 
 SENSORS = ("kv1", "kv2", "realsense", "xtion")
 SPLIT_FILE = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
-OFFICIAL = "https://rgbd.cs.princeton.edu"
+OFFICIAL_URL = "https://rgbd.cs.princeton.edu"
 
 
 class SUNRGBD(AbstractDataset):
     """Images of rooms with z-depth in metres (16-bit PNG).
 
-    ``root`` holds ``SUNRGBD/{kv1,kv2,realsense,xtion}/...``, as the archive does, or is that
-    folder. Every folder of a frame has ``image/*.jpg`` and ``depth_bfx/*.png``.
+    ``root`` contains ``SUNRGBD/{kv1,kv2,realsense,xtion}/...`` as in the archive, or is the folder
+    ``SUNRGBD``. The folder of every frame has ``image/*.jpg`` and ``depth_bfx/*.png``.
 
-    Differs from DDP's code: a count is decoded as the data set's own toolbox does (rotated by three
-    bits, millimetres). ``encoding="m/8000"`` is the authors', which is the same up to 8.19 m.
+    Differs from DDP's code: depth is decoded as the toolbox of the data set does (rotate by three
+    bits, then millimetres). ``encoding="m/8000"`` decodes it as DDP's authors do, which is the same
+    up to 8.19 m.
 
     Args:
         root: folder of the data set.
-        split: ``test`` (5,050 images) or ``train`` (5,285), for lists of the toolbox.
+        split: ``test`` (5,050 images) or ``train`` (5,285); only for lists of the toolbox.
         list_file: ``allsplit.mat`` of the toolbox (default: that of the archive), or a text file
-            with a line ``IMAGE DEPTH`` for every sample; paths begin at a sensor or before it.
-        encoding: of the depth.
+            with a line ``IMAGE DEPTH`` for every sample. Paths may have folders before the sensor.
+        encoding: encoding of the depth files.
 
     Raises:
         InputError: if the list cannot be read or files are missing.
@@ -46,17 +47,23 @@ class SUNRGBD(AbstractDataset):
         base = root if any((root / name).is_dir() for name in SENSORS) else root / "SUNRGBD"
         path = Path(list_file) if list_file else base.parent / SPLIT_FILE
         if path.suffix == ".mat":
-            rows = [_files_of(base / _inner(one, path)) for one in _frames(path, split)]
+            rows = [
+                _find_files(base / _strip_prefix(frame, path))
+                for frame in _read_frames(path, split)
+            ]
         else:
             pairs = read_list(path, columns=2)
-            rows = [(base / _inner(a, path), base / _inner(b, path)) for a, b in pairs]
+            rows = [
+                (base / _strip_prefix(image, path), base / _strip_prefix(depth, path))
+                for image, depth in pairs
+            ]
         self.name = f"sun-rgbd-{split}"
         self.pairs = require_files(
             [
                 Pair(image.relative_to(base).with_suffix("").as_posix(), image, depth, encoding)
                 for image, depth in rows
             ],
-            f"{base} is incomplete, or the list is of another layout: get the data from {OFFICIAL}",
+            f"{base} is incomplete, or the list has another layout: get it from {OFFICIAL_URL}",
         )
 
     def __len__(self) -> int:
@@ -72,39 +79,41 @@ class SUNRGBD(AbstractDataset):
         return read_pair(self.pairs[index])
 
 
-def _inner(path: str, where: Path) -> Path:
-    """Return the part of a path from the sensor on.
+def _strip_prefix(path: str, list_file: Path) -> Path:
+    """Return the part of a path that begins with the name of the sensor.
 
     Raises:
-        InputError: if it names no sensor.
+        InputError: if the path names no sensor.
     """
     parts = Path(path).parts
     for number, part in enumerate(parts):
         if part in SENSORS:
             return Path(*parts[number:])
-    raise InputError(f"{where}: {path} names none of the sensors {', '.join(SENSORS)}: check it")
+    raise InputError(
+        f"{list_file}: {path} names none of the sensors {', '.join(SENSORS)}: check it"
+    )
 
 
-def _frames(path: Path, split: Literal["train", "test"]) -> list[str]:
+def _read_frames(path: Path, split: Literal["train", "test"]) -> list[str]:
     """Return the folders of the frames in the toolbox's list.
 
     Raises:
-        InputError: if the file cannot be read or is another.
+        InputError: if the file cannot be read or is not such a list.
     """
-    from scipy.io import loadmat  # a third of a second
+    from scipy.io import loadmat  # imported here: it takes 0.3 s
 
     try:
-        found: Any = loadmat(str(path), squeeze_me=True)[f"all{split}"]
-    except Exception as error:  # of a damaged file, anything
+        folders: Any = loadmat(str(path), squeeze_me=True)[f"all{split}"]
+    except Exception as error:  # a damaged file raises errors of any type
         raise InputError(
             f"{path}: no list of SUN RGB-D's toolbox ({type(error).__name__}): give allsplit.mat, "
             "or a text file of lines 'IMAGE DEPTH'"
         ) from None
-    return [str(one) for one in np.atleast_1d(found)]
+    return [str(folder) for folder in np.atleast_1d(folders)]
 
 
-def _files_of(folder: Path) -> tuple[Path, Path]:
-    """Return image and depth of a frame; names that are missing where there are none."""
+def _find_files(folder: Path) -> tuple[Path, Path]:
+    """Return the image and the depth file of a frame, or the pattern of a missing file."""
     patterns = (folder / "image" / "*.jpg", folder / "depth_bfx" / "*.png")
     image, depth = (next(iter(sorted(p.parent.glob(p.name))), p) for p in patterns)
     return image, depth

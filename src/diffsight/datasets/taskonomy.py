@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.labelled_folder import LABELS
+from diffsight.datasets.labelled_folder import LABEL_KEYS
 from diffsight.datasets.taskonomy_files import Layout, TaskonomyFiles, buildings_of
 from diffsight.datasets.taskonomy_labels import (
     CLASSES,
@@ -27,27 +27,27 @@ from diffsight.errors import InputError
 
 
 class Taskonomy(AbstractDataset):
-    """Images of one task, in an order that no machine changes.
+    """Images with the labels of one task, in the same order on every machine.
 
-    The label is ``depth_m`` (metres, of the native depths), ``normals``, ``semantic`` (class
-    numbers), or ``values`` (everything else, and the depths of the other presets).
+    The label is ``depth_m`` (metres, for the depths of preset ``native``), ``normals``,
+    ``semantic`` (class ids), or ``values`` (all others, also the depths of the other presets).
 
     Args:
         root: folder of the data set.
-        task: one of the nine dense tasks (``depth_zbuffer``, ``normal`` ...), of
-            ``segment_semantic/CLASS`` for twelve classes (only images that show the class), or
-            ``segment_semantic`` of all of them.
-        split: ``train`` (25 buildings of the tiny split), ``val`` or ``test`` (five each), or one
-            building.
-        preset: what the numbers are. ``native``: one map per task, depth in metres; ``vtm``:
-            channels in [0, 1], as the published tables have them; ``clean``: the same.
-        layout: of the folders; ``auto`` finds it out.
-        max_images: largest number of images.
-        scored: yield as labels the maps that predictions are scored by: those of ``vtm`` and
-            ``clean`` have 256 x 256 pixels whatever the image has. ``vtm`` resizes before it masks,
-            as the published tables do; ``clean`` leaves out pixels that are mixed with invalid
-            ones.
-        files: the files of ``root``, for several data sets that share their listing.
+        task: one of the nine dense tasks (``depth_zbuffer``, ``normal`` ...),
+            ``segment_semantic/CLASS`` for one of twelve classes (only images that show the class),
+            or ``segment_semantic`` for all of them.
+        split: ``train`` (25 buildings of the tiny split), ``val`` or ``test`` (five each), or the
+            name of one building.
+        preset: form of the labels. ``native``: one map per task, depth in metres; ``vtm`` and
+            ``clean``: channels in [0, 1], as in the published tables.
+        layout: layout of the folders; ``auto`` detects it.
+        max_images: largest number of images; None uses all.
+        scored: yield the maps that predictions are compared with, not the training labels. For
+            ``vtm`` and ``clean`` they have 256 x 256 pixels at any image size. ``vtm`` resizes
+            before it masks, as in the published tables; ``clean`` leaves out pixels that are
+            interpolated from invalid ones.
+        files: listing of ``root`` that several data sets share; None makes a new one.
 
     Raises:
         InputError: if no layout fits, there are no images or no labels, or an argument is unknown.
@@ -68,7 +68,7 @@ class Taskonomy(AbstractDataset):
         files: TaskonomyFiles | None = None,
     ) -> None:
         if max_images is not None and max_images < 1:
-            raise InputError(f"max_images {max_images}: ask for at least one image")
+            raise InputError(f"max_images {max_images}: use at least one image")
         require_task(task, preset)
         self.files = files or TaskonomyFiles(root, layout)
         self.name = f"taskonomy-{split}-{task}"
@@ -78,7 +78,7 @@ class Taskonomy(AbstractDataset):
         self.scored = scored
         self._classes: Sequence[str] = class_tasks().get(task, ())
         rule = self._rule
-        self.label = LABELS[rule.kind] if rule else "semantic"
+        self.label = LABEL_KEYS[rule.kind] if rule else "semantic"
         self.class_names = {} if rule else {"semantic": tuple(self._classes)}
         buildings = buildings_of(split)
         self._images = self.files.images(buildings)
@@ -86,23 +86,26 @@ class Taskonomy(AbstractDataset):
             raise InputError(
                 f"{root}: holds no images of {split}: download them, or name another split"
             )
-        if absent := missing_folder(self.files, task, preset, buildings):
+        if absent := find_missing_folder(self.files, task, preset, buildings):
             raise InputError(
                 f"{root}: no folder {absent} of {split}: download it into the same folder as rgb"
             )
 
     def __len__(self) -> int:
-        """Return the number of images; of a class, the first call reads label files (minutes)."""
+        """Return the number of images.
+
+        For the task of one class, the first call reads the label files, which takes minutes.
+        """
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
         """Return the image at ``index`` with its label.
 
         Raises:
-            InputError: naming the file, if it is damaged or no pixel has a label.
+            InputError: if a file is damaged or no pixel has a label; the message names the file.
         """
         id = self.ids[index]
-        domains = domains_of(self.task, self.preset)
+        domains = label_domains(self.task, self.preset)
         image, *maps = (self.files.read(domain, id) for domain in ("rgb", *domains))
         path = self.files.path(domains[0], id)
         sizes = [pixels.shape[:2] for pixels in (image, *maps)]
@@ -119,15 +122,15 @@ class Taskonomy(AbstractDataset):
     @functools.cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids of the images."""
-        return tuple(itertools.islice(self._showing(), self.max_images))
+        return tuple(itertools.islice(self._iter_ids(), self.max_images))
 
     @property
     def _rule(self) -> Rule | None:
-        """The rule of a dense task; not kept, for its functions cannot be pickled."""
+        """The rule of a dense task; not stored, because its functions cannot be pickled."""
         return rules(self.preset).get(self.task)
 
-    def _showing(self) -> Iterator[str]:
-        """Return all images, or for the task of one class those that show it."""
+    def _iter_ids(self) -> Iterator[str]:
+        """Iterate over all images, or for the task of one class over those that show the class."""
         if self.label != "semantic" or len(self._classes) > 2:
             return iter(self._images)
         number = CLASSES[self._classes[1]]
@@ -154,23 +157,23 @@ def require_task(task: str, preset: Preset) -> None:
     """Refuse a task that Taskonomy does not have.
 
     Raises:
-        InputError: naming the others.
+        InputError: if the task is unknown; the message lists all tasks.
     """
     if task not in task_names(preset):
         raise InputError(f"unknown Taskonomy task {task!r}: choose {', '.join(task_names(preset))}")
 
 
-def domains_of(task: str, preset: Preset) -> tuple[str, ...]:
-    """Return the folders that a task's labels are read from, the label's own first."""
+def label_domains(task: str, preset: Preset) -> tuple[str, ...]:
+    """Return the folders from which a task's labels are read, the folder of the label first."""
     rule = rules(preset).get(task)
     if rule is None:
         return ("segment_semantic",)
     return (rule.domain, "depth_euclidean") if rule.by_depth else (rule.domain,)
 
 
-def missing_folder(
+def find_missing_folder(
     files: TaskonomyFiles, task: str, preset: Preset, buildings: Sequence[str]
 ) -> str | None:
-    """Return a folder of labels that a task needs and none of the buildings has."""
-    needed = sorted(set(domains_of(task, preset)))
-    return next((domain for domain in needed if not files.has(domain, buildings)), None)
+    """Return a label folder that a task needs and none of the buildings has; None if all exist."""
+    needed = sorted(set(label_domains(task, preset)))
+    return next((domain for domain in needed if not files.has_folder(domain, buildings)), None)

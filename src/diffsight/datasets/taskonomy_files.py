@@ -1,4 +1,4 @@
-"""The files of Taskonomy's tiny split in any of the layouts that are around."""
+"""Find and read the files of Taskonomy's tiny split in any of the four common layouts."""
 
 import hashlib
 import logging
@@ -35,7 +35,7 @@ LAYOUTS = {
 }
 Layout = Literal["auto", "building", "merged", "task", "omnidata"]
 
-# names of folders and in file names: today's, and those of the first releases
+# names of each domain in folder and file names: today's, then that of the first releases
 _NAMES = {
     "rgb": ("rgb",),
     "depth_euclidean": ("depth_euclidean", "mist"),
@@ -54,13 +54,13 @@ _VIEW = re.compile(r"point_\d+_view_\d+")
 
 
 class TaskonomyFiles:
-    """Images and labels of a folder; every file listing and every class map is read once.
+    """Images and labels below a folder. Each folder is listed once and each class map read once.
 
-    An image's id is ``BUILDING/point_P_view_V`` in every layout.
+    The id of an image is ``BUILDING/point_P_view_V`` in every layout.
 
     Args:
         root: folder of the data set.
-        layout: of the folders; ``auto`` finds it out.
+        layout: layout of the folders; ``auto`` detects it.
 
     Raises:
         InputError: if no layout fits.
@@ -87,12 +87,12 @@ class TaskonomyFiles:
     def images(self, buildings: Iterable[str]) -> list[str]:
         """Return the ids of the images of some buildings, ordered by the hashes of the ids.
 
-        The beginning of the list is a random part that no machine changes.
+        So the first N images are a random sample that is the same on every machine.
         """
-        ids = (id for building in buildings for id in self._images_of(building))
+        ids = (id for building in buildings for id in self._list_images(building))
         return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).digest())
 
-    def has(self, domain: str, buildings: Sequence[str]) -> bool:
+    def has_folder(self, domain: str, buildings: Sequence[str]) -> bool:
         """Return whether any of the buildings has a folder of the domain."""
         return any(
             self._file(folder, folder, building, "*").parent.is_dir()
@@ -101,7 +101,7 @@ class TaskonomyFiles:
         )
 
     def path(self, domain: str, id: str) -> Path:
-        """Return the path of a file, under whichever of its names it exists."""
+        """Return the path of a file with the name (today's or an old one) that exists."""
         building, view = id.split("/")
         names = _NAMES[domain]
         candidates = [
@@ -113,13 +113,13 @@ class TaskonomyFiles:
         """Return the pixels of a file: ``h w 3`` bytes, ``h w`` 16-bit numbers, or ``h w`` bytes.
 
         Raises:
-            InputError: if it is damaged or holds something else.
+            InputError: if the file is damaged or has another type of pixels.
         """
         path = self.path(domain, id)
         return decode(path, ("PNG",), lambda image: _pixels(path, domain, image))
 
     def classes(self, id: str) -> frozenset[int]:
-        """Return the numbers of the classes that an image shows; none if its file is damaged."""
+        """Return the class ids that an image shows; empty if its label file is damaged."""
         if id not in self._classes:
             try:
                 self._classes[id] = frozenset(np.unique(self.read("segment_semantic", id)).tolist())
@@ -130,7 +130,7 @@ class TaskonomyFiles:
                 log.info("%s: %d label files searched for classes", self.root, len(self._classes))
         return self._classes[id]
 
-    def _images_of(self, building: str) -> list[str]:
+    def _list_images(self, building: str) -> list[str]:
         pattern = self._file("rgb", "rgb", building, "*")
         folder = pattern.parent
         if folder not in self._listings:
@@ -149,10 +149,10 @@ class TaskonomyFiles:
 
 
 def buildings_of(split: str) -> tuple[str, ...]:
-    """Return the buildings of a split, or the one building that is called so.
+    """Return the buildings of a split, or the building with this name.
 
     Raises:
-        InputError: for another name.
+        InputError: if there is neither a split nor a building with this name.
     """
     if split in SPLITS:
         return SPLITS[split]

@@ -1,8 +1,9 @@
-"""What the counts in Taskonomy's files mean: as Visual Token Matching reads them, and plainly.
+"""Decode the label files of Taskonomy, as Visual Token Matching (VTM) does or in plain units.
 
 VTM (Kim et al., ICLR 2023) turns every task into channels in [0, 1] of 256 x 256 pixels, and later
-papers copy its table. Preset ``vtm`` does as it does; ``clean`` gives the same channels without
-values that are mixed with "no depth"; ``native`` gives one map per task at the size of the file.
+papers copy its table. Preset ``vtm`` does the same. ``clean`` gives the same channels without
+values that are interpolated with "no depth". ``native`` gives one map per task at the size of the
+file.
 """
 
 import math
@@ -18,26 +19,26 @@ from torch.nn import functional
 
 from diffsight.choices import Preset
 from diffsight.datasets.labels import SHORTEST_NORMAL
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 
 LabelMap = tuple[Float[Tensor, "d lh lw"] | Int[Tensor, "lh lw"], Bool[Tensor, "lh lw"]]
-"""A label and where there is one."""
+"""A label map, and the mask of its valid pixels."""
 
 NO_DEPTH = 64500
-"""Counts of the Euclidean depth from here on are none: 65535, or something mixed with it."""
+"""Lowest count of the Euclidean depth that means "no depth": 65535, or a mixture with it."""
 
 CLASSES = {
     **{"chair": 3, "couch": 4, "potted-plant": 5, "bed": 6, "dining-table": 7, "tv": 9},
     **{"microwave": 10, "oven": 11, "sink": 13, "refrigerator": 14, "clock": 16, "vase": 17},
 }
-"""The twelve classes that VTM scores, as the files number them (0 uncertain, 1 background)."""
+"""Ids in the files of the twelve classes that VTM scores (0: uncertain, 1: background)."""
 
 _HW = (256, 256)
 _COUNTS_PER_M = 512.0
 _SEGMENTS = torch.tensor((0.42, 0.62, 0.64, 0.68, 0.70, 1.0))
 _Z_RANGE = (0.4, 1.0)
 EDGE_LEVELS = torch.tensor((0.0005, 0.001, 0.002, 0.003, 0.01))
-_TEXTURES = ((3, 1.0), (11, 2.0), (19, 3.0))  # side of the Gaussian in pixels, its sigma
+_TEXTURES = ((3, 1.0), (11, 2.0), (19, 3.0))  # side in pixels and sigma of the Gaussians
 _STRONGEST_TEXTURE = 0.4
 _SOBEL = torch.tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)), dtype=torch.float64)
 
@@ -46,14 +47,14 @@ Decoder = Callable[[Float[Tensor, "c h w"]], Float[Tensor, "d h w"]]
 
 @dataclass(frozen=True)
 class Rule:
-    """How the files of a domain become labels of a dense task.
+    """How to decode the files of a domain to labels of a dense task.
 
     Attributes:
-        kind: of the labels, as ``LabelFormat`` has it.
-        domain: whose files are read.
-        decode: counts to labels.
-        by_depth: pixels without Euclidean depth have no label.
-        vtm_scores_all: VTM scores its predictions there all the same.
+        kind: kind of the labels (see ``LabelFormat``).
+        domain: domain whose files are read.
+        decode: function from counts to labels.
+        by_depth: whether pixels without Euclidean depth have no label.
+        vtm_scores_all: whether VTM scores predictions also at pixels without Euclidean depth.
     """
 
     kind: str
@@ -64,8 +65,8 @@ class Rule:
 
 
 def rules(preset: Preset) -> dict[str, Rule]:
-    """Return the rules of all tasks but the segmentations, by the names of the tasks."""
-    first = _native() if preset == "native" else _vtm()
+    """Return the rules of the nine dense tasks, by task name."""
+    first = _native_rules() if preset == "native" else _vtm_rules()
     return first | {
         "keypoints2d": Rule(
             "scalar", "keypoints2d", lambda c: (c / 65536 / 0.005).clamp(0, 1), by_depth=False
@@ -77,21 +78,21 @@ def rules(preset: Preset) -> dict[str, Rule]:
     }
 
 
-def _native() -> dict[str, Rule]:
+def _native_rules() -> dict[str, Rule]:
     return {
         "depth_euclidean": Rule("depth", "depth_euclidean", lambda c: c / _COUNTS_PER_M),
         "depth_zbuffer": Rule("depth", "depth_zbuffer", lambda c: c / _COUNTS_PER_M),
         "edge_texture": Rule(
             "scalar", "edge_texture", lambda c: (c / 65535 / 0.08).clamp(0, 1), by_depth=False
         ),
-        # the widest of VTM's five ranges; the authors' networks learned it blurred
+        # the widest of VTM's five ranges; the authors' networks were trained on it blurred
         "edge_occlusion": Rule(
             "scalar", "edge_occlusion", lambda c: (c / 65536 / EDGE_LEVELS[-1]).clamp(0, 1)
         ),
     }
 
 
-def _vtm() -> dict[str, Rule]:
+def _vtm_rules() -> dict[str, Rule]:
     return {
         "depth_euclidean": Rule(
             "vector", "depth_euclidean", lambda c: depth_segments(log_depth(c[0])).movedim(-1, 0)
@@ -112,55 +113,60 @@ def log_depth(counts: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def depth_segments(fraction: Float[Tensor, "*n"]) -> Float[Tensor, "*n 5"]:
-    """Return VTM's five channels of the Euclidean depth.
+    """Return VTM's five channels of the Euclidean depth, each in [0, 1].
 
-    They say how far ``log_depth`` is through five ranges.
+    Each channel is the relative position of ``log_depth`` within one of five ranges.
+
+    Args:
+        fraction: values of ``log_depth``.
     """
     low, high = _SEGMENTS[:-1], _SEGMENTS[1:]
     return ((fraction[..., None] - low) / (high - low)).clamp(0, 1)
 
 
 def z_range(fraction: Float[Tensor, "*n"]) -> Float[Tensor, "*n 1"]:
-    """Return VTM's one channel of the z-depth, from ``log_depth``."""
+    """Return VTM's one channel of the z-depth, in [0, 1], from values of ``log_depth``."""
     low, high = _Z_RANGE
     return ((fraction[..., None] - low) / (high - low)).clamp(0, 1)
 
 
 def edge_levels(strength: Float[Tensor, "*n"]) -> Float[Tensor, "*n 5"]:
-    """Return VTM's five channels of the occlusion edges, which end at five strengths."""
+    """Return VTM's five channels of the occlusion edges, which saturate at five strengths."""
     return (strength[..., None] / EDGE_LEVELS).clamp(0, 1)
 
 
 def texture_edges(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """Return VTM's texture edges: Sobel's gradient at three scales, 1 at 0.4 of the largest.
+    """Return VTM's texture edges: the Sobel gradient at three scales, in [0, 1].
 
-    Differs from the authors' code: the largest gradient is always the image's own; they divide
-    the images of a fine-tuning by the largest of all of them.
+    The value is 1 from 0.4 times the largest gradient on.
+
+    Differs from the authors' code: the largest gradient is always that of the image. In
+    fine-tuning, the authors use the largest gradient of all support images.
 
     Args:
-        image: RGB from 0 to 255, of at least 9 pixels a side.
+        image: RGB from 0 to 255, at least 9 pixels on each side.
     """
     grey = image.double().sum(dim=0)
     channels = []
     for side, sigma in _TEXTURES:
         offset = torch.arange(side, dtype=torch.float64) - side // 2
         bell = torch.exp(-offset.square() / (2 * sigma**2))
-        smooth = _filtered(_filtered(_wider(grey, side // 2), bell[None]), bell[:, None])
-        smooth = _wider(smooth, 1)
-        gradient = torch.hypot(_filtered(smooth, _SOBEL), _filtered(smooth, _SOBEL.T))
-        # a plain image has only rounding errors, which are no edges
+        smooth = _convolve(_convolve(_pad(grey, side // 2), bell[None]), bell[:, None])
+        smooth = _pad(smooth, 1)
+        gradient = torch.hypot(_convolve(smooth, _SOBEL), _convolve(smooth, _SOBEL.T))
+        # the gradients of a uniform image are rounding errors, not edges
         relative = gradient / gradient.max().clamp(min=1e-3)
         channels.append(relative.clamp(max=_STRONGEST_TEXTURE) / _STRONGEST_TEXTURE)
     return torch.stack(channels).float()
 
 
-def _wider(x: Float[Tensor, "h w"], n: int) -> Float[Tensor, "h2 w2"]:
-    """Return the image with VTM's padding: the outermost strip once more, not mirrored."""
+def _pad(x: Float[Tensor, "h w"], n: int) -> Float[Tensor, "h2 w2"]:
+    """Return the image with VTM's padding: the outermost n pixels repeated, not mirrored."""
     x = torch.cat((x[:, :n], x, x[:, -n:]), dim=1)
     return torch.cat((x[:n], x, x[-n:]), dim=0)
 
 
-def _filtered(x: Float[Tensor, "h w"], kernel: Float[Tensor, "k l"]) -> Float[Tensor, "h2 w2"]:
+def _convolve(x: Float[Tensor, "h w"], kernel: Float[Tensor, "k l"]) -> Float[Tensor, "h2 w2"]:
     return functional.conv2d(x[None, None], kernel[None, None])[0, 0]
 
 
@@ -169,21 +175,21 @@ def dense_map(
     counts: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
     depth: UInt16[np.ndarray, "h w"] | None,
 ) -> LabelMap:
-    """Return the label of an image at the size of its file; 0 where there is none.
+    """Return the label of an image at the size of its file; 0 where it is not valid.
 
     Args:
-        rule: of the task.
-        counts: the rule's file.
-        depth: the file of the Euclidean depth, for rules ``by_depth``.
+        rule: rule of the task.
+        counts: pixels of the file of the rule's domain.
+        depth: pixels of the Euclidean depth file, for rules with ``by_depth``.
     """
     valid = torch.ones(counts.shape[:2], dtype=torch.bool)
-    if rule.domain == "rgb":  # a filter, which is defined at VTM's size
+    if rule.domain == "rgb":  # an image filter, which is defined at VTM's size
         truth, _ = _vtm_truth(rule, counts, depth)
-        return resized_image(truth[None], (counts.shape[0], counts.shape[1]))[0], valid
+        return resize_image(truth[None], (counts.shape[0], counts.shape[1]))[0], valid
     if depth is not None:
         valid = torch.from_numpy(depth < NO_DEPTH)
-    value = rule.decode(_bands(counts))
-    if rule.kind == "depth":  # the z-depth's own: 0 is none either
+    value = rule.decode(_to_channels(counts))
+    if rule.kind == "depth":  # here a count of 0 means "no depth" too
         valid = valid & torch.from_numpy((counts > 0) & (counts < NO_DEPTH))
     if rule.kind == "normals":
         valid = valid & (value.norm(dim=0) > SHORTEST_NORMAL)
@@ -197,23 +203,23 @@ def scored_dense_map(
     counts: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
     depth: UInt16[np.ndarray, "h w"] | None,
 ) -> LabelMap:
-    """Return the map that a preset scores predictions by; arguments as those of ``dense_map``."""
+    """Return the map that a preset compares predictions with; for arguments see ``dense_map``."""
     if preset == "vtm" or rule.domain == "rgb" or (preset == "clean" and depth is None):
         return _vtm_truth(rule, counts, depth)
     value, valid = dense_map(rule, counts, depth)
     if preset == "clean":
-        return _clean_truth(rule, _bands(counts), valid)
+        return _clean_truth(rule, _to_channels(counts), valid)
     return value, valid
 
 
 def _vtm_truth(
     rule: Rule, counts: np.ndarray, depth: np.ndarray | None
 ) -> tuple[Float[Tensor, "d 256 256"], Bool[Tensor, "256 256"]]:
-    """Return VTM's map, which is resized before anything is masked.
+    """Return the map of VTM, which resizes before it masks.
 
-    Near "no depth", a mixture may pass as a depth.
+    So next to pixels without depth, interpolated values may count as depths.
     """
-    truth = rule.decode(_bands(_resized(counts, Image.Resampling.BILINEAR)))
+    truth = rule.decode(_to_channels(_resized(counts, Image.Resampling.BILINEAR)))
     scored = torch.ones(_HW, dtype=torch.bool)
     if depth is not None and not rule.vtm_scores_all:
         scored = torch.from_numpy(_resized(depth, Image.Resampling.BILINEAR) < NO_DEPTH)
@@ -221,28 +227,35 @@ def _vtm_truth(
 
 
 def _clean_truth(
-    rule: Rule, full: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]
+    rule: Rule, full: Float[Tensor, "c h w"], valid: Bool[Tensor, "h w"]
 ) -> tuple[Float[Tensor, "d 256 256"], Bool[Tensor, "256 256"]]:
-    """Return the map that is scored where every averaged pixel is valid.
+    """Return the resized map, scored where it is interpolated from valid pixels alone.
 
-    There the mean of the valid pixels (the normalised convolution) is the plain mean.
+    There, the normalised convolution over valid pixels equals the plain interpolation.
     """
-    truth = rule.decode(resized_image(full[None], _HW)[0])
+    truth = rule.decode(resize_image(full[None], _HW)[0])
     if rule.kind == "normals":
         truth = functional.normalize(truth, dim=0)
     # the weights of the pixels sum to 1, and the smallest of them is far above a thousandth
-    scored = resized_image(known.float()[None, None], _HW)[0, 0] > 0.999
+    scored = resize_image(valid.float()[None, None], _HW)[0, 0] > 0.999
     return torch.where(scored, truth, 0), scored
 
 
 def class_tasks() -> dict[str, tuple[str, ...]]:
-    """Return the classes of the segmentations: a binary one per class, and one of all of them."""
+    """Return the class names of each segmentation task: one binary task per class, one for all."""
     single = {f"segment_semantic/{c}": ("other", c) for c in CLASSES}
     return single | {"segment_semantic": ("background", *CLASSES)}
 
 
 def class_map(classes: Sequence[str], ids: UInt8[np.ndarray, "h w"]) -> LabelMap:
-    """Return the numbers of the classes, all other objects being 0; uncertain pixels have none."""
+    """Return the label of a segmentation task at the size of its file.
+
+    Pixels of other classes have class id 0; uncertain pixels are not valid.
+
+    Args:
+        classes: class names of the task, in the order of the class ids.
+        ids: class ids as the file numbers them.
+    """
     numbers = _class_numbers(classes)
     full = torch.from_numpy(ids.astype(np.int64))
     return numbers[full], full > 0
@@ -251,9 +264,14 @@ def class_map(classes: Sequence[str], ids: UInt8[np.ndarray, "h w"]) -> LabelMap
 def scored_class_map(
     classes: Sequence[str], preset: Preset, ids: UInt8[np.ndarray, "h w"]
 ) -> LabelMap:
-    """Return the classes that a preset scores predictions by.
+    """Return the class map that a preset compares predictions with.
 
-    VTM's binary tasks score the uncertain pixels as not the class.
+    In VTM's binary tasks, uncertain pixels are scored as class 0.
+
+    Args:
+        classes: class names of the task, in the order of the class ids.
+        preset: ``native``, ``vtm`` or ``clean``.
+        ids: class ids as the file numbers them.
     """
     if preset == "native":
         return class_map(classes, ids)
@@ -265,24 +283,24 @@ def scored_class_map(
 
 
 def _class_numbers(classes: Sequence[str]) -> Int[Tensor, "256"]:
-    """Return the number of a class by its id in the files."""
+    """Return the class id in a task for each of the 256 ids in the files."""
     numbers = torch.zeros(256, dtype=torch.int64)
     for number, name in enumerate(classes[1:], start=1):
         numbers[CLASSES[name]] = number
     return numbers
 
 
-def _bands(counts: np.ndarray) -> Float[Tensor, "c h w"]:
-    """Return the counts with channels first."""
+def _to_channels(counts: np.ndarray) -> Float[Tensor, "c h w"]:
+    """Return the counts as floats with the channels first."""
     bands = counts[None] if counts.ndim == 2 else counts.transpose(2, 0, 1)
     return torch.from_numpy(bands.astype(np.float32))
 
 
 def _resized(
-    counts: Shaped[np.ndarray, "h w *c"], how: Image.Resampling
+    counts: Shaped[np.ndarray, "h w *c"], resampling: Image.Resampling
 ) -> Shaped[np.ndarray, "256 256 *c"]:
-    """Return the file as Pillow resizes it, in whole counts.
+    """Return the pixels of a file, resized by Pillow to 256 x 256 whole counts.
 
-    VTM's merged files have this size already.
+    VTM's merged files already have this size.
     """
-    return np.array(Image.fromarray(counts).resize(_HW, how))
+    return np.array(Image.fromarray(counts).resize(_HW, resampling))

@@ -1,8 +1,8 @@
-"""Paired augmentation: what the depth methods of the GLPDepth line train with, and a resize.
+"""Transforms of image and labels together: the augmentation of GLPDepth and its successors.
 
-Every random number comes from the generator that the trainer seeds by (seed, epoch, sample), so a
-sample of an epoch is the same bytes in any process. The changes of colour have the meaning (and the
-truncation to whole numbers) of albumentations 1.3 on 8-bit images, which the authors used.
+All random numbers come from the generator that the trainer seeds with (seed, epoch, sample). So a
+sample of an epoch has the same bytes in every process. Colour transforms follow albumentations 1.3
+on 8-bit images, which the authors used, including the truncation to whole numbers.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,24 @@ from torch import Generator, Tensor
 
 from diffsight.datasets.base import AbstractTransform, Sample
 from diffsight.errors import InputError
-from diffsight.ops.resize import nearest, resized_label_and_mask
+from diffsight.ops.resize import nearest_pixels, resize_label_and_mask
 
 
 class CutDepth(AbstractTransform):
-    """Replace a vertical strip of the image by the depth itself, as gray.
+    """Replace a vertical strip of the image by its depth, drawn in gray.
 
-    The strip starts at ``int(a W)`` and is ``int(max(0.75 b (W - a W), 1))`` columns wide, with
-    a and b uniform in [0, 1).
+    The strip starts at column ``int(a W)`` and is ``int(max(0.75 b (W - a W), 1))`` columns wide,
+    with a and b uniform in [0, 1).
 
-    Differs from the authors' code: theirs takes every fourth sample of a worker, ours each with
-    ``probability``, so that a sample does not depend on what was read before it; theirs writes
-    millimetres into 8-bit pixels, which wraps around every 256 mm, ours the share of
-    ``max_depth_m`` (255 at and beyond it, 0 where depth is not valid).
+    Differs from the authors' code in two ways. Theirs changes every fourth sample that a worker
+    reads; ours changes each sample with ``probability``, so that a sample does not depend on the
+    samples before it. Theirs writes millimetres into 8-bit pixels, which wrap around every 256 mm;
+    ours writes depth as a fraction of ``max_depth_m`` (255 at and beyond it, 0 where depth is not
+    valid).
 
     Args:
-        probability: of changing a sample.
-        max_depth_m: depth drawn as white.
+        probability: probability of changing a sample.
+        max_depth_m: depth that is drawn white, in metres.
     """
 
     def __init__(self, *, probability: float = 0.25, max_depth_m: float = 10.0) -> None:
@@ -58,10 +59,10 @@ class CutDepth(AbstractTransform):
 
 
 class HorizontalFlip(AbstractTransform):
-    """Mirror image, labels and camera; normals also change the sign of x.
+    """Mirror image, labels and camera horizontally; the x component of normals changes its sign.
 
     Args:
-        probability: of changing a sample.
+        probability: probability of changing a sample.
     """
 
     def __init__(self, *, probability: float = 0.5) -> None:
@@ -71,7 +72,7 @@ class HorizontalFlip(AbstractTransform):
         """Return the sample, or its mirror image."""
         if not chance(generator, self.probability):
             return sample
-        flipped = _move(sample, lambda grid: grid.flip(-1))
+        flipped = _change_grid(sample, lambda grid: grid.flip(-1))
         if sample.boxes is not None:
             flipped = replace(flipped, boxes=sample.boxes.mirrored(sample.image.shape[-1]))
         if "normals" in flipped.labels:
@@ -85,11 +86,11 @@ class HorizontalFlip(AbstractTransform):
 
 
 class RandomCrop(AbstractTransform):
-    """Cut a window of a fixed size out of image and labels, every position equally likely.
+    """Crop image and labels to a window of fixed size at a uniformly random position.
 
     Args:
-        height: of the window in pixels.
-        width: of the window in pixels.
+        height: height of the window in pixels.
+        width: width of the window in pixels.
     """
 
     def __init__(self, *, height: int, width: int) -> None:
@@ -97,7 +98,7 @@ class RandomCrop(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the window.
+        """Return the sample cropped to the window.
 
         Raises:
             InputError: if the image is smaller than the window.
@@ -115,14 +116,14 @@ class RandomCrop(AbstractTransform):
 
 
 class Resize(AbstractTransform):
-    """Scale image and labels to a fixed size; nothing random in it.
+    """Resize image and labels to a fixed size.
 
-    The image is interpolated (bilinear, antialiased). Labels take the nearest value, so that no
-    depth between two surfaces and no class between two classes is invented.
+    The image is interpolated (bilinear, antialiased). Labels take the nearest value, because a mean
+    of two depths or of two class ids would be wrong.
 
     Args:
-        height: in pixels.
-        width: in pixels.
+        height: height in pixels.
+        width: width in pixels.
     """
 
     def __init__(self, *, height: int, width: int) -> None:
@@ -130,17 +131,17 @@ class Resize(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample at the new size; the generator is not used."""
+        """Return the sample at the new size. The generator is not used."""
         return resize(sample, self.height, self.width)
 
 
 class RandomBrightnessContrast(AbstractTransform):
-    """``v -> (1 + c) v + 255 b`` with b and c uniform around 0.
+    """Change brightness and contrast: ``v -> (1 + c) v + 255 b`` with b and c uniform around 0.
 
     Args:
-        brightness: largest size of b.
-        contrast: largest size of c.
-        probability: of changing a sample.
+        brightness: largest absolute value of b.
+        contrast: largest absolute value of c.
+        probability: probability of changing a sample.
     """
 
     def __init__(
@@ -156,16 +157,18 @@ class RandomBrightnessContrast(AbstractTransform):
             return sample
         gain = 1 + uniform(generator, -self.contrast, self.contrast)
         offset = 255 * uniform(generator, -self.brightness, self.brightness)
-        return replace(sample, image=_look_up(torch.arange(256.0) * gain + offset, sample.image))
+        return replace(
+            sample, image=_apply_table(torch.arange(256.0) * gain + offset, sample.image)
+        )
 
 
 class RandomGamma(AbstractTransform):
-    """``v -> 255 (v / 255) ** gamma`` with gamma uniform between two limits.
+    """Change gamma: ``v -> 255 (v / 255) ** gamma`` with gamma uniform between two limits.
 
     Args:
         low_percent: 100 times the lowest gamma.
         high_percent: 100 times the highest gamma.
-        probability: of changing a sample.
+        probability: probability of changing a sample.
     """
 
     def __init__(
@@ -181,7 +184,7 @@ class RandomGamma(AbstractTransform):
             return sample
         gamma = uniform(generator, self.low_percent, self.high_percent) / 100
         table = (torch.arange(256, dtype=torch.float64) / 255) ** gamma * 255
-        return replace(sample, image=_look_up(table, sample.image))
+        return replace(sample, image=_apply_table(table, sample.image))
 
 
 class HueSaturationValue(AbstractTransform):
@@ -191,7 +194,7 @@ class HueSaturationValue(AbstractTransform):
         hue: largest shift, in steps of 2 degrees (OpenCV's scale of 0 to 179).
         saturation: largest shift, on a scale of 0 to 255.
         value: largest shift, on a scale of 0 to 255.
-        probability: of changing a sample.
+        probability: probability of changing a sample.
     """
 
     def __init__(
@@ -220,37 +223,37 @@ class HueSaturationValue(AbstractTransform):
 
 
 class DropPrompt(AbstractTransform):
-    """Forget the sample's text name, so that a model also learns to do without one.
+    """Remove the prompt of a sample, so that the model is also trained without a prompt.
 
-    Without it, a model with a text table gets an input that it was never trained on when no name is
-    given: the mean of the table.
+    A model with a text table uses the mean of the table if there is no prompt. Without this
+    transform, it would never see that input in training.
 
     Args:
-        probability: of changing a sample.
+        probability: probability of changing a sample.
     """
 
     def __init__(self, *, probability: float = 0.5) -> None:
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample, or the same without its name."""
+        """Return the sample, with or without its prompt."""
         return replace(sample, prompt=None) if chance(generator, self.probability) else sample
 
 
 class RandomSentence(AbstractTransform):
-    """Another sentence about the labelled thing every time; a sample without any stays."""
+    """Use a random sentence about the labelled object as the prompt, another one each time."""
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample with one of its sentences as its prompt."""
+        """Return the sample with one of its sentences as its prompt; unchanged if it has none."""
         if not sample.sentences:
             return sample
         return replace(sample, prompt=sample.sentences[integer(generator, len(sample.sentences))])
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """Return the window of image, labels and camera whose first pixel is (top, left)."""
+    """Return the sample cropped to the window with top-left pixel (top, left); sizes in pixels."""
     rows, columns = slice(top, top + height), slice(left, left + width)
-    window = _move(sample, lambda grid: grid[..., rows, columns])
+    window = _change_grid(sample, lambda grid: grid[..., rows, columns])
     if sample.boxes is not None:
         window = replace(window, boxes=sample.boxes.cropped(top, left, height, width))
     if sample.camera is None:
@@ -260,14 +263,17 @@ def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample
 
 
 def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True) -> Sample:
-    """Return image (bilinear, antialiased), labels (nearest) and camera at another size.
+    """Return the sample with image (bilinear, antialiased), labels (nearest) and camera resized.
 
     Args:
-        sample: of any size.
-        height: in pixels.
-        width: in pixels.
-        keep_strokes: where the nearest pixel has no label, take that of a labelled neighbour
-            (``resized_label_and_mask``).
+        sample: sample of any size.
+        height: new height in pixels.
+        width: new width in pixels.
+        keep_strokes: if the nearest pixel has no label, use the label of a labelled neighbour (see
+            ``resize_label_and_mask``).
+
+    Raises:
+        InputError: if the sample has people.
     """
     refuse_people(sample)
     old_height, old_width = sample.image.shape[-2:]
@@ -276,14 +282,17 @@ def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True
     )[0]
     if keep_strokes:
         maps = {
-            name: resized_label_and_mask(label, sample.valid[name], (height, width))
+            name: resize_label_and_mask(label, sample.valid[name], (height, width))
             for name, label in sample.labels.items()
         }
         labels, valid = ({name: pair[i] for name, pair in maps.items()} for i in range(2))
         scaled = replace(sample, labels=labels, valid=valid)
     else:
-        rows, columns = nearest(old_height, height)[:, None], nearest(old_width, width)
-        scaled = _move(sample, lambda grid: grid[..., rows, columns])
+        rows, columns = (
+            nearest_pixels(old_height, height)[:, None],
+            nearest_pixels(old_width, width),
+        )
+        scaled = _change_grid(sample, lambda grid: grid[..., rows, columns])
     boxes = sample.boxes and sample.boxes.resized((old_height, old_width), (height, width))
     scaled = replace(scaled, image=image, boxes=boxes)
     if sample.camera is None:
@@ -300,7 +309,7 @@ def resize(sample: Sample, height: int, width: int, *, keep_strokes: bool = True
 
 
 def rgb_to_hsv(image: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """Return hue in steps of 2 degrees (0 to 179), saturation and value (0 to 255)."""
+    """Return hue in steps of 2 degrees (0 to 179), saturation and value (both 0 to 255)."""
     red, green, blue = image.float()
     value, low = image.amax(0).float(), image.amin(0).float()
     chroma = value - low
@@ -315,19 +324,19 @@ def rgb_to_hsv(image: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
 
 
 def hsv_to_rgb(hsv: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
-    """Return the inverse of ``rgb_to_hsv``, cut to whole numbers as OpenCV does."""
+    """Return the inverse of ``rgb_to_hsv``, truncated to whole numbers as in OpenCV."""
     hue, saturation, value = hsv
     chroma = value * saturation / 255
     channels = []
     for offset in (5, 3, 1):
-        place = (hue / 30 + offset).remainder_(6)
-        weight = torch.minimum(place, 4 - place).clamp_(0, 1)
+        position = (hue / 30 + offset).remainder_(6)
+        weight = torch.minimum(position, 4 - position).clamp_(0, 1)
         channels.append(value - chroma * weight)
     return torch.stack(channels).to(torch.uint8)
 
 
-def _move(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
-    """Apply one change of the pixel grid to everything that lies on it."""
+def _change_grid(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
+    """Return the sample with ``change`` applied to image, labels and masks."""
     refuse_people(sample)
     return replace(
         sample,
@@ -338,7 +347,7 @@ def _move(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
 
 
 def refuse_people(sample: Sample) -> None:
-    """Refuse labels that are joints, which do not lie on the pixel grid.
+    """Refuse samples whose labels are joints, which are not maps of pixels.
 
     Raises:
         InputError: if the sample has people.
@@ -347,21 +356,24 @@ def refuse_people(sample: Sample) -> None:
         raise InputError(f"sample {sample.id}: its labels are joints: augment it with PersonCrop")
 
 
-def _look_up(table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
+def _apply_table(
+    table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]
+) -> UInt8[Tensor, "3 h w"]:
+    """Return the image with every level v replaced by ``table[v]``, truncated to 8 bits."""
     levels = table.clamp(0, 255).to(torch.uint8)
     return levels.index_select(0, image.flatten().int()).view_as(image)
 
 
 def uniform(generator: Generator, low: float, high: float) -> float:
-    """Return a number in [low, high)."""
+    """Return a uniformly random number in [low, high)."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 def chance(generator: Generator, probability: float) -> bool:
-    """Return True with this probability."""
+    """Return True with probability ``probability``."""
     return uniform(generator, 0.0, 1.0) < probability
 
 
 def integer(generator: Generator, count: int) -> int:
-    """Return a whole number from 0 to below ``count``."""
+    """Return a random whole number in [0, count)."""
     return int(torch.randint(count, (), generator=generator))

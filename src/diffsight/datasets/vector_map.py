@@ -1,7 +1,7 @@
 """The map expansion of nuScenes: outlines and lines of a city, drawn as masks around a vehicle.
 
-The masks are those of the official devkit, pixel for pixel, whose steps are kept in their order:
-rounding decides which pixels the border of an outline covers.
+The masks equal those of the official devkit, pixel for pixel. The steps of the devkit are kept in
+their order, because rounding decides which pixels the border of an outline covers.
 """
 
 import functools
@@ -25,13 +25,13 @@ CLASS_LAYERS: Mapping[str, tuple[str, ...]] = {
     **{name: (name,) for name in NUSCENES_CLASSES},
     "divider": ("road_divider", "lane_divider"),
 }
-"""The classes of BEVFusion in its order, and the layers that are drawn for them."""
+"""The classes of BEVFusion in its order, with the map layers that belong to each."""
 ARCHIVE = "nuScenes-map-expansion-v1.3.zip"
-OLDEST = (1, 3)  # version
-LINE_PX = 2  # thickness
+MIN_VERSION = (1, 3)  # of the map expansion
+LINE_PX = 2  # thickness of drawn lines
 _LINES = frozenset({"road_divider", "lane_divider"})
 _LAYERS = tuple(layer for layers in CLASS_LAYERS.values() for layer in layers)
-_COLLECTION = 7  # Shapely's number of a collection of different geometries
+_COLLECTION = 7  # Shapely's type id of a GeometryCollection
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Patch:
     """A rectangle of a city.
 
     Attributes:
-        x_m: of the centre, to the east.
-        y_m: of the centre, to the north.
-        height_m: length along y, before the rotation.
-        width_m: length along x, before the rotation.
-        angle_deg: of the rotation about the centre, from x to y.
+        x_m: x of the centre, to the east, in metres.
+        y_m: y of the centre, to the north, in metres.
+        height_m: length along y before the rotation, in metres.
+        width_m: length along x before the rotation, in metres.
+        angle_deg: rotation about the centre, from x to y, in degrees.
     """
 
     x_m: float
@@ -54,13 +54,13 @@ class Patch:
 
 
 class VectorMap:
-    """The layers of one city that the classes need.
+    """The map layers of one city that the classes need.
 
     Args:
-        path: JSON of the map expansion.
+        path: JSON file of the map expansion.
 
     Raises:
-        InputError: if it is missing, damaged or too old, or if Shapely is not installed.
+        InputError: if the file is missing, damaged or too old, or if Shapely is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ class VectorMap:
             raise InputError(f"{path}: missing: extract {ARCHIVE} into {path.parents[1]}")
         self.path = path
         self._trees: dict[str, Any] = {}
-        shapely = _library("shapely")
+        shapely = _import_library("shapely")
         with reading(path, f"damaged ({{reason}}): extract {ARCHIVE} again"):
             tables = read_object(path)
             _check_version(path, str(tables.get("version", "1.0")))
@@ -82,25 +82,26 @@ class VectorMap:
     def draw(
         self, patch: Patch, layers: Sequence[str], hw: tuple[int, int]
     ) -> UInt8[np.ndarray, "k h w"]:
-        """Return 1 where a layer is; rows run along y, columns along x of the turned patch.
+        """Return the mask of each layer: 1 on the layer, 0 elsewhere.
 
-        The outlines of a layer are filled one after another; the holes of each are cleared, which
-        also clears what was filled before. Lines are two pixels thick.
+        Rows run along y of the rotated patch, columns along x. The outlines of a layer are filled
+        one after another. Clearing the holes of an outline also clears what earlier outlines filled
+        there. Lines are two pixels thick.
 
         Args:
-            patch: what is drawn.
-            layers: names of layers that ``CLASS_LAYERS`` names.
+            patch: rectangle to draw.
+            layers: names of layers in ``CLASS_LAYERS``.
             hw: height and width of the masks in pixels.
 
         Raises:
-            InputError: if an outline crosses itself so that it cannot be cut, or OpenCV is not
+            InputError: if an outline cannot be cut because it crosses itself, or OpenCV is not
                 installed.
         """
         masks = np.zeros((len(layers), *hw), np.uint8)
-        shapely = _library("shapely")
+        shapely = _import_library("shapely")
         for mask, name in zip(masks, layers, strict=True):
             try:
-                geometries = _placed(self._trees[name], patch, hw, 1 if name in _LINES else 2)
+                geometries = _cut_to_patch(self._trees[name], patch, hw, 1 if name in _LINES else 2)
             except shapely.errors.ShapelyError as error:
                 raise InputError(
                     f"{self.path}: {name} cannot be cut to a patch ({reason_of(error)}): extract "
@@ -114,7 +115,7 @@ class VectorMap:
 
 @functools.lru_cache(maxsize=8)
 def open_map(path: Path) -> VectorMap:
-    """Return the map of a city, read once in each process.
+    """Return the map of a city, which is read once in each process.
 
     Raises:
         InputError: as ``VectorMap``.
@@ -124,22 +125,22 @@ def open_map(path: Path) -> VectorMap:
 
 @dataclass(frozen=True)
 class VectorMapSource:
-    """Draws the classes of ``CLASS_LAYERS`` around a vehicle (a ``MapSource``).
+    """Draw the classes of ``CLASS_LAYERS`` around a vehicle (a ``MapSource``).
 
-    The patch is that of BEVFusion: its centre is the origin of the changed frame, its angle is that
-    of the changed x axis, and its size is fixed. So a change of scale, which resizes the points and
-    the cameras, does not resize the map, as in the released code.
+    The patch is that of BEVFusion. Its centre is the origin of the changed frame, its angle is that
+    of the changed x axis, and its size is fixed. So a change of scale resizes the points and the
+    cameras, but not the map, as in the released code.
 
-    A mirrored frame is drawn before it is mirrored, and its mask is flipped, as in BEVFusion: the
-    devkit's rounding moves outlines by half a cell towards larger x and y, in mirrored frames
-    towards smaller ones. A change is read as a rotation of up to 90 degrees, after which x, y or
-    both are mirrored; so a rotation of more than that counts as mirrored twice.
+    For a mirrored frame, the mask is drawn without the mirroring and then flipped, as in BEVFusion.
+    This matters because the devkit's rounding moves outlines by half a cell towards larger x and y.
+    A change is decomposed into a rotation of at most 90 degrees and a mirroring of x, y or both; a
+    larger rotation counts as mirroring both axes.
 
     Attributes:
-        path: JSON of the map expansion.
+        path: JSON file of the map expansion.
         vehicle_to_global: pose of the frame of the vehicle in the city, in metres.
-        cells: along each axis.
-        cell_m: length of a cell in metres.
+        cells: number of cells along each axis.
+        cell_m: side of a cell in metres.
     """
 
     path: Path
@@ -148,7 +149,10 @@ class VectorMapSource:
     cell_m: float
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return 1 where a cell is of a class, in the changed frame but for its scale.
+        """Return the mask of each class in the changed frame, without its scale; 0 or 1.
+
+        Args:
+            vehicle_change: augmentation of the frame of the vehicle.
 
         Raises:
             InputError: if the map cannot be read or drawn.
@@ -170,7 +174,8 @@ class VectorMapSource:
         return torch.from_numpy(masks.astype(np.float32))
 
 
-def _library(name: str) -> Any:
+def _import_library(name: str) -> Any:
+    """Return an optional package, or raise an error that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -180,16 +185,16 @@ def _library(name: str) -> Any:
 
 
 def _check_version(path: Path, version: str) -> None:
-    if tuple(map(int, version.split("."))) < OLDEST:
+    if tuple(map(int, version.split("."))) < MIN_VERSION:
         raise InputError(f"{path}: version {version} of the map expansion: get {ARCHIVE}")
 
 
 def _geometries(tables: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the outlines and lines of every layer, in the order of the file.
 
-    Outlines that cross themselves are left out, but not those of drivable areas.
+    Outlines that cross themselves are left out, except those of drivable areas.
     """
-    shapely = _library("shapely")
+    shapely = _import_library("shapely")
     xy = np.array([(node["x"], node["y"]) for node in tables["node"]], np.float64).reshape(-1, 2)
     if not np.isfinite(xy).all():
         raise ValueError("a node is not finite")
@@ -206,35 +211,35 @@ def _geometries(tables: Mapping[str, Any]) -> dict[str, list[Any]]:
     def line(token: str) -> Any:
         return shapely.LineString([nodes[t] for t in lines[token]["node_tokens"]])
 
-    found = {}
+    geometries: dict[str, list[Any]] = {}
     for name in _LAYERS:
         if name in _LINES:
-            found[name] = [line(one["line_token"]) for one in tables[name]]
+            geometries[name] = [line(one["line_token"]) for one in tables[name]]
         elif name == "drivable_area":
-            found[name] = [outline(t) for one in tables[name] for t in one["polygon_tokens"]]
+            geometries[name] = [outline(t) for one in tables[name] for t in one["polygon_tokens"]]
         else:
             all_outlines = (outline(one["polygon_token"]) for one in tables[name])
-            found[name] = [one for one in all_outlines if one.is_valid]
-    return found
+            geometries[name] = [one for one in all_outlines if one.is_valid]
+    return geometries
 
 
-def _placed(tree: Any, patch: Patch, hw: tuple[int, int], dimension: int) -> list[Any]:
-    """Return what is inside a patch, in pixels of a canvas.
+def _cut_to_patch(tree: Any, patch: Patch, hw: tuple[int, int], dimension: int) -> list[Any]:
+    """Return the parts of geometries inside a patch, in pixels of a canvas.
 
     Args:
-        tree: of the geometries of a layer.
-        patch: rectangle.
-        hw: of the canvas.
+        tree: search tree of the geometries of a layer.
+        patch: rectangle to which they are cut.
+        hw: height and width of the canvas in pixels.
         dimension: 2 for outlines, 1 for lines.
     """
-    shapely, affinity = _library("shapely"), _library("shapely.affinity")
+    shapely, affinity = _import_library("shapely"), _import_library("shapely.affinity")
     x, y, height, width = patch.x_m, patch.y_m, patch.height_m, patch.width_m
-    there = affinity.rotate(_box(x, y, height, width), patch.angle_deg, origin=(x, y))
-    near = tree.geometries[np.sort(tree.query(there))]
-    cut = shapely.GeometryCollection(_cut(near, there, dimension))
+    area = affinity.rotate(_box(x, y, height, width), patch.angle_deg, origin=(x, y))
+    near = tree.geometries[np.sort(tree.query(area))]
+    cut = shapely.GeometryCollection(_cut(near, area, dimension))
     cut = affinity.rotate(cut, -patch.angle_deg, origin=(x, y))
     cut = affinity.translate(cut, -x, -y)
-    # once more: the rotation moves what lies on the border by the last digit
+    # cut again: the rotation moves points on the border by a rounding error
     local = _box(0.0, 0.0, height, width)
     cut = shapely.GeometryCollection(_cut(shapely.get_parts(cut), local, dimension))
     cut = affinity.translate(cut, width / 2, height / 2)
@@ -243,20 +248,20 @@ def _placed(tree: Any, patch: Patch, hw: tuple[int, int], dimension: int) -> lis
 
 def _box(x_m: float, y_m: float, height_m: float, width_m: float) -> Any:
     half_x, half_y = width_m / 2, height_m / 2
-    return _library("shapely").box(x_m - half_x, y_m - half_y, x_m + half_x, y_m + half_y)
+    return _import_library("shapely").box(x_m - half_x, y_m - half_y, x_m + half_x, y_m + half_y)
 
 
 def _cut(geometries: np.ndarray, box: Any, dimension: int) -> list[Any]:
-    """Return what is inside a box; of outlines only areas, not where they touch it."""
-    shapely = _library("shapely")
+    """Return the parts of geometries inside a box; outlines that only touch it are left out."""
+    shapely = _import_library("shapely")
     inside = shapely.intersection(geometries, box)
-    whole = [_without_rest(one, dimension) for one in inside if not one.is_empty]
+    whole = [_keep_dimension(one, dimension) for one in inside if not one.is_empty]
     return [one for one in whole if dimension == 1 or shapely.get_dimensions(one) == dimension]
 
 
-def _without_rest(geometry: Any, dimension: int) -> Any:
-    """Return the parts of a collection that have a dimension; anything else as it is."""
-    shapely = _library("shapely")
+def _keep_dimension(geometry: Any, dimension: int) -> Any:
+    """Return the parts of a collection that have the dimension; other geometries unchanged."""
+    shapely = _import_library("shapely")
     if shapely.get_type_id(geometry) != _COLLECTION:
         return geometry
     parts = shapely.get_parts(geometry)
@@ -265,7 +270,7 @@ def _without_rest(geometry: Any, dimension: int) -> Any:
 
 
 def _fill_outlines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
-    shapely, cv2 = _library("shapely"), _library("cv2")
+    shapely, cv2 = _import_library("shapely"), _import_library("cv2")
     parts = shapely.get_parts(geometry)
     outer = [shapely.get_coordinates(part.exterior) for part in parts]
     holes = [shapely.get_coordinates(hole) for part in parts for hole in part.interiors]
@@ -274,7 +279,7 @@ def _fill_outlines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
 
 
 def _draw_lines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
-    shapely, cv2 = _library("shapely"), _library("cv2")
+    shapely, cv2 = _import_library("shapely"), _import_library("cv2")
     for part in shapely.get_parts(geometry):
-        points = shapely.get_coordinates(part).astype(np.int32)  # truncated
+        points = shapely.get_coordinates(part).astype(np.int32)  # the devkit truncates
         cv2.polylines(mask, [points], False, 1, LINE_PX)

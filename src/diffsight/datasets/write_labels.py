@@ -1,4 +1,4 @@
-"""Write class labels as masks, COCO JSON or labelme JSON. Read again, no pixel differs."""
+"""Write class labels as masks, COCO JSON or labelme JSON, without changing a single pixel."""
 
 import base64
 import io
@@ -15,32 +15,33 @@ from PIL import Image
 from diffsight.atomic import replacing
 from diffsight.datasets.labelled_folder import LabelledFolder
 from diffsight.datasets.labels import HIGHEST_ID, NO_CLASS
-from diffsight.datasets.outlines import outline_of
+from diffsight.datasets.outlines import mask_to_outline
 from diffsight.datasets.shapes import BACKGROUND, NO_LABEL
 from diffsight.errors import InputError
 
 CLASSES_FILE = "classes.txt"
 NO_CLASS_COLOUR = (224, 224, 192)
-NOTHING = -1  # number of a pixel without a label
+UNLABELLED = -1  # class index of pixels without a label
 
 
 def write_masks(folder: LabelledFolder, out: Path) -> list[Path]:
-    """Write a PNG of palette indices for every image, and ``classes.txt`` with their names.
+    """Write a PNG of palette indices for every image, and ``classes.txt`` with the class names.
 
-    The indices are the class ids, or the numbers of the classes where an id is above 254. 255 is
-    "no label". ``read_labelled_folder`` with the classes of ``classes.txt`` is the inverse.
+    The indices are the class ids. If an id is above 254, they are the positions of the classes in
+    the list. 255 is "no label". ``read_labelled_folder`` with the classes of ``classes.txt`` reads
+    the same labels.
 
     Args:
-        folder: of the kind ``segmentation``.
-        out: folder of the masks, whose names are those of the images.
+        folder: labels of kind ``segmentation``.
+        out: folder of the masks; each has the name of its image.
 
     Returns:
-        The files.
+        Paths of the written files.
 
     Raises:
-        InputError: for more than 255 classes, or if a file cannot be written.
+        InputError: if there are more than 255 classes, or a file cannot be written.
     """
-    _check(folder)
+    _require_classes(folder)
     if len(folder.names) > NO_CLASS:
         raise InputError(
             f"{len(folder.names)} classes: indices of a palette name {NO_CLASS} at most: write "
@@ -51,53 +52,53 @@ def write_masks(folder: LabelledFolder, out: Path) -> list[Path]:
     rows = [*zip(ids, folder.colours, strict=True), (NO_CLASS, NO_CLASS_COLOUR)]
     for index, colour in rows:
         flat[3 * index : 3 * index + 3] = colour
-    table = np.array([*ids, NO_CLASS], np.uint8)  # the last is that of NOTHING
+    table = np.array([*ids, NO_CLASS], np.uint8)  # UNLABELLED is -1, so it selects the last
     files = []
-    for image, numbers in _numbers(folder):
-        picture = Image.fromarray(table[numbers], mode="P")
+    for image, indices in _class_indices(folder):
+        picture = Image.fromarray(table[indices], mode="P")
         picture.putpalette(flat)
         files.append((out / image).with_suffix(".png"))
-        with _writing(files[-1]) as temporary:
+        with _replacing_in_folder(files[-1]) as temporary:
             picture.save(temporary, format="PNG")
     lines = ["id, name", *(f"{i}, {n}" for i, n in zip(ids, folder.names, strict=True))]
     files.append(out / CLASSES_FILE)
-    with _writing(files[-1]) as temporary:
+    with _replacing_in_folder(files[-1]) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
 
 
 def write_coco(folder: LabelledFolder, out: Path) -> list[Path]:
-    """Write a JSON file of COCO with an annotation for every class of every image.
+    """Write a COCO JSON file with one annotation for every class of every image.
 
-    A class of an image is a list of polygons where these are exact, else compressed run lengths
-    (``outline_of``). Pixels without a label are a category ``no label``. The class ``background``
-    has no annotation, but in images that show nothing else.
+    The segmentation is a list of polygons if these are exact, else compressed run lengths (see
+    ``mask_to_outline``). Pixels without a label get the category ``no label``. The class
+    ``background`` has an annotation only in images that show no other class.
 
     Args:
-        folder: of the kind ``segmentation``.
-        out: file.
+        folder: labels of kind ``segmentation``.
+        out: file to write.
 
     Returns:
-        The file.
+        Path of the written file, in a list.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
-    _check(folder)
+    _require_classes(folder)
     category_of = _categories(folder)
     images, annotations = [], []
-    for number, (image, numbers) in enumerate(_numbers(folder), start=1):
-        height, width = numbers.shape
-        about = {"id": number, "file_name": image.as_posix(), "height": height, "width": width}
-        images.append(about)
-        for name, mask in _masks(folder, numbers, is_background_needed=True):
+    for number, (image, indices) in enumerate(_class_indices(folder), start=1):
+        height, width = indices.shape
+        size = {"height": height, "width": width}
+        images.append({"id": number, "file_name": image.as_posix(), **size})
+        for name, mask in _masks(folder, indices, requires_mask=True):
             top, left, bottom, right = _box(mask)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": category_of[name],
-                    "segmentation": outline_of(mask),
+                    "segmentation": mask_to_outline(mask),
                     "area": int(mask.sum()),
                     "bbox": [left, top, right - left, bottom - top],
                     "iscrowd": 0,
@@ -110,33 +111,33 @@ def write_coco(folder: LabelledFolder, out: Path) -> list[Path]:
         if id in used or name not in (BACKGROUND, NO_LABEL)
     ]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    with _writing(out) as temporary:
+    with _replacing_in_folder(out) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
     return [out]
 
 
 def write_labelme(folder: LabelledFolder, out: Path, images: Path) -> list[Path]:
-    """Write a JSON file of labelme for every image, with a shape of type ``mask`` for every class.
+    """Write a labelme JSON file for every image, with a shape of type ``mask`` for every class.
 
-    Pixels without a label are a shape ``no label``. The class ``background`` has no shape.
+    Pixels without a label get a shape ``no label``. The class ``background`` has no shape.
 
     Args:
-        folder: of the kind ``segmentation``.
-        out: folder of the files, whose names are those of the images.
-        images: folder of the images, which the files refer to.
+        folder: labels of kind ``segmentation``.
+        out: folder of the JSON files; each has the name of its image.
+        images: folder of the images, to which the files refer.
 
     Returns:
-        The files.
+        Paths of the written files.
 
     Raises:
         InputError: if a file cannot be written.
     """
-    _check(folder)
+    _require_classes(folder)
     files = []
-    for image, numbers in _numbers(folder):
-        height, width = numbers.shape
+    for image, indices in _class_indices(folder):
+        height, width = indices.shape
         file = (out / image).with_suffix(".json")
-        masks = _masks(folder, numbers, is_background_needed=False)
+        masks = _masks(folder, indices, requires_mask=False)
         content = {
             "version": "5.5.0",
             "flags": {},
@@ -146,48 +147,54 @@ def write_labelme(folder: LabelledFolder, out: Path, images: Path) -> list[Path]
             "imageHeight": height,
             "imageWidth": width,
         }
-        with _writing(file) as temporary:
+        with _replacing_in_folder(file) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         files.append(file)
     return files
 
 
-def _check(folder: LabelledFolder) -> None:
+def _require_classes(folder: LabelledFolder) -> None:
+    """Refuse labels that are not classes, and a class that has a reserved name."""
     if folder.form.kind != "segmentation":
-        raise InputError(f"labels of kind {folder.form.kind} are no classes: give classes")
+        raise InputError(
+            f"labels of kind {folder.form.kind} are not classes: only classes can be written"
+        )
     if NO_LABEL in folder.names:
         raise InputError(f"a class is called {NO_LABEL!r}, which is for pixels without a label")
     assert len(folder.images) == len(folder)
 
 
-def _numbers(folder: LabelledFolder) -> list[tuple[Path, Int[np.ndarray, "h w"]]]:
-    """Return images in the order of their names, with the number of the class of every pixel."""
+def _class_indices(folder: LabelledFolder) -> list[tuple[Path, Int[np.ndarray, "h w"]]]:
+    """Return the images ordered by name, each with the class index of every pixel."""
     rows = []
     for image, sample in zip(folder.images, folder.samples, strict=True):
         label, valid = sample.labels[folder.label].numpy(), sample.valid[folder.label].numpy()
-        rows.append((image, np.where(valid, label, NOTHING)))
+        rows.append((image, np.where(valid, label, UNLABELLED)))
     return sorted(rows, key=lambda row: row[0].as_posix())
 
 
 def _masks(
-    folder: LabelledFolder, numbers: Int[np.ndarray, "h w"], *, is_background_needed: bool
+    folder: LabelledFolder, indices: Int[np.ndarray, "h w"], *, requires_mask: bool
 ) -> list[tuple[str, Bool[np.ndarray, "h w"]]]:
-    """Return the classes of an image that have an outline, by name.
+    """Return the name and the mask of each class of an image that gets an outline.
 
     Args:
-        folder: whose names the classes have.
-        numbers: of the classes.
-        is_background_needed: whether an image needs one outline or more.
+        folder: labels with the names of the classes.
+        indices: class index of every pixel.
+        requires_mask: whether to return the mask of the background if there is no other class.
     """
     names = (*folder.names, NO_LABEL)
-    masks = [(names[number], numbers == number) for number in np.unique(numbers).tolist()]
+    masks = [(names[index], indices == index) for index in np.unique(indices).tolist()]
     shown = [(name, mask) for name, mask in masks if name != BACKGROUND]
     has_class = any(name != NO_LABEL for name, _ in shown)
-    return shown if has_class or not is_background_needed else masks
+    return shown if has_class or not requires_mask else masks
 
 
 def _categories(folder: LabelledFolder) -> dict[str, int]:
-    """Return the id of every category: that of the class, or its number where an id is none."""
+    """Return the COCO category id of every class name.
+
+    It is the class id. If a class id is not a valid category id, all classes are numbered from 1.
+    """
     pairs = zip(folder.names, folder.ids, strict=True)
     own = {name: id for name, id in pairs if name != BACKGROUND}
     if not all(0 < id <= HIGHEST_ID for id in own.values()):
@@ -213,7 +220,7 @@ def _labelme_shape(name: str, mask: Bool[np.ndarray, "h w"]) -> Mapping[str, Any
 
 
 def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
-    """Return the first row and column of a mask, and those behind its last."""
+    """Return top, left, bottom and right of a mask; bottom and right are exclusive."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
@@ -221,15 +228,15 @@ def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
 def _relative(image: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(image, folder)).as_posix()
-    except ValueError:  # on another drive
+    except ValueError:  # the image is on another drive
         return image.name
 
 
-def _writing(file: Path) -> Any:
-    """Return ``replacing(file)``; its folder is made.
+def _replacing_in_folder(file: Path) -> Any:
+    """Create the folder of a file and return ``replacing(file)``.
 
     Raises:
-        InputError: if that cannot be made.
+        InputError: if the folder cannot be created.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Diffusion on label maps: noise over time, and labels as states."""
+"""Diffusion of label maps (DDP): noise schedules, label encodings and the sampler."""
 
 from diffsight.diffusion.encodings import (
     AbstractLabelEncoding,

@@ -1,7 +1,7 @@
-"""Label maps as states of a diffusion: what noise is added to.
+"""Encodings of label maps as diffusion states, to which noise is added.
 
-DDP section 3.2: labels are encoded at stride 4, brought to [-1, 1] and multiplied with a small
-scale, so that the image, not the map, decides.
+DDP section 3.2: labels are encoded at stride 4, mapped to [-1, 1] and multiplied by a small scale,
+so that the decoder relies on the image more than on the noisy map.
 """
 
 import abc
@@ -22,50 +22,59 @@ Missing = Literal["released", "masked", "nearest"]
 
 
 class AbstractLabelEncoding(nn.Module, Configurable, abc.ABC):
-    """Labels as maps of ``channels`` numbers in ``[-scale, scale]``.
+    """Encodes labels as maps with ``channels`` channels and values in ``[-scale, scale]``.
 
     Attributes:
-        channels: of a state.
-        scale: largest absolute value.
-        low: smallest value of labels that are numbers.
+        channels: number of channels of a state.
+        scale: largest absolute value of a state.
+        low: smallest label, for labels that are numbers.
     """
 
-    unrecorded = frozenset({"output"})  # argument that the task gives
+    unrecorded = frozenset({"output"})  # the task supplies this argument
     channels: int
     scale: float
     low: float = 0.0
 
     @abc.abstractmethod
-    def of_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the encoded labels of a batch at the size of the maps."""
-
-    @abc.abstractmethod
-    def of_prediction(
-        self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
-    ) -> Float[Tensor, "b c h w"]:
-        """Return a prediction encoded as labels are, at the size of a state.
+    def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+        """Return the encoded labels of a batch.
 
         Args:
-            maps: logits, of which the most probable classes count, or values.
-            hw: size of the state; that of the maps, unless they are on a grid of their own.
+            target: labels.
+            hw: height and width of the state.
+        """
+
+    @abc.abstractmethod
+    def encode_prediction(
+        self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
+    ) -> Float[Tensor, "b c h w"]:
+        """Return an encoded prediction.
+
+        Args:
+            maps: logits, which are reduced to the most probable class, or values.
+            hw: height and width of the state. It is the size of the maps, unless the output has its
+                own grid.
         """
 
 
 @runtime_checkable
 class EncodingBuilder(Protocol):
-    """Makes an encoding for a form of output; always called with keywords."""
+    """A function that builds an encoding for an output; always called with keywords."""
 
     def __call__(self, *, output: OutputSpec) -> AbstractLabelEncoding:
-        """Make one."""
+        """Return an encoding of labels for ``output``."""
         ...
 
 
 class AbstractClassEncoding(AbstractLabelEncoding):
-    """Codes of classes; pixels without a label are a class of their own.
+    """Base class of encodings with one code per class, and one code for pixels without a label.
 
     Args:
-        output: classes.
-        scale: largest absolute value.
+        output: output of the method; must be classes.
+        scale: largest absolute value of a state.
+
+    Raises:
+        InputError: if the output is not classes.
     """
 
     def __init__(self, *, output: OutputSpec, scale: float) -> None:
@@ -79,41 +88,41 @@ class AbstractClassEncoding(AbstractLabelEncoding):
 
     @abc.abstractmethod
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return the code of every class, and of none, in [-1, 1]."""
+        """Return the codes of all classes, then that of a missing label, in [-1, 1]."""
 
-    def of_ids(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
-        """Return the codes of class numbers; ``classes`` stands for no label."""
+    def encode_ids(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+        """Return the codes of class ids; the id ``classes`` stands for a missing label."""
         return self.scale * self.codes()[ids].movedim(-1, 1)
 
-    def of_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the codes of the nearest labels.
+    def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+        """Return the codes of the labels, resized to ``hw`` (nearest).
 
         Raises:
-            InputError: if a label is no class.
+            InputError: if a valid label is not a class of the output.
         """
         wrong = target.valid & ((target.label < 0) | (target.label >= self.classes))
         if bool(wrong.any()):
             raise InputError(
-                f"a label is class {int(target.label[wrong][0])}, the encoding knows 0 to "
+                f"a label is class {int(target.label[wrong][0])}, the encoding has classes 0 to "
                 f"{self.classes - 1}: give the task all classes of the labels"
             )
         ids = torch.where(target.valid, target.label, self.classes)[:, None]
-        return self.of_ids(functional.interpolate(ids.double(), hw)[:, 0].long())
+        return self.encode_ids(functional.interpolate(ids.double(), hw)[:, 0].long())
 
-    def of_prediction(
+    def encode_prediction(
         self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
     ) -> Float[Tensor, "b c h w"]:
         """Return the codes of the most probable classes."""
-        return self.of_ids(maps.argmax(dim=1))
+        return self.encode_ids(maps.argmax(dim=1))
 
 
 class ClassEmbedding(AbstractClassEncoding):
-    """A learned code for every class (the paper's choice).
+    """A learned embedding for every class (the paper's default).
 
     Args:
-        output: classes.
-        scale: largest absolute value.
-        width: numbers of a code.
+        output: output of the method; must be classes.
+        scale: largest absolute value of a state.
+        width: number of channels of a state.
     """
 
     def __init__(self, *, output: OutputSpec, scale: float = 0.01, width: int = 256) -> None:
@@ -122,16 +131,16 @@ class ClassEmbedding(AbstractClassEncoding):
         self.channels = width
 
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return the squashed rows of the table."""
+        """Return the embeddings, mapped to [-1, 1] by a sigmoid."""
         return self.table.weight.sigmoid() * 2 - 1
 
 
 class AnalogBits(AbstractClassEncoding):
-    """The bits of a class's number (Chen et al. 2023; a row of DDP's table 5).
+    """The binary digits of the class id (Chen et al. 2023; a row of DDP's table 5).
 
     Args:
-        output: classes.
-        scale: largest absolute value.
+        output: output of the method; must be classes.
+        scale: largest absolute value of a state.
     """
 
     def __init__(self, *, output: OutputSpec, scale: float = 0.01) -> None:
@@ -143,16 +152,16 @@ class AnalogBits(AbstractClassEncoding):
         self.register_buffer("bits", 2.0 * bits - 1, persistent=False)
 
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return -1 and 1 for the bits 0 and 1, the lowest first."""
+        """Return -1 for every bit 0 and 1 for every bit 1, the lowest bit first."""
         return self.bits
 
 
 class OneHot(AbstractClassEncoding):
-    """A channel for each class (a row of DDP's table 5).
+    """One channel per class (a row of DDP's table 5).
 
     Args:
-        output: classes.
-        scale: largest absolute value.
+        output: output of the method; must be classes.
+        scale: largest absolute value of a state.
     """
 
     def __init__(self, *, output: OutputSpec, scale: float = 0.01) -> None:
@@ -162,20 +171,25 @@ class OneHot(AbstractClassEncoding):
         self.register_buffer("rows", 2 * torch.eye(self.channels) - 1, persistent=False)
 
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return 1 in the channel of the class, -1 in all others."""
+        """Return 1 in the channel of the class and -1 in all other channels."""
         return self.rows
 
 
 class ScalarMap(AbstractLabelEncoding):
-    """Bounded numbers, such as depth, mapped linearly to ``[-scale, scale]``.
+    """Bounded values, such as depth, mapped linearly to ``[-scale, scale]``.
 
     Args:
-        output: values with bounds.
-        scale: largest absolute value.
-        low: smallest value, which predictions are never below; None: the lower bound of the output.
-        missing: what stands where there is no label: ``released``, zeros that are interpolated with
-            the rest as in the authors' code; ``masked``, the mean of the labels around, and the
-            middle of the range where there is none; ``nearest``, the nearest label.
+        output: output of the method; must be values with bounds.
+        scale: largest absolute value of a state.
+        low: smallest value; predictions below it are raised to it. None: the lower bound of
+            ``output``.
+        missing: how pixels without a label are filled before the labels are resized. ``released``:
+            with zeros, which are interpolated with the labels as in the authors' code. ``masked``:
+            with the mean of the labels in the same cell of the state, or the middle of the range if
+            the cell has no label. ``nearest``: with the nearest label.
+
+    Raises:
+        InputError: if the output is not values with bounds.
     """
 
     def __init__(
@@ -198,41 +212,47 @@ class ScalarMap(AbstractLabelEncoding):
         self.scale = scale
         self.missing: Missing = missing
 
-    def of_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the encoded labels, interpolated (bilinear)."""
+    def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+        """Return the encoded labels, resized to ``hw`` (bilinear; area with ``masked``)."""
         valid = target.valid[:, None]
         label = torch.where(valid, target.label, 0)
         if self.missing == "nearest":
-            label = torch.stack([_filled(*pair) for pair in zip(label, target.valid, strict=True)])
+            pairs = zip(label, target.valid, strict=True)
+            label = torch.stack([_fill_missing(*pair) for pair in pairs])
         small = functional.interpolate(label, hw, mode="bilinear")
         if self.missing == "masked":
             weight = functional.interpolate(valid.to(label), hw, mode="area")
             sums = functional.interpolate(label, hw, mode="area")
             middle = (self.low + self.high) / 2
             small = torch.where(weight > 0, sums / weight.clamp(min=1e-6), middle)
-        return self._encoded(small)
+        return self._encode(small)
 
-    def of_prediction(
+    def encode_prediction(
         self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
     ) -> Float[Tensor, "b c h w"]:
-        """Return the encoded values; beyond the bounds they are cut."""
-        return self._encoded(maps).clamp(-self.scale, self.scale)
+        """Return the encoded values, clamped to ``[-scale, scale]``."""
+        return self._encode(maps).clamp(-self.scale, self.scale)
 
-    def _encoded(self, values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def _encode(self, values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return (2 * (values - self.low) / (self.high - self.low) - 1) * self.scale
 
 
 class MaskEmbedding(AbstractLabelEncoding):
-    """A learned code for every class that is there, and one for those that are not; their mean.
+    """Learned embeddings of masks, for bird's-eye-view maps with DDP.
 
-    DDP, maps seen from above.
+    Every class has an embedding for pixels of the class; all classes have a common embedding for
+    pixels outside the class. The state is the mean over the classes.
 
     Args:
-        output: masks.
-        scale: largest absolute value.
-        width: numbers of a code.
-        covers: fraction of a side of the state that the labels cover. 1 is the authors' code, which
-            stretches labels of 100 m over a state of 102.4 m; 0.9765625 keeps them in place.
+        output: output of the method; must be masks.
+        scale: largest absolute value of a state.
+        width: number of channels of a state.
+        covers: fraction of each side of the state that the labels cover, in (0, 1]. 1 is the
+            authors' code, which stretches labels of 100 m over a state of 102.4 m. 0.9765625 keeps
+            labels at their true positions.
+
+    Raises:
+        InputError: if the output is not masks, or ``covers`` is out of range.
     """
 
     def __init__(
@@ -255,41 +275,44 @@ class MaskEmbedding(AbstractLabelEncoding):
         self.scale = scale
         self.covers = covers
 
-    def of_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the codes of the nearest labels."""
+    def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+        """Return the encoded labels, resized to ``hw`` (nearest)."""
         return self._of_masks(target.label > 0.5, hw)
 
-    def of_prediction(
+    def encode_prediction(
         self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
     ) -> Float[Tensor, "b c h w"]:
-        """Return the codes of the classes that are more probable than not."""
+        """Return the encoded masks of the classes whose probability is above 0.5."""
         return self._of_masks(maps.sigmoid() > 0.5, hw)
 
     def _of_masks(self, masks: Bool[Tensor, "b k _ _"], hw: tuple[int, int]) -> Tensor:
-        there = masks.float()
+        small = masks.float()
         if self.covers == 1:
-            there = functional.interpolate(there, hw)
+            small = functional.interpolate(small, hw)
         else:
             y, x = (
-                (2 * torch.arange(n, device=there.device) + 1 - n) / (n * self.covers) for n in hw
+                (2 * torch.arange(n, device=small.device) + 1 - n) / (n * self.covers) for n in hw
             )
             grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-            rows = grid.expand(len(there), -1, -1, -1)
-            there = functional.grid_sample(there, rows, mode="nearest", align_corners=False)
+            rows = grid.expand(len(small), -1, -1, -1)
+            small = functional.grid_sample(small, rows, mode="nearest", align_corners=False)
         absent, present = self.table.weight[0], self.table.weight[1:]
-        mean = torch.einsum("bkhw,kc->bchw", there, (present - absent) / len(present))
+        mean = torch.einsum("bkhw,kc->bchw", small, (present - absent) / len(present))
         return self.scale * ((mean + absent[:, None, None]).sigmoid() * 2 - 1)
 
 
-def _filled(label: Float[Tensor, "c h w"], valid: Tensor) -> Float[Tensor, "c h w"]:
-    """Return a label whose missing pixels take that of the nearest one; without any, as it is."""
+def _fill_missing(label: Float[Tensor, "c h w"], valid: Tensor) -> Float[Tensor, "c h w"]:
+    """Return a label whose invalid pixels have the label of the nearest valid pixel.
+
+    A label without a valid pixel is returned unchanged.
+    """
     if not bool(valid.any()):
         return label
-    from scipy import ndimage  # of trainings alone
+    from scipy import ndimage  # slow to import, and needed in training only
 
-    holes = (~valid).cpu().numpy()
+    is_missing = (~valid).cpu().numpy()
     nearest: Any = ndimage.distance_transform_edt(
-        holes, return_distances=False, return_indices=True
+        is_missing, return_distances=False, return_indices=True
     )
     rows, columns = nearest
     return label[:, torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]

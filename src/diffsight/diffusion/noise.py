@@ -1,6 +1,7 @@
-"""Noise over the continuous time of DDP, and the steps from noise to a label map.
+"""Noise schedules over the continuous time of DDP, and the steps of its samplers.
 
-A state is ``alpha * encoded label + sigma * noise``; at time 0 it is the label, at time 1 noise.
+A state is ``alpha * encoded label + sigma * noise``. At time 0 it is the encoded label, at time 1
+it is noise.
 """
 
 import abc
@@ -15,52 +16,55 @@ from diffsight.errors import InputError
 
 Time = Float[Tensor, " b"]
 State = Float[Tensor, "b c h w"]
-SHIFT, STRETCH = 0.0002, 0.00025  # of the cosine, so that it is finite at both ends
-LEAST_ODDS, LEAST_SIGMA = 1e-5, 1e-8
-LAST_TIME = 0.999  # of a training
+SHIFT, STRETCH = 0.0002, 0.00025  # constants that keep the cosine schedules finite at both ends
+MIN_ODDS, MIN_SIGMA = 1e-5, 1e-8
+LAST_TIME = 0.999  # largest time that is drawn in training
 
 
 class AbstractNoise(Configurable, abc.ABC):
-    """How much noise there is at a time."""
+    """A noise schedule: the signal-to-noise ratio at every time from 0 to 1."""
 
     @abc.abstractmethod
     def log_snr(self, time: Time) -> Time:
-        """Return the logarithm of ``alpha^2 / sigma^2``."""
+        """Return the logarithm of the signal-to-noise ratio ``alpha^2 / sigma^2``."""
 
     def levels(self, time: Time) -> tuple[Time, Time]:
-        """Return alpha and sigma, whose squares add up to 1."""
+        """Return alpha and sigma, whose squares sum to 1."""
         log_snr = self.log_snr(time)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
 
 class CosineNoise(AbstractNoise):
-    """``alpha = cos(pi t / 2)``, slightly shifted and stretched (DDP, segmentation)."""
+    """The schedule ``alpha = cos(pi t / 2)``, slightly shifted and stretched (DDP, segmentation).
+
+    The logarithm of the signal-to-noise ratio is limited to 11.5.
+    """
 
     def log_snr(self, time: Time) -> Time:
-        """Return at most 11.5, from a time of 0.0018 on less."""
-        # near 1 the order of operations decides the third digit in 32 bit: this is the authors'
+        """Return the logarithm of ``alpha^2 / sigma^2``; it is 11.5 up to a time of 0.0018."""
+        # the authors' order of operations: near time 1 another order changes the third digit
         angle = (time + SHIFT) / (1 + STRETCH) * math.pi * 0.5
-        return -(angle.cos() ** -2 - 1).clamp(min=LEAST_ODDS).log()
+        return -(angle.cos() ** -2 - 1).clamp(min=MIN_ODDS).log()
 
 
 class LinearNoise(AbstractNoise):
-    """Linear betas in continuous time (a row of DDP's table 5)."""
+    """The schedule of linear betas in continuous time (a row of DDP's table 5)."""
 
     def log_snr(self, time: Time) -> Time:
-        """Return 9.2 to -10."""
+        """Return the logarithm of ``alpha^2 / sigma^2``, from 9.2 at time 0 to -10 at time 1."""
         return -torch.expm1(1e-4 + 10 * time**2).log()
 
 
 class UnclampedCosineNoise(AbstractNoise):
-    """The cosine without a limit near time 0 (DDP, depth)."""
+    """The cosine schedule without a limit near time 0 (DDP, depth)."""
 
     def log_snr(self, time: Time) -> Time:
-        """Return the logarithm of the ratio of the squares."""
+        """Return the logarithm of ``alpha^2 / sigma^2``."""
         alpha, sigma = self.levels(time)
         return 2 * (alpha.log() - sigma.log())
 
     def levels(self, time: Time) -> tuple[Time, Time]:
-        """Return the cosine and the sine."""
+        """Return alpha, the shifted cosine, and sigma, the corresponding sine."""
         alpha_squared = ((time + SHIFT) / (1 + STRETCH) * math.pi / 2).cos() ** 2
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
@@ -68,15 +72,16 @@ class UnclampedCosineNoise(AbstractNoise):
 def time_pairs(
     steps: int, *, time_difference: float = 1.0, start: float = 0.0
 ) -> list[tuple[float, float]]:
-    """Return the time of every step, and the time that its state is brought to.
+    """Return for every step its time, and the time that its state is denoised to.
 
-    With a time difference the state is cleaner than the time of the next step says (asymmetric
-    intervals, DDP section 3.3). Three steps with a difference of 1: (1, 1/3), (2/3, 0), (1/3, 0).
+    With a time difference, a state is denoised further than to the time of the next step
+    (asymmetric intervals, DDP section 3.3). For example, three steps with a difference of 1 give
+    (1, 1/3), (2/3, 0), (1/3, 0).
 
     Args:
-        steps: of the sampler.
-        time_difference: further steps that a state is brought towards 0.
-        start: smallest time, 0 is the label itself.
+        steps: number of steps of the sampler.
+        time_difference: additional steps by which a state is denoised, 0 or more.
+        start: smallest time, in [0, 1); 0 is the encoded label.
 
     Raises:
         InputError: if a number is out of range.
@@ -97,7 +102,14 @@ def time_pairs(
 
 
 def add_noise(noise: AbstractNoise, encoded: State, normal: State, time: Time) -> State:
-    """Return the state of an encoded label at a time."""
+    """Return the state of an encoded label at a time.
+
+    Args:
+        noise: schedule.
+        encoded: encoded label.
+        normal: standard normal noise.
+        time: time of each row, in [0, 1].
+    """
     alpha, sigma = (level[:, None, None, None] for level in noise.levels(time))
     return alpha * encoded + sigma * normal
 
@@ -105,9 +117,17 @@ def add_noise(noise: AbstractNoise, encoded: State, normal: State, time: Time) -
 def ddim_step(
     noise: AbstractNoise, state: State, encoded: State, now: Time, following: Time
 ) -> State:
-    """Return the state at the next time, given what is predicted now, without new noise."""
+    """Return the state at the next time (DDIM), without new noise.
+
+    Args:
+        noise: schedule.
+        state: state at the present time.
+        encoded: encoded prediction of the present step.
+        now: present time of each row.
+        following: next time of each row.
+    """
     alpha, sigma = (level[:, None, None, None] for level in noise.levels(now))
-    error = (state - alpha * encoded) / sigma.clamp(min=LEAST_SIGMA)
+    error = (state - alpha * encoded) / sigma.clamp(min=MIN_SIGMA)
     alpha, sigma = (level[:, None, None, None] for level in noise.levels(following))
     return alpha * encoded + sigma * error
 
@@ -120,11 +140,19 @@ def ddpm_step(
     following: Time,
     normal: State,
 ) -> State:
-    """Return a state at the next time, drawn from its posterior."""
-    here, there = noise.log_snr(now), noise.log_snr(following)
-    change = -torch.expm1(here - there)[:, None, None, None]
+    """Return the state at the next time, drawn from its posterior (DDPM).
+
+    Args:
+        noise: schedule.
+        state: state at the present time.
+        encoded: encoded prediction of the present step.
+        now: present time of each row.
+        following: next time of each row.
+        normal: standard normal noise.
+    """
+    change = -torch.expm1(noise.log_snr(now) - noise.log_snr(following))[:, None, None, None]
     alpha = noise.levels(now)[0][:, None, None, None]
     next_alpha, next_sigma = (level[:, None, None, None] for level in noise.levels(following))
     mean = next_alpha * (state * (1 - change) / alpha + change * encoded)
-    spread = next_sigma * change.clamp(min=0).sqrt()
-    return mean + torch.where(following[:, None, None, None] > 0, spread * normal, 0)
+    std = next_sigma * change.clamp(min=0).sqrt()
+    return mean + torch.where(following[:, None, None, None] > 0, std * normal, 0)

@@ -1,4 +1,4 @@
-"""From noise to a label map, in a number of steps that is chosen when a model is used."""
+"""The sampler of DDP: it denoises a label map in a number of steps that the user chooses."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 from diffsight.config import Configurable
 from diffsight.diffusion.noise import AbstractNoise, State, Time, ddim_step, ddpm_step, time_pairs
 from diffsight.errors import InputError
-from diffsight.ops.resize import interpolated
+from diffsight.ops.resize import resize_maps
 from diffsight.outputs import Classes, Kind, Masks, Moments, Output, OutputSpec, Values
 
 Maps = Float[Tensor, "b k h w"]
@@ -20,23 +20,24 @@ Maps = Float[Tensor, "b k h w"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(Configurable):
-    """How a label map is drawn (DDP, algorithm 2).
+    """Options for sampling a label map (DDP, algorithm 2).
 
     Args:
-        steps: passes of the decoder.
-        time_difference: further steps that a state is brought towards time 0.
-        start: smallest time.
-        kind: ``ddim`` draws no further noise, ``ddpm`` does.
-        accumulate: ``last`` gives the last step, ``mean`` the mean of the probabilities (or values)
-            of all steps; ``released`` that mean too, but as logits: the authors' code for ADE20K
-            takes the softmax a second time, which matters where views are averaged.
-        seeds: noises that are averaged.
-        uncertainty: of classes. ``changes`` is the fraction of the steps in which the class of a
-            pixel changed (figure 3c), ``entropy`` that of the mean probabilities of all steps and
-            seeds, as a fraction of the largest one. That of values is always their standard
-            deviation over all steps and seeds.
-        settled: stop with an image when at most this fraction of its pixels changed its class in a
-            step; None: after all steps. Of classes alone.
+        steps: number of passes of the decoder.
+        time_difference: additional steps by which a state is denoised, see ``time_pairs``.
+        start: smallest time, in [0, 1).
+        kind: ``ddim`` adds no noise after the first state, ``ddpm`` adds noise in every step.
+        accumulate: result of the steps. ``last``: the last step. ``mean``: the mean of the
+            probabilities (or values) of all steps. ``released``: the same mean, marked as logits,
+            because the authors' code for ADE20K takes the softmax a second time; this makes a
+            difference if views are averaged.
+        seeds: number of noise samples whose results are averaged.
+        uncertainty: uncertainty of classes. ``changes``: the fraction of the steps in which the
+            class of a pixel changed (figure 3c). ``entropy``: the entropy of the mean probabilities
+            of all steps and seeds, divided by its maximum. The uncertainty of values is always
+            their standard deviation over all steps and seeds.
+        settled: early stopping, for classes only: an image is finished when at most this fraction
+            of its pixels, in [0, 1), changed their class in a step. None: run all steps.
 
     Raises:
         InputError: if a number is out of range.
@@ -52,7 +53,7 @@ class Sampler(Configurable):
     settled: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Refuse numbers that are out of range."""
         self.times()
         if self.seeds < 1:
             raise InputError(f"seeds must be at least 1, got {self.seeds}")
@@ -60,7 +61,7 @@ class Sampler(Configurable):
             raise InputError(f"settled must be in [0, 1), got {self.settled:g}")
 
     def times(self) -> list[tuple[float, float]]:
-        """Return the pairs of ``time_pairs``."""
+        """Return for every step its time and the time that its state is denoised to."""
         return time_pairs(self.steps, time_difference=self.time_difference, start=self.start)
 
     def trajectory(
@@ -71,14 +72,14 @@ class Sampler(Configurable):
         encode: Callable[[Maps], State],
         normal: Callable[[int], State],
     ) -> Iterator[Maps]:
-        """Yield what is predicted in every step.
+        """Yield the predicted maps of every step.
 
         Args:
-            noise: over time.
-            state: noise, at time 1.
-            decode: predicts maps from a state and its time.
-            encode: maps as labels are.
-            normal: further noise of a step, for ``ddpm``.
+            noise: schedule.
+            state: state at time 1, standard normal noise.
+            decode: function that predicts maps from a state and its time.
+            encode: function that encodes predicted maps as a state.
+            normal: function that returns the noise of a step, for ``ddpm``.
         """
         times = self.times()
         for number, pair in enumerate(times):
@@ -95,17 +96,17 @@ class Sampler(Configurable):
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What all steps and seeds of a sampling give together.
+class SamplingResult:
+    """The combined result of all steps and seeds.
 
     Attributes:
         maps: logits, mean probabilities, or values.
-        uncertainty: of classes, in [0, 1]; None where there is nothing to compare.
-        mean: of values over all steps and seeds, minus an origin; None of classes, and where there
-            is one step and one seed.
-        square: mean of the squares of the same.
-        origin: what values are counted from.
-        is_probability: whether maps of classes are probabilities, not logits.
+        uncertainty: uncertainty of classes, in [0, 1]; None for ``changes`` after a single step.
+        mean: mean of ``values - origin`` over all steps and seeds; None for classes, and for a
+            single step with a single seed.
+        square: mean of the squares of ``values - origin``.
+        origin: number that is subtracted from values, for numerical precision.
+        is_probability: whether the maps of classes are probabilities and not logits.
     """
 
     maps: Maps
@@ -116,37 +117,38 @@ class Sampled:
     is_probability: bool = False
 
     def to_output(self, spec: OutputSpec, hw: tuple[int, int]) -> Output:
-        """Return the output of a method.
+        """Return the result as the output of a method.
 
         Args:
-            spec: what it is.
-            hw: its size.
+            spec: kind and channels of the output.
+            hw: height and width of the output.
         """
-        maps = interpolated(self.maps, hw)
+        maps = resize_maps(self.maps, hw)
         if spec.kind != "values":
             space = "probabilities" if self.is_probability else "logits"
-            doubt = None if self.uncertainty is None else interpolated(self.uncertainty, hw)
+            uncertainty = None if self.uncertainty is None else resize_maps(self.uncertainty, hw)
             kind = Classes if spec.kind == "classes" else Masks
-            return kind(maps, space, uncertainty=doubt)
+            return kind(maps, space, uncertainty=uncertainty)
         if self.mean is None or self.square is None:
             return Values(maps)
-        # of a slope between two pixels, the interpolated squares would be a deviation
-        variance = interpolated((self.square - self.mean.square()).clamp(min=0), hw)
-        mean = interpolated(self.mean, hw)
+        # interpolate the variance: interpolated squares of a slope would look like a deviation
+        variance = resize_maps((self.square - self.mean.square()).clamp(min=0), hw)
+        mean = resize_maps(self.mean, hw)
         origin = maps.new_full((spec.channels,), self.origin)
         return Moments(maps, mean, variance + mean.square(), origin)
 
 
-class Accumulation:
-    """The steps of a sampling, taken one after another; memory does not grow with their number.
+class StepAccumulator:
+    """Accumulates the steps of a sampler; its memory does not grow with the number of steps.
 
-    Rows of a step are the images under the first noise, then under the second, and so on.
+    The rows of a step are all images with the first noise, then all images with the second noise,
+    and so on.
 
     Args:
-        sampler: what is kept.
-        images: their number.
-        kind: of the maps: logits of classes or masks, or values.
-        origin: what values are counted from.
+        sampler: options of the sampler.
+        images: number of images.
+        kind: kind of the maps: logits of classes or masks, or values.
+        origin: number that is subtracted from values, for numerical precision.
     """
 
     def __init__(self, sampler: Sampler, images: int, kind: Kind, origin: float = 0.0) -> None:
@@ -154,85 +156,87 @@ class Accumulation:
         self.images = images
         self.kind: Kind = kind
         self.origin = origin
-        self._taken = 0
-        self._steps: Tensor = torch.zeros(())  # that counted, of every row
-        self._goes_on: Tensor = torch.ones((), dtype=torch.bool)
+        self._step_count = 0
+        self._row_steps: Tensor = torch.zeros(())  # number of steps of every row
+        self._is_active: Tensor = torch.ones((), dtype=torch.bool)  # whether a row is unfinished
         self._last: Maps | None = None
-        self._mean: Maps | None = None  # of probabilities, or of values minus the origin
+        self._mean: Maps | None = None  # mean of probabilities, or of values minus the origin
         self._square: Maps | None = None
-        self._classes: Tensor | None = None  # of the step before
+        self._classes: Tensor | None = None  # classes of the previous step
         self._changes: Tensor | None = None
 
     def add(self, maps: Maps) -> bool:
-        """Take a step; return whether an image goes on."""
-        self._taken += 1
-        goes_on = self._goes_on.to(maps.device).expand(len(maps), 1, 1, 1)
-        self._steps = self._steps.to(maps.device) + goes_on
-        self._last = maps if self._last is None else torch.where(goes_on, maps, self._last)
-        rule = self.sampler
+        """Add the maps of a step; return whether any image needs another step."""
+        self._step_count += 1
+        is_active = self._is_active.to(maps.device).expand(len(maps), 1, 1, 1)
+        self._row_steps = self._row_steps.to(maps.device) + is_active
+        self._last = maps if self._last is None else torch.where(is_active, maps, self._last)
+        options = self.sampler
         if self.kind == "values":
             values = maps.float() - self.origin
-            self._mean = self._averaged(self._mean, values, goes_on)
-            self._square = self._averaged(self._square, values.square(), goes_on)
+            self._mean = self._update_mean(self._mean, values, is_active)
+            self._square = self._update_mean(self._square, values.square(), is_active)
             return True
-        if rule.accumulate != "last" or rule.uncertainty == "entropy":
-            self._mean = self._averaged(self._mean, self._probability(maps.float()), goes_on)
-        if rule.uncertainty == "changes" or rule.settled is not None:
-            decided = maps.argmax(dim=1, keepdim=True) if self.kind == "classes" else maps > 0
-            self._goes_on = self._compare(decided, goes_on)
-        # without early stopping nothing waits for the GPU
-        return rule.settled is None or bool(self._goes_on.any())
+        if options.accumulate != "last" or options.uncertainty == "entropy":
+            probability = self._probability(maps.float())
+            self._mean = self._update_mean(self._mean, probability, is_active)
+        if options.uncertainty == "changes" or options.settled is not None:
+            classes = maps.argmax(dim=1, keepdim=True) if self.kind == "classes" else maps > 0
+            self._is_active = self._count_changes(classes, is_active)
+        # without early stopping the result is not read, so the CPU does not wait for the GPU
+        return options.settled is None or bool(self._is_active.any())
 
     def _probability(self, maps: Maps) -> Maps:
         return maps.softmax(dim=1) if self.kind == "classes" else maps.sigmoid()
 
-    def _averaged(self, mean: Maps | None, values: Maps, goes_on: Tensor) -> Maps:
-        return values if mean is None else mean + goes_on * (values - mean) / self._steps
+    def _update_mean(self, mean: Maps | None, values: Maps, is_active: Tensor) -> Maps:
+        return values if mean is None else mean + is_active * (values - mean) / self._row_steps
 
-    def _compare(self, classes: Tensor, goes_on: Tensor) -> Tensor:
-        """Count the pixels that changed; return which rows go on, those in which enough did."""
-        before, self._classes = self._classes, classes
-        if before is None:
-            return goes_on
-        moved = (classes != before).any(dim=1, keepdim=True)
-        counted = (moved & goes_on).float()
-        self._changes = counted if self._changes is None else self._changes + counted
+    def _count_changes(self, classes: Tensor, is_active: Tensor) -> Tensor:
+        """Count the changed pixels of every row; return the rows that need another step."""
+        previous, self._classes = self._classes, classes
+        if previous is None:
+            return is_active
+        has_changed = (classes != previous).any(dim=1, keepdim=True)
+        counts = (has_changed & is_active).float()
+        self._changes = counts if self._changes is None else self._changes + counts
         if self.sampler.settled is None:
-            return goes_on
-        # an image goes on while one of its seeds does, so that its seeds end together
-        enough = moved.float().mean(dim=(1, 2, 3), keepdim=True) > self.sampler.settled
-        enough = enough.unflatten(0, (-1, self.images)).any(dim=0)
-        return goes_on & enough.repeat(self.sampler.seeds, 1, 1, 1)
+            return is_active
+        # an image stays active while one of its seeds does, so that its seeds end together
+        is_unsettled = has_changed.float().mean(dim=(1, 2, 3), keepdim=True) > self.sampler.settled
+        is_unsettled = is_unsettled.unflatten(0, (-1, self.images)).any(dim=0)
+        return is_active & is_unsettled.repeat(self.sampler.seeds, 1, 1, 1)
 
-    def result(self) -> Sampled:
-        """Return what all steps and seeds give."""
+    def result(self) -> SamplingResult:
+        """Return the combined result of all steps and seeds."""
         assert self._last is not None
         is_last = self.sampler.accumulate == "last"
         if self.kind == "values":
             assert self._mean is not None
             assert self._square is not None
-            maps = self._over_seeds(self._last if is_last else self._mean + self.origin)
-            if self._taken * self.sampler.seeds == 1:
-                return Sampled(maps)
-            mean, square = self._over_seeds(self._mean), self._over_seeds(self._square)
-            return Sampled(maps, mean=mean, square=square, origin=self.origin)
+            maps = self._average_seeds(self._last if is_last else self._mean + self.origin)
+            if self._step_count * self.sampler.seeds == 1:
+                return SamplingResult(maps)
+            mean, square = self._average_seeds(self._mean), self._average_seeds(self._square)
+            return SamplingResult(maps, mean=mean, square=square, origin=self.origin)
         maps = self._last if is_last else self._mean
         assert maps is not None
         is_probability = self.sampler.accumulate == "mean"
-        return Sampled(self._over_seeds(maps), self._uncertainty(), is_probability=is_probability)
+        maps = self._average_seeds(maps)
+        return SamplingResult(maps, self._uncertainty(), is_probability=is_probability)
 
     def _uncertainty(self) -> Float[Tensor, "b 1 h w"] | None:
         if self.sampler.uncertainty == "changes":
             if self._changes is None:
                 return None
-            return self._over_seeds(self._changes / (self._steps - 1))
+            return self._average_seeds(self._changes / (self._row_steps - 1))
         assert self._mean is not None
-        probability = self._over_seeds(self._mean)
+        probability = self._average_seeds(self._mean)
         entropy = torch.special.entr(probability)
         if self.kind == "masks":
             entropy = (entropy + torch.special.entr(1 - probability)) / math.log(2)
             return entropy.mean(dim=1, keepdim=True)
         return entropy.sum(dim=1, keepdim=True) / math.log(probability.shape[1])
 
-    def _over_seeds(self, maps: Float[Tensor, "r k h w"]) -> Maps:
+    def _average_seeds(self, maps: Float[Tensor, "r k h w"]) -> Maps:
         return maps.unflatten(0, (self.sampler.seeds, self.images)).mean(dim=0)

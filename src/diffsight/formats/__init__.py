@@ -1,1 +1,1 @@
-"""Files become text, plain data or tensors: every reader of diffsight opens its files here."""
+"""Read files as text, plain data or tensors. Every reader of diffsight opens its files here."""

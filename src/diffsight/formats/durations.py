@@ -1,8 +1,8 @@
-"""Times as text."""
+"""Format durations as text."""
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the units that fit it."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in suitable units, such as ``90 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

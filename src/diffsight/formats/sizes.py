@@ -1,32 +1,32 @@
-"""Sizes in the configuration of a network, before anything of that size is built."""
+"""Check the sizes in the configuration of a network before anything of that size is built."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from diffsight.errors import InputError
 
-MIN_SIDE_PX = 16  # of an image
-MAX_SIZE = 2**16  # of a width, a vocabulary, an image side ...
-MAX_LAYERS = 256  # of a network
+MIN_SIDE_PX = 16  # smallest side of an image
+MAX_SIZE = 2**16  # largest width, vocabulary size, image side ...
+MAX_LAYERS = 256  # largest number of layers
 
 
-def check_sizes(where: str, values: Mapping[str, Any]) -> None:
-    """Refuse the configuration of a network that nobody could build.
+def check_sizes(source: str, values: Mapping[str, Any]) -> None:
+    """Refuse a network configuration with impossible or huge sizes.
 
     Args:
-        where: its file or key, for messages.
-        values: of the configuration.
+        source: file or key of the configuration, for messages.
+        values: values of the configuration by key.
 
     Raises:
-        InputError: for numbers of layers, widths and other sizes that are no sizes.
+        InputError: if a number of layers, a width or another size is out of range.
     """
     for name, value in values.items():
-        most = MAX_LAYERS if "layers" in name or name == "depths" else MAX_SIZE
+        limit = MAX_LAYERS if "layers" in name or name == "depths" else MAX_SIZE
         numbers = value if isinstance(value, list | tuple) else [value]
         if len(numbers) > MAX_LAYERS or any(
-            isinstance(number, int | float) and not -most <= number <= most for number in numbers
+            isinstance(number, int | float) and not -limit <= number <= limit for number in numbers
         ):
-            raise InputError(f"{where}: {name} is out of range: give sizes up to {most}")
+            raise InputError(f"{source}: {name} is out of range: give sizes up to {limit}")
     for name in ("block_out_channels", "hidden_sizes"):
         widths = values.get(name, [1])
         if (
@@ -34,4 +34,4 @@ def check_sizes(where: str, values: Mapping[str, Any]) -> None:
             or not widths
             or not all(isinstance(width, int) and width > 0 for width in widths)
         ):
-            raise InputError(f"{where}: {name} is {widths!r}: give a list of positive widths")
+            raise InputError(f"{source}: {name} is {widths!r}: give a list of positive widths")

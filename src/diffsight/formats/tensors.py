@@ -1,4 +1,4 @@
-"""Safetensors files and torch checkpoints become tensors; nothing in them is run."""
+"""Read tensors from safetensors files and torch checkpoints without running any code in them."""
 
 import pickle
 import re
@@ -20,33 +20,33 @@ T = TypeVar("T")
 
 
 class NotPlainError(ValueError):
-    """The pickle of a checkpoint holds more than tensors and plain data, or is damaged."""
+    """The pickle of a checkpoint contains more than tensors and plain data, or is damaged."""
 
 
 class TensorFile:
     """An open safetensors file; use it in a ``with`` statement.
 
     Args:
-        path: of the file.
-        line: what is wrong with a damaged file, and the repair; ``{reason}`` in it becomes that of
-            the decoder.
+        path: path of the file.
+        message: text of the error for a damaged file, with the repair; ``{reason}`` in it is
+            replaced by the reason of the decoder.
 
     Attributes:
-        names: of its tensors.
-        metadata: its texts by name.
+        names: names of the tensors.
+        metadata: texts of the header by name.
 
     Raises:
-        InputError: ``PATH: LINE``, here and in the methods.
+        InputError: ``PATH: MESSAGE``, if the file is damaged; also raised by the methods.
     """
 
-    def __init__(self, path: Path | str, line: str) -> None:
-        self._path, self._line = path, line
-        self._file: Any = self._decoded(lambda: safe_open(path, framework="pt").__enter__())
-        self.names: list[str] = self._decoded(lambda: list(self._file.keys()))
-        self.metadata: dict[str, str] = self._decoded(self._file.metadata) or {}
+    def __init__(self, path: Path | str, message: str) -> None:
+        self._path, self._message = path, message
+        self._file: Any = self._decode(lambda: safe_open(path, framework="pt").__enter__())
+        self.names: list[str] = self._decode(lambda: list(self._file.keys()))
+        self.metadata: dict[str, str] = self._decode(self._file.metadata) or {}
 
     def __enter__(self) -> Self:
-        """Return the file."""
+        """Return the open file."""
         return self
 
     def __exit__(
@@ -59,24 +59,33 @@ class TensorFile:
         self._file.__exit__(kind, error, trace)
 
     def tensor(self, name: str) -> Tensor:
-        """Return a tensor of the file."""
-        return self._decoded(lambda: self._file.get_tensor(name))
+        """Return the tensor with this name.
 
-    def _decoded(self, decode: Callable[[], T]) -> T:
+        Raises:
+            InputError: if there is no such tensor, or the file is damaged.
+        """
+        return self._decode(lambda: self._file.get_tensor(name))
+
+    def _decode(self, decode: Callable[[], T]) -> T:
+        """Return the result of ``decode``, whose errors become an ``InputError``."""
         try:
             return decode()
-        except Exception as error:  # on odd headers the decoder raises more than its own errors
-            line = self._line.replace("{reason}", reason_of(error))
-            raise InputError(f"{self._path}: {line}") from None
+        except Exception as error:  # odd headers raise more than the decoder's own errors
+            message = self._message.replace("{reason}", reason_of(error))
+            raise InputError(f"{self._path}: {message}") from None
 
 
-def read_safetensors(path: Path | str, line: str) -> dict[str, Tensor]:
-    """Return all tensors of a safetensors file.
+def read_safetensors(path: Path | str, message: str) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file by name.
+
+    Args:
+        path: path of the file.
+        message: text of the error for a damaged file (see ``TensorFile``).
 
     Raises:
-        InputError: as ``TensorFile``.
+        InputError: if the file cannot be read or is damaged.
     """
-    with TensorFile(path, line) as file:
+    with TensorFile(path, message) as file:
         return {name: file.tensor(name) for name in file.names}
 
 
@@ -90,24 +99,25 @@ def load_torch(
     """Return the contents of a torch checkpoint, read with ``weights_only=True``.
 
     Args:
-        path: of the file.
-        map_location: where its tensors go.
-        mmap: read tensors only when they are used; files of older formats are read at once.
-        allowed: what stands for further classes, and their names in the file.
+        path: path of the file.
+        map_location: device of the tensors, as ``torch.load`` takes it.
+        mmap: read tensors only when they are used; files in the old format are read at once.
+        allowed: further classes or functions that the pickle may use, each with its name in the
+            file.
 
     Raises:
-        OSError: if it cannot be read.
-        NotPlainError: if its pickle holds other classes than tensors and plain data.
-        ValueError: if it is damaged.
+        OSError: if the file cannot be read.
+        NotPlainError: if its pickle contains other classes than tensors and plain data.
+        ValueError: if the file is damaged.
     """
-    zipped = zipfile.is_zipfile(path)
+    is_zip = zipfile.is_zipfile(path)
     try:
-        if zipped:
-            _require_stored(Path(path))
+        if is_zip:
+            _require_uncompressed(Path(path))
         with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats
+            warnings.simplefilter("ignore")  # about old formats
             return torch.load(
-                path, map_location=map_location, weights_only=True, mmap=mmap and zipped
+                path, map_location=map_location, weights_only=True, mmap=mmap and is_zip
             )
     except OSError:
         raise
@@ -118,14 +128,17 @@ def load_torch(
             raise NotPlainError(f"it names {named[1]}") from None
         text = reason[1] if reason else reason_of(error)
         raise NotPlainError(text or "damaged") from None
-    except Exception as error:  # a broken file raises nearly anything
-        # the first sentence: further ones advise to run what is in the file
+    except Exception as error:  # a damaged file raises errors of nearly any type
+        # only the first sentence: later ones advise to run the code in the file
         reason = reason_of(error).partition(". ")[0]
         raise ValueError(reason) from None
 
 
 def is_dense(value: Any) -> TypeGuard[Tensor]:
-    """Whether a value of a checkpoint is a tensor with one number after the other."""
+    """Return whether a value of a checkpoint is a dense tensor with data.
+
+    It is not if it is sparse, quantised or on the meta device.
+    """
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -134,8 +147,8 @@ def is_dense(value: Any) -> TypeGuard[Tensor]:
     )
 
 
-def _require_stored(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it holds; torch compresses nothing."""
+def _require_uncompressed(path: Path) -> None:
+    """Refuse an archive that unpacks to more bytes than it has; torch does not compress."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > path.stat().st_size:

@@ -1,7 +1,7 @@
-"""Text, JSON, YAML and CSV become plain data. This module imports nothing heavy.
+"""Read text, JSON, YAML and CSV as plain data. This module imports no large package.
 
-Whatever a damaged file makes a decoder raise becomes a ``ValueError`` with the reason, and inside
-``reading`` one line for the user.
+Every error that a damaged file causes becomes a ``ValueError`` with the reason. Inside ``reading``
+it becomes an ``InputError`` of one line for the user.
 """
 
 import codecs
@@ -17,52 +17,55 @@ from typing import Any
 
 from diffsight.errors import InputError
 
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-MAX_DEPTH = 100  # of lists and mappings in each other
-BEYOND = 2**64  # of integers
-MAX_VALUES = 100_000  # of a YAML file; its aliases can name 9 ** 9 values in ten lines
-LONGEST_REASON = 300
+MAX_DEPTH = 100  # nested lists and mappings
+INTEGER_LIMIT = 2**64  # integers are smaller in absolute value
+MAX_VALUES = 100_000  # in a YAML file, whose aliases can make 9 ** 9 values in ten lines
+MAX_REASON_LENGTH = 300  # characters
 _SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
-# what Python raises where a file holds other types, keys, numbers or bytes than are expected
-DAMAGE = (
+# errors that Python raises if a file has other types, keys, numbers or bytes than expected
+DAMAGE_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
     *(RecursionError, MemoryError),
 )
 
 
 @contextmanager
-def reading(path: Path | str, line: str) -> Iterator[None]:
-    """Return a context in which a file is read or its contents are taken apart, and nothing else.
+def reading(path: Path | str, message: str) -> Iterator[None]:
+    """Return a context for reading and parsing a file, in which its errors become ``InputError``.
+
+    Use it around nothing else, because it also hides programming errors of the same types.
 
     Args:
-        path: of the file.
-        line: what is wrong then, and the repair; ``{reason}`` in it becomes that of the error.
+        path: path of the file.
+        message: text of the error for a damaged file, with the repair; ``{reason}`` in it is
+            replaced by the reason of the error.
 
     Raises:
-        InputError: ``PATH: LINE``, for every error that a damaged file can cause.
+        InputError: ``PATH: MESSAGE``, for every error that a damaged file can cause.
     """
     try:
         yield
     except InputError:
         raise
-    except DAMAGE as error:
-        raise InputError(f"{path}: {line.replace('{reason}', reason_of(error))}") from None
+    except DAMAGE_ERRORS as error:
+        raise InputError(f"{path}: {message.replace('{reason}', reason_of(error))}") from None
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the message of an error on one line, not too long."""
+    """Return the message of an error on one line of limited length."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, MemoryError):
         return "not enough memory"
     reason = " ".join(str(error).split()).partition("; use sys.set_int_max_str_digits")[0]
-    if len(reason) > LONGEST_REASON:
-        reason = f"{reason[:LONGEST_REASON]} ..."
+    if len(reason) > MAX_REASON_LENGTH:
+        reason = f"{reason[:MAX_REASON_LENGTH]} ..."
     return reason or type(error).__name__
 
 
@@ -70,8 +73,8 @@ def read_text(path: Path) -> str:
     """Return the contents of a text file.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: as ``decode_text``.
+        OSError: if the file cannot be read.
+        ValueError: if it is not UTF-8, UTF-16 or UTF-32 (see ``decode_text``).
     """
     return decode_text(path.read_bytes())
 
@@ -80,16 +83,16 @@ def decode_text(data: bytes) -> str:
     """Return bytes as text: UTF-8, UTF-16 or UTF-32; a byte-order mark is removed.
 
     Raises:
-        ValueError: if they are in another encoding.
+        ValueError: if the bytes are in another encoding or contain null characters.
     """
-    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8-sig")
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8-sig")
     try:
         text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding).read()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not in {encoding[:-4].upper()}") from None
     if "\0" in text:
-        raise ValueError("it holds zeros")
+        raise ValueError("it contains null characters")
     return text
 
 
@@ -97,23 +100,24 @@ def read_json(path: Path) -> Any:
     """Return the contents of a JSON file.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: as ``parse_json``.
+        OSError: if the file cannot be read.
+        ValueError: if it is not valid JSON (see ``parse_json``).
     """
     return parse_json(read_text(path))
 
 
 def parse_json(text: str) -> Any:
-    """Return plain data. NaN and infinity are numbers, as Python writes them.
+    """Return the plain data of a JSON text. It may contain NaN and Infinity, as Python writes them.
 
     Raises:
-        ValueError: if it is no JSON, has an integer of too many digits, or is nested too deeply.
+        ValueError: if the text is not JSON, has an integer with too many digits, or is nested too
+            deeply.
     """
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = json.loads(text, parse_int=_parse_integer)
     except RecursionError as error:
         raise ValueError(reason_of(error)) from None
-    if excess := _excess(value, None):
+    if excess := _find_excess(value, None):
         raise ValueError(excess)
     return value
 
@@ -122,8 +126,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the contents of a JSON file that holds an object.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: as ``parse_json``, and if it holds something else.
+        OSError: if the file cannot be read.
+        ValueError: if it is not valid JSON (see ``parse_json``), or contains no object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -132,10 +136,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_csv(text: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV table by its header; of a longer row the rest has the key None.
+    """Return the rows of a CSV table as mappings from the header to the fields.
+
+    Surplus fields of a row are a list under the key None; missing fields have the value None.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not CSV.
     """
     try:
         return list(csv.DictReader(text.splitlines(), skipinitialspace=True))
@@ -144,13 +150,13 @@ def parse_csv(text: str) -> list[dict[str, str]]:
 
 
 def parse_table(text: str) -> list[tuple[int, list[str]]]:
-    """Return the lines of a table as spreadsheet programs write it: number and stripped fields.
+    """Return line number and stripped fields of each row of a table made in a spreadsheet program.
 
-    Commas, semicolons or tabs separate the fields; the first line that is not empty decides. Empty
-    lines and the line ``sep=;`` are left out.
+    Commas, semicolons or tabs separate the fields; the first line that is not empty decides which.
+    Empty lines and the line ``sep=;`` are left out.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a table.
     """
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
@@ -169,34 +175,40 @@ def parse_table(text: str) -> list[tuple[int, list[str]]]:
 
 
 def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
-    """Return plain data.
+    """Return the plain data of a YAML text.
 
     Args:
-        text: YAML.
-        load: what reads it; default: ``yaml.safe_load``.
+        text: YAML text.
+        load: function that parses it; default: ``yaml.safe_load``.
 
     Raises:
-        ValueError: if it is no YAML, is nested too deeply, or its aliases make it too large.
+        ValueError: if the text is not YAML, is nested too deeply, or its aliases make it too large.
     """
     import yaml
 
     try:
         value = (load or yaml.safe_load)(text)
-    except Exception as error:  # its constructors raise nearly anything on odd scalars
+    except Exception as error:  # odd scalars raise errors of nearly any type
         raise ValueError(reason_of(error)) from None
-    if excess := _excess(value, MAX_VALUES):
+    if excess := _find_excess(value, MAX_VALUES):
         raise ValueError(excess)
     return value
 
 
-def _integer(text: str) -> int:
-    if len(text) > 20 or abs(value := int(text)) >= BEYOND:
+def _parse_integer(text: str) -> int:
+    """Return an integer of JSON, or raise an error if it has more than 64 bits."""
+    if len(text) > 20 or abs(value := int(text)) >= INTEGER_LIMIT:
         raise ValueError(f"an integer of {len(text)} digits")
     return value
 
 
-def _excess(value: Any, most_values: int | None) -> str:
-    """Return in which way data would exhaust whoever walks through it; empty if it would not."""
+def _find_excess(value: Any, max_values: int | None) -> str:
+    """Return why data is too large to process; empty if it is not.
+
+    Args:
+        value: plain data.
+        max_values: largest number of values; None: no limit.
+    """
     level, count = [value], 0
     for _ in range(MAX_DEPTH + 1):
         level = [one for one in level if isinstance(one, dict | list)]
@@ -205,13 +217,13 @@ def _excess(value: Any, most_values: int | None) -> str:
         children = itertools.chain.from_iterable(
             one.values() if isinstance(one, dict) else one for one in level
         )
-        if most_values is None:  # JSON, whose values are as many as it has bytes
+        if max_values is None:  # JSON has at most as many values as bytes
             level = [child for child in children if isinstance(child, dict | list)]
             continue
-        level = list(itertools.islice(children, most_values - count + 1))
+        level = list(itertools.islice(children, max_values - count + 1))
         count += len(level)
-        if count > most_values:
-            return f"its aliases make more than {most_values:,} values of it"
-        if any(isinstance(child, int) and abs(child) >= BEYOND for child in level):
+        if count > max_values:
+            return f"its aliases make more than {max_values:,} values of it"
+        if any(isinstance(child, int) and abs(child) >= INTEGER_LIMIT for child in level):
             return "an integer of more than 64 bits"
     return f"lists and mappings are nested more than {MAX_DEPTH} deep"

@@ -1,4 +1,4 @@
-"""Pyramid to map."""
+"""Heads, which turn a pyramid into an output, and the label codebook."""
 
 from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead

@@ -1,4 +1,4 @@
-"""The contract of heads: a pyramid in, one output out."""
+"""The interface of heads, which turn a pyramid into one output."""
 
 import abc
 from collections.abc import Sequence
@@ -20,8 +20,7 @@ from diffsight.types import Maps, Pyramid
 class AbstractHead(nn.Module, Configurable, abc.ABC):
     """Turns a pyramid into an output at the resolution of the padded image.
 
-    Mixed precision ends before it: with the 8 bits of bfloat16, depths near 5 m would be 3 cm
-    apart.
+    A head does not run in mixed precision: in bfloat16, depths near 5 m would be 3 cm apart.
     """
 
     def __call__(self, pyramid: Pyramid) -> Output:
@@ -33,27 +32,27 @@ class AbstractHead(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output, with the channels of the output's form."""
+        """Return the output for the features of a pyramid."""
 
 
 @runtime_checkable
 class HeadBuilder(Protocol):
-    """Makes a head for given inputs; always called with keywords."""
+    """A function that builds a head; called with keyword arguments only."""
 
     def __call__(
         self, *, in_channels: Sequence[int], strides: Sequence[int], output: OutputSpec
     ) -> AbstractHead:
-        """Make a head for a pyramid with these channels and strides, finest first."""
+        """Return a head for a pyramid with these channels and strides, finest first."""
         ...
 
 
-def resized(x: Float[Tensor, "b c _ _"], hw: Sequence[int]) -> Float[Tensor, "b c h w"]:
-    """Return maps at another size, interpolated with aligned corners as in the authors' code."""
+def resize_aligned(x: Float[Tensor, "b c _ _"], hw: Sequence[int]) -> Float[Tensor, "b c h w"]:
+    """Return maps at another size (bilinear, aligned corners), as in the authors' code."""
     return functional.interpolate(x, tuple(hw), mode="bilinear", align_corners=True)
 
 
 def require_maps(head: str, output: OutputSpec) -> None:
-    """Refuse what is neither values nor classes.
+    """Refuse outputs other than values and classes.
 
     Raises:
         InputError: for a distribution over the classes of a codec, or heatmaps.
@@ -70,8 +69,8 @@ def require_maps(head: str, output: OutputSpec) -> None:
 def to_output(spec: OutputSpec, maps: Maps) -> Output:
     """Return a network's maps as logits or values.
 
-    Values are squashed to their bounds; without bounds they are shifted and scaled by the mean and
-    the standard deviation of the labels, where these are known.
+    A sigmoid brings values into their bounds. Without bounds, values are scaled and shifted by the
+    standard deviation and the mean of the labels, if the codec has them.
     """
     if spec.kind == "classes":
         return Classes(maps)

@@ -1,4 +1,4 @@
-"""The label codebook: what a task's classes are worth in an image (few_shot, section 3.4)."""
+"""The label codebook: label values of the classes in an image (few_shot, section 3.4)."""
 
 import torch
 from jaxtyping import Float
@@ -8,21 +8,25 @@ from diffsight.errors import InputError
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import LabelCodec
 
-# of the rows at the start, in standard deviations: identical tables receive identical gradients and
-# never diverge
+# of the initial rows, in standard deviations: identical tables get identical gradients and never
+# diverge
 JITTER = 0.01
 
 
 class Codebook(nn.Module):
-    """``size`` tables of class values, mixed by what an image looks like.
+    """``size`` tables of class values, mixed by the image features of CLIP.
 
-    F = softmax(W clip(x)); C = sum_k F_k C_k. Values are learned in units of the labels' standard
+    F = softmax(W clip(x)); C = sum_k F_k C_k. Tables are stored in units of the labels' standard
     deviation, so that one learning rate fits every task.
 
     Args:
-        codec: the values of its classes are the start of every table; it stays the task's.
-        size: tables: 0 keeps ``centres``, 1 learns one table for all images, more need features.
+        codec: its class values initialise every table; it is not stored with the codebook.
+        size: number of tables: 0 uses the fixed centres of the codec, 1 trains one table for all
+            images, more need ``features``.
         features: width of the image features; only for more than one table.
+
+    Raises:
+        InputError: for more than one table without ``features``.
     """
 
     def __init__(
@@ -49,8 +53,8 @@ class Codebook(nn.Module):
         """Return class values for every image, in the unit of the labels, in 32 bit.
 
         Args:
-            features: of the images, of mean square 1; ignored by 0 and 1 tables.
-            batch: images.
+            features: image features with a mean square of 1; not used by 0 and 1 tables.
+            batch: number of images.
         """
         codec, std = self._codec[0], self._codec[0].label_std
         if self.size == 0:
@@ -64,10 +68,10 @@ class Codebook(nn.Module):
 
     @property
     def scaled_tables(self) -> Float[Tensor, "k n d"]:
-        """The learned tables in the unit of the labels."""
+        """The trained tables in the unit of the labels."""
         return self.tables * self._codec[0].label_std
 
     def weights(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
-        """Return the weight of each of several tables in an image; they sum to 1."""
+        """Return the weights of the tables in each image, for several tables; they sum to 1."""
         with without_autocast(features):
             return self.mix(features.to(self.mix.weight)).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Transposed convolutions up to the image's resolution: VPD's depth decoder (SimpleBaseline)."""
+"""Transposed convolutions up to the resolution of the image (VPD, depth; SimpleBaseline)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,16 +15,18 @@ from diffsight.types import Pyramid
 
 
 class DeconvHead(AbstractHead):
-    """Doublings by transposed convolution, then bilinear ones, then two convolutions at full
-    resolution.
+    """Doubles one level to full resolution by transposed and bilinear steps, and predicts from it.
 
     Args:
-        in_channels: of the one level it takes.
+        in_channels: channels of the single input level.
         strides: its stride, a power of two.
-        output: what to give; bounded values are ``sigmoid`` times the bound (VPD: the depth cap of
-            the data set in metres).
+        output: values or classes. Bounded values are ``sigmoid`` times the bound (VPD: the largest
+            depth of the data set in metres).
         widths: channels after each transposed convolution.
         width: channels of the full-resolution layers.
+
+    Raises:
+        InputError: for several levels, or a stride that the doublings do not reach.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class DeconvHead(AbstractHead):
     def maps(
         self, x: Float[Tensor, "b c _ _"]
     ) -> tuple[list[Float[Tensor, "b _ _ _"]], Float[Tensor, "b c2 h w"]]:
-        """What comes after each transposed convolution and after the first bilinear doubling, and
-        the features at full resolution.
+        """Return the intermediate maps, and the features at full resolution.
+
+        The intermediate maps are those after each transposed convolution and after the first
+        bilinear doubling.
         """
         stages = []
         for layer in self.deconv:

@@ -5,20 +5,23 @@ from collections.abc import Sequence
 from torch import nn
 
 from diffsight.errors import InputError
-from diffsight.heads.base import AbstractHead, resized
+from diffsight.heads.base import AbstractHead, resize_aligned
 from diffsight.ops.layers import start_convolutions
 from diffsight.outputs import Heatmaps, Output, OutputSpec
 from diffsight.types import Pyramid
 
 
 class HeatmapHead(AbstractHead):
-    """Doublings by transposed convolution up to the stride of the heatmaps, then one layer.
+    """Doubles the finest level by transposed convolutions, and predicts heatmaps from it.
 
     Args:
-        in_channels: of the levels, finest first; the finest one is read.
-        strides: their strides.
+        in_channels: channels of the levels, finest first; only the finest level is read.
+        strides: strides of the levels.
         output: heatmaps.
         width: channels of the transposed convolutions.
+
+    Raises:
+        InputError: for another output, or a stride from which doublings do not reach the heatmaps.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class HeatmapHead(AbstractHead):
         if output.stride << max(doublings, 0) != strides[0]:
             raise InputError(
                 f"HeatmapHead reads features of stride {strides[0]} for heatmaps of stride "
-                f"{output.stride}: choose a stride that it can halve to"
+                f"{output.stride}: choose a stride that halves to that of the heatmaps"
             )
         self.stride = output.stride
         layers, channels = [], in_channels[0]
@@ -54,4 +57,6 @@ class HeatmapHead(AbstractHead):
         maps = self.output(self.layers(pyramid.features[0]))
         covered = pyramid.covered_hw(0)
         hw = tuple(-(-side // self.stride) for side in covered)
-        return Heatmaps(maps if tuple(maps.shape[-2:]) == hw else resized(maps, hw), self.stride)
+        if tuple(maps.shape[-2:]) != hw:
+            maps = resize_aligned(maps, hw)
+        return Heatmaps(maps, self.stride)

@@ -1,4 +1,4 @@
-"""DDP's map decoder: layers of deformable attention that know the time of the diffusion."""
+"""DDP's map decoder: layers of deformable attention, conditioned on the diffusion time."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from diffsight.ops.deformable_attention import deformable_attention
 
 Map = Float[Tensor, "b c h w"]
 Tokens = Float[Tensor, "b q c"]
-FREQUENCIES = 8  # of the time
-TEMPERATURE = 10000.0  # of the positions
-CHUNK = 1024  # tokens
+FREQUENCIES = 8  # of the time embedding
+TEMPERATURE = 10000.0  # of the position embedding
+CHUNK = 1024  # tokens of a chunk on the CPU
 
 
 class TimeEmbedding(nn.Module):
-    """A time, or its log-SNR, as a vector: learned frequencies and two layers.
+    """Embeds a time, or its log-SNR, with trainable frequencies and two linear layers.
 
     Args:
-        width: of the vector.
+        width: width of the embedding.
     """
 
     def __init__(self, width: int = 1024) -> None:
@@ -34,19 +34,19 @@ class TimeEmbedding(nn.Module):
         self.second = nn.Linear(width, width)
 
     def forward(self, time: Float[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        """Return the vectors."""
+        """Return the embeddings."""
         angle = time[:, None] * self.frequencies * 2 * math.pi
         waves = torch.cat([time[:, None], angle.sin(), angle.cos()], dim=1)
         return self.second(functional.gelu(self.first(waves)))
 
 
 class DeformableSelfAttention(nn.Module):
-    """Every pixel reads a few points around it.
+    """Attention of every pixel to a few points around it.
 
     Args:
-        width: of a pixel's vector.
-        heads: of the attention.
-        points: of every head.
+        width: width of a pixel's vector.
+        heads: number of attention heads.
+        points: number of points of every head.
     """
 
     def __init__(self, width: int, heads: int, points: int) -> None:
@@ -60,7 +60,7 @@ class DeformableSelfAttention(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Begin with points in eight directions, one step further for each, of equal weight."""
+        """Initialise: a direction per head, one pixel further per point, equal weights."""
         turn = torch.arange(self.heads) * (2 * math.pi / self.heads)
         rays = torch.stack([turn.cos(), turn.sin()], dim=-1)
         rays = rays / rays.abs().amax(dim=-1, keepdim=True)
@@ -76,30 +76,30 @@ class DeformableSelfAttention(nn.Module):
     def forward(
         self, tokens: Tokens, positions: Float[Tensor, "q c"], hw: tuple[int, int]
     ) -> Tokens:
-        """Return the tokens plus what they read."""
+        """Return the tokens plus the result of the attention."""
         height, width = hw
         query = tokens + positions
-        # bfloat16 cannot address single pixels of a large map: positions stay in 32 bit
+        # bfloat16 cannot represent single pixels of a large map: positions stay in 32 bit
         offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).float()
         weights = self.weights(query).unflatten(2, (self.heads, self.points))
         size = offsets.new_tensor([width, height])
-        points = centres(hw).to(offsets)[:, None, None] + offsets / size
+        points = pixel_centres(hw).to(offsets)[:, None, None] + offsets / size
         value = self.value(tokens).unflatten(2, (self.heads, -1))
         # a softmax over four neighbouring numbers takes ten times as long
         weights = weights.movedim(-1, 0).contiguous().softmax(dim=0).movedim(0, -1).contiguous()
-        read = deformable_attention(value, hw, points, weights)
-        return tokens + self.output(read.flatten(2))
+        attended = deformable_attention(value, hw, points, weights)
+        return tokens + self.output(attended.flatten(2))
 
 
 class MapDecoderLayer(nn.Module):
-    """Attention, two linear layers, each with a normalisation, and a scale and shift by the time.
+    """Attention and two linear layers with normalisations, scaled and shifted by the time.
 
     Args:
-        width: of a pixel's vector.
-        heads: of the attention.
-        points: of every head.
+        width: width of a pixel's vector.
+        heads: number of attention heads.
+        points: number of points of every head.
         hidden: width between the linear layers.
-        time_width: of the time's vector; None ignores the time.
+        time_width: width of the time embedding; None: the layer does not read the time.
     """
 
     def __init__(
@@ -125,32 +125,32 @@ class MapDecoderLayer(nn.Module):
     ) -> Tokens:
         """Return the tokens of the next layer."""
         tokens = self.first_norm(self.attention(tokens, positions, hw))
-        tokens = self.second_norm(tokens + self._transformed(tokens))
+        tokens = self.second_norm(tokens + self._feed_forward(tokens))
         if self.modulate is None:
             return tokens
         assert time is not None
         scale, shift = self.modulate(functional.silu(time))[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift, tokens, scale + 1)
 
-    def _transformed(self, tokens: Tokens) -> Tokens:
-        """Return the two linear layers' output, in pieces whose middle stays in a CPU's cache."""
+    def _feed_forward(self, tokens: Tokens) -> Tokens:
+        """Return the output of the linear layers, in chunks that fit the cache of a CPU."""
         length = CHUNK if tokens.device.type == "cpu" else tokens.shape[1]
-        pieces = [
-            self.narrow(functional.gelu(self.widen(part))) for part in tokens.split(length, dim=1)
+        chunks = [
+            self.narrow(functional.gelu(self.widen(chunk))) for chunk in tokens.split(length, dim=1)
         ]
-        return torch.cat(pieces, dim=1)
+        return torch.cat(chunks, dim=1)
 
 
 class MapDecoder(nn.Module, Configurable):
-    """Layers of deformable attention on a map; DDP has six, for maps of birds' eyes five.
+    """Layers of deformable attention on a map; DDP has six, for bird's-eye-view maps five.
 
     Args:
         width: channels of the map; a multiple of four and of the heads.
-        layers: how many.
-        heads: of the attention.
-        points: of every head.
+        layers: number of layers.
+        heads: number of attention heads.
+        points: number of points of every head.
         hidden: width between the linear layers.
-        time_width: of the time's vector; None: a decoder that does not know the time, as in the
+        time_width: width of the time embedding; None: the decoder does not read the time, as in the
             authors' released code for depth, and without diffusion.
 
     Raises:
@@ -183,8 +183,8 @@ class MapDecoder(nn.Module, Configurable):
         """Refuse features that the decoder cannot read.
 
         Args:
-            channels: of the features.
-            accepts_any: whether one map of any width is brought to the decoder's.
+            channels: channels of the features.
+            accepts_any: whether the features may be one map of any width, which is then projected.
 
         Raises:
             InputError: if they differ.
@@ -196,7 +196,7 @@ class MapDecoder(nn.Module, Configurable):
             )
 
     def forward(self, features: Map, time: Float[Tensor, "b e"] | None = None) -> Map:
-        """Return the map after all layers; ``time`` are vectors of ``TimeEmbedding``."""
+        """Return the map after all layers; ``time`` is the output of ``TimeEmbedding``."""
         hw = (features.shape[-2], features.shape[-1])
         positions = sine_positions(hw, self.width).to(features)
         tokens = features.flatten(2).mT
@@ -205,7 +205,7 @@ class MapDecoder(nn.Module, Configurable):
         return tokens.mT.unflatten(2, hw)
 
 
-def centres(hw: tuple[int, int]) -> Float[Tensor, "q 2"]:
+def pixel_centres(hw: tuple[int, int]) -> Float[Tensor, "q 2"]:
     """Return x and y of the pixel centres, row by row; 0 and 1 are the edges of the map."""
     rows, columns = ((torch.arange(side) + 0.5) / side for side in hw)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -213,13 +213,13 @@ def centres(hw: tuple[int, int]) -> Float[Tensor, "q 2"]:
 
 
 def sine_positions(hw: tuple[int, int], width: int) -> Float[Tensor, "q c"]:
-    """Return the sines and cosines of rows and columns, each scaled to a full turn."""
+    """Return sines and cosines of the row and the column, each scaled to a full turn."""
     count = width // 2
     exponents = 2 * (torch.arange(count) // 2) / count
     waves = []
     for side in hw:
-        place = (torch.arange(side) + 0.5) / (side + 1e-6) * 2 * math.pi
-        angle = place[:, None] / TEMPERATURE**exponents
+        turn = (torch.arange(side) + 0.5) / (side + 1e-6) * 2 * math.pi
+        angle = turn[:, None] / TEMPERATURE**exponents
         waves.append(torch.stack([angle[:, 0::2].sin(), angle[:, 1::2].cos()], dim=2).flatten(1))
     rows = waves[0][:, None].expand(-1, hw[1], -1)
     columns = waves[1][None].expand(hw[0], -1, -1)

@@ -1,4 +1,4 @@
-"""Metric bins: depth as the mean of bins that attractors move (ZoeDepth, Bhat et al. 2023)."""
+"""Metric bins: depth as the mean of bin centres that attractors move (ZoeDepth, 2023)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,38 +9,42 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.errors import InputError
-from diffsight.heads.base import AbstractHead, resized, to_output
+from diffsight.heads.base import AbstractHead, resize_aligned, to_output
 from diffsight.heads.deconv import DeconvHead
 from diffsight.ops.layers import start_convolutions
 from diffsight.outputs import OutputSpec, Values
 from diffsight.types import Pyramid
 
-FLOOR = 1e-4  # of probabilities and of their parts
-STRIP_ROWS = 16  # maps so small that the allocator hands their memory on
+MIN_PROBABILITY = 1e-4
+STRIP_ROWS = 16  # maps so small that the allocator reuses their memory
 
 
 class MetricBins(AbstractHead):
-    """A decoder of transposed convolutions whose maps move the centres of bins; depth is their mean
-    under a log-binomial distribution.
+    """Predicts depth as the mean of bin centres under a log-binomial distribution.
 
-    EVP, depth: 1536 channels at stride 32. Centres are metres, softplus of what is learned: neither
-    bounded nor sorted. Differs from ZoeDepth's paper: the attractors' strength is 300, as it comes
-    out in ZoeDepth's and EVP's code, where the configured 1000 is not passed on.
+    The feature maps of a decoder of transposed convolutions move the centres. EVP, depth: 1536
+    channels at stride 32. The centres are in metres, the softplus of network outputs, and neither
+    bounded nor sorted. Differs from ZoeDepth's paper: the strength of the attractors is 300,
+    because ZoeDepth's and EVP's code ignore the configured 1000.
 
     Args:
-        in_channels: of the one level it takes.
+        in_channels: channels of the single input level.
         strides: its stride, a power of two.
-        output: one channel of bounded values; the bound is that of the decoder's own depth, which
+        output: one channel of bounded values. The bounds apply to the decoder's own depth, which
             only conditions the distribution.
         widths: channels after each transposed convolution.
         width: channels of the decoder's full-resolution layers.
-        bins: how many.
+        bins: number of bins.
         bottleneck: channels from which the first centres are predicted.
-        embedding: channels of what moves them.
-        attractors: per decoder map: one per transposed convolution, and one after the first
-            bilinear doubling.
-        strength: of an attractor, 1/m^2: a centre ``d`` away moves by ``d / (1 + strength d^2)``.
-        temperatures: least and largest of the distribution.
+        embedding: channels from which the attractors are predicted.
+        attractors: number of attractors for each map of the decoder: one map per transposed
+            convolution, and one after the first bilinear doubling.
+        strength: strength of an attractor in 1/m^2. It moves a centre at distance ``d`` by
+            ``d / (1 + strength d^2)``.
+        temperatures: smallest and largest temperature of the distribution.
+
+    Raises:
+        InputError: if output, stride or number of attractors do not fit.
     """
 
     def __init__(
@@ -94,17 +98,17 @@ class MetricBins(AbstractHead):
         maps, last = self.decoder.maps(pyramid.features[0])
         x = self.bottleneck(pyramid.features[0])
         centres = functional.softplus(self.seed(x))
-        before = self.seed_embedding(x)
+        previous = self.seed_embedding(x)
         for feature, embed, attract in zip(maps, self.embeddings, self.attractors, strict=True):
             size = feature.shape[-2:]
             embedding = embed(feature)
-            goals = functional.softplus(attract(embedding + resized(before, size)))
-            centres = self.moved(resized(centres, size), goals)
-            before = embedding
+            goals = functional.softplus(attract(embedding + resize_aligned(previous, size)))
+            centres = self.move_centres(resize_aligned(centres, size), goals)
+            previous = embedding
         size = last.shape[-2:]
         own_depth = to_output(self.decoder.spec, self.decoder.output(last)).stack
-        whole = last, own_depth, resized(before, size), resized(centres, size)
-        # from here on every pixel is on its own: in strips, hundreds of channels need little memory
+        whole = last, own_depth, resize_aligned(previous, size), resize_aligned(centres, size)
+        # pixels are independent from here on: in strips, hundreds of channels need little memory
         strips = zip(*(x.split(STRIP_ROWS, dim=2) for x in whole), strict=True)
         depth_m = [
             (self.distribution(torch.cat(conditions, dim=1)) * bins).sum(dim=1, keepdim=True)
@@ -112,10 +116,10 @@ class MetricBins(AbstractHead):
         ]
         return Values(torch.cat(depth_m, dim=2))
 
-    def moved(
+    def move_centres(
         self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Centres after the mean pull of the attractors' goals, both in metres."""
+        """Return the centres after the mean pull towards the goals of the attractors, in metres."""
         pull = torch.zeros_like(centres)
         for goal in goals.unbind(1):
             gap = goal[:, None] - centres
@@ -124,12 +128,12 @@ class MetricBins(AbstractHead):
 
 
 class LogBinomial(nn.Module):
-    """A distribution over ordered bins from two numbers per pixel: where, and how sharp.
+    """A distribution over ordered bins from two numbers per pixel: its position and temperature.
 
     Args:
-        channels: of the conditions.
-        bins: how many.
-        temperatures: least and largest.
+        channels: channels of the conditions.
+        bins: number of bins.
+        temperatures: smallest and largest temperature.
     """
 
     def __init__(self, channels: int, bins: int, temperatures: tuple[float, float]) -> None:
@@ -144,23 +148,23 @@ class LogBinomial(nn.Module):
         )
 
     def forward(self, conditions: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
-        """Probabilities of the bins; they sum to 1."""
-        parts = self.mlp(conditions) + FLOOR
-        place = (parts[:, 0] / (parts[:, 0] + parts[:, 1]))[:, None]
-        share = (parts[:, 2] / (parts[:, 2] + parts[:, 3]))[:, None]
+        """Return the probabilities of the bins, which sum to 1."""
+        parts = self.mlp(conditions) + MIN_PROBABILITY
+        position = (parts[:, 0] / (parts[:, 0] + parts[:, 1]))[:, None]
+        fraction = (parts[:, 2] / (parts[:, 2] + parts[:, 3]))[:, None]
         low, high = self.temperatures
-        temperature = low + (high - low) * share
-        steps = torch.arange(self.bins, device=place.device)[:, None, None]
+        temperature = low + (high - low) * fraction
+        steps = torch.arange(self.bins, device=position.device)[:, None, None]
         logits = (
-            _log_choices(self.bins)[:, None, None].to(place)
-            + steps * place.clamp(FLOOR, 1).log()
-            + (self.bins - 1 - steps) * (1 - place).clamp(FLOOR, 1).log()
+            _log_binomials(self.bins)[:, None, None].to(position)
+            + steps * position.clamp(MIN_PROBABILITY, 1).log()
+            + (self.bins - 1 - steps) * (1 - position).clamp(MIN_PROBABILITY, 1).log()
         )
         return (logits / temperature).softmax(dim=1)
 
 
-def _log_choices(bins: int) -> Float[Tensor, " n"]:
-    """Logarithm of (bins - 1 over k) by Stirling's formula without its half logarithms."""
+def _log_binomials(bins: int) -> Float[Tensor, " n"]:
+    """Return log(bins - 1 over k) by Stirling's formula without its half logarithms."""
     eps = 1e-7
     k = torch.arange(bins, dtype=torch.float64) + eps
     n = torch.tensor(bins - 1 + eps, dtype=torch.float64)

@@ -5,23 +5,23 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from diffsight.heads.base import AbstractHead, require_maps, resized, to_output
+from diffsight.heads.base import AbstractHead, require_maps, resize_aligned, to_output
 from diffsight.ops.layers import conv_block
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Pyramid
 
 
 class ReferringDecoder(AbstractHead):
-    """The coarsest level is brought to the next finer one's size, put before it, and mixed; so on.
+    """From coarse to fine, concatenates the enlarged features with the next level and mixes them.
 
-    VPD and EVP, referring segmentation: levels at strides 8 to 64; language came in through the
-    UNet. All sizes are interpolated with aligned corners, as in the authors' code.
+    VPD and EVP, referring segmentation: levels at strides 8 to 64; the text conditions the UNet.
+    Features are resize_aligned with aligned corners, as in the authors' code.
 
     Args:
-        in_channels: of the levels, finest first; two or more.
-        strides: their strides.
-        output: what to give.
-        width: channels of the mixtures; default: half of the coarsest level's.
+        in_channels: channels of two or more levels, finest first.
+        strides: strides of the levels.
+        output: form of the output: values or classes.
+        width: channels of the mixed features; default: half of those of the coarsest level.
     """
 
     def __init__(
@@ -49,6 +49,6 @@ class ReferringDecoder(AbstractHead):
         """Return the output at stride 1."""
         *finer, x = pyramid.features
         for stage, feature in zip(self.stages, reversed(finer), strict=True):
-            x = stage(torch.cat([resized(x, feature.shape[-2:]), feature], dim=1))
+            x = stage(torch.cat([resize_aligned(x, feature.shape[-2:]), feature], dim=1))
         hw = [self.stride * side for side in x.shape[-2:]]
-        return to_output(self.spec, resized(self.output(x), hw))
+        return to_output(self.spec, resize_aligned(self.output(x), hw))

@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al., CVPR 2019): every level up to the finest, their sum, one layer."""
+"""Semantic FPN (Kirillov et al., CVPR 2019): the sum of all levels at the finest size."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,16 +14,15 @@ from diffsight.types import Pyramid
 
 
 class SemanticFPN(AbstractHead):
-    """Convolutions with doublings bring each level to the finest; a 1 x 1 convolution names the
-    sum.
+    """Brings each level to the finest size, adds them, and predicts from the sum.
 
     VPD, segmentation: four levels of 256 channels at strides 8 to 64.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides, each a power of two times the first.
-        output: what to give.
-        width: channels of the sum.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels, each a power of two times the first.
+        output: form of the output: values or classes.
+        width: channels of the sum of the levels.
         dropout: probability of dropping a whole channel of the sum in training.
     """
 
@@ -61,7 +60,7 @@ class SemanticFPN(AbstractHead):
         total: Tensor | None = None
         for scale, feature in zip(self.scales, pyramid.features, strict=True):
             level = scale(feature)
-            if level.shape[-2:] != finest:  # padding was cut off: a coarse level may reach over
+            if level.shape[-2:] != finest:  # a coarse level may be larger after cropping
                 level = level[..., : finest[0], : finest[1]]
             total = level if total is None else total + level
         assert isinstance(total, torch.Tensor)

@@ -1,4 +1,4 @@
-"""UPerNet (Xiao et al., ECCV 2018): a feature pyramid whose coarsest level is pooled, too."""
+"""UPerNet (Xiao et al., ECCV 2018): a feature pyramid with pooling of its coarsest level."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,23 +14,23 @@ from diffsight.ops.layers import conv_block, fcn_head, start_convolutions
 from diffsight.outputs import Classes, Output, OutputSpec
 from diffsight.types import Pyramid
 
-POOLED = (1, 2, 3, 6)  # cells a side of the pooling pyramid
+POOLED = (1, 2, 3, 6)  # cells per side of the pooling pyramid
 
 
 class UPerHead(AbstractHead):
-    """Pooled context joins the coarsest level; levels are summed from coarse to fine and joined.
+    """Adds pooled context to the coarsest level, sums levels from coarse to fine, and joins them.
 
     Meta Prompts, segmentation: four levels of 150 channels at strides 4 to 32.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides.
-        output: what to give.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels.
+        output: form of the output: values or classes.
         width: channels of every convolution.
         dropout: probability of dropping a whole channel before the last layers in training (0 for
             ADE20K, 0.1 for Cityscapes).
-        auxiliary_level: level of a second head of two convolutions, which is for the loss of
-            classes alone; None: no such head.
+        auxiliary_level: level that a second head of two convolutions reads, which is used only in
+            the loss of classes; None: no second head.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class UPerHead(AbstractHead):
         self.auxiliary_level = auxiliary_level if output.kind == "classes" else None
         self.auxiliary: nn.Sequential | None = None
         if self.auxiliary_level is not None:
-            seen = in_channels[self.auxiliary_level]
-            self.auxiliary = fcn_head(seen, output.channels, width, dropout)
+            channels = in_channels[self.auxiliary_level]
+            self.auxiliary = fcn_head(channels, output.channels, width, dropout)
         start_convolutions(self, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
         self.dropout = nn.Dropout2d(dropout)
         self.output = nn.Conv2d(width, output.channels, 1)

@@ -1,4 +1,4 @@
-"""Saved models: ``save``, ``load``, ``push``."""
+"""Saved models: ``save``, ``load`` and ``push``."""
 
 from diffsight.hub.artifact import Artifact, fingerprint
 from diffsight.hub.build import build, construct, resolve_class

@@ -1,4 +1,4 @@
-"""A saved model on disk: a folder, or one safetensors file with all of it."""
+"""A saved model on disk: a folder, or one safetensors file that holds everything."""
 
 import hashlib
 import json
@@ -14,31 +14,31 @@ from torch import Tensor
 from diffsight.atomic import replacing, staging
 from diffsight.errors import InputError
 from diffsight.formats.tensors import TensorFile, read_safetensors
-from diffsight.formats.text import DAMAGE, parse_json, read_text, reading
-from diffsight.hub.card import card
+from diffsight.formats.text import DAMAGE_ERRORS, parse_json, read_text, reading
+from diffsight.hub.card import format_card
 from diffsight.hub.check import check_config
 from diffsight.weights import write_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 BASELINES = "baselines.safetensors"  # mean map and median of the training labels
-PREFIX = "baselines."  # of the same in a single file
-KEY = "diffsight"  # of a single file's metadata
+PREFIX = "baselines."  # prefix of the same tensors' names in a single file
+KEY = "diffsight"  # metadata key of a single file, for the configuration
 DAMAGED = "damaged ({reason}): copy or download it again"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Where a saved model is.
+    """The folder or the single file of a saved model.
 
     Attributes:
-        path: of the folder, or of the file.
+        path: path of the folder, or of the file.
     """
 
     path: Path
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file."""
+        """Whether the model is a single file."""
         return self.path.is_file()
 
     @property
@@ -50,43 +50,47 @@ class Artifact:
         """Return the configuration.
 
         Raises:
-            InputError: if it is missing, damaged, of another library or of a newer format.
+            InputError: if it is missing or damaged, or if another library or a newer version of
+                diffsight wrote it.
         """
-        where = self.path if self.is_file else self.path / CONFIG
-        text = self._text(where)
-        with reading(where, "not valid JSON ({reason}): copy or download it again"):
+        path = self.path if self.is_file else self.path / CONFIG
+        text = self._read_config_text(path)
+        with reading(path, "not valid JSON ({reason}): copy or download it again"):
             config = parse_json(text)
-        return check_config(where, config)
+        return check_config(path, config)
 
-    def _text(self, where: Path) -> str:
+    def _read_config_text(self, path: Path) -> str:
         if self.is_file:
-            check_complete(where)
-            with opened(where) as file:
+            check_complete(path)
+            with open_tensors(path) as file:
                 text = file.metadata.get(KEY)
             if text is None:
                 raise InputError(
-                    f"{where}: not a model of diffsight: give what `diffsight adapt`, `diffsight "
-                    "fit` or diffsight.save wrote"
+                    f"{path}: not a model of diffsight: give a file that `diffsight adapt`, "
+                    "`diffsight fit` or diffsight.save wrote"
                 )
             return text
-        if not where.exists():
+        if not path.exists():
             raise InputError(
                 f"{self.path}: no {CONFIG} in it: give a folder that `diffsight fit`, `diffsight "
                 "convert` or diffsight.save wrote"
             )
-        with reading(where, "cannot be read ({reason}): copy it again"):
-            return read_text(where)
+        with reading(path, "cannot be read ({reason}): copy it again"):
+            return read_text(path)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors of a single file, those of the baselines included.
+        """Return all tensors of a single file by name, the baselines included.
 
         Raises:
-            InputError: if it is damaged.
+            InputError: if the file is damaged.
         """
         return read_safetensors(self.path, DAMAGED)
 
     def baselines(self) -> dict[str, Tensor]:
-        """Return label maps of the training set that are the same for every image; may be empty.
+        """Return the stored baselines: label maps that are the same for every image.
+
+        Returns:
+            By name, ``h w`` or ``k h w``; empty if none are stored.
 
         Raises:
             InputError: if their file is damaged.
@@ -94,17 +98,17 @@ class Artifact:
         path = self.path if self.is_file else self.path / BASELINES
         if not path.is_file():
             return {}
-        line = "damaged ({reason}): delete it, or copy the model again"
+        message = "damaged ({reason}): delete it, or copy the model again"
         prefix = PREFIX if self.is_file else ""
-        with TensorFile(path, line) as file:
+        with TensorFile(path, message) as file:
             names = [name for name in file.names if name.startswith(prefix)]
             maps = {name.removeprefix(prefix): file.tensor(name) for name in names}
-        if any(one.ndim not in (2, 3) for one in maps.values()):
-            raise InputError(f"{path}: {line.format(reason='not maps of height and width')}")
+        if any(label_map.ndim not in (2, 3) for label_map in maps.values()):
+            raise InputError(f"{path}: {message.format(reason='not maps of height and width')}")
         return dict(sorted(maps.items()))
 
     def write_baselines(self, maps: Mapping[str, Tensor]) -> None:
-        """Store label maps of the training set by their names."""
+        """Store baselines, ``h w`` or ``k h w``, by name; they replace the stored ones."""
         if not self.is_file:
             with replacing(self.path / BASELINES) as partial:
                 write_tensors(maps, partial)
@@ -115,40 +119,45 @@ class Artifact:
         write_file(self.path, config, kept)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Replace configuration and card; the weights stay.
+        """Replace configuration and card; the weights stay as they are.
 
         Raises:
-            OSError: if they cannot be written; the old ones are whole.
+            OSError: if they cannot be written; the old files stay complete.
         """
         if self.is_file:
             write_file(self.path, config, self.tensors())
             return
         with staging(self.path) as scratch:
-            write_about(scratch, config)
+            write_card_and_config(scratch, config)
             for name in (CARD, CONFIG):
                 os.replace(scratch / name, self.path / name)
 
 
-def write_about(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the card and ``config.json``, in this order: the latter makes the folder a model."""
-    (folder / CARD).write_text(card(config), encoding="utf-8")
+def write_card_and_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the card, then ``config.json``, which makes the folder a model."""
+    (folder / CARD).write_text(format_card(config), encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def write_file(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a model as a single file, whole or not at all.
+    """Write a model as a single file, completely or not at all.
+
+    Args:
+        path: path of the file.
+        config: configuration of the model, which becomes metadata of the file.
+        tensors: all tensors by name; those of the baselines begin with ``PREFIX``.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
-    # facts come in any order; what they hold, such as the measures of a table, keeps its own
+    # entries of ``info`` are set in any order; values, such as the metrics of a table, keep theirs
     info = {key: config.get("info", {})[key] for key in sorted(config.get("info", {}))}
     with replacing(path) as partial:
         write_tensors(tensors, partial, {KEY: json.dumps({**config, "info": info})})
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes of tensors, sorted by name."""
     digest = hashlib.sha256()
     for name, value in sorted(tensors, key=lambda item: item[0]):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -157,16 +166,16 @@ def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def opened(path: Path) -> TensorFile:
-    """Open a safetensors file; one line for whatever is wrong with it."""
+def open_tensors(path: Path) -> TensorFile:
+    """Return an open safetensors file; a damaged one raises ``InputError`` with one line."""
     return TensorFile(path, DAMAGED)
 
 
 def check_complete(path: Path) -> None:
-    """Compare the size of a safetensors file with what its header promises.
+    """Check that a safetensors file has the size that its header states.
 
     Raises:
-        InputError: if the file is missing, no safetensors file, or cut off.
+        InputError: if the file is missing, is no safetensors file, or is cut off.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file: copy or download the model again")
@@ -180,7 +189,7 @@ def check_complete(path: Path) -> None:
             for name, entry in header.items()
             if name != "__metadata__"
         ]
-    except DAMAGE:
+    except DAMAGE_ERRORS:
         length, ends = size, []
     if length >= size and not ends:
         raise InputError(
@@ -190,5 +199,5 @@ def check_complete(path: Path) -> None:
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         raise InputError(
-            f"{path}: {size:,} bytes where {expected:,} belong: copy or download it again"
+            f"{path}: has {size:,} bytes, but should have {expected:,}: copy or download it again"
         )

@@ -1,8 +1,8 @@
-"""Constructor calls as data become objects; every class and key is checked before it is built.
+"""Build objects from constructor calls as data, after every class and key was checked.
 
-A configuration may name classes of diffsight, and of packages that the reader trusts: a class path
-is an import, and an import can run anything. What is imported must be a configurable class before
-it is called; functions are never called.
+A configuration may name classes of diffsight and of packages that the reader trusts. Nothing else
+is imported, because an import can run any code. An imported object is called only if it is a
+configurable class; functions are never called.
 """
 
 import collections.abc
@@ -28,7 +28,7 @@ from diffsight.model import DenseModel
 
 T = TypeVar("T")
 
-# where short class names are looked up, cheap imports first
+# packages in which short class names are looked up; those that import quickly come first
 PARTS = (
     "tasks",
     "datasets",
@@ -47,11 +47,12 @@ def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseMod
     """Return the model that ``{"task": ..., "method": ...}`` describes, with random weights.
 
     Args:
-        config: constructor calls as ``class_path`` / ``init_args``.
+        config: constructor calls of task and method as ``class_path`` / ``init_args``.
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: one line that names the key, and the nearest one that exists.
+        InputError: for an unknown or refused class, an unknown key or an invalid value; one line
+            that names the key and suggests the nearest name.
     """
     arguments = {name: config[name] for name in config if name in ("task", "method")}
     path = f"{DenseModel.__module__}.{DenseModel.__qualname__}"
@@ -59,21 +60,21 @@ def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseMod
     return construct(DenseModel, call, trusted=trusted)
 
 
-def construct(kind: type[T], config: Any, *, where: str = "", trusted: Sequence[str] = ()) -> T:
+def construct(kind: type[T], config: Any, *, key: str = "", trusted: Sequence[str] = ()) -> T:
     """Return the object of class ``kind`` that a constructor call as data describes.
 
     Args:
         kind: a configurable class or base class.
         config: ``class_path`` / ``init_args``, or a class name alone; class names of diffsight may
             be short.
-        where: key of ``config`` in its file, for messages.
+        key: key of ``config`` in its file, for messages.
         trusted: further packages whose classes may be named.
 
     Raises:
         InputError: as ``build``.
     """
     config = {"class_path": config} if isinstance(config, str) else config
-    checked = check(config, where=where, trusted=trusted)
+    checked = check(config, key=key, trusted=trusted)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
     try:
@@ -81,23 +82,28 @@ def construct(kind: type[T], config: Any, *, where: str = "", trusted: Sequence[
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        # jsonargparse wraps what a constructor raises, and a wrong type in several lines
+        # jsonargparse wraps errors of constructors, and reports a wrong type in several lines
         for cause in _causes(error):
             if isinstance(cause, InputError):
                 raise cause from None
         if not isinstance(error, ValueError | TypeError | ArgumentError):
             raise
-        raise InputError(f"{where or kind.__name__}: {_one_line(error)}") from None
+        raise InputError(f"{key or kind.__name__}: {_one_line(error)}") from None
 
 
-def check(config: Any, *, where: str = "", trusted: Sequence[str] = ()) -> Any:
-    """Return ``config`` with every class path written out, once all classes and keys are valid.
+def check(config: Any, *, key: str = "", trusted: Sequence[str] = ()) -> Any:
+    """Return ``config`` with full class paths, after all its classes and keys were checked.
+
+    Args:
+        config: plain data, which may contain constructor calls.
+        key: key of ``config`` in its file, for messages.
+        trusted: further packages whose classes may be named.
 
     Raises:
         InputError: for a class that does not exist or may not be named, an unknown key, or a string
-            where an object belongs (which would be imported).
+            in place of an object (jsonargparse would import it).
     """
-    return _Checker(tuple(trusted)).value(config, where)
+    return _Checker(tuple(trusted)).value(config, key)
 
 
 def check_call(
@@ -107,11 +113,11 @@ def check_call(
     options: Collection[str] = (),
     trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the arguments of a recipe as ``check`` does; a class name may stand for its call.
+    """Return the checked arguments of a recipe; a class name may replace a constructor call.
 
     Args:
-        function: whose signature says which arguments are objects.
-        arguments: of the recipe; some may be missing.
+        function: function whose signature says which arguments are objects.
+        arguments: arguments in the recipe; some may be missing.
         options: names of the function's ``**options``, which are plain values.
         trusted: further packages whose classes may be named.
 
@@ -124,76 +130,87 @@ def check_call(
     return {**checker.arguments(function, others, "", options), **checker.value(plain, "")}
 
 
-def resolve_class(name: str, *, where: str = "", trusted: Sequence[str] = ()) -> type:
+def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> type:
     """Return the configurable class of a full path, or of a short name that diffsight exports.
 
     Nothing is imported for a name that is refused.
 
     Args:
-        name: such as ``VPD`` or ``my_package.MyMethod``.
-        where: key of the name in its file, for messages.
+        name: name of the class, such as ``VPD`` or ``my_package.MyMethod``.
+        key: key of the name in its file, for messages.
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: if there is none (naming the nearest), or it may not be named.
+        InputError: if there is no such class (suggesting the nearest name), or if it may not be
+            named.
     """
     module, _, attribute = name.rpartition(".")
-    at = f"{where}: " if where else ""
+    at = f"{key}: " if key else ""
     if not module:
-        known: dict[str, type] = {}
+        classes: dict[str, type] = {}
         for part in PARTS:
-            known |= _exported(part)
-            if name in known:
-                return known[name]
-        # of layers above this one, once they are imported: optimisers, schedules, stages
-        known = _loaded(Configurable) | known
-        if name in known:
-            return known[name]
-        raise InputError(f"{at}there is no class {name!r}{nearest(name, known)}")
+            classes |= _exported_classes(part)
+            if name in classes:
+                return classes[name]
+        # classes of higher layers, once those are imported: optimisers, schedules, stages
+        classes = _imported_classes(Configurable) | classes
+        if name in classes:
+            return classes[name]
+        raise InputError(f"{at}there is no class {name!r}{suggest_nearest(name, classes)}")
     if any(step.startswith("_") for step in name.split(".")):
         raise InputError(f"{at}class {name!r} is refused: part of its name is private")
-    if not name.startswith(tuple(f"{one}." for one in ("diffsight", *trusted))):
+    if not name.startswith(tuple(f"{package}." for package in ("diffsight", *trusted))):
         package = module.partition(".")[0]
         raise InputError(
             f"{at}class {name!r} is refused, because importing it could run any code: add "
             f"--trust {package} (in Python trusted=[{package!r}]) if you trust that package"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        value = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
             raise InputError(f"{at}{module} cannot be imported ({error})") from None
-        found = None
-    if found is None:
-        beside = _configurable(vars(sys.modules[module])) if module in sys.modules else ()
-        raise InputError(f"{at}there is no class {name!r}{nearest(attribute, beside)}")
-    if not (isinstance(found, type) and issubclass(found, Configurable)):
+        value = None
+    if value is None:
+        names = vars(sys.modules[module]) if module in sys.modules else {}
+        suggestion = suggest_nearest(attribute, _configurable_classes(names))
+        raise InputError(f"{at}there is no class {name!r}{suggestion}")
+    if not (isinstance(value, type) and issubclass(value, Configurable)):
         raise InputError(
-            f"{at}{name!r} is refused: it is not a class that is derived from one of diffsight's"
+            f"{at}{name!r} is refused: it is not derived from a configurable class of diffsight"
         )
-    return found
+    return value
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``: did you mean 'x'?`` with the closest of the known names; empty without any."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)
+def suggest_nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return ``: did you mean 'x'?`` with the most similar candidate; empty without candidates."""
+    close = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0)
     return f": did you mean {close[0]!r}?" if close else ""
 
 
-def read_plain(text: str, *, where: str) -> Any:
-    """Return the plain value that is written as in a recipe (YAML).
+def read_plain(text: str, *, source: str) -> Any:
+    """Return the plain value of a text in YAML, as in a recipe.
+
+    Args:
+        text: text of the value.
+        source: option that the value belongs to, for messages.
 
     Raises:
-        InputError: if it is no YAML.
+        InputError: if the text is no YAML.
     """
     try:
         return get_loader("yaml")(text)
     except YAMLError as error:
-        raise InputError(f"{where}: {text!r} is no value ({_one_line(error)})") from None
+        raise InputError(f"{source}: {text!r} is no value ({_one_line(error)})") from None
 
 
-def typed_value(kind: Any, value: Any, *, where: str) -> Any:
-    """Return a plain value as a type says, such as a list as a tuple.
+def typed_value(kind: Any, value: Any, *, source: str) -> Any:
+    """Return a plain value as an object of a type, for example a list as a tuple.
+
+    Args:
+        kind: type, such as ``tuple[int, ...] | None``.
+        value: plain value.
+        source: option that the value belongs to, for messages.
 
     Raises:
         InputError: for a value of another type.
@@ -203,13 +220,13 @@ def typed_value(kind: Any, value: Any, *, where: str) -> Any:
     try:
         return parser.parse_object({"value": value}).value
     except ArgumentError as error:
-        raise InputError(f"{where}: {_one_line(error)}") from None
+        raise InputError(f"{source}: {_one_line(error)}") from None
 
 
 def without_weights(config: Plain) -> tuple[Plain, list[str]]:
-    """Return ``config`` with every ``weights`` argument set to None, and those sources.
+    """Return ``config`` with every ``weights`` argument set to None, and the removed sources.
 
-    A saved model brings its own weights: nothing is downloaded to be overwritten.
+    A saved model has its own weights, so that no others need to be downloaded.
     """
     sources: list[str] = []
 
@@ -226,13 +243,13 @@ def without_weights(config: Plain) -> tuple[Plain, list[str]]:
 
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
-    """Return a context in which new parameters are not initialised: they are about to be loaded."""
+    """Return a context in which new parameters are not initialised, as they will be loaded."""
     with _NoInitialisation():
         yield
 
 
 class _NoInitialisation(TorchFunctionMode):
-    """Skips the functions that fill parameters; buffers are computed as ever."""
+    """Skip the functions that fill parameters; buffers are computed as usual."""
 
     _FILLS = frozenset(
         {
@@ -249,9 +266,9 @@ class _NoInitialisation(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call a torch function, unless it fills a parameter (torch's protocol)."""
+        """Call a torch function, unless it fills a parameter."""
         kwargs = kwargs or {}
-        # torch.nn.init hands its tensor on by keyword
+        # torch.nn.init passes its tensor as a keyword argument
         filled = args[0] if args else kwargs.get("tensor")
         if isinstance(filled, nn.Parameter) and func.__name__ in self._FILLS:
             return filled
@@ -260,88 +277,92 @@ class _NoInitialisation(TorchFunctionMode):
 
 @dataclasses.dataclass(frozen=True)
 class _Checker:
-    """Checks constructor calls, by the signatures of the classes that they name.
+    """Check constructor calls against the signatures of the classes that they name.
 
     Attributes:
         trusted: further packages whose classes may be named.
-        accepts_names: whether a class name may stand where an object belongs.
+        accepts_names: whether a class name may replace the constructor call of an object.
     """
 
     trusted: tuple[str, ...]
     accepts_names: bool = False
 
-    def value(self, config: Any, where: str) -> Any:
-        """Return any value with its class paths written out."""
+    def value(self, config: Any, key: str) -> Any:
+        """Return a checked value, with full class paths."""
         if isinstance(config, Mapping) and "class_path" in config:
-            return self._call(config, where)
+            return self._call(config, key)
         if isinstance(config, Mapping):
-            return {key: self.value(one, _join(where, str(key))) for key, one in config.items()}
+            return {name: self.value(v, _join(key, str(name))) for name, v in config.items()}
         if isinstance(config, Sequence) and not isinstance(config, str):
-            return [self.value(one, f"{where}[{i}]") for i, one in enumerate(config)]
+            return [self.value(item, f"{key}[{i}]") for i, item in enumerate(config)]
         return config
 
     def arguments(
         self,
         function: Callable[..., Any],
         arguments: Mapping[str, Any],
-        where: str,
+        key: str,
         options: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Return the arguments of a call, each of which the function must have.
+        """Return the checked arguments of a call; the function must have each of them.
 
-        ``options`` are further names, for the message about an unknown one.
+        Args:
+            function: function or class that is called.
+            arguments: arguments by name.
+            key: key of the call in its file.
+            options: further names that the message about an unknown one may suggest.
         """
         parameters = inspect.signature(function).parameters
-        whose = f" of {function.__name__}" if where or inspect.isclass(function) else ""
+        owner = f" of {function.__name__}" if key or inspect.isclass(function) else ""
         checked = {}
-        for key, value in arguments.items():
-            place = _join(where, str(key))
-            if key not in parameters:
-                near = nearest(str(key), {*parameters, *options})
-                raise InputError(f"unknown key {place!r}{whose}{near}")
-            if _takes_object(parameters[key].annotation):
-                value = self._object(value, place, function.__name__)
-            checked[key] = self.value(value, place)
+        for name, value in arguments.items():
+            argument_key = _join(key, str(name))
+            if name not in parameters:
+                suggestion = suggest_nearest(str(name), {*parameters, *options})
+                raise InputError(f"unknown key {argument_key!r}{owner}{suggestion}")
+            if _takes_object(parameters[name].annotation):
+                value = self._object(value, argument_key, function.__name__)
+            checked[name] = self.value(value, argument_key)
         return checked
 
-    def _call(self, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def _call(self, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         arguments = config.get("init_args") or {}
-        cls = resolve_class(str(config["class_path"]), where=where, trusted=self.trusted)
+        cls = resolve_class(str(config["class_path"]), key=key, trusted=self.trusted)
         if set(config) - {"class_path", "init_args"} or not isinstance(arguments, Mapping):
-            at = where or "configuration"
+            at = key or "configuration"
             raise InputError(f"{at}: needs class_path and init_args, nothing else")
-        checked = self.arguments(cls, arguments, where)
+        checked = self.arguments(cls, arguments, key)
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": checked}
 
-    def _object(self, value: Any, where: str, owner: str) -> Any:
-        """Return a value where an object belongs, or refuse what would be imported or called."""
+    def _object(self, value: Any, key: str, owner: str) -> Any:
+        """Return the data of an object; refuse a value that would be imported or called."""
         if value is None or (isinstance(value, Mapping) and "class_path" in value):
             return value
         if isinstance(value, list | tuple):
-            return [self._object(one, f"{where}[{i}]", owner) for i, one in enumerate(value)]
+            return [self._object(item, f"{key}[{i}]", owner) for i, item in enumerate(value)]
         if isinstance(value, str) and self.accepts_names:
             return {"class_path": value}
-        given = "a function" if callable(value) else repr(value)
+        refused = "a function" if callable(value) else repr(value)
         raise InputError(
-            f"{where}: {owner} takes an object here: write class_path and init_args, not {given}"
+            f"{key}: {owner} takes an object here: write class_path and init_args, not {refused}"
         )
 
 
-def _exported(part: str) -> dict[str, type]:
-    return _configurable(vars(importlib.import_module(f"diffsight.{part}")))
+def _exported_classes(part: str) -> dict[str, type]:
+    return _configurable_classes(vars(importlib.import_module(f"diffsight.{part}")))
 
 
-def _loaded(base: type) -> dict[str, type]:
-    """Return the classes of diffsight below ``base`` that have been imported, by name."""
-    found: dict[str, type] = {}
+def _imported_classes(base: type) -> dict[str, type]:
+    """Return the imported classes of diffsight that are derived from ``base``, by name."""
+    classes: dict[str, type] = {}
     for cls in base.__subclasses__():
-        found |= _loaded(cls)
+        classes |= _imported_classes(cls)
         if cls.__module__.startswith("diffsight.") and not inspect.isabstract(cls):
-            found[cls.__name__] = cls
-    return found
+            classes[cls.__name__] = cls
+    return classes
 
 
-def _configurable(names: Mapping[str, Any]) -> dict[str, type]:
+def _configurable_classes(names: Mapping[str, Any]) -> dict[str, type]:
     return {
         name: value
         for name, value in names.items()
@@ -360,15 +381,15 @@ def _takes_object(annotation: Any) -> bool:
     return any(_takes_object(part) for part in typing.get_args(annotation))
 
 
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else key
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,18 +1,78 @@
-"""The model card: what a saved model is, what it scored and how, and how to use it."""
+"""The model card: what a saved model is, which scores it has, and how to use it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-PIPELINE_TAGS = {"Depth": "depth-estimation", "Segmentation": "image-segmentation"}
+PIPELINE_TAGS = {
+    "Depth": "depth-estimation",
+    "Pose": "keypoint-detection",
+    "Referring": "image-segmentation",
+    "Segmentation": "image-segmentation",
+}
+"""The hub's name of a task, by the class of the task. The hub has no name for the others."""
 
 
-def card(config: Mapping[str, Any]) -> str:
-    """Return the ``README.md`` of a saved model; its header is what the hub reads."""
+def format_card(config: Mapping[str, Any]) -> str:
+    """Return the ``README.md`` of a saved model: metadata that the hub reads, and a text.
+
+    Args:
+        config: configuration of the saved model, as ``config.json`` stores it.
+    """
+    # imported here, as a card is only made when a model is saved
+    from huggingface_hub import ModelCard, ModelCardData
+
     task, method = (config[part]["class_path"].rpartition(".")[2] for part in ("task", "method"))
     info = config["info"]
     results = info.get("results", [])
-    lines = [
-        *_header(task, method, info),
+    tag = PIPELINE_TAGS.get(task)
+    hub_ids = [source for source in info.get("base_weights", []) if _is_hub_id(source)]
+    data = ModelCardData(
+        license=info.get("license") or "other",
+        library_name="diffsight",
+        pipeline_tag=tag,
+        base_model=hub_ids or None,
+        datasets=list(info.get("datasets", [])) or None,
+        metrics=sorted({name for result in results for name in result["metrics"]}) or None,
+        tags=["diffsight", method],
+        model_name=f"{method} for {task}" if results else None,
+        eval_results=_to_eval_results(task, tag, results) or None,
+    )
+    text = "\n".join(_format_text(task, method, config))
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
+
+
+def _to_eval_results(
+    task: str, tag: str | None, results: Sequence[Mapping[str, Any]]
+) -> list[Any]:  # of EvalResult, which is not imported at the top
+    """Return every metric of every evaluation in the form in which the hub shows it."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=tag or "other",
+            task_name=task,
+            dataset_type=_dataset_name(result),
+            dataset_name=_dataset_name(result),
+            metric_type=name,
+            metric_value=value,
+            metric_config=result["protocol"]["name"],
+            metric_args={"plan": result["plan"]},
+        )
+        for result in results
+        for name, value in result["metrics"].items()
+    ]
+
+
+def _dataset_name(result: Mapping[str, Any]) -> str:
+    """Return the name of the data set of an evaluation; of its protocol where it has none."""
+    return result.get("data") or result["protocol"]["name"]
+
+
+def _format_text(task: str, method: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of the card below its metadata."""
+    info = config["info"]
+    image = "rig.json" if info.get("reads_rig") else "photo.jpg"
+    yield from (
         f"# {method} for {task}",
         "",
         f"Made with diffsight {config['diffsight_version']}. "
@@ -22,83 +82,74 @@ def card(config: Mapping[str, Any]) -> str:
         "import diffsight",
         "",
         'predict = diffsight.pipeline("path/to/this/model")',
-        f'prediction = predict("{"rig.json" if info.get("reads_rig") else "photo.jpg"}")',
+        f'prediction = predict("{image}")',
         "```",
         "",
         "The constructor calls of task and method are in `config.json`.",
-        *_results(results),
-        *_held_out(info),
-        *_training(info),
-        *_licence(info),
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    yield from _format_results(info.get("results", []))
+    yield from _format_held_out(info)
+    yield from _format_training(info)
+    yield from _format_licence(info)
 
 
-def _header(task: str, method: str, info: Mapping[str, Any]) -> list[str]:
-    metrics = sorted({name for result in info.get("results", []) for name in result["metrics"]})
-    fields: dict[str, str | Sequence[str]] = {
-        "license": info.get("license", "other"),
-        "library_name": "diffsight",
-        "pipeline_tag": PIPELINE_TAGS.get(task, ""),
-        "base_model": [source for source in info.get("base_weights", []) if _is_hub_id(source)],
-        "datasets": info.get("datasets", []),
-        "metrics": metrics,
-        "tags": ["diffsight", method],
-    }
-    lines = ["---"]
-    for name, value in fields.items():
-        if isinstance(value, str) and value:
-            lines.append(f"{name}: {value}")
-        elif value:
-            lines += [f"{name}:", *(f"- {item}" for item in value)]
-    return [*lines, "---", ""]
-
-
-def _results(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _format_results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a table for every evaluation."""
+    yield from ("", "## Results")
     if not results:
         command = "`diffsight evaluate --model . --protocol ID`"
-        return ["", "## Results", "", f"Not evaluated yet: {command}."]
-    lines = ["", "## Results"]
+        yield from ("", f"Not evaluated yet. {command} scores the model and adds its results here.")
     for result in results:
-        on = f" on {result['data']}" if "data" in result else ""
-        lines += ["", f"Protocol {result['protocol']['name']}{on}, plan: {result['plan']}.", ""]
+        data = f" on {result['data']}" if result.get("data") else ""
+        yield from ("", f"Protocol {result['protocol']['name']}{data}, plan: {result['plan']}.", "")
         names = list(result["metrics"])
-        lines += [f"| | {' | '.join(names)} |", "|" + " --- |" * (len(names) + 1)]
         rows = {"**this model**": result["metrics"], **result.get("baselines", {})}
-        for name, row in rows.items():
-            lines.append(f"| {name} | " + " | ".join(f"{row[n]:.4g}" for n in names) + " |")
-    return lines
+        yield from _format_table(names, rows)
 
 
-def _held_out(info: Mapping[str, Any]) -> list[str]:
-    """Return the scores on images that were held out while the method was chosen."""
+def _format_held_out(info: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the scores on the images that were held out while the method was chosen."""
     scores = info.get("held_out")
     if not scores:
-        return []
-    lines = ["", "## Held-out images", "", f"| | {info['metric']} |", "| --- | --- |"]
-    lines += [f"| {name} | {value:.4g} |" for name, value in scores.items()]
-    figures = {k: v for k, v in info.get("figures", {}).items() if k != info["metric"]}
+        return
+    metric = info["metric"]
+    yield from ("", "## Held-out images", "")
+    yield from _format_table([metric], {name: {metric: value} for name, value in scores.items()})
+    figures = {name: value for name, value in info.get("figures", {}).items() if name != metric}
     if figures:
-        rows = [f"{name} {value:.4g}" for name, value in figures.items()]
-        lines += ["", f"The chosen one: {', '.join(rows)}."]
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        yield from ("", f"More figures of the chosen method: {numbers}.")
     if info.get("verdict"):
-        lines += ["", f"It is {info['verdict']}."]
-    return lines
+        yield from ("", f"The chosen method is {info['verdict']}.")
 
 
-def _training(info: Mapping[str, Any]) -> list[str]:
+def _format_training(info: Mapping[str, Any]) -> Iterator[str]:
     training = info.get("training", {})
-    if not training:
-        return []
-    return ["", "## Training", "", *(f"* {name}: {value}" for name, value in training.items())]
+    if training:
+        yield from ("", "## Training", "")
+        yield from (f"* {name}: {value}" for name, value in training.items())
 
 
-def _licence(info: Mapping[str, Any]) -> list[str]:
-    text = "The licence of these weights is its maker's to state, in the header of this card."
+def _format_licence(info: Mapping[str, Any]) -> Iterator[str]:
+    text = "Whoever trained these weights states their licence in the metadata of this card."
     if info.get("base_weights"):
         base = ", ".join(info["base_weights"])
-        text += f" They started from {base}, whose licence goes with them."
-    return ["", "## Licence", "", text]
+        text += f" They were trained from {base}, whose licence applies too."
+    yield from ("", "## Licence", "", text)
+
+
+def _format_table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a Markdown table of numbers; the first column has the names of the rows."""
+    yield _format_row(["", *columns])
+    yield "|" + " --- |" * (len(columns) + 1)
+    for name, numbers in rows.items():
+        yield _format_row([name, *(f"{numbers[column]:.4g}" for column in columns)])
+
+
+def _format_row(cells: Iterable[str]) -> str:
+    """Return a row of a Markdown table, in which a ``|`` of a name is no border."""
+    texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+    return "|" + "".join(f" {text} |" for text in texts)
 
 
 def _is_hub_id(source: str) -> bool:

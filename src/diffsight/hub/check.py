@@ -1,4 +1,4 @@
-"""What the configuration of a saved model must hold."""
+"""Checks of the configuration of a saved model."""
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -10,49 +10,54 @@ from diffsight.errors import InputError
 FORMAT = 2
 
 
-def check_config(where: Path, config: Any) -> dict[str, Any]:
-    """Return a configuration that is whole.
+def check_config(path: Path, config: Any) -> dict[str, Any]:
+    """Return a configuration, after checking that it is complete.
+
+    Args:
+        path: file of the configuration, for messages.
+        config: content of the file.
 
     Raises:
-        InputError: if it is of another library, of a newer format, or lacks something.
+        InputError: if another library or a newer version of diffsight wrote it, or if an entry is
+            missing or has a wrong type.
     """
     parts = ("task", "method", "info", "frozen")
     if not isinstance(config, dict) or not all(
         isinstance(config.get(part), Mapping) for part in parts[:2]
     ):
-        raise InputError(f"{where}: names no task and method: is it a model of diffsight?")
+        raise InputError(f"{path}: names no task and method: is it a model of diffsight?")
     version = config.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
         writer = config.get("diffsight_version", "a newer version")
-        raise InputError(f"{where}: written by diffsight {writer}: pip install -U diffsight")
+        raise InputError(f"{path}: written by diffsight {writer}: pip install -U diffsight")
     for part in parts:
         if not isinstance(config.get(part), Mapping):
-            raise InputError(f"{where}: not whole ({part} is missing): copy it again")
+            raise InputError(f"{path}: incomplete ({part} is missing): copy it again")
     for name, kind in (("fingerprint", str), ("diffsight_version", str), ("parameters", int)):
         if not isinstance(config.get(name), kind):
-            raise InputError(f"{where}: not whole ({name} is missing): copy it again")
-    for path, entry in config["frozen"].items():
+            raise InputError(f"{path}: incomplete ({name} is missing): copy it again")
+    for module_path, entry in config["frozen"].items():
         keys = ("source", "fingerprint")
         if not isinstance(entry, Mapping) or not all(isinstance(entry.get(k), str) for k in keys):
-            raise InputError(f"{where}: not whole (frozen part {path!r}): copy it again")
+            raise InputError(f"{path}: incomplete (frozen part {module_path!r}): copy it again")
         if not isinstance(entry.get("revision"), str | None):
-            raise InputError(f"{where}: not whole (revision of {path!r}): copy it again")
+            raise InputError(f"{path}: incomplete (revision of {module_path!r}): copy it again")
     try:
         check_info(config["info"])
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     return config
 
 
 def check_info(info: Mapping[str, Any]) -> None:
-    """Refuse values of ``DenseModel.info`` that its readers cannot use; other keys are free.
+    """Check the values of ``DenseModel.info`` that diffsight reads; other keys are free.
 
     Raises:
-        InputError: naming the key, and the repair.
+        InputError: for a value that cannot be used; the message names the key and the repair.
     """
-    for name, (fits, expected) in _INFO.items():
-        if name in info and not fits(info[name]):
-            raise InputError(f"info.{name} is {_short(info[name])}: write {expected}")
+    for name, (is_valid, expected) in _INFO.items():
+        if name in info and not is_valid(info[name]):
+            raise InputError(f"info.{name} is {_shorten(info[name])}: write {expected}")
     if "held_out" in info and info["held_out"] and not isinstance(info.get("metric"), str):
         raise InputError("info.held_out has no info.metric: delete both")
     results = info.get("results", [])
@@ -69,7 +74,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
 
 
 def _are_ascending(value: Any) -> bool:
@@ -79,7 +84,7 @@ def _are_ascending(value: Any) -> bool:
 
 
 def _is_calibration(value: Any) -> bool:
-    """Whether a value is what ``adaptation.calibration`` returns."""
+    """Return whether a value has the form that ``adaptation.calibration`` returns."""
     if not isinstance(value, Mapping) or not _is_size(value.get("images")):
         return False
     confidence, q, residuals = (value.get(key) for key in ("confidence", "q", "residuals"))
@@ -108,7 +113,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_result(value: Any) -> bool:
-    """Whether a value is an evaluation, as a card shows it."""
+    """Return whether a value is an evaluation with all entries that a card shows."""
     if not isinstance(value, Mapping) or not _are_numbers(value.get("metrics")):
         return False
     protocol, rows = value.get("protocol"), value.get("baselines", {})
@@ -124,12 +129,13 @@ def _is_result(value: Any) -> bool:
     )
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a huge number"
     return text if len(text) <= 60 else f"{text[:60]} ..."
 
 
 _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    # a check of the value, and its description in a message
     "short_side": (lambda value: value is None or _is_size(value), "a number of pixels"),
     "reads_rig": (lambda value: isinstance(value, bool), "true or false"),
     "training": (_is_mapping, "an object"),
@@ -137,7 +143,7 @@ _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "variant": (lambda value: value is None or _is_mapping(value), "an object"),
     **dict.fromkeys(("held_out", "figures"), (_are_numbers, "an object of numbers")),
     "held_out_images": (lambda value: isinstance(value, int), "a whole number"),
-    "calibration": (_is_calibration, "what adapt wrote, or delete it"),
+    "calibration": (_is_calibration, "the calibration that adapt wrote, or delete it"),
     "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
     "seed": (_is_number, "a number"),
     "alpha": (_is_number, "a number"),

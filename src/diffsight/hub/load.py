@@ -1,4 +1,4 @@
-"""Loading: a folder, a file or a hub id becomes a model, without running anything from it."""
+"""Load a model from a folder, a file or the hub, without running code from it."""
 
 import difflib
 import json
@@ -22,15 +22,18 @@ from diffsight.hub.artifact import (
     Artifact,
     check_complete,
     fingerprint,
-    opened,
+    open_tensors,
 )
-from diffsight.hub.build import build, uninitialised, without_weights
+from diffsight.hub.build import build, resolve_class, uninitialised, without_weights
+from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
-from diffsight.ops.memory import memory_for
+from diffsight.ops.memory import report_out_of_memory
 from diffsight.weights import hub_errors, require_finite, resolve_folder
 
-LISTED = 6
+LISTED = 6  # names that a message lists
+METHOD = "method."  # prefix of the method's tensors
 Shared = MutableMapping[str, PretrainedPart]
+"""Frozen parts that several models share, by fingerprint, dtype, device and configuration."""
 
 
 def load(
@@ -46,35 +49,38 @@ def load(
     """Return a saved model with its baselines, in evaluation mode.
 
     Args:
-        source: folder or file that ``save`` wrote, folder of a training, or ``owner/name`` on the
-            Hugging Face hub (the cache alone with ``HF_HUB_OFFLINE=1``).
+        source: folder or file that ``save`` wrote, output folder of a training, or ``owner/name``
+            on the Hugging Face hub (with ``HF_HUB_OFFLINE=1`` in its cache only).
         revision: branch, tag or commit on the hub.
-        device: where to put it; default: the CPU.
-        dtype: of its floating-point tensors; default: float32.
-        trusted: further packages whose classes the configuration may name; add your own only for
-            your own models.
-        backbone: where the frozen backbone is, if not where the configuration says.
-        shared: frozen parts of models that were loaded before; a part that is in it is not loaded
-            again, any other is added.
+        device: device of the model; default: the CPU.
+        dtype: dtype of the floating-point tensors; default: float32.
+        trusted: further packages whose classes the configuration may name. Importing a class runs
+            code of its package, so name only packages that you trust.
+        backbone: folder or hub id of the frozen backbone, if it has moved since the model was
+            saved.
+        shared: frozen parts of models that were loaded before. Parts in it are not loaded again,
+            and newly loaded parts are added to it.
 
     Raises:
-        InputError: one line that names the file, what is wrong and the repair.
+        InputError: if there is no such model, or if it is damaged or refused; one line that names
+            the file, the problem and the repair.
     """
     artifact = resolve(source, revision=revision)
     config = artifact.config()
     stripped, _ = without_weights({name: config[name] for name in ("task", "method")})
     assert isinstance(stripped, dict)
-    where = artifact.path if artifact.is_file else artifact.path / CONFIG
+    config_path = artifact.path if artifact.is_file else artifact.path / CONFIG
+    _check_arguments(stripped["method"], artifact, config_path, trusted)
     try:
-        with uninitialised(), memory_for("not enough memory for a model of this size"):
+        with uninitialised(), report_out_of_memory("not enough memory for a model of this size"):
             model = build(stripped, trusted=trusted)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{config_path}: {error}") from None
     shared = {} if shared is None else shared
     for path, entry in config["frozen"].items():
-        # a part is converted with the model, so models of another type have their own
+        # a part has the dtype and device of its model, so only models with the same share it
         key = f"{entry['fingerprint']} {dtype or torch.float32} {device or 'cpu'}"
-        _attach(model.method, path, entry, config["frozen"], backbone, shared, key, where)
+        _attach(model.method, path, entry, config["frozen"], backbone, shared, key, config_path)
     if dtype is not None:
         model = model.to(dtype)
     read_weights(model, artifact, tuple(config["frozen"]), config["fingerprint"])
@@ -82,74 +88,77 @@ def load(
     model.baselines = artifact.baselines()
     dimensions = 2 if model.output.grid is None else 3
     if any(one.ndim != dimensions for one in model.baselines.values()):
-        raise InputError(f"{where}: the stored baselines are of another task: copy the model again")
+        raise InputError(
+            f"{config_path}: the stored baselines belong to another task: copy the model again"
+        )
     return (model if device is None else model.to(device)).eval()
 
 
 def read_config(source: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """Return the configuration of a saved model.
+    """Return the configuration of a saved model; ``source`` and ``revision`` as for ``load``.
 
     Raises:
-        InputError: if there is none, or it is damaged.
+        InputError: if there is no such model, or its configuration is damaged.
     """
     return resolve(source, revision=revision).config()
 
 
 def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
-    """Return where a saved model is; ``source`` may also be a hub id or the folder of a training.
+    """Return the folder or file of a saved model; ``source`` and ``revision`` as for ``load``.
 
     Raises:
-        InputError: if it is neither a file, nor a folder, nor an id that can be had.
+        InputError: if ``source`` is neither a file, nor a folder, nor a hub id whose files can be
+            downloaded or are in the cache.
     """
     path = resolve_folder(Path(source))
     if path.is_dir():
-        # the folder of a training holds its model in a folder of its own
+        # the output folder of a training has the model in its subfolder ``model``
         is_run = not (path / CONFIG).is_file() and (path / "model" / CONFIG).is_file()
         return Artifact(path / "model" if is_run else path)
     if path.is_file():
         return Artifact(path)
-    near = _near(path)
+    suggestion = _suggest_names(path)
     is_path = str(source).startswith((".", "/", "~")) or path.suffix == ".safetensors"
     if str(source).count("/") != 1 or is_path:
         raise InputError(
-            f"{source}: no such file or folder, and not a hub id of the form owner/name{near}"
+            f"{source}: no such file or folder, and not a hub id of the form owner/name{suggestion}"
         )
     wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
     try:
         with hub_errors(source):
             folder = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
     except InputError as error:
-        raise InputError(f"{error}{near}") from None
+        raise InputError(f"{error}{suggestion}") from None
     return Artifact(Path(folder))
 
 
-def _near(path: Path) -> str:
-    """Return a question with the nearest names in the folder of a path."""
+def _suggest_names(path: Path) -> str:
+    """Return a suggestion of similar names in the folder of a path; empty if there are none."""
     folder = path.expanduser().parent
-    known = [one.name for one in folder.glob("[!.]*")] if folder.is_dir() else []
-    close = difflib.get_close_matches(path.name, known)
+    names = [file.name for file in folder.glob("[!.]*")] if folder.is_dir() else []
+    close = difflib.get_close_matches(path.name, names)
     return f"; {suggest(path.name, close)}" if close else ""
 
 
 def read_weights(
     model: DenseModel, artifact: Artifact, frozen: Sequence[str], expected: str
 ) -> None:
-    """Fill every tensor of ``model`` that the artifact holds, one at a time.
+    """Read the stored tensors into ``model``, one at a time.
 
     Args:
-        model: what to fill.
-        artifact: with the tensors.
-        frozen: paths in the method of the parts that it holds by reference.
-        expected: fingerprint of the tensors.
+        model: model of the stored configuration.
+        artifact: saved model.
+        frozen: paths in the method of the parts that are stored by reference.
+        expected: fingerprint of the stored tensors.
 
     Raises:
-        InputError: if the file is missing, truncated or changed, or holds the tensors of another
+        InputError: if the file is missing, truncated or changed, or has the tensors of another
             model.
     """
     path = artifact.weights
     check_complete(path)
     state = stored_state(model, frozen)
-    with opened(path) as file:
+    with open_tensors(path) as file:
         names = {name for name in file.names if not name.startswith(PREFIX)}
         _check_names(path, set(state), names)
 
@@ -159,24 +168,24 @@ def read_weights(
                 if value.shape != target.shape:
                     raise InputError(
                         f"{path}: {name} has shape {tuple(value.shape)}, its configuration "
-                        f"wants {tuple(target.shape)}: both must come from one save"
+                        f"needs {tuple(target.shape)}: both must come from one save"
                     )
-                if not name.startswith("task."):  # a codec that nothing was fitted to holds NaN
+                if not name.startswith("task."):  # a codec that was not fitted has NaN
                     require_finite([(name, value)], path)
                 with torch.no_grad():
                     target.copy_(value)
                 yield name, value
 
-        found = fingerprint(tensors())
-    if found != expected:
+        actual = fingerprint(tensors())
+    if actual != expected:
         raise InputError(
-            f"{path}: its tensors are not those that were saved (fingerprint {found[:12]}, not "
+            f"{path}: its tensors are not those that were saved (fingerprint {actual[:12]}, not "
             f"{expected[:12]}): copy or download the model again"
         )
 
 
 def stored_state(model: DenseModel, frozen: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a model but those of the frozen parts at these paths in its method."""
+    """Return the tensors of a model without its frozen parts at these paths in the method."""
     prefixes = tuple(f"method.{path}." for path in frozen)
     return {n: v for n, v in model.state_dict().items() if not n.startswith(prefixes or ("\0",))}
 
@@ -189,15 +198,15 @@ def _attach(
     backbone: str | Path | None,
     shared: Shared,
     key: str,
-    where: Path,
+    config_path: Path,
 ) -> None:
-    """Put a frozen part that is stored by reference into a method, loaded once for all models."""
+    """Load a frozen part that is stored by reference, unless it is shared, and set it."""
     try:
         part = method.get_submodule(path)
     except AttributeError:
         part = None
     if not isinstance(part, PretrainedPart):
-        raise InputError(f"{where}: has no frozen part {path!r}: copy it again")
+        raise InputError(f"{config_path}: has no frozen part {path!r}: copy it again")
     key += json.dumps(without_weights(to_config(part))[0], sort_keys=True)
     if key not in shared:
         main = next(iter(entries.values()))["source"]
@@ -208,35 +217,69 @@ def _attach(
             part.load_weights(source, revision=None if moved else entry.get("revision"))
         except InputError as error:
             raise InputError(
-                f"{where}: stands on a frozen model that is not there ({error}): say where it is "
-                "(--backbone, in Python backbone=...)"
+                f"{config_path}: its frozen backbone cannot be loaded ({error}): give its folder "
+                "or hub id with --backbone (in Python backbone=...)"
             ) from None
-        found = fingerprint(part.state_dict().items())
-        if found != entry["fingerprint"]:
+        actual = fingerprint(part.state_dict().items())
+        if actual != entry["fingerprint"]:
             raise InputError(
-                f"{where}: was made on {entry['source']} ({entry['fingerprint'][:12]}), not on "
-                f"{source} ({found[:12]}): give the one that it was made with (--backbone)"
+                f"{config_path}: was trained on {entry['source']} ({entry['fingerprint'][:12]}), "
+                f"not on {source} ({actual[:12]}): give the backbone that it was trained on "
+                "(--backbone)"
             )
-        if moved:  # it stays what it is a copy of
+        if moved:  # saving the model again must refer to the original source
             part.source, part.revision = entry["source"], entry.get("revision")
         shared[key] = part
     method.set_submodule(path, shared[key])
 
 
-def _check_names(path: Path, wanted: set[str], found: set[str]) -> None:
-    missing, unexpected = sorted(wanted - found), sorted(found - wanted)
+def _check_arguments(call: Any, artifact: Artifact, path: Path, trusted: Sequence[str]) -> None:
+    """Refuse arguments of the method that its weights contradict, such as a number of passes.
+
+    Other problems are left to the functions that build the model and read its weights.
+
+    Args:
+        call: constructor call of the method as data.
+        artifact: saved model.
+        path: file of the configuration, for messages.
+        trusted: further packages whose classes may be named.
+
+    Raises:
+        InputError: if they contradict each other.
+    """
+    try:
+        method = resolve_class(call["class_path"], trusted=trusted)
+        arguments = call["init_args"]
+        check_complete(artifact.weights)
+        with open_tensors(artifact.weights) as file:
+            names = [n.removeprefix(METHOD) for n in file.names if n.startswith(METHOD)]
+    except (InputError, LookupError, TypeError, AttributeError):
+        return
+    if not issubclass(method, AbstractMethod) or not isinstance(arguments, Mapping):
+        return
+    for name, stored in method.infer_arguments(names).items():
+        given = arguments.get(name, stored)
+        if isinstance(given, int) and stored not in (None, given):
+            raise InputError(
+                f"{path}: {name!r} is {given}, but the weights are of a model whose {name!r} is "
+                f"{stored}: both must come from one save"
+            )
+
+
+def _check_names(path: Path, expected: set[str], stored: set[str]) -> None:
+    missing, unexpected = sorted(expected - stored), sorted(stored - expected)
     if missing or unexpected:
         parts = [
-            f"{len(names)} {title} ({_some(names)})"
+            f"{len(names)} {title} ({_list_names(names)})"
             for title, names in (("missing", missing), ("unexpected", unexpected))
             if names
         ]
         raise InputError(
-            f"{path}: holds the tensors of another model than its configuration describes: "
+            f"{path}: has the tensors of another model than its configuration describes: "
             f"{', '.join(parts)}: both must come from one save"
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

@@ -1,4 +1,4 @@
-"""Saving: configuration, weights and card, complete or not at all; and sending them to the hub."""
+"""Save configuration, weights and card completely or not at all, and upload them to the hub."""
 
 import os
 import tempfile
@@ -24,7 +24,7 @@ from diffsight.hub.artifact import (
     WEIGHTS,
     Artifact,
     fingerprint,
-    write_about,
+    write_card_and_config,
     write_file,
 )
 from diffsight.hub.build import without_weights
@@ -33,7 +33,7 @@ from diffsight.hub.load import resolve, stored_state
 from diffsight.model import DenseModel
 from diffsight.weights import write_tensors
 
-SINGLE = ".safetensors"  # ending of a path that is one file
+SINGLE = ".safetensors"  # suffix of a model that is saved as one file
 
 
 def save(
@@ -45,24 +45,26 @@ def save(
 ) -> Path:
     """Write a model as a folder, or as one file where the path ends in ``.safetensors``.
 
-    A folder gets ``config.json``, ``model.safetensors`` and a card; other files in it stay. All are
-    written completely under temporary names and then renamed, so that a full disk or a killed
+    A folder gets ``config.json``, ``model.safetensors`` and a card; other files in it stay. Files
+    are written completely under temporary names and then renamed, so that a full disk or a killed
     process leaves an older model as it was.
 
     Args:
-        model: what to save.
-        path: folder, made if it does not exist, or file.
+        model: model to save.
+        path: folder, which is made if it does not exist, or file.
         info: plain data that is added to ``model.info``: ``license``, ``datasets``, ``training``,
             ``short_side``, and ``results``, a list of evaluations.
-        embed: whether frozen parts are stored in the artifact. Default: those that did not come
-            unchanged from the package or a hub id; False refers to local folders too.
+        embed: whether frozen parts are stored in the saved model (True) or by reference (False).
+            Default: by reference if they came unchanged from the package or a hub id; False also
+            refers to local folders.
 
     Returns:
         The path.
 
     Raises:
-        OSError: if a folder cannot be written; naming the file.
-        InputError: if a file cannot be written, or ``info`` holds a value that cannot be read back.
+        OSError: if a folder cannot be written; the message names the file.
+        InputError: if a file cannot be written, or ``info`` has a value that could not be loaded
+            again.
     """
     path = Path(path)
     rig = {"reads_rig": True} if model.reads_rig else {}
@@ -80,7 +82,7 @@ def save(
         if model.baselines:
             Artifact(path).write_baselines(model.baselines)
         else:
-            (path / BASELINES).unlink(missing_ok=True)  # of an older model
+            (path / BASELINES).unlink(missing_ok=True)  # left from an older model
     model.info["fingerprint"] = config["fingerprint"]
     return path
 
@@ -92,16 +94,16 @@ def push(
     private: bool = True,
     info: Mapping[str, Any] | None = None,
 ) -> str:
-    """Send a model, or a saved one, to the Hugging Face hub; return the commit's URL.
+    """Upload a model to the Hugging Face hub; return the URL of the commit.
 
     Args:
-        model: a model, or what ``save`` wrote.
-        repo_id: ``owner/name``, made if it does not exist.
+        model: a model, or the folder or file that ``save`` wrote.
+        repo_id: ``owner/name``; the repository is made if it does not exist.
         private: whether a new repository is private.
-        info: as for ``save``; for a model only.
+        info: as for ``save``; only for a model that is not saved yet.
 
     Raises:
-        InputError: if there is no model, or it refers to local files.
+        InputError: if there is no model, or if it refers to local files.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -114,7 +116,8 @@ def push(
         missing = [name for name in (CONFIG, WEIGHTS, CARD) if not (folder / name).is_file()]
         if missing:
             raise InputError(
-                f"{model}: no {' and no '.join(missing)} in it: give what diffsight.save wrote"
+                f"{model}: no {' and no '.join(missing)} in it: give a folder or file that "
+                "diffsight.save wrote"
             )
         _refuse_local(folder, Artifact(folder).config()["frozen"])
         api = HfApi()
@@ -129,15 +132,18 @@ def push(
 
 
 def record(source: str | Path, result: Mapping[str, Any]) -> None:
-    """Note an evaluation in a saved model and its card; the same one again replaces itself.
+    """Add an evaluation to a saved model and its card.
+
+    It replaces an earlier evaluation with the same protocol, data and plan.
 
     Args:
-        source: what ``save`` wrote.
-        result: ``protocol``, ``data``, ``plan`` and ``metrics``, as an evaluation gives them.
+        source: folder or file that ``save`` wrote.
+        result: ``protocol``, ``data``, ``plan`` and ``metrics``, as ``Evaluation.as_dict`` returns
+            them.
 
     Raises:
         InputError: if there is no model.
-        OSError: if it cannot be written; the old files are whole.
+        OSError: if it cannot be written; the old files stay complete.
     """
     artifact = resolve(source)
     config = artifact.config()
@@ -152,30 +158,40 @@ def record(source: str | Path, result: Mapping[str, Any]) -> None:
 
 
 def read_baselines(source: str | Path) -> dict[str, Tensor]:
-    """Return the label maps of the training set that are stored with a model; may be empty.
+    """Return the baselines that are stored with a model, as ``Artifact.baselines`` does.
 
     Raises:
-        InputError: if their file is damaged.
+        InputError: if there is no model, or if the file of its baselines is damaged.
     """
     return resolve(source).baselines()
 
 
 def write_baselines(source: str | Path, maps: Mapping[str, Tensor]) -> None:
-    """Store label maps of the training set with a saved model."""
+    """Store baselines, ``h w`` or ``k h w`` by name, with a saved model.
+
+    Raises:
+        InputError: if there is no model.
+    """
     resolve(source).write_baselines(maps)
 
 
 def describe(
     model: DenseModel, frozen: Mapping[str, PretrainedPart], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return the configuration of a saved model."""
+    """Return the configuration under which a model is saved.
+
+    Args:
+        model: model to save.
+        frozen: parts that are stored by reference, by their path in the method.
+        tensors: all other tensors by name.
+    """
     call = to_config(model)
     assert isinstance(call, dict)
     config, sources = without_weights(call["init_args"])
     assert isinstance(config, dict)
-    # the path of a folder on this machine says nothing to others
-    named = [Path(name).name if _is_local(name) else name for name in sources]
-    base = {"base_weights": list(dict.fromkeys(named))} if named else {}
+    # the path of a local folder is of no use on other machines
+    names = [Path(name).name if _is_local(name) else name for name in sources]
+    base = {"base_weights": list(dict.fromkeys(names))} if names else {}
     info = {k: v for k, v in model.info.items() if k != "fingerprint"}
     return {
         "format": FORMAT,
@@ -197,7 +213,7 @@ def describe(
 
 
 def _references(model: DenseModel, embed: bool | None) -> dict[str, PretrainedPart]:
-    """Return the frozen parts that are stored by reference: as they came, in 32 bit."""
+    """Return the frozen parts that are stored by reference; their weights must be float32."""
     if embed:
         return {}
     parts = {
@@ -227,16 +243,16 @@ def _write_folder(
     directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     with staging(directory) as scratch:
-        write_about(scratch, config)
+        write_card_and_config(scratch, config)
         write_tensors(tensors, scratch / WEIGHTS)
         directory.mkdir(exist_ok=True)
-        # the configuration comes last: it makes the folder a model
+        # the configuration comes last, because it makes the folder a model
         for name in (CARD, WEIGHTS, CONFIG):
             os.replace(scratch / name, directory / name)
 
 
 def _unpack(artifact: Artifact, folder: Path) -> None:
-    """Write a single file as a folder."""
+    """Write a model that is a single file as a folder."""
     maps = artifact.baselines()
     tensors = artifact.tensors()
     kept = {name: value for name, value in tensors.items() if not name.startswith(PREFIX)}

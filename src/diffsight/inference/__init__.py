@@ -1,4 +1,4 @@
-"""Running models: plans, the predictor, ``pipeline``, evaluation, and files of predictions."""
+"""Inference: plans, the predictor, ``pipeline``, evaluation, and files of predictions."""
 
 import importlib
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import names on first use: the command line reads the options of ``Plan`` without torch."""
+    """Import a name on first use, so that the command line can read ``Plan`` without torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

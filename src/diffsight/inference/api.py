@@ -1,4 +1,4 @@
-"""``diffsight.evaluate``: a model or a saved model on a data set or a folder of labelled images."""
+"""``diffsight.evaluate``: score a model on a data set or on a folder of labelled images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.base import AbstractDataset
-from diffsight.datasets.labelled_folder import LABELS, LabelledFolder, read_labelled_folder
+from diffsight.datasets.labelled_folder import LABEL_KEYS, LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
-from diffsight.inference.baselines import baselines_of
-from diffsight.inference.evaluate import Evaluation, protocol_for
+from diffsight.inference.baselines import compute_baselines
+from diffsight.inference.evaluate import Evaluation, resolve_protocol
 from diffsight.inference.evaluate import evaluate as evaluate_predictor
 from diffsight.inference.pipeline import predictor_for
 from diffsight.inference.plan import Plan
@@ -33,7 +33,7 @@ def evaluate(
     unit: str | None = None,
     invalid: int | float | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
     **options: Any,
@@ -42,18 +42,22 @@ def evaluate(
 
     Args:
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
-        images: folder of images; with ``labels``, in place of ``dataset``.
-        labels: folder of labels with the same names, in the form that ``adapt`` reads.
+        images: folder of images; give ``labels`` with it, or ``dataset`` instead of both.
+        labels: folder of label files with the names of the images, in a format that ``adapt``
+            reads.
         dataset: labelled samples.
-        protocol: name or object; default: the metric of the model's task over all labelled pixels.
-        plan: how images are run; default: once, at the size of the training images.
-        unit: of the label files, as for ``adapt``.
-        invalid: count in the label files that stands for "no label", as for ``adapt``.
-        device: where to run; default: the GPU if there is one.
-        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
-        backbone: where the frozen part of the model is, if not where the file says.
-        trusted: packages besides diffsight whose classes a saved model may name.
-        options: of the plan, see ``plan_with``, such as ``short_side=480, flip=True``.
+        protocol: evaluation protocol or its name; default: the metric of the model's task over all
+            labelled pixels.
+        plan: how images are run; default: in one pass at the size of the training images.
+        unit: unit of the label files, as for ``adapt``.
+        invalid: value in the label files that means "no label", as for ``adapt``.
+        device: device to run on; default: the GPU if there is one.
+        dtype: dtype of mixed precision, ``bfloat16`` or ``float16``, as a string or a
+            ``torch.dtype``; default: the precision of the weights.
+        backbone: folder or id of the frozen backbone, if it is not where the saved model says.
+        trusted: packages besides diffsight whose classes a saved model may use.
+        options: fields of the plan to change, such as ``short_side=480, flip=True``; see
+            ``plan_with``.
 
     Raises:
         InputError: if model, labels and protocol do not fit together, or the plan or the device
@@ -63,18 +67,18 @@ def evaluate(
         model = hub.load(model, backbone=backbone, trusted=trusted)
     if dataset is None:
         if images is None or labels is None:
-            raise InputError("there is nothing to evaluate on: give images and labels, or dataset")
-        dataset = labelled_folder(model, images, labels, unit=unit, invalid=invalid)
+            raise InputError("no data to evaluate on: give images and labels, or dataset")
+        dataset = open_labelled_folder(model, images, labels, unit=unit, invalid=invalid)
     elif images is not None or labels is not None:
-        raise InputError("give images and labels, or dataset, not both")
+        raise InputError("two sources of data: give images and labels, or dataset, not both")
     if isinstance(protocol, str):
-        protocol = protocol_for(protocol, model)
+        protocol = resolve_protocol(protocol, model)
     predictor = predictor_for(model, plan, options, device=device, dtype=dtype)
-    baselines = model.baselines or oracle_baselines(dataset, model.task)
+    baselines = model.baselines or compute_oracle_baselines(dataset, model.task)
     return evaluate_predictor(predictor, dataset, protocol, baselines=baselines)
 
 
-def labelled_folder(
+def open_labelled_folder(
     model: DenseModel,
     images: str | Path,
     labels: str | Path,
@@ -82,31 +86,47 @@ def labelled_folder(
     unit: str | None = None,
     invalid: int | float | None = None,
 ) -> LabelledFolder:
-    """Return images and labels as a data set of the model's kind and with its classes.
+    """Return folders of images and labels as a data set with the labels and classes of a model.
+
+    Args:
+        model: model to evaluate.
+        images: folder of images.
+        labels: folder of label files with the names of the images.
+        unit: unit of the label files, as for ``adapt``.
+        invalid: value in the label files that means "no label", as for ``adapt``.
 
     Raises:
-        InputError: if there are no files for labels of the task, or they do not fit.
+        InputError: if labels of the task cannot be read from files, or the files do not fit.
     """
     task = model.task
-    form = LabelFormat(model.info.get("kind") or _kind_of(task), unit, invalid)
+    form = LabelFormat(model.info.get("kind") or _infer_label_kind(task), unit, invalid)
     like = None
     if task.class_names:
         like = LabelledFolder(form, (), ids=task.ids, names=task.class_names)
     return read_labelled_folder(Path(images), Path(labels), form, like=like)
 
 
-def _kind_of(task: AbstractTask) -> str:
-    """Return the kind of label files for a task; of values the one with as many channels."""
-    kinds = [kind for kind, label in LABELS.items() if label == task.label]
+def _infer_label_kind(task: AbstractTask) -> str:
+    """Return the kind of the label files of a task, such as ``depth`` or ``segmentation``."""
+    kinds = [kind for kind, label in LABEL_KEYS.items() if label == task.label]
     if not kinds:
         raise InputError(
-            f"{type(task).__name__} learns {task.label!r}, which folders of labels do not hold: "
-            "give a data set"
+            f"{type(task).__name__} has the label {task.label!r}, which cannot be read from a "
+            "folder: give a data set"
         )
     is_vector = max(spec.channels for spec in task.outputs if spec.kind != "distribution") > 1
     return kinds[-1] if is_vector else kinds[0]
 
 
-def oracle_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
-    """Return baselines made of the evaluated labels themselves, for models without their own."""
-    return {f"{name} (oracle)": one for name, one in baselines_of(dataset, task).items()}
+def compute_oracle_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
+    """Return baselines of the evaluated labels themselves, for models without stored baselines.
+
+    Args:
+        dataset: samples that are evaluated.
+        task: task of the model.
+
+    Returns:
+        Label maps by name, each marked with ``(oracle)``.
+    """
+    baselines = compute_baselines(dataset, task)
+    return {f"{name} (oracle)": label_map for name, label_map in baselines.items()}

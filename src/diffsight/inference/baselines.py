@@ -1,4 +1,4 @@
-"""What a model must beat: label maps that are the same for every image, made of training labels."""
+"""Trivial baselines: label maps of training labels that are the same for every image."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,91 +8,100 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.ops.resize import resized_label, resized_label_and_mask, working_hw
+from diffsight.ops.resize import resize_label, resize_label_and_mask, working_hw
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
-SMALL_PX = 64  # longer side of a map that is stored in a small model
+SMALL_PX = 64  # longer side of the maps that are stored in a saved model
 
 
-def baselines_of(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
-    """Return label maps that are the same for every image, by name (``AbstractTask.baselines``).
+def compute_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
+    """Return the baselines of a task by name, see ``AbstractTask.baselines``.
 
-    They are made of up to 1000 samples, evenly spaced over the data set, without augmentation.
-    Samples of another size than the first are brought to it (nearest).
+    They are computed from up to 1000 samples, evenly spaced over the data set, without
+    augmentation. Labels are resized to the size of the first sample (nearest).
 
     Args:
         dataset: training samples.
-        task: whose label is learned.
+        task: task whose labels are used.
 
     Returns:
-        ``h w`` or 1 x 1, of floats or ids as the labels are.
+        Label maps ``h w`` or 1 x 1 in the type of the labels: values, or class ids.
     """
-    # ordered as they are stored, so that every report lists them alike
+    # sorted by name, as in a saved model, so that all reports have the same order
     hw = (dataset[0].image.shape[-2], dataset[0].image.shape[-1])
-    labels = (task.comparable_label(sample, hw) for sample in even_samples(dataset, MAX_SAMPLES))
+    labels = (
+        task.comparable_label(sample, hw) for sample in iter_spaced_samples(dataset, MAX_SAMPLES)
+    )
     return dict(sorted(task.baselines(labels).items()))
 
 
-def small_baselines_of(
+def compute_small_baselines(
     dataset: AbstractDataset, task: AbstractTask, *, short_side: int
 ) -> dict[str, Tensor]:
-    """Return baselines whose maps have at most 64 pixels on their longer side.
+    """Return the baselines of a task as maps with at most 64 pixels on their longer side.
 
-    They are made of labels at the size at which the model works. ``evaluate`` brings them to the
-    size of an image.
+    They are computed from labels at the working size of the model. ``evaluate`` resizes them to the
+    size of an image. Baselines with values that are not finite are dropped.
 
     Args:
         dataset: training samples.
-        task: whose label is learned.
-        short_side: pixels at which the model works.
+        task: task whose labels are used.
+        short_side: shorter side of the working size in pixels.
     """
     hw = working_hw(*dataset[0].image.shape[-2:], short_side=short_side)
 
     def labels() -> Iterator[tuple[Tensor, Tensor]]:
-        for sample in even_samples(dataset, MAX_SAMPLES):
-            yield resized_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
+        for sample in iter_spaced_samples(dataset, MAX_SAMPLES):
+            yield resize_label_and_mask(sample.labels[task.label], sample.valid[task.label], hw)
 
-    maps = {name: _small(one) for name, one in sorted(task.baselines(labels()).items())}
+    maps = {name: _shrink(one) for name, one in sorted(task.baselines(labels()).items())}
     return {name: one for name, one in maps.items() if bool(one.isfinite().all())}
 
 
-def _small(label_map: Tensor) -> Tensor:
-    """Return a map of at most 64 pixels a side: means of numbers, the nearest of ids."""
+def _shrink(label_map: Tensor) -> Tensor:
+    """Return a map with at most 64 pixels per side: means of values, or the nearest class ids."""
     factor = min(1.0, SMALL_PX / max(label_map.shape))
     height, width = (max(1, round(side * factor)) for side in label_map.shape)
     if label_map.is_floating_point():
         return functional.interpolate(label_map[None, None], (height, width), mode="area")[0, 0]
-    return resized_label(label_map[None], (height, width))[0]
+    return resize_label(label_map[None], (height, width))[0]
 
 
-def mean_over_images(
+def average_labels(
     labels: Iterable[tuple[Tensor, Tensor]],
     hw: tuple[int, int],
     constant: Float[Tensor, "d 1 1"],
     *,
     classes: int = 0,
 ) -> Float[Tensor, "d h w"]:
-    """Return the mean of labels at every pixel position.
+    """Return the mean label at every pixel position.
 
     Args:
-        labels: ``d h w`` or ``h w`` with valid pixels ``h w``; other sizes are brought to ``hw``.
-        hw: size of the result.
-        constant: stands where no image has a label.
-        classes: their number, for labels that are ids; the result is how frequent they are.
+        labels: pairs of a label ``d h w`` or ``h w`` and its valid pixels ``h w``; each is resized
+            to ``hw`` (nearest).
+        hw: height and width of the result.
+        constant: value at positions where no image has a label.
+        classes: number of classes if the labels are class ids, else 0. For class ids the result is
+            the frequency of every class.
     """
     total, count = torch.zeros(()), torch.zeros(hw)
     for label, mask in labels:
         channels = label[None] if label.ndim == 2 else label
-        value, valid = resized_label_and_mask(channels, mask, hw)
+        value, valid = resize_label_and_mask(channels, mask, hw)
         if classes:
             value = functional.one_hot(value[0].long(), classes).movedim(-1, 0)
-        # of pixels without a label a number may be NaN
+        # a pixel without a label may have the value NaN
         total, count = total + torch.where(valid, value, 0), count + valid
     return torch.where(count > 0, total / count.clamp(min=1), constant.float())
 
 
-def even_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:
-    """Yield up to ``most`` samples, evenly spaced over the data set."""
+def iter_spaced_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]:
+    """Yield samples that are evenly spaced over a data set.
+
+    Args:
+        dataset: samples.
+        most: maximum number of samples to yield.
+    """
     count = min(len(dataset), most)
     return (dataset[i * len(dataset) // count] for i in range(count))

@@ -1,4 +1,4 @@
-"""Joints of people as COCO's server reads them."""
+"""Write predicted joints as a results file for COCO's evaluation server."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 from diffsight.atomic import replacing
 from diffsight.tasks import Prediction
 
-PERSON = 1  # category
-DIGITS = 3  # of a thousandth of a pixel
+PERSON = 1  # category id
+DIGITS = 3  # decimals of a coordinate in pixels
 
 
-def result_rows(sample_id: str, prediction: Prediction) -> list[dict[str, Any]]:
-    """Return a row for every person of an image.
+def to_result_rows(sample_id: str, prediction: Prediction) -> list[dict[str, Any]]:
+    """Return a row of the results file for every person of an image.
 
     Args:
-        sample_id: number of the image.
-        prediction: of its people.
+        sample_id: id of the image; digits are written as a number.
+        prediction: predicted people of the image.
     """
     people = prediction.to_people()
     image = int(sample_id) if sample_id.isdecimal() else sample_id
@@ -33,7 +33,12 @@ def result_rows(sample_id: str, prediction: Prediction) -> list[dict[str, Any]]:
 
 
 def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows of many images as JSON."""
+    """Write the rows of all images as JSON.
+
+    Args:
+        path: file to write; its folder is created if needed.
+        rows: rows of ``to_result_rows``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(json.dumps(rows) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Quality against cost: the predictions of one image in several numbers of steps."""
+"""Compare the predictions of one image with different numbers of sampling steps."""
 
 import copy
 import time
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diffsight.inference.explain_pictures import picture_sheet
+from diffsight.inference.explain_pictures import draw_picture_sheet
 from diffsight.inference.predictor import Predictor
 from diffsight.rig import Rig
 from diffsight.tasks import AbstractTask, Prediction, StoredArray
@@ -19,14 +19,15 @@ from diffsight.types import People, Target
 
 
 @dataclass(frozen=True)
-class StepsOfImage:
-    """The predictions of one image.
+class StepComparison:
+    """The predictions of one image with different numbers of steps.
 
     Attributes:
-        steps: their numbers, ascending.
-        predictions: in as many steps.
-        seconds: that each took.
-        differences: of each from the last one, in words; empty of the last one.
+        steps: numbers of steps, ascending.
+        predictions: the prediction of each number of steps.
+        seconds: time that each prediction took.
+        differences: metric between each prediction and the last one, as text such as
+            ``mIoU, %: 93.1``; empty for the last one.
     """
 
     steps: Sequence[int]
@@ -35,7 +36,7 @@ class StepsOfImage:
     differences: Sequence[str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return plain data for a JSON file."""
+        """Return plain data for a JSON file, with one entry per number of steps."""
         columns = (self.steps, self.seconds, self.differences)
         return [
             {"steps": n, "seconds": round(s, 4), **({"compared_with_last": text} if text else {})}
@@ -43,16 +44,19 @@ class StepsOfImage:
         ]
 
     def picture(self, image: UInt8[Tensor, "3 h w"]) -> StoredArray:
-        """Return the image, and each prediction with its time and its difference."""
+        """Return a picture of the image and of each prediction with its time and difference.
+
+        All predictions are drawn on the colour scale of the last one.
+        """
         pixels = image.float() / 255
         columns = (self.predictions, self.steps, self.seconds, self.differences)
-        last = self.predictions[-1]  # on whose scale all are drawn
+        last = self.predictions[-1]
         cells = [
             (last.draw_with(one, pixels)[1], f"{n} step{'s' * (n > 1)}, {s:.2g} s", text)
             for one, n, s, text in zip(*columns, strict=True)
         ]
         heading = f"Predictions in different numbers of steps, compared with {self.steps[-1]}"
-        return StoredArray(np.asarray(picture_sheet(pixels, cells, heading)))
+        return StoredArray(np.asarray(draw_picture_sheet(pixels, cells, heading)))
 
 
 def compare_steps(
@@ -62,36 +66,44 @@ def compare_steps(
     prompt: str | None = None,
     people: People | None = None,
     rig: Rig | None = None,
-) -> StepsOfImage:
-    """Predict an image in several numbers of steps, each timed from the image on.
+) -> StepComparison:
+    """Predict an image with several numbers of steps, and time each prediction.
+
+    The time of a prediction includes the encoding of the image.
 
     Args:
-        predictor: the model and its plan, whose number of steps is not used.
+        predictor: model and plan; the number of steps of the plan is not used.
         steps: numbers of steps.
-        image: RGB.
-        prompt: for models that read one.
-        people: boxes for models of joints.
-        rig: of several cameras.
+        image: RGB image.
+        prompt: prompt of the image, for models that use one.
+        people: boxes of people, for models of joints.
+        rig: cameras that the image shows, for models of several cameras.
 
     Raises:
-        InputError: as ``Predictor``.
+        InputError: see ``Predictor``.
     """
     numbers = sorted(set(steps))
     predictions, seconds = [], []
-    for number in [numbers[0], *numbers]:
+    for number in [numbers[0], *numbers]:  # the first pass is a warm-up
         one = copy.copy(predictor)
         one.plan, one.latents = replace(predictor.plan, steps=number), None
         start = time.perf_counter()
         predictions.append(one.one(image, prompt, people, rig))
         seconds.append(time.perf_counter() - start)
-    del predictions[0], seconds[0]  # which paid for what is done once
+    del predictions[0], seconds[0]
     task, last = predictor.model.task, predictions[-1]
-    differences = [compared(task, one, last) for one in predictions[:-1]]
-    return StepsOfImage(numbers, predictions, seconds, [*differences, ""])
+    differences = [format_difference(task, one, last) for one in predictions[:-1]]
+    return StepComparison(numbers, predictions, seconds, [*differences, ""])
 
 
-def compared(task: AbstractTask, prediction: Prediction, last: Prediction) -> str:
-    """Return the metric of a task between two predictions, in words, such as ``mIoU, %: 93.1``."""
+def format_difference(task: AbstractTask, prediction: Prediction, last: Prediction) -> str:
+    """Return the metric between two predictions as text, such as ``mIoU, %: 93.1``.
+
+    Args:
+        task: task with the metric.
+        prediction: prediction to score.
+        last: prediction that is used as the label.
+    """
     truth = last.to_label()[None]
     valid = torch.ones(1, *truth.shape[-2:], dtype=torch.bool, device=truth.device)
     sums = task.measure(prediction.to_label()[None], Target(truth, valid))

@@ -1,19 +1,20 @@
-"""Prediction sets at a confidence: conformal risk control by image, from a stored calibration.
+"""Prediction sets at a confidence level, with conformal risk control per image.
 
-Every pixel of ``n`` labelled images has a nonconformity ``s`` (``AbstractTask.nonconformity``),
-computed by a model that was not trained on the image. The coverage of image ``i`` by a threshold
-``q`` is the fraction of its valid pixels with ``s <= q``. The threshold of a confidence ``c`` is
+Every pixel of ``n`` labelled images has a nonconformity score ``s``
+(``AbstractTask.nonconformity``), computed by a model that was not trained on the image. The
+coverage of image ``i`` at a threshold ``q`` is the fraction of its valid pixels with ``s <= q``.
+The threshold of a confidence ``c`` is
 
-    the smallest q with  mean_i coverage_i(q) >= c (n + 1) / n,
+    the smallest q with  mean_i coverage_i(q) >= c (n + 1) / n.
 
-which is equation 4 of Angelopoulos et al., "Conformal Risk Control" (2022), for the miscoverage
-``1 - coverage_i`` and its bound 1. For exchangeable images the expected coverage of a new image is
-then at least ``c``. It takes ``n >= c / (1 - c)`` images: 9 for 0.9.
+This is equation 4 of Angelopoulos et al., "Conformal Risk Control" (2022), for the risk
+``1 - coverage_i`` with the bound 1. For exchangeable images the expected coverage of a new image is
+then at least ``c``. A confidence needs ``n >= c / (1 - c)`` images, such as 9 for 0.9.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -27,33 +28,38 @@ from diffsight.tasks import AbstractTask, Prediction
 from diffsight.tasks.prediction import PredictionSet, StoredArray
 from diffsight.types import Picture
 
-# thresholds are stored for these; a confidence between two of them takes the larger one's
+# thresholds are stored for these confidences; one between two of them uses the larger one
 CONFIDENCES = (*(step / 200 for step in range(100, 198)), *(n / 1000 for n in range(990, 1000)))
-ROUNDING = 1e-9  # of sums of fractions
+ROUNDING = 1e-9  # tolerance for rounding errors of fractions
 STRIPE_PX = 4  # width of the stripes over pixels where the model abstains
 GREY = 128
 
 
-def required_coverage(confidence: float, images: int) -> float:
-    """Return the mean coverage that calibration images need; above 1 there are too few of them."""
+def compute_required_coverage(confidence: float, images: int) -> float:
+    """Return the mean coverage that the calibration images must have; above 1 means too few images.
+
+    Args:
+        confidence: expected coverage of a new image.
+        images: number of calibration images.
+    """
     return confidence * (images + 1) / images
 
 
-def required_images(confidence: float) -> int:
+def count_required_images(confidence: float) -> int:
     """Return the smallest number of calibration images for a confidence."""
     return math.ceil(confidence / (1 - confidence) - ROUNDING)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A calibration at one confidence.
+    """The threshold of a calibration at one confidence.
 
     Attributes:
-        confidence: expected fraction of the pixels whose label is in the set.
-        q: threshold of the nonconformity.
-        images: that were calibrated on.
-        half_widths: of the intervals of ``AbstractTask.totals``, by name.
-        is_same_plan: whether images are run as those of the calibration.
+        confidence: expected fraction of the pixels whose true label is in the prediction set.
+        q: threshold of the nonconformity score.
+        images: number of calibration images.
+        half_widths: half the width of the interval of each of ``AbstractTask.totals``, by name.
+        is_same_plan: whether images are run with the plan of the calibration.
     """
 
     confidence: float
@@ -68,29 +74,29 @@ class Threshold:
         """Return a prediction with its prediction set.
 
         Args:
-            task: whose prediction it is.
-            prediction: of one image.
-            output: that was decoded, reduced, a batch of one.
+            task: task of the prediction.
+            prediction: prediction of one image.
+            output: reduced output that the prediction was decoded from, a batch of one.
         """
-        found = task.prediction_set(output, self.q)
+        prediction_set = task.prediction_set(output, self.q)
         about: dict[str, Any] = {
             "confidence": self.confidence,
             "q": self.q,
             "images": self.images,
             "same_plan": self.is_same_plan,
-            "abstained": round(float(found.abstain.float().mean()), 6),
-            **found.meaning,
+            "abstained": round(float(prediction_set.abstain.float().mean()), 6),
+            **prediction_set.meaning,
         }
         label = prediction.to_label()
         totals = task.totals(label, torch.ones(label.shape[-2:], dtype=torch.bool))
         about |= self._intervals(totals, task, prediction.hw[0] * prediction.hw[1])
-        return ConfidentPrediction(prediction, found, about)
+        return ConfidentPrediction(prediction, prediction_set, about)
 
     def _intervals(
         self, totals: Mapping[str, float], task: AbstractTask, pixels: int
     ) -> dict[str, Any]:
-        """Return ``area`` by class, or ``mean`` and ``volume`` (mean times pixels)."""
-        found: dict[str, Any] = {}
+        """Return the intervals of ``area`` by class, or of ``mean`` and ``volume``."""
+        intervals: dict[str, Any] = {}
         for name, value in totals.items():
             half = self.half_widths.get(name, 0.0)
             group, _, member = name.partition(".")
@@ -100,24 +106,25 @@ class Threshold:
                     "low": max(0.0, value - half),
                     "high": min(1.0, value + half),
                 }
-                found.setdefault(group, {})[member] = one
+                intervals.setdefault(group, {})[member] = one
                 continue
             one = {"value": value, "low": max(task.lower_bound, value - half), "high": value + half}
-            found[group] = {**one, "unit": task.unit}
+            intervals[group] = {**one, "unit": task.unit}
             volume = {key: number * pixels for key, number in one.items()}
-            found["volume"] = {**volume, "unit": f"{task.unit}·px"}
-        return found
+            intervals["volume"] = {**volume, "unit": f"{task.unit}·px"}
+        return intervals
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds of the nonconformity and residuals of totals, from held-out images.
+    """A calibration on held-out images: thresholds of pixels, and residuals of totals.
 
     Attributes:
-        images: their number ``n``.
-        confidences: ascending; at most ``n / (n + 1)``.
-        q: threshold of each.
-        residuals: ``|true - predicted|`` of every total that is not 0, ascending.
+        images: number ``n`` of held-out images.
+        confidences: confidences with a threshold, ascending; at most ``n / (n + 1)``.
+        q: threshold of the nonconformity score for each confidence.
+        residuals: ``|true - predicted|`` of each total over the images, by name, ascending;
+            residuals of 0 are not stored.
     """
 
     images: int
@@ -127,16 +134,16 @@ class Calibration:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Self:
-        """Return the calibration in ``DenseModel.info``.
+        """Return the calibration that is stored in ``DenseModel.info``.
 
         Raises:
-            InputError: if there is none.
+            InputError: if the model has no calibration.
         """
         stored = info.get("calibration")
         if stored is None:
             raise InputError(
-                "the model has no calibration, so it has no confidence: label 9 or more images and "
-                "make it again with `diffsight adapt`, or leave --confidence out"
+                "the model has no calibration for --confidence: adapt it again with `diffsight "
+                "adapt` on 9 or more labelled images, or leave --confidence out"
             )
         residuals = {name: [*map(float, one)] for name, one in stored["residuals"].items()}
         confidences, q = ([*map(float, stored[key])] for key in ("confidence", "q"))
@@ -145,8 +152,11 @@ class Calibration:
     def at(self, confidence: float) -> Threshold:
         """Return the threshold of a confidence.
 
+        Args:
+            confidence: expected coverage, from 0.5 to 0.999.
+
         Raises:
-            InputError: if it is out of range, or there are too few images for it.
+            InputError: if it is out of range, or the model was calibrated on too few images.
         """
         if not CONFIDENCES[0] <= confidence <= CONFIDENCES[-1]:
             raise InputError(
@@ -158,8 +168,8 @@ class Calibration:
                 halves = {name: self.half_width(name, confidence) for name in self.residuals}
                 return Threshold(confidence, q, self.images, halves)
         raise InputError(
-            f"confidence {confidence:g} needs {required_images(confidence)} labelled images, the "
-            f"model was calibrated on {self.images}: label more images, or give --confidence "
+            f"confidence {confidence:g} needs {count_required_images(confidence)} labelled images, "
+            f"the model was calibrated on {self.images}: label more images, or give --confidence "
             f"{self.confidences[-1]:g}"
         )
 
@@ -167,36 +177,45 @@ class Calibration:
         """Return half the width of the interval of a total (split conformal prediction).
 
         It is the ``ceil((n + 1) c)``-th smallest residual (Lei et al. 2018, section 2.2).
+
+        Args:
+            name: name of the total.
+            confidence: expected coverage.
         """
         rank = math.ceil((self.images + 1) * confidence - ROUNDING)
         residuals = self.residuals[name]
-        position = rank - 1 - (self.images - len(residuals))  # the others are 0
+        position = rank - 1 - (self.images - len(residuals))  # residuals of 0 are not stored
         return residuals[position] if position >= 0 else 0.0
 
 
-def threshold_of(info: Mapping[str, Any], plan: Plan, confidence: float) -> Threshold:
-    """Return the threshold of a confidence for a model that runs images as a plan says.
+def select_threshold(info: Mapping[str, Any], plan: Plan, confidence: float) -> Threshold:
+    """Return the threshold of a confidence for a model and a plan.
+
+    The calibration ran whole images at the size of the training images. The threshold records
+    whether ``plan`` does the same.
 
     Args:
-        info: of the model (``DenseModel.info``).
-        plan: how images are run. The calibration ran whole images at the size of the training.
-        confidence: expected fraction of the pixels whose label is in the set.
+        info: ``DenseModel.info`` of the model.
+        plan: how images are run.
+        confidence: expected fraction of the pixels whose true label is in the prediction set.
 
     Raises:
-        InputError: if the model has no calibration, or one on too few images.
+        InputError: if the model has no calibration, or was calibrated on too few images.
     """
-    found = Calibration.of(info).at(confidence)
+    threshold = Calibration.of(info).at(confidence)
     calibrated = Plan(info.get("short_side"), batch_size=plan.batch_size)
-    return Threshold(found.confidence, found.q, found.images, found.half_widths, plan == calibrated)
+    return replace(threshold, is_same_plan=plan == calibrated)
 
 
 @dataclass(frozen=True)
 class ConfidentPrediction(Prediction):
-    """A prediction with the labels that every pixel may have; it has the prediction's attributes.
+    """A prediction with a prediction set.
+
+    All attributes of the prediction of the task are available as attributes of this object.
 
     Attributes:
-        prediction: of the task.
-        prediction_set: labels that every pixel may have.
+        prediction: prediction of the task.
+        prediction_set: labels that each pixel may have, as an interval, radius or set of classes.
         calibrated: confidence, threshold and totals with their intervals, as plain data.
     """
 
@@ -205,12 +224,12 @@ class ConfidentPrediction(Prediction):
     calibrated: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Take the kind of the prediction."""
+        """Copy the kind of the prediction."""
         object.__setattr__(self, "kind", self.prediction.kind)
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the prediction."""
-        if name.startswith("_") or name == "prediction":  # not there yet while it is copied
+        if name.startswith("_") or name == "prediction":  # not set yet while it is copied
             raise AttributeError(name)
         return getattr(self.prediction, name)
 
@@ -219,16 +238,16 @@ class ConfidentPrediction(Prediction):
         return self.prediction.to_label()
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return those of the prediction, of its set, and ``abstain``: 255 where the model does."""
+        """Return the arrays of the prediction and of its set, and the mask ``abstain`` (0, 255)."""
         abstain = StoredArray((self.prediction_set.abstain * 255).to(torch.uint8).cpu().numpy())
         return {**self.prediction.arrays(), **self.prediction_set.arrays, "abstain": abstain}
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the prediction says of itself, and ``calibrated``."""
+        """Return the metadata of the prediction and ``calibrated``."""
         return {**self.prediction.metadata(), "calibrated": dict(self.calibrated)}
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """As the prediction is drawn, with grey stripes where the model abstains."""
+        """Return the picture of the prediction, with grey stripes where the model abstains."""
         picture = self.prediction.draw(image).clone()
         height, width = self.prediction_set.abstain.shape
         diagonal = torch.arange(height)[:, None] + torch.arange(width)
@@ -237,5 +256,5 @@ class ConfidentPrediction(Prediction):
         return picture
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error as the prediction draws them."""
+        """Return the pictures of label, prediction and error that the prediction draws."""
         return self.prediction.draw_with(other, image)

@@ -1,4 +1,4 @@
-"""What one pass of a model costs, counted without computing it."""
+"""Count the parameters, operations and memory of one forward pass without computing it."""
 
 import weakref
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffsight.model import DenseModel
 from diffsight.types import Draws, Inputs
 
-# products of queries, keys and values; the counters of mmcv and others leave them out
+# products of queries, keys and values, which the counters of mmcv and others do not count
 _ATTENTION = ("scaled_dot_product", "bmm")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One image, one pass.
+    """The cost of one forward pass over one image.
 
     Attributes:
-        parameters: numbers in the model.
-        trainable: those that learn.
-        multiply_adds: of convolutions, linear layers and attention.
-        attention_multiply_adds: the part of the products of queries, keys and values, the averaged
-            attention maps included.
-        weights_bytes: weights and buffers.
-        peak_bytes: the largest memory in use at once: weights, image and intermediate tensors; a
-            kernel's own scratch space is not counted.
+        parameters: number of parameters.
+        trainable: number of trainable parameters.
+        multiply_adds: multiply-adds of convolutions, linear layers and attention.
+        attention_multiply_adds: multiply-adds of the products of queries, keys and values,
+            including those for the averaged attention maps.
+        weights_bytes: size of weights and buffers.
+        peak_bytes: peak memory of weights, image and intermediate tensors; the workspace of kernels
+            is not counted.
     """
 
     parameters: int
@@ -43,13 +43,13 @@ class Cost:
     peak_bytes: int
 
 
-def cost(model: DenseModel, height: int, width: int) -> Cost:
-    """Return the cost of a pass over one image of ``height`` x ``width`` pixels.
+def estimate_cost(model: DenseModel, height: int, width: int) -> Cost:
+    """Return the cost of one forward pass over one image.
 
     Args:
-        model: on the meta device, where nothing is computed.
-        height: of the image, or of those of several cameras.
-        width: likewise.
+        model: model on the meta device, so that nothing is computed.
+        height: height of the image in pixels; for several cameras that of each image.
+        width: width of the image in pixels; for several cameras that of each image.
     """
     model = model.eval()
     image = torch.empty(1, 3, height, width, device="meta")
@@ -59,17 +59,17 @@ def cost(model: DenseModel, height: int, width: int) -> Cost:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(inputs, draws=Draws((0,)))
-    live = _Live([*model.parameters(), *model.buffers(), *texts])
-    with torch.no_grad(), _FusedAttention(), live:
+    memory = _MemoryCounter([*model.parameters(), *model.buffers(), *texts])
+    with torch.no_grad(), _FusedAttention(), memory:
         model(replace(inputs, image=torch.empty_like(image)), draws=Draws((0,)))
     counts = counter.get_flop_counts()
-    # a linear layer on transposed features is a batched product, too
+    # a linear layer on transposed features is a batched product too: it is no attention
     linear = [
         f"{type(model).__name__}.{name}"
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    attention = _products(counts["Global"]) - sum(_products(counts[n]) for n in linear)
+    attention = _sum_products(counts["Global"]) - sum(_sum_products(counts[n]) for n in linear)
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(t.numel() * t.element_size() for t in tensors)
     return Cost(
@@ -78,12 +78,12 @@ def cost(model: DenseModel, height: int, width: int) -> Cost:
         multiply_adds=sum(counts["Global"].values()) // 2,
         attention_multiply_adds=attention // 2,
         weights_bytes=weights,
-        peak_bytes=weights + live.peak,
+        peak_bytes=weights + memory.peak,
     )
 
 
-class _Live(TorchDispatchMode):
-    """Adds up the bytes of tensors while they live.
+class _MemoryCounter(TorchDispatchMode):
+    """Counts the bytes of all living tensors; ``peak`` is the maximum.
 
     Args:
         ignored: tensors that do not count.
@@ -98,16 +98,16 @@ class _Live(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the operator and look at what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        """Run the operator and count the tensors that it returns."""
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
-        return made
+        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self._ignored:  # a view, or changed in place
+        if key in self._ignored:  # a view, or the result of an operation in place
             return
         self._ignored.add(key)
         self._now += storage.nbytes()
@@ -120,17 +120,21 @@ class _Live(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Attention that makes nothing but its result, as it does wherever it is not only counted."""
+    """Replaces attention by an operator that allocates only its result.
+
+    On the meta device torch would allocate the attention matrix, which real kernels do not.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Stand in for torch's attention; everything else is as it was."""
+        """Replace ``scaled_dot_product_attention``; run every other function unchanged."""
         if func is functional.scaled_dot_product_attention:
             query, _, value = args[:3]
             return query.new_empty(*query.shape[:-1], value.shape[-1])
         return func(*args, **(kwargs or {}))
 
 
-def _products(counts: Mapping[Any, int]) -> int:
+def _sum_products(counts: Mapping[Any, int]) -> int:
+    """Return the operations of batched products and attention."""
     return sum(n for op, n in counts.items() if any(part in str(op) for part in _ATTENTION))

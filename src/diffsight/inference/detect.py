@@ -1,4 +1,4 @@
-"""Boxes of people in a photograph: a detector of transformers, or a file."""
+"""Boxes of people in a photograph, from a detector of transformers or from a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,27 +9,27 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import RTDetrForObjectDetection
 
-from diffsight.datasets.coco_keypoints import boxes_of_people, people_in
+from diffsight.datasets.coco_keypoints import boxes_to_people, read_person_boxes
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.types import People
 
 DETECTOR = "PekingU/rtdetr_r50vd"
-SIDE = 640  # of the square that RT-DETR sees
-LEAST_SCORE = 0.5
+SIDE = 640  # side of the input of RT-DETR in pixels
+MIN_SCORE = 0.5
 PERSON = "person"
 
 
 class PersonDetector:
-    """RT-DETR (Zhao et al., CVPR 2024) on an image stretched to 640 x 640 pixels.
+    """Detects people with RT-DETR (Zhao et al., CVPR 2024) at 640 x 640 pixels.
 
     Args:
-        source: folder, or hub id; default: ``DETECTOR``.
-        device: where to run.
+        source: folder or hub id of the detector; default: ``DETECTOR``.
+        device: device to run on.
 
     Raises:
-        InputError: if it cannot be loaded, or finds no people.
+        InputError: if the detector cannot be loaded, or has no class for people.
     """
 
     def __init__(self, source: str | Path | None = None, *, device: str = "cpu") -> None:
@@ -38,8 +38,8 @@ class PersonDetector:
             model: Any = RTDetrForObjectDetection.from_pretrained(source)
         except (OSError, ValueError, ImportError) as error:
             raise InputError(
-                f"the detector of people {source} cannot be loaded ({reason_of(error)}): give "
-                "boxes with --boxes FILE, or a folder with --detector"
+                f"the person detector {source} cannot be loaded ({reason_of(error)}): give boxes "
+                "with --boxes FILE, or a folder with --detector"
             ) from None
         self.model = model.eval().to(device)
         names = {str(name).casefold(): int(i) for i, name in model.config.id2label.items()}
@@ -49,63 +49,72 @@ class PersonDetector:
 
     @torch.inference_mode()
     def __call__(self, image: Float[Tensor, "3 h w"]) -> People:
-        """Return the people in an image in [0, 1], with a score of at least 0.5, best first."""
+        """Return the people of an image with a score of at least 0.5, the best score first.
+
+        Args:
+            image: RGB in [0, 1].
+        """
         height, width = image.shape[-2:]
-        square = resized_image(image[None].to(self.model.device), (SIDE, SIDE))
-        found = self.model(pixel_values=square)
-        scores = found.logits[0].sigmoid()[:, self.person].cpu()
-        centres, sides = found.pred_boxes[0].cpu().split(2, dim=-1)
+        square = resize_image(image[None].to(self.model.device), (SIDE, SIDE))
+        output = self.model(pixel_values=square)
+        scores = output.logits[0].sigmoid()[:, self.person].cpu()
+        centres, sides = output.pred_boxes[0].cpu().split(2, dim=-1)
         edges = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1)
         edges = edges.clamp(0, 1) * edges.new_tensor([width, height, width, height])
         order = scores.argsort(descending=True)
-        is_person = (scores >= LEAST_SCORE) & (edges[:, 2:] > edges[:, :2]).all(dim=1)
+        is_person = (scores >= MIN_SCORE) & (edges[:, 2:] > edges[:, :2]).all(dim=1)
         rows = order[is_person[order]]
         return People.of_boxes(edges[rows].float(), scores[rows].float())
 
 
 class BoxFile:
-    """Boxes of people in photographs, in the form of COCO's detections.
+    """Boxes of people in photographs, in the format of COCO's detection results.
 
-    ``image_id`` is the name of a file, with or without its suffix, or the number that it is.
+    ``image_id`` is the name of an image file with or without its suffix. If the name is a number,
+    it may be that number.
 
     Args:
-        path: JSON list of ``image_id``, ``bbox`` (left, top, width, height) and ``score``.
+        path: JSON list of ``image_id``, ``bbox`` (left, top, width, height in pixels) and
+            ``score``.
 
     Raises:
-        InputError: if it is no such list.
+        InputError: if the file is not such a list.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._boxes = boxes_of_people(path)
+        self._boxes = read_person_boxes(path)
 
     def people(self, image: Path, hw: tuple[int, int]) -> People:
-        """Return the people of an image; nobody where the file names it not.
+        """Return the people of an image; no people if the file does not name the image.
 
         Args:
-            image: its file.
-            hw: height and width in pixels.
+            image: image file.
+            hw: height and width of the image in pixels.
 
         Raises:
-            InputError: if a box lies outside of the image or is empty.
+            InputError: if a box lies outside the image or is empty.
         """
         names: list[Any] = [image.name, image.stem]
         if image.stem.isdecimal():
             names.append(int(image.stem))
         rows = next((self._boxes[name] for name in names if name in self._boxes), [])
-        return people_in(self.path, rows, hw)
+        return boxes_to_people(self.path, rows, hw)
 
     def require(self, images: Sequence[Path]) -> None:
-        """Refuse a file that names none of the images.
+        """Refuse a file without boxes of these images.
+
+        Args:
+            images: image files.
 
         Raises:
-            InputError: if there is none.
+            InputError: if the file names none of the images.
         """
         names = {name for image in images for name in (image.name, image.stem)}
         names |= {str(int(image.stem)) for image in images if image.stem.isdecimal()}
         if not any(str(name) in names for name in self._boxes):
             first = ", ".join(map(str, list(self._boxes)[:3])) or "nothing"
             raise InputError(
-                f"{self.path}: names none of the images (it has {first}): image_id is the name of "
-                "a file"
+                f"{self.path}: no boxes of the given images (it has {first}): image_id must be the "
+                "name of an image file"
             )

@@ -1,4 +1,4 @@
-"""Evaluation of a model, and of baselines that never look at the image."""
+"""Evaluation of a model, and of baselines that predict the same map for every image."""
 
 import itertools
 import time
@@ -25,21 +25,20 @@ COUNTS = ("images", "skipped")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a model and of baselines, and everything that they depend on.
+    """Scores of a model and of baselines, with the protocol, the plan and the data set.
 
     Attributes:
-        protocol: which pixels counted, and how they were averaged; its name says if the images are
-            others than its own.
-        plan: how the images were run, in a line.
+        protocol: evaluation protocol; its name says if the images differ from its official split.
+        plan: description of how the images were run, in one line.
         data: name of the data set.
-        images: how many counted; one for each sentence where sentences are evaluated.
-        skipped: how many had no pixel that counts.
-        seconds_per_image: of the model, reading included.
-        scores: by predictor, then by measure; the model, or what else was scored, comes first.
-        classes: intersection / union of the model's classes by name, those that count in the mean;
-            empty where no classes are scored.
-        name: of what was scored: ``model``, or ``predictions`` of another program.
-        uncertainty: figures of ``UncertaintyMetrics``; empty without ``uncertainty``.
+        images: number of scored images, or of scored sentences for referring segmentation.
+        skipped: number of images without a pixel that counts.
+        seconds_per_image: time per image, including the time to read it.
+        scores: metrics by name for the model (first) and for each baseline.
+        classes: IoU of each class that counts in the mean, by name; empty for other tasks.
+        name: name of the scored predictions in ``scores``: ``model``, or ``predictions`` for those
+            of another program.
+        uncertainty: metrics of ``UncertaintyMetrics``; empty if they were not requested.
     """
 
     protocol: AbstractProtocol
@@ -72,12 +71,12 @@ class Evaluation:
         }
 
 
-class First(AbstractDataset):
+class FirstSamples(AbstractDataset):
     """The first samples of a data set.
 
     Args:
-        dataset: what to take them from.
-        count: how many, at most.
+        dataset: data set.
+        count: maximum number of samples.
     """
 
     def __init__(self, dataset: AbstractDataset, count: int) -> None:
@@ -103,27 +102,29 @@ def evaluate(
     baselines: Mapping[str, Tensor] | None = None,
     uncertainty: bool = False,
     advance: Callable[[], None] = lambda: None,
-    take: Callable[[str, Prediction], None] = lambda sample_id, prediction: None,
+    on_prediction: Callable[[str, Prediction], None] = lambda sample_id, prediction: None,
 ) -> Evaluation:
-    """Score a model, and maps that are the same for every image, on a data set.
+    """Return the scores of a model and of baselines on a data set.
 
     Samples are read one after another and may differ in size. A sample with several sentences is
     evaluated with each of them.
 
     Args:
-        predictor: the model and its plan.
-        dataset: samples with the label that the model's task learns.
-        protocol: which pixels count; its prompt rule decides whether the model is given the
-            sample's scene. Without one, the task's own metric over all labelled pixels.
-        baselines: label maps by name (metres or ids), each resized to the image (1 x 1 is a
-            constant).
-        uncertainty: also score the uncertainty of the predictions (``UncertaintyMetrics``).
-        advance: called when a sample was read.
-        take: called with the id of every sample and its prediction.
+        predictor: predictor with the model and its plan.
+        dataset: samples with labels of the model's task.
+        protocol: evaluation protocol. Its prompt rule decides whether the model gets the prompt of
+            the sample. None: the task's own metric over all labelled pixels.
+        baselines: label maps by name (metres or class ids); each is resized to the image, and 1 x 1
+            is a constant.
+        uncertainty: whether to score the uncertainty of the predictions too
+            (``UncertaintyMetrics``).
+        advance: function that is called after each sample is read.
+        on_prediction: function that is called with the id and the prediction of each sample.
 
     Raises:
-        InputError: if a sample lacks its label, or a prompt that is used; if the classes of data
-            set and model differ; if no image counts; or if there is no uncertainty to score.
+        InputError: if a sample has no label, or no prompt where one is needed; if the classes of
+            data set and model differ; if no image counts; or if the predictions have no uncertainty
+            although it should be scored.
     """
     task = predictor.model.task
     check_classes(task, dataset)
@@ -132,19 +133,19 @@ def evaluate(
     if uncertainty:
         if task.error_kind is None:
             raise InputError(
-                f"{type(task).__name__} predictions have no uncertainty of pixels: leave "
+                f"{type(task).__name__} predictions have no uncertainty per pixel: leave "
                 "uncertainty out"
             )
         scores.uncertainty = UncertaintyMetrics(task.error_kind)
-    waiting: deque[Sample] = deque()
+    pending: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
 
     def samples() -> Iterator[Sample]:
         for index in range(len(dataset)):
             sample = dataset[index]
-            for one in sample.per_sentence():
-                _check(one, task.label, uses_prompt)
-                waiting.append(one)
+            for one in sample.split_by_sentence():
+                _validate_sample(one, task.label, uses_prompt)
+                pending.append(one)
                 yield one
             advance()
 
@@ -154,9 +155,9 @@ def evaluate(
     people = (sample.queries() for sample in for_people)
     rigs = (sample.rig for sample in for_rig)
     for prediction in predictor(images, prompts, people, rigs):
-        sample = waiting.popleft()
+        sample = pending.popleft()
         scores.add(sample, prediction)
-        take(sample.id, prediction)
+        on_prediction(sample.id, prediction)
     return scores.result(dataset.name, predictor.plan.describe())
 
 
@@ -169,19 +170,20 @@ def evaluate_stored(
     baselines: Mapping[str, Tensor] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score predictions that another program wrote, and maps that are the same for every image.
+    """Return the scores of predictions that another program wrote, and of baselines.
 
-    Depth is metres in NPY files or counts in 16-bit PNG, classes are their numbers from 0, a mask
-    is not 0 where the thing is; all at the size of the label. The file of a sample is named by its
-    id, that of its n-th sentence ``ID-n`` (counted from 0) where it has several.
+    Each prediction has the size of its label. Depth is in metres (NPY) or in counts of a unit
+    (16-bit PNG), classes are ids from 0 on, and a mask is not 0 at the pixels of the object. A file
+    has the id of its sample as its name. If a sample has several sentences, the names are ``ID-0``,
+    ``ID-1`` and so on.
 
     Args:
-        stored: the predictions.
-        dataset: samples with their labels.
-        protocol: which pixels count.
-        unit: of one count of depth in PNG files, as ``read_depth`` takes it.
-        baselines: as for ``evaluate``.
-        advance: called when a sample was read.
+        stored: predictions.
+        dataset: samples with labels.
+        protocol: evaluation protocol.
+        unit: unit of one count of depth in PNG files, see ``read_depth``.
+        baselines: label maps by name, see ``evaluate``.
+        advance: function that is called after each sample is read.
 
     Raises:
         InputError: if a file is missing or cannot be used, or if no image counts.
@@ -191,11 +193,11 @@ def evaluate_stored(
     count = 0
     for index in range(len(dataset)):
         sample = dataset[index]
-        several = len(sample.sentences) > 1
-        for number, one in enumerate(sample.per_sentence()):
-            _check(one, task.label, uses_prompt=False)
+        has_several = len(sample.sentences) > 1
+        for number, one in enumerate(sample.split_by_sentence()):
+            _validate_sample(one, task.label, uses_prompt=False)
             count += 1
-            name = f"{sample.id}-{number}" if several else sample.id
+            name = f"{sample.id}-{number}" if has_several else sample.id
             height, width = one.valid[task.label].shape
             prediction = stored.prediction(name, (height, width), unit)
             if prediction is not None:
@@ -206,13 +208,13 @@ def evaluate_stored(
 
 
 class _Scores:
-    """The metrics of predictions and of baselines, image by image.
+    """Accumulates the metrics of predictions and of baselines, image by image.
 
     Args:
-        task: of the predictions.
-        protocol: which pixels count.
+        task: task of the predictions.
+        protocol: evaluation protocol.
         baselines: label maps by name.
-        name: of the predictions in tables.
+        name: name of the predictions in tables.
     """
 
     def __init__(
@@ -228,7 +230,7 @@ class _Scores:
         self.name = name
         self.metrics = {one: protocol.metric(task) for one in (name, *baselines)}
         self.uncertainty: UncertaintyMetrics | None = None
-        self.counted = self.skipped = 0
+        self.scored = self.skipped = 0
         self.sizes: set[tuple[int, int]] = set()
         self.start = time.perf_counter()
 
@@ -236,16 +238,16 @@ class _Scores:
         """Add one image."""
         target = collate([sample], self.task.label).target
         self.sizes.add((target.valid.shape[-2], target.valid.shape[-1]))
-        counts = self.protocol.measure(self.metrics[self.name], prediction, target)
-        self.counted, self.skipped = self.counted + counts, self.skipped + (not counts)
+        has_pixels = self.protocol.measure(self.metrics[self.name], prediction, target)
+        self.scored, self.skipped = self.scored + has_pixels, self.skipped + (not has_pixels)
         if self.uncertainty is not None:
             errors = self.task.pixel_errors(prediction, target)
             if errors is None:
                 raise InputError(
-                    "the predictions have no uncertainty: use a method that gives one, or average "
-                    "several views (--flip)"
+                    "the predictions have no uncertainty: use a method that predicts one, or "
+                    "average several views (--flip)"
                 )
-            self.uncertainty.update(errors, self.protocol.counted(target)[0])
+            self.uncertainty.update(errors, self.protocol.scored_pixels(target)[0])
         for name, label_map in self.baselines.items():
             constant = self.task.from_baseline(label_map, target)
             self.protocol.measure(self.metrics[name], constant, target)
@@ -257,7 +259,7 @@ class _Scores:
             InputError: if no image counted.
         """
         seconds = time.perf_counter() - self.start
-        if not self.counted:
+        if not self.scored:
             raise InputError(
                 f"{data} under {self.protocol.name}: no image with a valid pixel was seen: check "
                 "the labels, their unit, and which pixels the protocol counts"
@@ -267,12 +269,12 @@ class _Scores:
             for name, metric in self.metrics.items()
         }
         return Evaluation(
-            protocol=self.protocol.applied_to(self.counted + self.skipped, self.sizes),
+            protocol=self.protocol.applied_to(self.scored + self.skipped, self.sizes),
             plan=plan,
             data=data,
-            images=self.counted,
+            images=self.scored,
             skipped=self.skipped,
-            seconds_per_image=seconds / (self.counted + self.skipped),
+            seconds_per_image=seconds / (self.scored + self.skipped),
             scores=rows,
             classes=self.protocol.per_class(self.metrics[self.name], self.task.class_names),
             name=self.name,
@@ -285,37 +287,46 @@ class _Scores:
         return {name: float(value) for name, value in self.uncertainty.compute().items()}
 
 
-def protocol_for(name: str, model: DenseModel, *, oracle_scene: bool = False) -> AbstractProtocol:
+def resolve_protocol(
+    name: str, model: DenseModel, *, oracle_scene: bool = False
+) -> AbstractProtocol:
     """Return a protocol by name, with the prompt rule that the model needs.
 
     Args:
-        name: as for ``protocols.get``.
-        model: one that reads sentences is given the caption of an image (EVP).
-        oracle_scene: give it the scene type that the sample names.
+        name: name of the protocol.
+        model: model to evaluate. A model that requires a prompt gets the caption of the image
+            (EVP).
+        oracle_scene: whether the model gets the scene type of the sample.
 
     Raises:
-        InputError: as ``protocols.get``, or for a scene type where sentences are read.
+        InputError: if there is no such protocol, or ``oracle_scene`` is set for a protocol without
+            scene types or for a model that reads captions.
     """
     protocol = protocols.get(name, prompt="oracle-scene" if oracle_scene else "mean")
     if not model.requires_prompt:
         return protocol
     if oracle_scene:
-        raise InputError("the model reads captions, not scene types: leave oracle-scene out")
+        raise InputError("the model reads captions, not scene types: leave --oracle-scene out")
     return protocol.with_captions()
 
 
 def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
-    """Refuse a data set whose classes or cells are not those of the task, in the same order.
+    """Refuse a data set whose classes or map cells differ from those of a task.
+
+    Args:
+        task: task of the model.
+        dataset: data set to evaluate on.
 
     Raises:
-        InputError: naming the first class that differs.
+        InputError: if they differ, also in their order; the message has the first difference.
     """
     if None not in (task.map_cells, dataset.map_cells) and task.map_cells != dataset.map_cells:
         theirs, ours = (
             "{} cells of {:g} m".format(*one.map_cells or ()) for one in (dataset, task)
         )
         raise InputError(
-            f"data set {dataset.name!r} has maps of {theirs}, the task of {ours}: make them equal"
+            f"data set {dataset.name!r} has maps of {theirs}, the task of {ours}: give both the "
+            "same cells"
         )
     ours, theirs = task.class_names, dataset.class_names.get(task.label)
     if not ours or theirs is None:
@@ -329,13 +340,16 @@ def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
         if own != other:
             raise InputError(
                 f"class {index} is {other!r} in data set {dataset.name!r} and {own!r} in the task: "
-                "give both the same list, in one order"
+                "give both the same list in the same order"
             )
 
 
-def _check(sample: Sample, label: str, uses_prompt: bool) -> None:
+def _validate_sample(sample: Sample, label: str, uses_prompt: bool) -> None:
     if label not in sample.labels:
         labels = ", ".join(sorted(sample.labels)) or "none"
         raise InputError(f"sample {sample.id} has no label {label!r} (it has: {labels})")
     if uses_prompt and sample.prompt is None:
-        raise InputError(f"sample {sample.id} names no scene or sentence, which is needed here")
+        raise InputError(
+            f"sample {sample.id} has no scene type or sentence, which the evaluation needs: add "
+            "one, or choose another protocol"
+        )

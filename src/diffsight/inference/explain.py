@@ -1,4 +1,4 @@
-"""How a model comes to its prediction in one image: its distribution over classes, and its maps."""
+"""Explain a prediction: the distribution over classes, attention maps and codebook of a model."""
 
 import json
 import math
@@ -14,24 +14,25 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
-from diffsight.inference.compare_steps import compared
+from diffsight.inference.compare_steps import format_difference
 from diffsight.inference.explain_pictures import (
-    bar_chart,
-    codebook_chart,
-    concept_sheet,
-    map_sheet,
-    picture_sheet,
+    draw_bar_chart,
+    draw_codebook_chart,
+    draw_concept_sheet,
+    draw_map_sheet,
+    draw_picture_sheet,
 )
 from diffsight.inference.plan import Plan
 from diffsight.inference.write import EXPLAINED, PICTURES
 from diffsight.model import DenseModel, choose_output
-from diffsight.ops.memory import memory_for
-from diffsight.ops.resize import interpolated, resized_image
+from diffsight.ops.memory import report_out_of_memory
+from diffsight.ops.resize import resize_image, resize_maps
 from diffsight.outputs import Output, SoftLabels
 from diffsight.rig import Rig
+from diffsight.tasks import AbstractTask
 from diffsight.types import Inputs
 
-NO_CODEBOOK = "no codebook.png: the values of this task's classes are not learned"
+NO_CODEBOOK = "no codebook.png: the class values of this task are fixed, not learned"
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class ClassFigures:
     """The distribution over classes in one image.
 
     Attributes:
-        probability: of every class; sums to 1 over them.
+        probability: probability of every class; sums to 1 over the classes.
         predicted: fraction of the pixels whose prediction falls into each class.
-        values: of the classes in this image, in the unit of the labels; None where they have none.
-        centres: fixed values of the classes.
-        intervals: edges of the classes where they are bins; else empty.
-        names: of the classes in this image: their values, where they have some.
-        bin_names: of the classes for a chart, such as the edges of the bins.
+        values: value of every class in this image, in the unit of the labels; None for classes
+            without values.
+        centres: fixed value of every class; None for classes without values.
+        intervals: edges of the classes if they are bins, else empty.
+        names: name of every class in this image; for classes with values, the value.
+        bin_names: name of every class for a chart, such as the edges of its bin.
     """
 
     probability: Float[Tensor, "n h w"]
@@ -57,11 +59,11 @@ class ClassFigures:
     bin_names: Sequence[str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the numbers of every class, for ``explain.json``.
+        """Return the figures of every class, for ``explain.json``.
 
-        ``weight`` is a class's mean probability, ``predicted`` the fraction of the pixels that are
-        predicted as it; ``spatial_std`` is the standard deviation of its map, 0 for a concept that
-        collapsed to a constant.
+        ``weight`` is the mean probability of a class. ``predicted`` is the fraction of the pixels
+        that are predicted as the class. ``spatial_std`` is the standard deviation of its map; it is
+        0 for a concept that collapsed to a constant. ``largest`` is the maximum of its map.
         """
         columns: dict[str, Sequence[Any]] = {
             "class": self.names,
@@ -76,29 +78,33 @@ class ClassFigures:
         if self.intervals:
             columns["edges"] = list(map(list, self.intervals))
         rows = zip(*columns.values(), strict=True)
-        return _rounded([dict(zip(columns, row, strict=True)) for row in rows])
+        return _round([dict(zip(columns, row, strict=True)) for row in rows])
 
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What a model computes on the way to its prediction for one image, at the working size.
+    """The prediction of a model for one image, and the quantities that it is computed from.
+
+    All maps have the working size of the model.
 
     Attributes:
         image: RGB in [0, 1].
-        picture: the prediction in colours.
-        classes: of the output; None where it has none.
+        picture: picture of the prediction.
+        classes: distribution over classes; None for outputs without classes.
         maps: further maps by name, such as the cross-attention of a token.
-        tables: of a learned codebook.
-        weights: of the tables in this image, if there are several; they sum to 1.
-        steps: the prediction after every step in colours, and how much it differs from the last
-            one; empty for methods without steps.
-        info: kind of the label, method, and unit of the values.
+        rearranged: products of the features with each prompt, see ``Explanation``.
+        tables: class values of every table of a learned codebook; None without one.
+        weights: weight of each table in this image; they sum to 1. None for a single table.
+        steps: picture of the prediction after every step, and the metric between it and the last
+            one as text; empty for methods without steps.
+        info: kind of the label, name of the method, and unit of the values.
     """
 
     image: Float[Tensor, "3 h w"]
     picture: UInt8[Tensor, "3 _ _"]
     classes: ClassFigures | None
     maps: Mapping[str, Float[Tensor, "_ _"]]
+    rearranged: Mapping[str, Float[Tensor, "_ _"]]
     tables: Float[Tensor, "k n d"] | None
     weights: Float[Tensor, " k"] | None
     steps: Sequence[tuple[UInt8[Tensor, "3 _ _"], str]]
@@ -111,13 +117,15 @@ def explain(
     prompt: str | None = None,
     rig: Rig | None = None,
 ) -> ExplainedImage:
-    """Run one pass at the size of the training images, with the noise that ``Predictor`` takes.
+    """Run one forward pass at the size of the training images and return its intermediate results.
+
+    The pass uses the same noise as ``Predictor``.
 
     Args:
-        model: the pass is run where it is, in evaluation mode.
-        image: RGB of any size.
-        prompt: for models that read one.
-        rig: of several cameras, which the image shows side by side.
+        model: model; the pass runs on its device. It is set to evaluation mode.
+        image: RGB image of any size.
+        prompt: prompt of the image, for models that use one.
+        rig: cameras that the image shows side by side, for models of several cameras.
 
     Raises:
         InputError: if the image is too large, or the prompt or the rig cannot be used.
@@ -132,9 +140,10 @@ def explain(
     if model.reads_rig or device.type != "cpu":
         other = "--device cpu, or smaller images"
     advice = f"{device} has not enough memory for {width} x {height} px: choose {other}"
-    with memory_for(advice), torch.inference_mode():
-        whole = resized_image(image[None].to(device).float() / 255, (height, width))[0]
-        pixels = next(task.regions(whole, None))[0][None]  # of joints: the image shows one person
+    with report_out_of_memory(advice), torch.inference_mode():
+        whole = resize_image(image[None].to(device).float() / 255, (height, width))[0]
+        # models of joints: the whole image is the region of one person
+        pixels = next(task.regions(whole, None))[0][None]
         inputs = Inputs(pixels, (prompt,), rig=Rig.of_samples([rig and rig.to(device)]))
         result = method.explain(inputs, method.encode(inputs))
         output = result.output.with_stack(result.output.stack.cpu())
@@ -143,7 +152,8 @@ def explain(
             image=shown,
             picture=task.decode(output)[0].draw(shown),
             classes=_classes(model, output, result.values),
-            maps={name: task.oriented(one.float().cpu()) for name, one in result.maps.items()},
+            maps=_oriented(task, result.maps),
+            rearranged=_oriented(task, result.rearranged),
             tables=None if result.tables is None else result.tables.cpu(),
             weights=None if result.weights is None else result.weights.cpu(),
             steps=_steps(model, result.steps, shown),
@@ -155,23 +165,30 @@ def explain(
         )
 
 
+def _oriented(
+    task: AbstractTask, maps: Mapping[str, Float[Tensor, "_ _"]]
+) -> dict[str, Float[Tensor, "_ _"]]:
+    """Return maps on the CPU, in the orientation in which the task draws them."""
+    return {name: task.oriented(one.float().cpu()) for name, one in maps.items()}
+
+
 def _steps(
     model: DenseModel, outputs: Sequence[Output], image: Float[Tensor, "3 h w"]
 ) -> list[tuple[UInt8[Tensor, "3 _ _"], str]]:
-    """Return pictures of outputs, and in words how far they are from the last one."""
+    """Return the picture of each output, and the metric between it and the last one as text."""
     task, hw = model.task, model.output.grid or (image.shape[-2], image.shape[-1])
     predictions = [
-        task.decode(one.with_stack(interpolated(one.stack, hw).cpu()))[0] for one in outputs
+        task.decode(one.with_stack(resize_maps(one.stack, hw).cpu()))[0] for one in outputs
     ]
     if not predictions:
         return []
     *earlier, last = predictions
-    rows = [(last.draw_with(one, image)[1], compared(task, one, last)) for one in earlier]
-    return [*rows, (last.draw_with(last, image)[1], "")]  # all on the scale of the last one
+    rows = [(last.draw_with(one, image)[1], format_difference(task, one, last)) for one in earlier]
+    return [*rows, (last.draw_with(last, image)[1], "")]  # all have the colour scale of the last
 
 
 def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassFigures | None:
-    """Return the figures of an output on the CPU; None if it has no classes."""
+    """Return the distribution over classes of an output on the CPU; None without classes."""
     task, probability = model.task, output.class_probabilities()
     if probability is None:
         return None
@@ -182,7 +199,7 @@ def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassF
     soft = task.encode_label(label) or SoftLabels.hard(label)
     count = probability.shape[1]
     numbered = [f"class {number}" for number in range(count)]
-    names = _names(values, task.unit) or list(task.class_names) or numbered
+    names = _format_values(values, task.unit) or list(task.class_names) or numbered
     return ClassFigures(
         probability=probability[0],
         predicted=soft.distribution(count).float().mean(dim=(0, 2, 3)).cpu(),
@@ -194,33 +211,34 @@ def _classes(model: DenseModel, output: Output, values: Tensor | None) -> ClassF
     )
 
 
-def _names(values: Tensor | None, unit: str) -> list[str]:
+def _format_values(values: Tensor | None, unit: str) -> list[str]:
     if values is None:
         return []
     if values.shape[1] == 1:
-        return [f"{_short(x)} {unit}".strip() for x in values[:, 0].tolist()]
-    return [f"({', '.join(_short(x, 2) for x in value)})" for value in values.tolist()]
+        return [f"{_format_number(x)} {unit}".strip() for x in values[:, 0].tolist()]
+    return [f"({', '.join(_format_number(x, 2) for x in value)})" for value in values.tolist()]
 
 
-def _short(value: float, digits: int = 3) -> str:
-    """Return a few digits, without an exponent where whole numbers say more."""
+def _format_number(value: float, digits: int = 3) -> str:
+    """Return a few significant digits; from 100 up to a million a whole number."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.{digits}g}"
 
 
-def _rounded(value: Any) -> Any:
-    """Return seven digits, about what single precision holds; also inside lists and dicts."""
+def _round(value: Any) -> Any:
+    """Return floats with 7 significant digits, the precision of float32; also in containers."""
     if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
+        return {key: _round(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [_round(one) for one in value]
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def figures(result: ExplainedImage) -> dict[str, Any]:
-    """Return the numbers of an explanation, for ``explain.json``.
+def summarise(result: ExplainedImage) -> dict[str, Any]:
+    """Return the figures of an explanation as plain data for ``explain.json``.
 
-    ``entropy_nats``, ``mixing_weights`` and ``classes`` are those of a distribution over classes;
-    ``maps`` has the mean and the maximum of every further map.
+    Outputs with classes have ``classes`` (see ``ClassFigures.rows``), ``entropy_nats`` and
+    ``mixing_weights`` (the weights of the codebook's tables). ``maps`` and ``rearranged`` have the
+    mean and the maximum of every further map.
     """
     about: dict[str, Any] = {**result.info, "size": list(result.image.shape[:0:-1])}
     if result.classes is not None:
@@ -229,27 +247,32 @@ def figures(result: ExplainedImage) -> dict[str, Any]:
         about["entropy_nats"] = {"mean": entropy.item(), "uniform": math.log(len(rows))}
         about["mixing_weights"] = None if result.weights is None else result.weights.tolist()
         about["classes"] = rows
-    if result.maps:
-        about["maps"] = [
-            {"name": name, "mean": values.mean().item(), "largest": values.max().item()}
-            for name, values in result.maps.items()
-        ]
-    return _rounded(about)
+    for key, maps in (("maps", result.maps), ("rearranged", result.rearranged)):
+        if maps:
+            about[key] = [
+                {"name": name, "mean": values.mean().item(), "largest": values.max().item()}
+                for name, values in maps.items()
+            ]
+    return _round(about)
 
 
 def write_explanation(
     result: ExplainedImage, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the pictures that there are, and ``explain.json`` last.
+    """Write the pictures of an explanation, then ``explain.json``.
 
-    ``concepts.png`` and ``bins.png`` show a distribution over classes, ``codebook.png`` what the
-    classes are worth where that is learned, ``maps.png`` image, prediction and further maps,
-    ``steps.png`` the prediction after every step.
+    * ``concepts.png`` and ``bins.png``: the distribution over classes,
+    * ``codebook.png``: learned class values,
+    * ``maps.png``: image, prediction and further maps, such as those of attention,
+    * ``rearranged.png``: image, prediction and the products of the features with each prompt,
+    * ``steps.png``: the prediction after every step.
+
+    Only the pictures that apply to the model are written. Those of an earlier run are deleted.
 
     Args:
-        result: of ``explain``.
-        out: folder, made if need be.
-        notes: what else to write into the JSON file.
+        result: result of ``explain``.
+        out: output folder; it is created if needed.
+        notes: additional entries of the JSON file.
 
     Returns:
         The contents of the JSON file.
@@ -257,14 +280,14 @@ def write_explanation(
     Raises:
         InputError: if the files cannot be written.
     """
-    about = figures(result)
+    about = summarise(result)
     pictures = _pictures(result, about)
     files = {name: f"{name}.png" for name in pictures}
     remarks = [NO_CODEBOOK] if result.classes is not None and "codebook" not in files else []
     about = {**notes, "pictures": files, "notes": remarks, **about}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in {EXPLAINED, *PICTURES} - set(files.values()):  # of an earlier run
+        for name in {EXPLAINED, *PICTURES} - set(files.values()):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out}: {error.strerror}: choose another --out") from None
@@ -280,21 +303,27 @@ def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Ima
     pictures, classes = {}, result.classes
     if classes is not None:
         rows = about["classes"]
-        pictures["concepts"] = concept_sheet(
+        pictures["concepts"] = draw_concept_sheet(
             result.image, result.picture, classes.probability, rows
         )
         tables, centres, values = result.tables, classes.centres, classes.values
         if tables is not None and centres is not None and values is not None:
             unit = about["unit"]
-            pictures["codebook"] = codebook_chart(centres, values, tables, result.weights, unit)
+            pictures["codebook"] = draw_codebook_chart(
+                centres, values, tables, result.weights, unit
+            )
         columns = {"mean probability": "weight", "fraction of the pixels": "predicted"}
         bars = {title: [row[key] for row in rows] for title, key in columns.items()}
-        pictures["bins"] = bar_chart(classes.bin_names, bars)
+        pictures["bins"] = draw_bar_chart(classes.bin_names, bars)
     if result.steps:
-        cells = [(one, f"step {i + 1}", line) for i, (one, line) in enumerate(result.steps)]
-        pictures["steps"] = picture_sheet(
+        cells = [(picture, f"step {i + 1}", text) for i, (picture, text) in enumerate(result.steps)]
+        pictures["steps"] = draw_picture_sheet(
             result.image, cells, "The prediction after every step, compared with the last one"
         )
     if classes is None or result.maps:
-        pictures["maps"] = map_sheet(result.image, result.picture, result.maps)
+        pictures["maps"] = draw_map_sheet(result.image, result.picture, result.maps)
+    if result.rearranged:
+        pictures["rearranged"] = draw_map_sheet(
+            result.image, result.picture, result.rearranged, "products of features and prompts"
+        )
     return pictures

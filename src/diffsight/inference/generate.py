@@ -1,7 +1,7 @@
-"""Text to image with the embedded model or any Stable Diffusion in diffusers' layout.
+"""Generate images from texts with the embedded model or any Stable Diffusion model.
 
-Classifier-free guidance (Ho and Salimans, 2022) and DPM-Solver++ of second order (Lu et al., 2022).
-The decoder of the autoencoder is used here and nowhere else.
+It uses classifier-free guidance (Ho and Salimans, 2022) and the second-order DPM-Solver++ (Lu et
+al., 2022). This is the only module that needs the decoder of the autoencoder.
 """
 
 import math
@@ -20,17 +20,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight import assets
-from diffsight.backbones import sources
+from diffsight.backbones import diffusion_weights
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
-from diffsight.inference.pipeline import default_device
+from diffsight.ops.device import usable_device
 from diffsight.ops.machine import require_bytes
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.types import Draws
 from diffsight.weights import locate, resolve_folder
 
 PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
-BATCH_PIXELS = 2**19  # two images of 512 x 512, 32 of 128 x 128
+BATCH_PIXELS = 2**19  # pixels per batch: two images of 512 x 512, or 32 of 128 x 128
 
 
 @torch.inference_mode()
@@ -47,42 +47,43 @@ def generate(
     device: torch.device | str | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> UInt8[Tensor, "b 3 h w"]:
-    """Images of texts: all of the first prompt, then all of the second.
+    """Return images of texts: all images of the first prompt, then those of the second, and so on.
 
     Args:
-        prompts: what is to be seen.
-        model: ``tiny``, or a Stable Diffusion folder in diffusers' layout.
-        count: images per prompt. Image i has the seed ``seed + i``, whatever the prompt, the
-            number of images and how they are batched.
-        steps: of the solver.
-        guidance: how far to go from the negative prompt to the prompt: 1 ignores the former.
-        size: side in pixels; default: what the UNet was trained for.
-        seed: of the first image of each prompt.
-        negative: text to stay away from.
-        device: where to run; default: the GPU if there is one.
-        advance: called after every step with the number of images that took it.
+        prompts: one or more descriptions of images.
+        model: ``tiny``, or a Stable Diffusion model: a folder in the layout of diffusers, or a hub
+            id.
+        count: number of images per prompt. Image i has the seed ``seed + i``. It does not depend on
+            the number of images or on the batches.
+        steps: number of steps of the solver.
+        guidance: guidance scale; with 1 the negative prompt has no effect.
+        size: side of the square images in pixels; default: the size that the UNet was trained for.
+        seed: seed of the first image of each prompt.
+        negative: description of what the images must not show.
+        device: device to run on; default: the GPU if there is one.
+        advance: function that is called after every step with the number of images in the batch.
 
     Raises:
-        InputError: if the model cannot be loaded, the size does not fit it, a text is longer than
-            its encoder takes, or a number is out of range.
+        InputError: if the model cannot be loaded, the size does not fit it, a text has too many
+            tokens, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for name, value in (("count", count), ("number of prompts", len(prompts))):
         if value < 1:
             raise InputError(f"{name} {value}: give at least 1")
     check_solver(steps, guidance)
-    pipeline = load_networks(model, torch.device(device or default_device()))
+    pipeline = load_networks(model, torch.device(usable_device(device)))
     require_schedule(steps, pipeline)
-    side = _side(size, pipeline)
+    side = _choose_side(size, pipeline)
     require_memory((side, side), len(prompts) * count, pipeline)
     texts = encode_texts([negative, *prompts], pipeline)
     rows = [(row, seed + i) for row in range(1, 1 + len(prompts)) for i in range(count)]
     batch = max(1, BATCH_PIXELS // side**2)
     images = []
     for start in range(0, len(rows), batch):
-        which, seeds = zip(*rows[start : start + batch], strict=True)
-        context = torch.cat([texts[[0] * len(which)], texts[list(which)]])
-        latent = _sample(context, seeds, side, steps, guidance, pipeline, advance)
+        text_ids, seeds = zip(*rows[start : start + batch], strict=True)
+        context = torch.cat([texts[[0] * len(text_ids)], texts[list(text_ids)]])
+        latent = _denoise(context, seeds, side, steps, guidance, pipeline, advance)
         image = pipeline.vae.decode(latent / pipeline.vae.config.scaling_factor).sample
         images.append(((image + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8))
     return torch.cat(images)
@@ -90,7 +91,7 @@ def generate(
 
 @dataclass(frozen=True)
 class Networks:
-    """The modules of a folder, typed as diffusers' and transformers' own types are not."""
+    """The networks of a Stable Diffusion model, in attributes with simple types."""
 
     name: str
     tokenizer: Any
@@ -102,32 +103,37 @@ class Networks:
 
     @property
     def stride(self) -> int:
-        """Image pixels per latent pixel."""
+        """Image pixels per pixel of the latent."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
 
 def load_networks(model: str | Path, device: torch.device) -> Networks:
-    """Return the networks of a folder, a hub id, or the model of the package.
+    """Return the networks of a Stable Diffusion model in evaluation mode.
+
+    Args:
+        model: ``tiny``, a folder in the layout of diffusers, or a hub id.
+        device: device to load them on.
 
     Raises:
         InputError: if they cannot be loaded.
     """
-    is_name = model in assets.DIFFUSION or "/" in str(model)  # another word is a mistyped tiny
+    # a name without a slash that is not of the package is a local folder, or a mistyped name
+    is_name = model in assets.DIFFUSION or "/" in str(model)
     folder = locate(model, PARTS) if is_name else resolve_folder(Path(model))
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         raise InputError(
-            f"{model}: no {missing[0]}/ in it: give {' or '.join(assets.DIFFUSION)}, or the "
-            "folder of a Stable Diffusion in diffusers' layout"
+            f"{model}: has no folder {missing[0]}/: give {' or '.join(assets.DIFFUSION)}, or a "
+            "Stable Diffusion folder in the layout of diffusers"
         )
     try:
         unet = _without_weights(UNet2DConditionModel, folder / "unet")
         vae = _without_weights(AutoencoderKL, folder / "vae")
         scheduler = DPMSolverMultistepScheduler.from_pretrained(folder / "scheduler")
-    except Exception as error:  # diffusers raises anything on a configuration that is damaged
+    except Exception as error:  # diffusers raises many types of errors for damaged configurations
         raise InputError(f"{folder}: {reason_of(error)}: copy it again") from None
-    sources.load_part(unet, "unet", folder)
-    sources.load_part(vae, "vae", folder)
+    diffusion_weights.load_part(unet, "unet", folder)
+    diffusion_weights.load_part(vae, "vae", folder)
     tokenizer, text_encoder = load_text_encoder(folder)
     for module in (text_encoder, unet, vae):
         module.to(device).eval()
@@ -139,7 +145,12 @@ def _without_weights(cls: Any, folder: Path) -> Any:
         return cls.from_config(cls.load_config(folder))
 
 
-def _side(size: int | None, pipeline: Networks) -> int:
+def _choose_side(size: int | None, pipeline: Networks) -> int:
+    """Return the side of the images in pixels.
+
+    Raises:
+        InputError: if the size does not fit the networks.
+    """
     stride = pipeline.stride
     side = size or (pipeline.unet.config.sample_size or 0) * stride
     multiple = stride * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
@@ -154,8 +165,12 @@ def _side(size: int | None, pipeline: Networks) -> int:
 def check_solver(steps: int, guidance: float) -> None:
     """Refuse numbers that are out of range.
 
+    Args:
+        steps: number of steps, at least 1.
+        guidance: guidance scale, finite.
+
     Raises:
-        InputError: if one is.
+        InputError: if a number is out of range.
     """
     if steps < 1:
         raise InputError(f"steps {steps}: give at least 1")
@@ -164,10 +179,14 @@ def check_solver(steps: int, guidance: float) -> None:
 
 
 def require_schedule(steps: int, pipeline: Networks) -> None:
-    """Refuse more steps than the noise schedule has.
+    """Refuse as many steps as the noise schedule has, or more.
+
+    Args:
+        steps: number of steps.
+        pipeline: networks with the noise schedule.
 
     Raises:
-        InputError: if it has fewer.
+        InputError: if there are too many steps.
     """
     trained = pipeline.scheduler.config.num_train_timesteps
     if steps >= trained:
@@ -175,24 +194,34 @@ def require_schedule(steps: int, pipeline: Networks) -> None:
 
 
 def require_memory(hw: tuple[int, int], count: int, pipeline: Networks) -> None:
-    """Refuse what cannot fit: the decoder at full size, and all images.
+    """Refuse images that do not fit into memory.
+
+    Args:
+        hw: height and width of an image in pixels.
+        count: number of images.
+        pipeline: networks with the decoder.
 
     Raises:
-        InputError: if there is too little memory.
+        InputError: if the device has too little memory for the decoder, or the machine has too
+            little for all images.
     """
     repair = "choose a smaller --size, or a smaller --count"
-    what = f"{count} x {hw[0]} x {hw[1]} px"
-    # input, activation and output of the last block, in 32 bit
+    noun = f"{count} x {hw[0]} x {hw[1]} px"
+    # input, activation and output of the decoder's last block, in float32
     decoder = 3 * 4 * pipeline.vae.config.block_out_channels[0] * hw[0] * hw[1]
-    require_bytes(decoder, what, repair, device=str(pipeline.device))
-    require_bytes(2 * 3 * count * hw[0] * hw[1], what, repair)
+    require_bytes(decoder, noun, repair, device=str(pipeline.device))
+    require_bytes(2 * 3 * count * hw[0] * hw[1], noun, repair)
 
 
 def encode_texts(texts: Sequence[str], pipeline: Networks) -> Float[Tensor, "b n e"]:
-    """Return what the text encoder gives.
+    """Return the last hidden states of the text encoder.
+
+    Args:
+        texts: texts to encode.
+        pipeline: networks with the tokenizer and the text encoder.
 
     Raises:
-        InputError: if a text is longer than it takes.
+        InputError: if a text has more tokens than the text encoder accepts.
     """
     tokenizer, model = pipeline.tokenizer, pipeline.text_encoder
     limit = min(tokenizer.model_max_length, model.config.max_position_embeddings)
@@ -200,14 +229,14 @@ def encode_texts(texts: Sequence[str], pipeline: Networks) -> Float[Tensor, "b n
     for text, length in zip(texts, lengths, strict=True):
         if length > limit:
             raise InputError(
-                f"{textwrap.shorten(text, 60, placeholder=' ...')!r}: {length} tokens with begin "
-                f"and end, the text encoder takes {limit}: shorten it"
+                f"{textwrap.shorten(text, 60, placeholder=' ...')!r}: {length} tokens with start "
+                f"and end tokens, the text encoder takes {limit}: shorten it"
             )
     tokens = tokenizer(list(texts), padding="max_length", max_length=limit, return_tensors="pt")
     return model(tokens["input_ids"].to(pipeline.device)).last_hidden_state
 
 
-def _sample(
+def _denoise(
     context: Float[Tensor, "b2 n e"],
     seeds: Sequence[int],
     side: int,
@@ -216,10 +245,20 @@ def _sample(
     pipeline: Networks,
     advance: Callable[[int], None],
 ) -> Float[Tensor, "b c lh lw"]:
-    """Latents of pure noise, denoised; the first half of ``context`` is the negative prompt's."""
+    """Return latents that are denoised from pure noise.
+
+    Args:
+        context: text embeddings: first those of the negative prompt, then those of the prompts.
+        seeds: seed of each image.
+        side: side of the images in pixels.
+        steps: number of steps of the solver.
+        guidance: guidance scale.
+        pipeline: networks.
+        advance: function that is called after every step with the number of images.
+    """
     unet, scheduler = pipeline.unet, pipeline.scheduler
     with warnings.catch_warnings():
-        # of numpy, about how torch's tensors become arrays
+        # numpy warns about the conversion of torch's tensors to arrays
         warnings.simplefilter("ignore", DeprecationWarning)
         scheduler.set_timesteps(steps, device=pipeline.device)
     edge = side // pipeline.stride
@@ -227,8 +266,8 @@ def _sample(
     latent = noise.to(pipeline.device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         both = scheduler.scale_model_input(torch.cat([latent, latent]), timestep)
-        away, towards = unet(both, timestep, encoder_hidden_states=context).sample.chunk(2)
-        guided = away + guidance * (towards - away)
+        negative, positive = unet(both, timestep, encoder_hidden_states=context).sample.chunk(2)
+        guided = negative + guidance * (positive - negative)
         latent = scheduler.step(guided, timestep, latent).prev_sample
         advance(len(seeds))
     return latent

@@ -1,4 +1,4 @@
-"""Statistics of latents."""
+"""The standard deviation of latents, by which EVP scales them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,17 +11,17 @@ from diffsight.ops.padding import MID_GREY, pad_to_multiple
 
 
 @torch.no_grad()
-def deviation(
+def measure_latent_std(
     backbone: StableDiffusion, images: Iterable[Float[Tensor, "b 3 _ _"]]
 ) -> tuple[float, Sequence[float]]:
-    """Return the standard deviation of latents before any scale: of all numbers, and by channel.
+    """Return the standard deviation of unscaled latents: over all values, and of every channel.
 
-    Differs from the authors' code of EVP, whose script for depth feeds images in [0, 1] where its
-    training feeds [-1, 1]: these are the latents that the model sees.
+    Differs from the authors' code of EVP: their script for depth encodes images in [0, 1], but
+    their training encodes images in [-1, 1]. Here the images are encoded as in training.
 
     Args:
-        backbone: whose encoder is used.
-        images: in [0, 1].
+        backbone: backbone whose encoder is used.
+        images: batches of RGB images in [0, 1].
     """
     total = square = torch.zeros((), dtype=torch.float64)
     count = 0

@@ -1,4 +1,4 @@
-"""``diffsight.pipeline``: one line from a saved model to predictions on images of any kind."""
+"""``diffsight.pipeline``: predict with a saved model on images of any type."""
 
 import copy
 import itertools
@@ -14,18 +14,19 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight import hub
-from diffsight.datasets.files import damaged, read_image, upright_rgb
+from diffsight.datasets.files import damaged_file_error, read_image, upright_rgb
 from diffsight.datasets.rig_file import read_image_or_rig
-from diffsight.datasets.rig_picture import sheet_of
+from diffsight.datasets.rig_picture import draw_rig
 from diffsight.errors import InputError, suggest
 from diffsight.inference.plan import Plan, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.write import find_images
 from diffsight.model import DenseModel
+from diffsight.ops.device import mixed_dtype, usable_device
 from diffsight.rig import Rig
 from diffsight.types import People
 
-PIXELS = ((), (3,), (4,))  # shapes of one pixel: grey, RGB, RGBA
+PIXELS = ((), (3,), (4,))  # shapes of a pixel: grey, RGB, RGBA
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor | Rig
 
 
@@ -34,23 +35,25 @@ def pipeline(
     *,
     plan: Plan | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     revision: str | None = None,
     backbone: str | Path | None = None,
     trusted: Sequence[str] = (),
     **options: Any,
 ) -> "Pipeline":
-    """Return a callable that predicts on images of any kind.
+    """Return a callable that predicts on images of any type.
 
     Args:
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
-        plan: how images are run; default: once, at the size of the training images.
-        device: where to run; default: the GPU if there is one.
-        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision.
+        plan: how images are run; default: in one pass at the size of the training images.
+        device: device to run on; default: the GPU if there is one.
+        dtype: ``bfloat16`` or ``float16`` for mixed precision, as a name or of torch; default: the
+            precision of the weights.
         revision: branch, tag or commit on the hub.
-        backbone: where the frozen part of the model is, if not where the file says.
-        trusted: packages besides diffsight whose classes a saved model may name.
-        options: of the plan, see ``plan_with``, such as ``short_side=480, flip=True``.
+        backbone: folder or id of the frozen backbone, if it is not where the saved model says.
+        trusted: packages besides diffsight whose classes a saved model may use.
+        options: fields of the plan to change, such as ``short_side=480, flip=True``; see
+            ``plan_with``.
 
     Raises:
         InputError: if the model cannot be loaded, or the plan or the device cannot be used.
@@ -61,10 +64,10 @@ def pipeline(
 
 
 class Pipeline:
-    """Predicts on images of any kind; made by ``pipeline``.
+    """Predicts on images of any type; created by ``pipeline``.
 
     Attributes:
-        predictor: the model and its plan.
+        predictor: predictor with the model and its plan.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -84,12 +87,14 @@ class Pipeline:
     def with_confidence(self, confidence: float) -> "Pipeline":
         """Return a pipeline whose predictions have intervals or sets of classes.
 
+        Its predictions are ``ConfidentPrediction`` objects.
+
         Args:
-            confidence: fraction of the pixels of a new image that they hold on average, such as
-                0.9; predictions are ``ConfidentPrediction``.
+            confidence: expected fraction of the pixels of a new image whose true label is in the
+                interval or set, such as 0.9.
 
         Raises:
-            InputError: if the model has no calibration for it.
+            InputError: if the model has no calibration for this confidence.
         """
         predictor = copy.copy(self.predictor)
         predictor.use_confidence(confidence)
@@ -104,31 +109,33 @@ class Pipeline:
         plan: Plan | None = None,
         **options: Any,
     ) -> Any:
-        """Return one prediction for an image, a list for several, a generator for an iterator.
+        """Return a prediction for one image, a list for several images, a generator for a stream.
 
-        The size of a prediction is that of its image. A depth prediction has ``depth_m``,
-        ``valid``, ``unit``, ``depth_type`` and, with several passes, ``uncertainty_m``.
+        A prediction has the size of its image. A depth prediction has ``depth_m``, ``valid``,
+        ``unit``, ``depth_type`` and, with several passes, ``uncertainty_m``.
 
         Args:
-            images: one image: a path, the bytes of its file, a PIL image, an array
-                ``h w 3`` / ``h w`` of uint8 (or ``h w 3`` of floats in [0, 1]), or a tensor
-                ``3 h w`` of uint8 or of floats in [0, 1]. For maps seen from above, a rig of one
-                row, or the path of its JSON file. Several images, which give a list: a list or
-                tuple, a batch (array ``b h w 3`` or tensor ``b 3 h w``), the path of a folder, or a
-                pattern such as ``trip/*.jpg``; folders and patterns are read as by ``find_images``,
-                in the order of their paths. Any other iterable, such as the frames of a video,
-                gives a generator that reads a few images ahead.
-            prompt: name in the model's text table (for depth the scene type) for all images; None
-                is the mean of the names. For a model that reads sentences, the sentence.
-            boxes: for a model of joints, rows of left, top, right and bottom in pixels around the
-                people of an image, for several images rows for each; None: each image shows one
-                person.
-            plan: for this call; default: that of the pipeline.
-            options: of the plan to change for this call, see ``plan_with``.
+            images: One image: a path, the bytes of a file, a PIL image, an array ``h w 3`` or
+                ``h w`` of uint8 (or ``h w 3`` of floats in [0, 1]), or a tensor ``3 h w`` of uint8
+                or of floats in [0, 1]. For bird's-eye-view maps: a rig with one row, or the path of
+                its JSON file.
+
+                Several images, which return a list: a list or tuple, a batch (array ``b h w 3`` or
+                tensor ``b 3 h w``), the path of a folder, or a pattern such as ``trip/*.jpg``.
+                Folders and patterns are searched as in ``find_images``, in the order of the paths.
+
+                A stream, which returns a generator: any other iterable, such as the frames of a
+                video. A few images are read ahead.
+            prompt: prompt for all images: a name of the model's text table (for depth the scene
+                type), or a sentence for a model that reads sentences. None: the mean of the table.
+            boxes: boxes of people for a model of joints: for each image rows of left, top, right
+                and bottom in pixels. None: each image shows one person.
+            plan: plan for this call; default: the plan of the pipeline.
+            options: fields of the plan to change for this call, see ``plan_with``.
 
         Raises:
-            InputError: for an image, boxes or a plan that cannot be used, or a prompt that the
-                model does not know, does not take, misses, or cannot read whole.
+            InputError: if an image, boxes or the plan cannot be used, or the model cannot use the
+                prompt (it is unknown, missing, too long, or the model has no prompts).
         """
         model, predictor = self.model, self._predictor_with(plan, options)
         model.method.check_prompt(prompt)
@@ -136,52 +143,60 @@ class Pipeline:
             raise InputError(f"{type(model.task).__name__} finds no joints: leave boxes out")
         images, kind = _listed(images), "rig" if model.reads_rig else "image"
         if isinstance(images, Picture) or not isinstance(images, Iterable):
-            people = None if boxes is None else to_people(boxes)
             image, rig = _read(images, kind, predictor)
+            hw = (image.shape[-2], image.shape[-1])
+            people = None if boxes is None else to_people(boxes, hw)
             return predictor.one(image, prompt, people, rig)
         is_list = isinstance(images, list | tuple)
         if is_list and boxes is not None:
             boxes = list(boxes)
             if len(boxes) != len(images):
                 raise InputError(f"{len(images)} images, boxes of {len(boxes)}: give rows for each")
-        people = None if boxes is None else map(to_people, boxes)
         read = (_read(image, f"{kind} {i}", predictor) for i, image in enumerate(images))
-        for_image, for_rig = itertools.tee(read)
+        for_image, for_rig, for_people = itertools.tee(read, 3)
         pictures, rigs = (image for image, _ in for_image), (rig for _, rig in for_rig)
+        people = None
+        if boxes is not None:
+            people = (
+                to_people(rows, (image.shape[-2], image.shape[-1]), f"boxes of {kind} {i}")
+                for i, (rows, (image, _)) in enumerate(zip(boxes, for_people, strict=False))
+            )
         stream = predictor(pictures, itertools.repeat(prompt), people, rigs)
         return list(stream) if is_list else stream
 
     def _predictor_with(self, plan: Plan | None, options: Mapping[str, Any]) -> Predictor:
-        """Return the predictor, or one of the same model with another plan."""
-        known = self.predictor
+        """Return the predictor of the pipeline, or one of the same model with another plan."""
+        own = self.predictor
         if plan is None and not options:
-            return known
-        changed = plan_with(plan or known.plan, options, known.model)
+            return own
+        changed = plan_with(plan or own.plan, options, own.model)
         predictor = Predictor(
-            known.model, changed, device=known.device, dtype=known.dtype, latents=known.latents
+            own.model, changed, device=own.device, dtype=own.dtype, latents=own.latents
         )
-        predictor.text_features = known.text_features
-        if known.threshold is not None:
-            predictor.use_confidence(known.threshold.confidence)
+        predictor.text_features = own.text_features
+        if own.threshold is not None:
+            predictor.use_confidence(own.threshold.confidence)
         return predictor
 
 
 def plan_with(plan: Plan, options: Mapping[str, Any], model: DenseModel) -> Plan:
-    """Return a plan in which some options are changed.
+    """Return a copy of a plan with some fields changed.
 
     Args:
-        plan: where the other options come from.
-        options: fields of ``Plan`` by name. ``short_side`` may also be ``training``, the size of
-            the training images (where the model knows it), or ``own``, that of the image.
-        model: that will run.
+        plan: plan with the other fields.
+        options: new values of fields of ``Plan``, by name. ``short_side`` may also be ``training``,
+            the size of the training images (if the model records it), or ``own``, the image's own
+            size.
+        model: model that will be run.
 
     Raises:
-        InputError: naming an option that does not exist and the nearest one, or what cannot be run.
+        InputError: if there is no such field (the message has the most similar one), or the plan
+            cannot be run.
     """
-    known = [field.name for field in fields(Plan)]
+    names = [field.name for field in fields(Plan)]
     for name in options:
-        if name not in known:
-            raise InputError(f"unknown option {name!r}: {suggest(name, known)}")
+        if name not in names:
+            raise InputError(f"unknown option {name!r}: {suggest(name, names)}")
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     short_side = changes.get("short_side")
     if isinstance(short_side, str):
@@ -197,27 +212,26 @@ def predictor_for(
     options: Mapping[str, Any],
     *,
     device: torch.device | str | None,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype | str | None,
 ) -> Predictor:
-    """Return the predictor of a model, as ``pipeline`` and ``evaluate`` run it.
+    """Return the predictor of a model for ``pipeline`` and ``evaluate``.
 
     Args:
-        model: to run.
-        plan: how images are run; None is once, at the size of the training images.
-        options: of the plan that are changed, see ``plan_with``.
-        device: where to run; None is the GPU if there is one.
-        dtype: of mixed precision; None and float32 are the model's own precision.
+        model: model to run.
+        plan: how images are run; None: in one pass at the size of the training images.
+        options: fields of the plan to change, see ``plan_with``.
+        device: device to run on; None: the GPU if there is one.
+        dtype: dtype of mixed precision, see ``mixed_dtype``.
 
     Raises:
-        InputError: if the plan or the device cannot be used.
+        InputError: if the plan, the device or the dtype cannot be used.
     """
     plan = plan_with(plan or Plan(short_side_px("training", model.info)), options, model)
-    usable = usable_device(str(device or default_device()))
-    return Predictor(model, plan, device=usable, dtype=None if dtype == torch.float32 else dtype)
+    return Predictor(model, plan, device=usable_device(device), dtype=mixed_dtype(dtype))
 
 
 def _listed(images: Any) -> Any:
-    """Return a batch, a folder or a pattern as a list of images, anything else as it is.
+    """Return the images of a batch, a folder or a pattern as a list; other input is unchanged.
 
     Raises:
         InputError: if a folder or a pattern has no image.
@@ -232,27 +246,29 @@ def _listed(images: Any) -> Any:
 
 
 def _read(image: Any, name: str, predictor: Predictor) -> tuple[Tensor, Rig | None]:
-    """Return an image as ``to_tensor``, or the cameras of a rig side by side, and the rig.
+    """Return the pixels of an image, and its rig for models of several cameras.
+
+    The pixels of a rig are the images of its cameras side by side.
 
     Args:
-        image: of any kind.
-        name: for messages, if it has no path.
-        predictor: that will run it.
+        image: image of any type, or a rig.
+        name: name of an image without a path, for messages.
+        predictor: predictor that will run it.
 
     Raises:
-        InputError: if it cannot be used.
+        InputError: if the image or the rig cannot be used.
     """
     model = predictor.model
     if isinstance(image, str | Path):
         name = str(image)
-        pixels, rig = read_image_or_rig(Path(image), wants_rig=model.reads_rig)
+        pixels, rig = read_image_or_rig(Path(image), requires_rig=model.reads_rig)
     elif isinstance(image, Rig) != model.reads_rig:
-        what = "a Rig of several cameras" if model.reads_rig else "one image"
-        raise InputError(f"{name}: the model reads {what}, got {type(image).__name__}")
+        noun = "a Rig of several cameras" if model.reads_rig else "one image"
+        raise InputError(f"{name}: the model reads {noun}, got {type(image).__name__}")
     elif isinstance(image, Rig):
         if len(image) != 1:
-            raise InputError(f"{name}: {len(image)} rows: give one row each (Rig.each)")
-        pixels, rig = sheet_of(image), image
+            raise InputError(f"{name}: {len(image)} rows: give rigs of one row (Rig.each)")
+        pixels, rig = draw_rig(image), image
     else:
         pixels, rig = to_tensor(image, name), None
     if rig is not None:
@@ -269,12 +285,12 @@ def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
     """Refuse cameras that cannot be used.
 
     Args:
-        model: that reads them.
-        name: of the rig, for messages.
-        rig: a batch of one.
+        model: model that reads the rig.
+        name: name of the rig, for messages.
+        rig: cameras, a batch of one.
 
     Raises:
-        InputError: if numbers are not finite or out of range, or the model does not read them.
+        InputError: if its numbers are not finite or out of range, or the model cannot use it.
     """
     try:
         rig.require_usable()
@@ -283,51 +299,44 @@ def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
         raise InputError(f"{name}: {error}") from None
 
 
-def default_device() -> str:
-    """Return the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def to_people(boxes: Any, hw: tuple[int, int], name: str = "boxes") -> People:
+    """Return boxes as people with a score of 1.
 
-
-def usable_device(name: str) -> str:
-    """Return the name of a device on which something can be computed.
-
-    Raises:
-        InputError: if there is none of this name.
-    """
-    try:
-        torch.empty(1, device=name).cpu()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        repair = "choose another, such as cpu"
-        raise InputError(f"device {name!r} cannot be used ({reason}): {repair}") from None
-    return name
-
-
-def to_people(boxes: Any) -> People:
-    """Return rows of left, top, right and bottom as people.
+    Args:
+        boxes: rows of left, top, right and bottom in pixels.
+        hw: height and width of their image in pixels.
+        name: beginning of messages.
 
     Raises:
-        InputError: if they are no such rows, or a box is empty.
+        InputError: if they are not such rows, or a box is empty or outside of the image.
     """
     rows = "rows of left, top, right and bottom in pixels"
     try:
         edges = torch.as_tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"boxes: no numbers of four each: give {rows}") from None
-    if not bool((edges[:, 2:] > edges[:, :2]).all()):
-        raise InputError(f"boxes: one is empty: give {rows}")
+        raise InputError(f"{name}: not rows of four numbers: give {rows}") from None
+    height, width = hw
+    for box in edges.tolist():
+        left, top, right, bottom = box
+        if not (left < right and top < bottom):  # this form of the condition also refuses NaN
+            raise InputError(f"{name}: a box is empty: give {rows}, not {box}")
+        if not (left < width and top < height and right > 0 and bottom > 0):
+            raise InputError(
+                f"{name}: the box {box} lies outside of its image of {width} x {height} px: "
+                "correct it, or use the original image"
+            )
     return People.of_boxes(edges, torch.ones(len(edges)))
 
 
 def to_tensor(image: Any, name: str = "image") -> Tensor:
-    """Return an image of any kind as ``3 h w``, uint8 or float in [0, 1].
+    """Return an image as a tensor ``3 h w``, uint8 or float in [0, 1].
 
     Args:
         image: bytes of a file, a PIL image, an array or a tensor.
-        name: for messages.
+        name: name of the image, for messages.
 
     Raises:
-        InputError: if its file, shape, type or range cannot be that of an RGB image.
+        InputError: if the file is damaged, or shape, type or range are not those of an image.
     """
     if isinstance(image, bytes):
         return read_image(name, image)
@@ -343,29 +352,29 @@ def to_tensor(image: Any, name: str = "image") -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     if not isinstance(image, Tensor):
         kinds = "a path, a PIL image, an array, a tensor or the bytes of a file"
-        raise InputError(f"{name}: {type(image).__name__} is no image: give {kinds}")
+        raise InputError(f"{name}: {type(image).__name__} is not an image: give {kinds}")
     if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
         raise InputError(f"{name}: tensor of shape {tuple(image.shape)}: give (3, height, width)")
     if image.dtype == torch.uint8:
         return image
     if not image.dtype.is_floating_point:
-        raise InputError(f"{name}: of type {image.dtype}: give uint8, or floats in [0, 1]")
+        raise InputError(f"{name}: dtype {image.dtype}: give uint8, or floats in [0, 1]")
     low, high = image.min().item(), image.max().item()
-    # written so that NaN fails
+    # this form of the condition is also true for NaN
     if not (low >= 0 and high <= 1):
         raise InputError(f"{name}: values from {low:g} to {high:g}: scale floats to [0, 1]")
     return image.float()
 
 
 def _pixels(image: Image.Image, name: str) -> Tensor:
-    """Return the pixels of a PIL image, whose file may not have been read yet.
+    """Return the pixels of a PIL image; this reads its file if PIL has not read it yet.
 
     Raises:
-        InputError: if it cannot be used.
+        InputError: if the file is damaged, or the image cannot be used.
     """
     try:
         return torch.from_numpy(upright_rgb(name, image)).permute(2, 0, 1)
     except InputError:
         raise
-    except Exception as error:  # decoders raise nearly anything on broken bytes
-        raise damaged(Path(name), error) from error
+    except Exception as error:  # decoders raise many types of errors for damaged files
+        raise damaged_file_error(Path(name), error) from error

@@ -1,6 +1,7 @@
-"""The plan: how an image is run through a model. It is part of every result.
+"""The plan: how an image is run through a model. It is printed with every result.
 
-The command line reads its options here, so torch is imported only where sizes are computed.
+The command line reads its options from ``Plan``, so torch is imported only in the methods that
+compute sizes.
 """
 
 import math
@@ -14,17 +15,17 @@ if TYPE_CHECKING:
     from diffsight.ops.tiles import Window
 
 ShortSide = int | Literal["training", "own"]
-# images beyond this are refused before anything is computed: they would end in a killed process
+# larger images are refused in advance, because the process would be killed for its memory
 MAX_PIXELS = 2**26
 
 
 def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
-    """Return the value of ``Plan.short_side`` for a model.
+    """Return the value of ``Plan.short_side`` for a model: pixels, or None for the own size.
 
     Args:
-        short_side: pixels, ``own`` for the image's own size, or ``training`` for the size of the
-            training images (the own size where that is not known).
-        info: of the model (``DenseModel.info``).
+        short_side: pixels; ``own`` for the image's own size; or ``training`` for the size of the
+            training images (the own size if the model does not record it).
+        info: ``DenseModel.info`` of the model.
     """
     if short_side == "training":
         return info.get("short_side")
@@ -33,27 +34,30 @@ def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is run.
+    """How an image is run through a model.
 
     Attributes:
-        short_side: pixels that the shorter side is resized to before the model sees the image (the
-            result is resized back), or None for the image's own size.
-        long_side: most pixels that the longer side may have after the resize (default: no limit).
-        windows: 1 runs the whole image; 2 or more run square windows along the longer side (more
-            where it takes more to cover the image) and average their results.
-        tile: side in pixels of square windows over both sides of the image, whose results are
-            averaged; needs a stride, and takes the place of windows (default: none).
-        stride: pixels from one tile to the next, at most its side (default: none).
-        scales: run the image at these multiples of its working size, such as 1,1.25,1.5. From two
-            on, logits become probabilities before scales and mirrored passes are averaged, as in
-            mmsegmentation.
-        flip: run the mirrored image too, and average.
-        ensemble_size: passes with different noise that are averaged, for methods that add noise.
-        batch_size: windows of one size that run together; it changes the speed, never the result.
-        steps: of a method that refines its output step by step, such as DDP (default: the model's
-            own number).
-        released_windows: put square windows as far apart as the released code of VPD, EVP and Meta
-            Prompts does; the pixels beyond the last one are invalid.
+        short_side: length in pixels to which the shorter side is resized for the model (the result
+            is resized back), or None for the image's own size.
+        long_side: maximum length in pixels of the longer side after the resize (default: no limit).
+        windows: 1 runs the whole image; 2 or more runs square windows along the longer side and
+            averages their results. Elongated images get as many windows as are needed to cover
+            them.
+        tile: side in pixels of square windows over the whole image, whose results are averaged; use
+            it with a stride and without windows (default: none).
+        stride: distance in pixels from one tile to the next, at most its side (default: none).
+        scales: run the image at these multiples of its working size, such as 1,1.25,1.5. With two
+            or more, logits become probabilities before scales and mirrored passes are averaged, as
+            in mmsegmentation.
+        flip: also run the mirrored image, and average the results.
+        ensemble_size: number of passes with different noise whose results are averaged, for
+            methods that add noise.
+        batch_size: number of windows of the same size that run together; it changes the speed,
+            never the result.
+        steps: number of steps of a method that refines its output step by step, such as DDP
+            (default: the number that is stored in the model).
+        released_windows: space square windows as in the released code of VPD, EVP and Meta
+            Prompts; pixels beyond the last window are invalid.
     """
 
     short_side: int | None = None
@@ -69,7 +73,7 @@ class Plan:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Refuse values that are out of range or contradict each other."""
         whole = ("short_side", "windows", "batch_size", "ensemble_size", "long_side", "steps")
         for name in (*whole, "tile", "stride"):
             value = getattr(self, name)
@@ -86,33 +90,38 @@ class Plan:
                     "choose a smaller one"
                 )
         if self.released_windows and self.windows == 1:
-            raise InputError("released_windows are square ones: give windows too")
+            raise InputError("released_windows needs square windows: set windows to 2 or more")
         if self.long_side is not None and self.short_side is None:
             raise InputError("long_side limits the size that short_side sets: give short_side too")
-        sound = all(0 < scale < math.inf for scale in self.scales)
-        if not self.scales or not sound or len(set(self.scales)) < len(self.scales):
+        are_positive = all(0 < scale < math.inf for scale in self.scales)
+        if not self.scales or not are_positive or len(set(self.scales)) < len(self.scales):
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
     def on_grid(self, task: str) -> "Plan":
-        """Return the plan of a model whose output has a grid of its own, whatever the image's size.
+        """Return the plan for a model whose output has its own grid, independent of the image size.
+
+        Args:
+            task: name of the task, for messages.
 
         Raises:
-            InputError: if there are windows, flips or scales.
+            InputError: if the plan has windows, flips or scales.
         """
-        usual = Plan()
+        default = Plan()
         for name in ("windows", "tile", "flip", "scales"):
-            if getattr(self, name) != getattr(usual, name):
+            if getattr(self, name) != getattr(default, name):
                 option = name.replace("_", "-")
-                raise InputError(f"{task} maps have a grid of their own: leave --{option} out")
+                raise InputError(f"{task} maps have their own grid: leave --{option} out")
         return replace(self, short_side=None, long_side=None)
 
     def passes(self, height: int, width: int) -> int:
-        """Return the number of forward passes for an image of this size."""
-        windows = sum(len(self.windows_of(*self.working_hw(height, width, s))) for s in self.scales)
+        """Return the number of forward passes for an image of ``height`` x ``width`` pixels."""
+        windows = sum(
+            len(self.make_windows(*self.working_hw(height, width, s))) for s in self.scales
+        )
         return windows * (2 if self.flip else 1) * self.ensemble_size
 
     def describe(self) -> str:
-        """Return one line for captions and files; it names everything that changes the result."""
+        """Return one line with everything in the plan that changes the result."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
         limit = "" if self.long_side is None else f" (long side at most {self.long_side} px)"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
@@ -126,29 +135,35 @@ class Plan:
         flip = "with" if self.flip else "no"
         return f"{size}{limit}, {windows}, {flip} flip{scales}{ensemble}{steps}"
 
-    def windows_of(self, height: int, width: int, *, mirrored: bool = False) -> "list[Window]":
-        """Return the windows over an image of this working size.
+    def make_windows(self, height: int, width: int, *, mirrored: bool = False) -> "list[Window]":
+        """Return the windows over an image at its working size.
 
         Args:
-            height: pixels.
-            width: pixels.
-            mirrored: where those of the mirrored image lie in the image itself: tiles begin at its
-                other end, as mmsegmentation's do; square windows stay, as VPD's do.
+            height: height of the working size in pixels.
+            width: width of the working size in pixels.
+            mirrored: whether to return the windows of the mirrored image, in coordinates of the
+                image itself. Tiles then start at the right edge, as in mmsegmentation; square
+                windows stay the same, as in VPD.
         """
-        from diffsight.ops.tiles import tiles_of, windows_of
+        from diffsight.ops.tiles import make_tiles, make_windows
 
         if self.tile is None or self.stride is None:
-            return windows_of(height, width, self.windows, covers=not self.released_windows)
-        tiles = tiles_of(height, width, self.tile, self.stride)
+            return make_windows(height, width, self.windows, covers=not self.released_windows)
+        tiles = make_tiles(height, width, self.tile, self.stride)
         if not mirrored:
             return tiles
         return [(rows, slice(width - c.stop, width - c.start)) for rows, c in tiles]
 
     def working_hw(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """Return the size at which an image of ``height`` x ``width`` pixels is run.
+        """Return height and width at which an image is run.
+
+        Args:
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+            scale: multiple of the working size, one of ``scales``.
 
         Raises:
-            InputError: if that is more than ``MAX_PIXELS``.
+            InputError: if the size has more than ``MAX_PIXELS`` pixels.
         """
         from diffsight.ops.resize import working_hw
 

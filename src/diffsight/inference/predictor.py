@@ -1,4 +1,4 @@
-"""The predictor: a model and a plan turn a stream of images of any size into predictions."""
+"""The predictor: it runs a model on a stream of images of any size, as a plan specifies."""
 
 import itertools
 import logging
@@ -13,34 +13,34 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diffsight.errors import InputError
-from diffsight.inference.confidence import Threshold, threshold_of
+from diffsight.inference.confidence import Threshold, select_threshold
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
-from diffsight.ops.groups import neighbours
+from diffsight.ops.groups import group_consecutive
 from diffsight.ops.machine import require_bytes
-from diffsight.ops.memory import keep_freed_memory, memory_for
+from diffsight.ops.memory import keep_freed_memory, report_out_of_memory
 from diffsight.ops.precision import float32_products
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.ops.tiles import PassAverage, Window
 from diffsight.outputs import Output
 from diffsight.rig import Rig
 from diffsight.tasks import Prediction
 from diffsight.types import Draws, Encoded, Inputs, Latents, People
 
-PIXEL_BYTES = 24  # memory of a pixel, at least: three colours, an output and its statistics
+PIXEL_BYTES = 24  # minimum memory per pixel: three colours, an output and its statistics
 log = logging.getLogger(__name__)
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
 
 @dataclass(frozen=True)
 class _Query:
-    """What is known of an image besides its pixels.
+    """The inputs of an image besides its pixels.
 
     Attributes:
-        prompt: a text, for depth the scene type.
-        people: boxes for models of joints; None: the image shows one person.
-        rig: of several cameras, a batch of one, for maps seen from above.
+        prompt: text; for depth the scene type.
+        people: boxes of people, for models of joints; None: the image shows one person.
+        rig: cameras, a batch of one, for bird's-eye-view maps.
     """
 
     prompt: str | None = None
@@ -50,38 +50,38 @@ class _Query:
 
 @dataclass
 class _Job:
-    """One image, and the outputs of its regions so far.
+    """One image and the outputs of its regions (a task may split an image into regions).
 
     Attributes:
-        hw: size of the image in pixels.
-        outputs: of the regions that are done.
-        places: of the regions that were begun.
-        is_begun: whether that is all of them.
+        hw: height and width of the image in pixels.
+        outputs: outputs of the finished regions.
+        positions: positions of all regions that have been started.
+        is_complete: whether all regions have been started.
     """
 
     hw: tuple[int, int]
     outputs: list[Output] = field(default_factory=list)
-    places: list[Any] = field(default_factory=list)
-    is_begun: bool = False
+    positions: list[Any] = field(default_factory=list)
+    is_complete: bool = False
 
     @property
     def is_done(self) -> bool:
-        return self.is_begun and len(self.outputs) == len(self.places)
+        return self.is_complete and len(self.outputs) == len(self.positions)
 
 
 @dataclass(frozen=True)
 class _Canvas:
-    """One region of an image at a working size, and what was computed of it so far.
+    """One region of an image at a working size, and the average of its passes so far.
 
     Attributes:
-        job: of the image.
-        image: at the working size.
-        query: what else is known of the image.
-        original_hw: size of the region in pixels of the output.
-        sides: mirrored or not, or both.
-        average: of what was computed at the working size.
-        scales: average over the scales and sides of the region, where there are several.
-        last: whether the region is finished with this canvas.
+        job: job of the image.
+        image: pixels of the region at the working size.
+        query: other inputs of the image.
+        original_hw: height and width of the region in pixels of the output.
+        sides: whether to run the mirrored region (True), the region itself (False), or both.
+        average: average of the passes at this working size.
+        scales: average over all scales and sides of the region; None if there is only one.
+        is_last: whether this is the last canvas of the region.
     """
 
     job: _Job
@@ -91,49 +91,48 @@ class _Canvas:
     sides: tuple[bool, ...]
     average: PassAverage
     scales: PassAverage | None
-    last: bool
+    is_last: bool
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One forward pass over one window of one canvas; ``member`` counts the ensemble."""
+    """One forward pass over one window of a canvas; ``member`` is the index in the ensemble."""
 
     canvas: _Canvas
     window: Window
-    mirrored: bool
+    is_mirrored: bool
     member: int
-    last: bool
+    is_last: bool
 
     def image(self) -> Tensor:
         rows, columns = self.window
         view = self.canvas.image[:, rows, columns]
-        return view.flip(-1) if self.mirrored else view
+        return view.flip(-1) if self.is_mirrored else view
 
     def batch_key(self) -> tuple[object, ...]:
-        """Return what passes must share to be run as one batch."""
+        """Return a key that is equal for passes that can run in one batch."""
         rig = self.canvas.query.rig
         return self.image().shape, rig and rig.layout()
 
 
 class Predictor:
-    """Runs a model on images as a plan says.
+    """Runs a model on images as a plan specifies.
 
-    Images are read one after another, as they are needed: a few at a time are in memory, however
-    many there are. A prediction does not depend on which others are in its batch. Without ``dtype``
-    a GPU computes in full 32 bit, not in TF32. On a CPU the process keeps the memory of freed
-    tensors (``ops.memory``).
+    Images are read when they are needed, so only a few are in memory at a time. A prediction does
+    not depend on the other images in its batch. Without ``dtype`` a GPU computes in full float32,
+    not in TF32. On a CPU the process keeps the memory of freed tensors (``ops.memory``).
 
     Args:
-        model: put into evaluation mode and moved to ``device``.
-        plan: windows, flips, size, batch size.
-        device: where to run; default: where the model is.
-        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None is the model's own
-            precision.
-        latents: shared with the predictors of other models, such as ``SharedLatents``.
+        model: model; it is set to evaluation mode and moved to ``device``.
+        plan: how images are run; default: in one pass at their own size.
+        device: device to run on; default: the device of the model.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None: the precision of
+            the weights.
+        latents: cache that predictors of several models share, such as ``SharedLatents``.
 
     Raises:
-        InputError: if the device has too little memory for images of the plan's size, the plan has
-            steps and the method none, or windows and flips where the output has its own grid.
+        InputError: if the device has too little memory for the size of the plan, the plan has steps
+            but the method has none, or the plan has windows or flips but the output its own grid.
     """
 
     def __init__(
@@ -168,7 +167,7 @@ class Predictor:
         self.latents = latents
         self.text_features = TextFeatureCache()
         self._image_dtype = first.dtype
-        if self.device.type == "cpu":  # not earlier: what a load leaves behind would split the heap
+        if self.device.type == "cpu":  # after loading, whose freed memory would fragment the heap
             keep_freed_memory()
 
     def __call__(
@@ -180,39 +179,38 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """Yield one prediction per image, in order, at the size of the image, on the CPU.
 
-        The uncertainty of a prediction is the standard deviation of the predicted distribution
-        where the method gives one, else that over the plan's passes; with one pass there is none.
-        Classes have the method's own uncertainty, if it gives one.
+        The uncertainty of values is the standard deviation of the predicted distribution. If the
+        method predicts none, it is the standard deviation over the passes of the plan, if there are
+        several. Classes have the uncertainty of the method, if it has one.
 
         Args:
-            images: RGB, uint8 or float in [0, 1], of any size each.
-            prompts: one text or None per image (for depth the scene type); None alone stands for
-                None each.
-            people: boxes of each image for models of joints; None: an image shows one person.
-            rigs: the cameras that an image shows side by side, a batch of one each, for maps seen
-                from above.
+            images: RGB images, uint8 or float in [0, 1]; their sizes may differ.
+            prompts: one text or None per image (for depth the scene type); default: None for all.
+            people: boxes of people per image, for models of joints; None: one person per image.
+            rigs: cameras that each image shows side by side, a batch of one each, for models of
+                bird's-eye-view maps.
 
         Raises:
-            InputError: if the model does not know a prompt, an image is too large, or the model
-                reads a rig and there is none.
+            InputError: if the model cannot use a prompt, an image is too large, or the rig of an
+                image is missing.
         """
-        self.model.to(self.device)  # models share a backbone, which another one may have moved
-        known = (itertools.repeat(None) if one is None else one for one in (prompts, people, rigs))
-        queries = itertools.starmap(_Query, zip(*known, strict=False))
+        self.model.to(self.device)  # the predictor of another model may have moved a shared part
+        inputs = (itertools.repeat(None) if one is None else one for one in (prompts, people, rigs))
+        queries = itertools.starmap(_Query, zip(*inputs, strict=False))
         views = _EncodedViews(self.model, self.plan.ensemble_size)
         jobs: deque[_Job] = deque()
         passes = self._passes(zip(images, queries, strict=False), jobs)
-        for batch in neighbours(passes, self.plan.batch_size, _Pass.batch_key):
+        for batch in group_consecutive(passes, self.plan.batch_size, _Pass.batch_key):
             outputs = self._forward(batch, views)
             for step, output in zip(batch, outputs, strict=True):
                 canvas = step.canvas
                 with _memory_for_prediction(canvas.job):
                     canvas.average.add(output.stack[0], self._in_output(step.window))
-                    merged = self._merge(canvas, output) if step.last else None
-                if merged is not None and canvas.last:
+                    merged = self._merge(canvas, output) if step.is_last else None
+                if merged is not None and canvas.is_last:
                     canvas.job.outputs.append(merged)
                 yield from self._finished(jobs)
-        yield from self._finished(jobs)  # images in which there is nothing to run
+        yield from self._finished(jobs)  # images without regions
 
     def one(
         self,
@@ -225,26 +223,27 @@ class Predictor:
         return next(self([image], [prompt], [people], [rig]))
 
     def use_confidence(self, confidence: float) -> None:
-        """Yield predictions with intervals or sets of classes from now on.
+        """Add intervals or sets of classes to all further predictions.
 
         Args:
-            confidence: fraction of the pixels of a new image that they hold on average.
+            confidence: expected fraction of the pixels whose true label is in the interval or set.
 
         Raises:
-            InputError: if the model has no calibration for it.
+            InputError: if the model has no calibration for this confidence.
         """
-        self.threshold = threshold_of(self.model.info, self.plan, confidence)
+        self.threshold = select_threshold(self.model.info, self.plan, confidence)
         if not self.threshold.is_same_plan:
             log.warning(
-                "%s: not the plan of the calibration, see docs/predict.md", self.plan.describe()
+                "%s: differs from the plan of the calibration, see docs/predict.md",
+                self.plan.describe(),
             )
 
     def _finished(self, jobs: deque[_Job]) -> Iterator[Prediction]:
-        """Yield the predictions of the images that are done, in order."""
+        """Yield the predictions of the first images whose regions are all finished."""
         while jobs and jobs[0].is_done:
             job = jobs.popleft()
             with _memory_for_prediction(job):
-                prediction = self.model.task.assemble(job.outputs, job.places, job.hw)
+                prediction = self.model.task.assemble(job.outputs, job.positions, job.hw)
                 if self.threshold is not None:
                     (output,) = job.outputs
                     prediction = self.threshold.apply(self.model.task, prediction, output)
@@ -256,66 +255,66 @@ class Predictor:
             jobs.append(job)
             for canvas in self._regions(job, image, query):
                 height, width = canvas.image.shape[-2:]
-                # as if the mirrored image were laid out by itself
-                windows = [self.plan.windows_of(height, width, mirrored=m) for m in canvas.sides]
+                # the mirrored image has its own windows
+                windows = [self.plan.make_windows(height, width, mirrored=m) for m in canvas.sides]
                 views = [
                     view
                     for row in zip(*windows, strict=True)
                     for view in zip(row, canvas.sides, strict=True)
                 ]
                 steps = list(itertools.product(views, range(self.plan.ensemble_size)))
-                for i, ((window, mirrored), member) in enumerate(steps):
-                    yield _Pass(canvas, window, mirrored, member, last=i == len(steps) - 1)
+                for i, ((window, is_mirrored), member) in enumerate(steps):
+                    yield _Pass(canvas, window, is_mirrored, member, is_last=i == len(steps) - 1)
 
     def _regions(self, job: _Job, image: Image, query: _Query) -> Iterator[_Canvas]:
         """Yield the canvases of every region of an image."""
-        with memory_for(self._advice(1, *job.hw)):
+        with report_out_of_memory(self._advice(1, *job.hw)):
             pixels = image.to(self.device).float()
             if image.dtype == torch.uint8:
                 pixels = pixels / 255
         regions = self.model.task.regions(pixels, query.people)
         following = next(regions, None)
         while following is not None:
-            (region, place), following = following, next(regions, None)
-            job.places.append(place)
-            job.is_begun = following is None  # known before the pass, after which it is yielded
+            (region, position), following = following, next(regions, None)
+            job.positions.append(position)
+            job.is_complete = following is None  # set before the pass that finishes the image
             yield from self._canvases(job, region, query)
-        job.is_begun = True
+        job.is_complete = True
 
     def _canvases(
         self, job: _Job, pixels: Float[Tensor, "3 h w"], query: _Query
     ) -> Iterator[_Canvas]:
-        """Yield one canvas, or for several scales one for each of them and each side."""
+        """Yield one canvas, or with several scales one for each scale and side."""
         original = (pixels.shape[-2], pixels.shape[-1])
         sides = (False, True) if self.plan.flip else (False,)
         scales = self.plan.scales
         output_hw = self._output_hw(original)
-        together = PassAverage(*output_hw) if len(scales) > 1 else None
-        groups = [sides] if together is None else [(side,) for side in sides]
+        total = PassAverage(*output_hw) if len(scales) > 1 else None
+        groups = [sides] if total is None else [(side,) for side in sides]
         views = list(itertools.product(scales, groups))
         for i, (scale, group) in enumerate(views):
             hw = self.plan.working_hw(*original, scale)
-            average, last = PassAverage(*self._output_hw(hw)), i == len(views) - 1
-            with memory_for(self._advice(1, *hw)):
-                resized = resized_image(pixels[None], hw)[0]
-            yield _Canvas(job, resized, query, output_hw, group, average, together, last=last)
+            average, is_last = PassAverage(*self._output_hw(hw)), i == len(views) - 1
+            with report_out_of_memory(self._advice(1, *hw)):
+                resized = resize_image(pixels[None], hw)[0]
+            yield _Canvas(job, resized, query, output_hw, group, average, total, is_last)
 
     def _advice(self, count: int, height: int, width: int) -> str:
         repair = "--short-side or --batch-size, or --tile N --stride N"
         if self.model.reads_rig:
             repair = "--batch-size, or --device cpu"
-        what = f"{self.device} has not enough memory for {count} x {width} x {height} px"
-        return f"{what}: choose a smaller {repair}"
+        problem = f"{self.device} has not enough memory for {count} x {width} x {height} px"
+        return f"{problem}: choose a smaller {repair}"
 
     def _output_hw(self, hw: tuple[int, int]) -> tuple[int, int]:
-        """Return the size of the output for so many pixels."""
+        """Return height and width of the output for an image of this height and width."""
         if self.model.output.grid is not None:
             return self.model.output.grid
         stride = self.model.output.stride
         return -(-hw[0] // stride), -(-hw[1] // stride)
 
     def _in_output(self, window: Window) -> Window:
-        """Return a window of pixels in the output's own."""
+        """Return a window of image pixels in pixels of the output."""
         if self.model.output.grid is not None:
             return slice(None), slice(None)
         stride = self.model.output.stride
@@ -324,37 +323,37 @@ class Predictor:
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[_Pass], views: "_EncodedViews") -> list[Output]:
-        """Return what has to be averaged of every pass, in the orientation of the image."""
+        """Return the reduced output of every pass; outputs of mirrored passes are mirrored back."""
         prompts = tuple(step.canvas.query.prompt for step in batch)
         rigs = [step.canvas.query.rig for step in batch]
         mixed = torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
         advice = self._advice(len(batch), *batch[0].image().shape[-2:])
-        # the same seeds for all images: a prediction is a function of its image
+        # the same seeds for all images, so that a prediction depends on its image only
         draws = Draws(tuple(step.member for step in batch))
-        with memory_for(advice):
+        with report_out_of_memory(advice):
             image = torch.stack([step.image() for step in batch]).to(self._image_dtype)
             rig = Rig.of_samples([rig and rig.to(self.device) for rig in rigs], self._image_dtype)
-            known = {"latents": self.latents, "text_features": self.text_features}
-            inputs = Inputs(image, prompts, **known, steps=self.plan.steps, rig=rig)
+            caches = {"latents": self.latents, "text_features": self.text_features}
+            inputs = Inputs(image, prompts, **caches, steps=self.plan.steps, rig=rig)
             with float32_products(tf32=False), mixed:
                 output = self.model(inputs, views.encode(inputs, batch), draws=draws)
             rows = [output.row(i).reduced() for i in range(len(batch))]
             return [
-                self.model.task.mirror_output(row) if step.mirrored else row
+                self.model.task.mirror_output(row) if step.is_mirrored else row
                 for row, step in zip(rows, batch, strict=True)
             ]
 
     def _merge(self, canvas: _Canvas, output: Output) -> Output:
-        """Return the average of the image's passes until now, at its own size.
+        """Return the average of a region's passes so far, at the size of the region.
 
-        On the CPU, so that what the caller keeps does not fill the GPU.
+        It is moved to the CPU, so that results that the caller keeps do not fill the GPU.
 
         Args:
-            canvas: whose passes are done.
-            output: of one of them, for its kind.
+            canvas: canvas whose passes are finished.
+            output: output of one of the passes, which defines the kind.
         """
         average, hw = canvas.average, canvas.original_hw
-        merged = output.with_stack(resized_image(average.mean()[None], hw))
+        merged = output.with_stack(resize_image(average.mean()[None], hw))
         if canvas.scales is not None:
             merged = merged.normalised()
             average = canvas.scales
@@ -362,20 +361,20 @@ class Predictor:
             merged = merged.with_stack(average.mean()[None])
         merged = merged.with_stack(merged.stack.cpu())
         if average.passes > 1:
-            merged = merged.with_std(resized_image(average.std()[None], hw).cpu())
+            merged = merged.with_std(resize_image(average.std()[None], hw).cpu())
         return merged
 
 
 class _EncodedViews:
-    """Encodes every view of an image once for its whole ensemble, whose passes are neighbours."""
+    """Encodes each view of an image once for all members of the ensemble, which run in sequence."""
 
     def __init__(self, model: DenseModel, ensemble_size: int) -> None:
         self.model = model
         self.ensemble_size = ensemble_size
-        self._last = Encoded()  # of the last view
+        self._last = Encoded()  # encoding of the last view
 
     def encode(self, inputs: Inputs, batch: Sequence[_Pass]) -> Encoded:
-        """Return what is frozen and free of noise, for every pass of a batch."""
+        """Return the output of the frozen part for every pass of a batch."""
         if self.ensemble_size == 1:
             return self.model.encode(inputs)
         fresh = [i for i, step in enumerate(batch) if step.member == 0]
@@ -384,9 +383,9 @@ class _EncodedViews:
             prompts = tuple(batch[i].canvas.query.prompt for i in fresh)
             rig = inputs.rig and inputs.rig.rows(fresh)
             image = inputs.image[fresh]
-            some = self.model.encode(replace(inputs, image=image, prompts=prompts, rig=rig))
-            views += [some.rows(slice(n, n + 1)) for n in range(len(fresh))]
-        # the first pass of a view comes first
+            encoded = self.model.encode(replace(inputs, image=image, prompts=prompts, rig=rig))
+            views += [encoded.rows(slice(n, n + 1)) for n in range(len(fresh))]
+        # member 0 is the first pass of a view
         rows = [views[i] for i in itertools.accumulate(step.member == 0 for step in batch)]
         self._last = rows[-1]
         return type(self._last).concatenate(rows)
@@ -394,6 +393,6 @@ class _EncodedViews:
 
 def _memory_for_prediction(job: _Job) -> AbstractContextManager[None]:
     height, width = job.hw
-    return memory_for(
+    return report_out_of_memory(
         f"not enough memory for the prediction of {width} x {height} px: give a smaller image"
     )

@@ -1,4 +1,4 @@
-"""What several models need of one image: latents and features of a frozen encoder."""
+"""A cache of latents and image features for models that share a frozen encoder."""
 
 import hashlib
 from collections import OrderedDict
@@ -8,23 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MAX_LATENT_BYTES = 2**26  # that SharedLatents keeps
+MAX_LATENT_BYTES = 2**26  # default size of the cache
 
 
 class SharedLatents:
-    """Latents and CLIP features of the last images, for models that share a frozen encoder.
+    """Cache of the latents and CLIP features of the most recent images.
 
-    Give the same object to several predictors and run them image by image: each image is encoded
-    once, whatever batches it is in. An encoder is recognised by its identity, an image by the
-    SHA-256 of its pixels.
+    Give the same object to several predictors that share a frozen encoder, and run them image by
+    image. Each image is then encoded once, whatever the batches. An encoder is identified by its
+    ``id``, an image by the SHA-256 of its pixels.
 
     Args:
-        max_bytes: size of all latents that are kept; those of the last batch are always kept.
+        max_bytes: maximum size of the cache; the latents of the last batch are always kept.
     """
 
     def __init__(self, max_bytes: int = MAX_LATENT_BYTES) -> None:
         self.max_bytes = max_bytes
-        # the encoder is kept too: while it lives, no other object has its id
+        # the encoder is stored too, so that no other object gets its id
         self._entries: OrderedDict[Hashable, tuple[object, Tensor]] = OrderedDict()
 
     def get(
@@ -33,14 +33,20 @@ class SharedLatents:
         image: Float[Tensor, "b 3 h w"],
         compute: Callable[[Float[Tensor, "n 3 h w"]], Float[Tensor, "n ..."]],
     ) -> Float[Tensor, "b ..."]:
-        """Return what ``compute`` gives for the images, or what it gave for them before."""
+        """Return the latents of images, from the cache if possible.
+
+        Args:
+            encoder: encoder that computes the latents.
+            image: batch of images.
+            compute: function that returns the latents of images; it gets those that are not cached.
+        """
         keys = [(id(encoder), *_identity(row)) for row in image.split(1)]
         missing = {key: i for i, key in enumerate(keys) if key not in self._entries}
         if missing:
             rows = compute(image[list(missing.values())]).split(1)
-            # a copy: a row would keep the memory of its whole batch
-            found = rows if len(rows) == 1 else [row.clone() for row in rows]
-            self._entries.update(zip(missing, ((encoder, row) for row in found), strict=True))
+            # copied, because a row is a view that keeps the memory of its whole batch
+            copies = rows if len(rows) == 1 else [row.clone() for row in rows]
+            self._entries.update(zip(missing, ((encoder, row) for row in copies), strict=True))
         for key in keys:
             self._entries.move_to_end(key)
         latents = [self._entries[key][1] for key in keys]
@@ -53,7 +59,7 @@ class SharedLatents:
 
 
 def _identity(image: Tensor) -> tuple[Hashable, ...]:
-    """Return what a latent depends on: pixels, type, device, and mixed precision."""
+    """Return the key of an image: everything that its latent depends on except the encoder."""
     kind = image.device.type
     mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Predictions that another program wrote: a file for each sample, named by its id, or one list."""
+"""Read predictions of another program: one file per sample, or one JSON list for joints."""
 
 import abc
 from collections import defaultdict
@@ -27,19 +27,20 @@ from diffsight.tasks import (
 )
 from diffsight.types import People, Target
 
-LISTED = 5
+LISTED = 5  # names in a message
 IDS = LabelFormat("segmentation", invalid=-1)
 
 
 @dataclass
 class StoredPredictions:
-    """A folder of predictions.
+    """A folder of predictions, which keeps track of used and missing files.
 
     Attributes:
-        folder: where the files lie; a slash of an id is ``__`` in the name of its file.
-        suffixes: of the files, in the order in which they are looked for.
+        folder: folder of the files. A file is named by the id of its sample, with ``__`` for every
+            slash.
+        suffixes: suffixes to look for, in this order.
         used: files that were read.
-        missing: ids without a file.
+        missing: ids of samples without a file.
     """
 
     folder: Path
@@ -48,7 +49,11 @@ class StoredPredictions:
     missing: list[str] = field(default_factory=list)
 
     def find(self, sample_id: str) -> Path | None:
-        """Return the file of a sample; None, which is noted, if there is none."""
+        """Return the file of a sample; without a file, add the id to ``missing`` and return None.
+
+        Args:
+            sample_id: id of the sample.
+        """
         stem = sample_id.replace("/", "__")
         for suffix in self.suffixes:
             path = self.folder / f"{stem}{suffix}"
@@ -58,56 +63,61 @@ class StoredPredictions:
         self.missing.append(sample_id)
         return None
 
-    def numbers(self, sample_id: str, channels: int, what: str) -> Tensor:
-        """Return the finite numbers of an NPY file, ``channels h w``.
+    def numbers(self, sample_id: str, channels: int, noun: str) -> Tensor:
+        """Return the values of an NPY file as float32, ``channels h w``.
+
+        Args:
+            sample_id: id of the sample.
+            channels: required number of channels.
+            noun: name of the prediction in messages.
 
         Raises:
-            InputError: if there is no file, or it holds something else than ``what``.
+            InputError: if there is no file, or it has another shape, NaN or infinity.
         """
         path = self.find(sample_id)
         if path is None:
             name = self.folder / f"{sample_id.replace('/', '__')}.npy"
-            raise InputError(f"{name}: no prediction there")
+            raise InputError(f"{name}: no such file: write the prediction of every sample")
         values = read_array(path)
         if values.ndim == 2:
             values = values[None]
         if values.ndim != 3 or len(values) != channels or values.size == 0:
             raise InputError(
                 f"{path}: {values.dtype} of {' x '.join(map(str, values.shape))}, but a "
-                f"prediction of {what} is {channels} channel(s) x height x width"
+                f"prediction of {noun} is {channels} channel(s) x height x width"
             )
         if not np.isfinite(values).all():
-            raise InputError(f"{path}: holds NaN or infinity: predict a number for every pixel")
+            raise InputError(f"{path}: has NaN or infinity: predict a number for every pixel")
         return torch.from_numpy(values.astype(np.float32))
 
     def require_all(self, count: int) -> None:
-        """Refuse predictions that are not complete.
+        """Refuse a folder in which samples have no file.
 
         Args:
-            count: samples that were looked for.
+            count: number of samples.
 
         Raises:
-            InputError: naming the first samples without a file.
+            InputError: if files are missing; the message has the first ids.
         """
         if self.missing:
             raise InputError(
                 f"{self.folder}: no prediction for {len(self.missing)} of {count} samples: "
-                f"{_first(self.missing)}: write each as ID{' or ID'.join(self.suffixes)}"
+                f"{_list_first(self.missing)}: write each as ID{' or ID'.join(self.suffixes)}"
             )
 
-    def surplus(self) -> str:
-        """Return a line about the files that belong to no sample; empty without any."""
-        every = sorted(path for path in self.folder.iterdir() if path.suffix in self.suffixes)
-        names = [path.name for path in every if path not in self.used]
-        return f"{len(names)} files belong to no sample: {_first(names)}" if names else ""
+    def describe_unused(self) -> str:
+        """Return one line about the files that belong to no sample; empty without any."""
+        paths = sorted(path for path in self.folder.iterdir() if path.suffix in self.suffixes)
+        names = [path.name for path in paths if path not in self.used]
+        return f"{len(names)} files belong to no sample: {_list_first(names)}" if names else ""
 
 
 class AbstractStored(abc.ABC):
-    """Predictions of one data set on disk.
+    """Base class of stored predictions for one data set.
 
     Attributes:
-        path: where they lie.
-        task: of the predictions.
+        path: folder or file of the predictions.
+        task: task of the predictions.
     """
 
     path: Path
@@ -117,15 +127,15 @@ class AbstractStored(abc.ABC):
     def prediction(
         self, sample_id: str, hw: tuple[int, int], unit: str | None
     ) -> Prediction | None:
-        """Return the prediction of a sample; None, which is noted, if there is none.
+        """Return the prediction of a sample; None if it is missing, see ``require_all``.
 
         Args:
-            sample_id: of the sample.
-            hw: height and width of its label.
-            unit: of one count of depth in PNG files.
+            sample_id: id of the sample.
+            hw: height and width of its label in pixels.
+            unit: unit of one count of depth in PNG files.
 
         Raises:
-            InputError: if it cannot be read, does not fit, or is not what the task predicts.
+            InputError: if the prediction cannot be read, or does not fit the task or the label.
         """
 
     @abc.abstractmethod
@@ -133,24 +143,25 @@ class AbstractStored(abc.ABC):
         """Refuse predictions that are not complete.
 
         Args:
-            count: samples that were looked for.
+            count: number of samples.
 
         Raises:
-            InputError: naming what is missing.
+            InputError: if predictions are missing.
         """
 
     @abc.abstractmethod
-    def surplus(self) -> str:
-        """Return a line about predictions that belong to no sample; empty without any."""
+    def describe_unused(self) -> str:
+        """Return one line about predictions that belong to no sample; empty without any."""
 
 
 class StoredMaps(AbstractStored):
-    """A folder of label maps.
+    """A folder with a predicted label map for every sample.
 
     Args:
-        folder: where they lie.
-        task: of the predictions.
-        read: returns a label map from a file, given the unit of a PNG and the number of classes.
+        folder: folder of the files.
+        task: task of the predictions.
+        read: function that returns a label map. It gets the file, the unit of depth in PNG files,
+            and the number of classes.
 
     Raises:
         InputError: if there is no such folder.
@@ -184,19 +195,19 @@ class StoredMaps(AbstractStored):
         """Refuse a folder in which samples have no file."""
         self._files.require_all(count)
 
-    def surplus(self) -> str:
-        """Return a line about the files that belong to no sample; empty without any."""
-        return self._files.surplus()
+    def describe_unused(self) -> str:
+        """Return one line about the files that belong to no sample; empty without any."""
+        return self._files.describe_unused()
 
 
 class StoredPoses(AbstractStored):
-    """Joints of people that another program wrote.
+    """A JSON file with the predicted joints of all people, in the format of COCO's results.
 
     Args:
         path: JSON list of ``image_id``, ``keypoints`` and ``score``.
 
     Raises:
-        InputError: if it is no such list.
+        InputError: if the file is not such a list.
     """
 
     def __init__(self, path: Path) -> None:
@@ -218,12 +229,12 @@ class StoredPoses(AbstractStored):
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{path}: no joints ({type(error).__name__}: {error}): give a JSON list of "
-                "image_id, keypoints and score"
+                f"{path}: not a file of joints ({type(error).__name__}: {error}): give a JSON list "
+                "of image_id, keypoints and score"
             ) from None
 
     def prediction(self, sample_id: str, hw: tuple[int, int], unit: str | None) -> PosePrediction:
-        """Return the people of an image; nobody where the file has none."""
+        """Return the people of an image; no people if the file does not name the image."""
         _refuse_unit(unit)
         rows = self._rows.get(sample_id, [])
         self._used.add(sample_id)
@@ -235,47 +246,51 @@ class StoredPoses(AbstractStored):
         return PosePrediction(people, hw, self._pose.names, self._pose.limbs)
 
     def require_all(self, count: int) -> None:
-        """Refuse joints none of which are of the samples: an image without people has none."""
+        """Refuse a file without joints of any sample; samples without people have no joints."""
         if not self._rows.keys() & self._used:
             raise InputError(
-                f"{self.path}: {self._others()}: give the results of the images of the data set"
+                f"{self.path}: {self._describe_others()}: give the results for the images of the "
+                "data set"
             )
 
-    def surplus(self) -> str:
-        """Return a line about the images that are no samples; empty without any."""
-        return self._others() if self._rows.keys() - self._used else ""
+    def describe_unused(self) -> str:
+        """Return one line about images that are not in the data set; empty without any."""
+        return self._describe_others() if self._rows.keys() - self._used else ""
 
-    def _others(self) -> str:
+    def _describe_others(self) -> str:
         others = [name for name in self._rows if name not in self._used]
-        return f"{len(others)} images are not in the data set: {_first(others)}"
+        return f"{len(others)} images are not in the data set: {_list_first(others)}"
 
 
 def open_stored(path: Path, protocol: AbstractProtocol, dataset: AbstractDataset) -> AbstractStored:
-    """Return predictions of the kind that a protocol scores.
+    """Return stored predictions of the kind that a protocol scores.
 
     Args:
-        path: folder of label maps, or for joints a JSON file as COCO's server reads it.
-        protocol: which scores them.
-        dataset: whose samples they are of.
+        path: folder of label maps, or for joints a JSON file in the format of COCO's results.
+        protocol: protocol that scores the predictions.
+        dataset: data set of the predictions.
 
     Raises:
-        InputError: for a protocol of another kind, or if they cannot be used.
+        InputError: if predictions of this kind cannot be read from files, or cannot be used.
     """
-    if protocol.kind not in FORMS:
-        raise InputError(f"{protocol.name} scores {protocol.scores}, which are not read from files")
-    return FORMS[protocol.kind](path, dataset)
+    if protocol.kind not in READERS:
+        raise InputError(
+            f"{protocol.name} scores {protocol.scores}, which cannot be read from files: choose "
+            "another protocol"
+        )
+    return READERS[protocol.kind](path, dataset)
 
 
-def _segmentation(dataset: AbstractDataset) -> AbstractTask:
+def _make_segmentation(dataset: AbstractDataset) -> AbstractTask:
     names = next(iter(dataset.class_names.values()), None)
     if not names:
-        raise InputError(f"data set {dataset.name!r} names no classes: choose another protocol")
+        raise InputError(f"data set {dataset.name!r} has no classes: choose another protocol")
     (label,) = (key for key, value in dataset.class_names.items() if value is names)
     return Segmentation(names, label=label)
 
 
 def _read_depth(path: Path, unit: str | None, classes: int) -> Tensor:
-    """Return metres, ``1 h w``: those of an NPY file, or the counts of a PNG in a unit."""
+    """Return depth in metres, ``1 h w``, from an NPY file in metres or a PNG file in counts."""
     if path.suffix == ".png":
         if unit is None:
             raise InputError(f"{path}: give the unit of one count with --unit, such as mm or m/256")
@@ -283,26 +298,28 @@ def _read_depth(path: Path, unit: str | None, classes: int) -> Tensor:
     values = read_array(path)
     values = values[0] if values.ndim == 3 and len(values) == 1 else values
     if values.ndim != 2:
-        raise InputError(f"{path}: {values.shape}, but depth is (height, width) in metres")
+        raise InputError(
+            f"{path}: array of shape {values.shape}: write depth in metres as (height, width)"
+        )
     return torch.from_numpy(values.astype(np.float32))[None]
 
 
 def _read_ids(path: Path, unit: str | None, classes: int) -> Tensor:
-    """Return class numbers from 0, ``h w``."""
+    """Return class ids from 0 on, ``h w``."""
     _refuse_unit(unit)
     ids = read_label(path, IDS).value[0].long()
     highest, lowest = int(ids.max()), int(ids.min())
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest
         raise InputError(
-            f"{path}: class {wrong}, but the {classes} classes are numbered from 0: predict one of "
-            "them at every pixel"
+            f"{path}: class {wrong}, but the classes are 0 to {classes - 1}: predict one of them "
+            "at every pixel"
         )
     return ids
 
 
 def _read_mask(path: Path, unit: str | None, classes: int) -> Tensor:
-    """Return 1 where a mask is not 0, ``h w``."""
+    """Return a mask ``h w`` with 1 where the file is not 0."""
     _refuse_unit(unit)
     return (read_label(path, IDS).value[0] > 0).long()
 
@@ -312,13 +329,13 @@ def _refuse_unit(unit: str | None) -> None:
         raise InputError("--unit is for depth in PNG files: leave it out")
 
 
-def _first(names: Sequence[str]) -> str:
+def _list_first(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "")
 
 
-FORMS: Mapping[str, Callable[[Path, AbstractDataset], AbstractStored]] = {
+READERS: Mapping[str, Callable[[Path, AbstractDataset], AbstractStored]] = {
     "depth": lambda path, dataset: StoredMaps(path, Depth(), _read_depth),
-    "classes": lambda path, dataset: StoredMaps(path, _segmentation(dataset), _read_ids),
+    "classes": lambda path, dataset: StoredMaps(path, _make_segmentation(dataset), _read_ids),
     "mask": lambda path, dataset: StoredMaps(path, Referring(), _read_mask),
     "pose": lambda path, dataset: StoredPoses(path),
 }

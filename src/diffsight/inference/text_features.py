@@ -1,4 +1,4 @@
-"""What frozen text towers give for sentences, kept for the next pass or epoch."""
+"""A cache of the features of sentences, which frozen text encoders compute."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -7,23 +7,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MAX_BYTES = 2**28  # over 2,000 sentences of 40 tokens of Stable Diffusion 1.x
+MAX_BYTES = 2**28  # enough for 2,000 sentences of 40 tokens with Stable Diffusion 1.x
 
 
 class TextFeatureCache:
-    """Features of the sentences that were used last, on the device that computed them.
+    """Cache of the features of the most recent sentences, on the device that computed them.
 
-    A sentence is encoded by itself, so that its features depend neither on its batch nor on what
-    was encoded before. An encoder is recognised by its identity.
+    Each sentence is encoded alone, so that its features do not depend on other sentences. An
+    encoder is identified by its ``id``.
 
     Args:
-        max_bytes: size of all features that are kept.
+        max_bytes: maximum size of the cache.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
         self._bytes = 0
-        # the encoder is kept too: while it lives, no other object has its id
+        # the encoder is stored too, so that no other object gets its id
         self._entries: OrderedDict[Hashable, tuple[object, Tensor]] = OrderedDict()
 
     def get(
@@ -33,14 +33,20 @@ class TextFeatureCache:
         compute: Callable[[str | None], Float[Tensor, "1 n c"]],
         device: torch.device,
     ) -> Float[Tensor, "b n c"]:
-        """Return what ``compute`` gives for each sentence, or what it gave before on this device.
+        """Return the features of sentences, from the cache if possible.
+
+        Args:
+            encoder: encoder that computes the features.
+            sentences: one sentence per image; None is passed on to ``compute``.
+            compute: function that returns the features of a sentence.
+            device: device of the features.
 
         Raises:
-            InputError: as ``compute``.
+            InputError: if ``compute`` raises it.
         """
-        return torch.cat([self._one(encoder, one, compute, device) for one in sentences])
+        return torch.cat([self._get_one(encoder, one, compute, device) for one in sentences])
 
-    def _one(
+    def _get_one(
         self,
         encoder: object,
         sentence: str | None,

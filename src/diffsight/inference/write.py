@@ -1,4 +1,4 @@
-"""Predictions on disk: the numbers, what they mean, and a picture."""
+"""Find the images to predict on, and write predictions as arrays, JSON and pictures."""
 
 import json
 import logging
@@ -19,39 +19,50 @@ from diffsight.atomic import replacing
 from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object
-from diffsight.inference.left_out import count_files, labels_among, unreadable_types
-from diffsight.inference.legend import with_legend
+from diffsight.inference.left_out import (
+    describe_files,
+    describe_unreadable_files,
+    find_label_images,
+)
+from diffsight.inference.legend import add_legend
 from diffsight.tasks import Prediction, StoredArray
 
-# of `diffsight explain`: the numbers, and the pictures
+# files of `diffsight explain`
 EXPLAINED = "explain.json"
-PICTURES = ("concepts.png", "maps.png", "codebook.png", "bins.png", "steps.png")
+PICTURES = tuple(
+    f"{name}.png" for name in ("concepts", "maps", "rearranged", "codebook", "bins", "steps")
+)
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to run, and the name of its results below the output folder, without suffix."""
+    """One image to predict on.
+
+    Attributes:
+        image: image file.
+        name: name of its results, relative to the output folder and without suffix.
+    """
 
     image: Path
     name: Path
 
 
-class Occupied(InputError):
-    """A file of a result exists and is not of an earlier run."""
+class OverwriteError(InputError):
+    """A result would overwrite a file that an earlier run did not write."""
 
 
 def find_images(arguments: Sequence[str]) -> list[Job]:
-    """Return the images that files, folders and patterns name, in order and once each.
+    """Return the images of files, folders and patterns, in order and without duplicates.
 
-    Names of results keep the folders below what the images have in common, so that two files of one
-    name do not overwrite each other. A file that does not exist is kept; reading it raises the
-    error.
+    The name of a result has the folders of the image below the deepest common folder, so that the
+    results of two files with the same name do not overwrite each other. A named file that does not
+    exist is returned too; reading it raises the error.
 
     Args:
-        arguments: files, folders (searched through), or patterns such as ``photos/*.jpg``. Results
-            of an earlier run that lie among them are left out, and so are, with a line in the log,
-            labels of the photographs and files of a type that is not read.
+        arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``.
+            Results of an earlier run are skipped. Labels of the photographs, and files of a type
+            that cannot be read, are skipped and logged.
 
     Raises:
         InputError: if a folder or a pattern has no image.
@@ -62,18 +73,18 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
         if expanded is None:
             images[_absolute(Path(argument))] = None
             continue
-        skipped = unreadable_types(expanded)
-        found = [path for path in expanded if _is_image(path) or _is_rig(path, argument)]
-        if not found:
+        skipped = describe_unreadable_files(expanded)
+        matches = [path for path in expanded if _is_image(path) or _is_rig(path, argument)]
+        if not matches:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             hint = f", {skipped}" if skipped else ""
-            raise InputError(f"{argument}: no images there ({suffixes}{hint}): check the path")
+            raise InputError(f"{argument}: no images ({suffixes}{hint}): check the path")
         if skipped:
-            log.info("%s left out", skipped)
-        if labels := labels_among(found):
-            log.info("%s: %s left out", argument, count_files(labels, "label of a photograph"))
-        images.update(dict.fromkeys(path for path in found if path not in labels))
-    return _named(list(images))
+            log.info("%s skipped", skipped)
+        if labels := find_label_images(matches):
+            log.info("%s: %s skipped", argument, describe_files(labels, "label of a photograph"))
+        images.update(dict.fromkeys(path for path in matches if path not in labels))
+    return _to_jobs(list(images))
 
 
 def write_prediction(
@@ -84,51 +95,51 @@ def write_prediction(
     image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"] | None = None,
     pictures: Mapping[str, StoredArray] | None = None,
 ) -> dict[str, Any]:
-    """Write the arrays of a prediction, ``NAME_colour.png``, and ``NAME.json`` with their meaning.
+    """Write the arrays of a prediction, its picture ``NAME_colour.png``, and ``NAME.json``.
 
-    ``Prediction.arrays`` names the arrays and how they are stored, such as ``NAME_depth.png``
-    (16-bit millimetres, 0 = unknown) and ``NAME_uncertainty.npy``. The JSON comes last and is
-    written only when the others are whole.
+    ``Prediction.arrays`` defines the arrays and their formats, such as ``NAME_depth.png`` (16-bit
+    millimetres, 0 means no depth) and ``NAME_uncertainty.npy``. The JSON file explains them. It is
+    written last, after all other files are complete. Files of an earlier run are replaced.
 
     Args:
-        prediction: of any kind.
-        out: folder of the results.
-        job: image and name.
-        notes: what else to write into the JSON file.
-        image: for predictions that are drawn over it; RGB, bytes or in [0, 1].
-        pictures: further ones, by the end of the file's name.
+        prediction: prediction of any kind.
+        out: output folder.
+        job: image and name of the results.
+        notes: additional entries of the JSON file.
+        image: RGB image, uint8 or in [0, 1], for predictions that are drawn over it.
+        pictures: additional pictures; their names are appended to the file name.
 
     Returns:
         The contents of the JSON file.
 
     Raises:
-        Occupied: if they would replace a file that is not of an earlier run: in the image's folder
-            any, elsewhere the JSON file.
+        OverwriteError: if a file would be overwritten that is not of an earlier run. In the folder
+            of the image this holds for all files, elsewhere only for the JSON file.
         InputError: if the files cannot be written.
     """
     base = out / job.name
-    arrays = {**prediction.arrays(), **(pictures or {}), "colour": _colours(prediction, image)}
+    arrays = {**prediction.arrays(), **(pictures or {}), "colour": _draw(prediction, image)}
     paths = {name: base.with_name(f"{base.name}_{name}{a.suffix}") for name, a in arrays.items()}
     sidecar = base.with_name(f"{base.name}.json")
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
     about |= prediction.metadata() | dict(notes)
-    ours = _written(sidecar, base.name)
+    earlier = _earlier_results(sidecar, base.name)
     is_same_folder = base.parent.resolve() == job.image.parent.resolve()
-    # the JSON file anywhere: it may describe the cameras of another vehicle
+    # a JSON file is protected in every folder, because it may describe the cameras of a vehicle
     for path in (*paths.values(), sidecar) if is_same_folder else (sidecar,):
-        if path.exists() and path.name not in ours:
-            raise Occupied(
+        if path.exists() and path.name not in earlier:
+            raise OverwriteError(
                 f"{path}: exists already and is not of an earlier run: choose another --out"
             )
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{base.parent}: cannot be made ({error.strerror}): choose another --out"
+            f"{base.parent}: cannot be created ({error.strerror}): choose another --out"
         ) from error
     try:
-        sidecar.unlink(missing_ok=True)  # of an earlier run: it must not speak for new files
-        for name in ours - {path.name for path in paths.values()}:
+        sidecar.unlink(missing_ok=True)  # the JSON of an earlier run must not describe new files
+        for name in earlier - {path.name for path in paths.values()}:
             base.with_name(name).unlink(missing_ok=True)
         for name, array in arrays.items():
             _save(array, paths[name])
@@ -141,17 +152,22 @@ def write_prediction(
     return about
 
 
-def _colours(prediction: Prediction, image: Tensor | None) -> StoredArray:
+def _draw(prediction: Prediction, image: Tensor | None) -> StoredArray:
+    """Return the picture of a prediction with its legend."""
     if image is not None and image.dtype == torch.uint8:
         image = image.float() / 255
     pixels = prediction.overview(image).permute(1, 2, 0).contiguous().cpu().numpy()
-    return StoredArray(with_legend(pixels, prediction.legend()))
+    return StoredArray(add_legend(pixels, prediction.legend()))
 
 
-def _written(sidecar: Path, name: str) -> set[str]:
-    """Return the names of the files of an earlier run, the JSON file included.
+def _earlier_results(sidecar: Path, name: str) -> set[str]:
+    """Return the names of the result files of an earlier run, including the JSON file.
 
-    Under ``depth`` it has ``NAME_depth.png``.
+    The JSON file lists them by their ending, such as ``NAME_depth.png`` under ``depth``.
+
+    Args:
+        sidecar: JSON file of the earlier run; it need not exist.
+        name: name of the results without ending.
     """
     try:
         about = read_object(sidecar)
@@ -165,7 +181,7 @@ def _written(sidecar: Path, name: str) -> set[str]:
 
 
 def _save(array: StoredArray, path: Path) -> None:
-    """Write an array as PNG or NPY, by the suffix of the path."""
+    """Write an array as NPY or PNG."""
     with replacing(path) as partial:
         if array.suffix == ".npy":
             with partial.open("wb") as file:
@@ -174,10 +190,10 @@ def _save(array: StoredArray, path: Path) -> None:
         notes = PngImagePlugin.PngInfo()
         for key, value in (array.notes or {}).items():
             notes.add_text(key, value)
-        _picture(array).save(partial, format="PNG", pnginfo=notes)
+        _to_image(array).save(partial, format="PNG", pnginfo=notes)
 
 
-def _picture(array: StoredArray) -> Image.Image:
+def _to_image(array: StoredArray) -> Image.Image:
     if array.palette is None:
         return Image.fromarray(array.values)
     image = Image.fromarray(array.values, mode="P")
@@ -196,13 +212,13 @@ def _expand(argument: str) -> list[Path] | None:
     if any(sign in argument for sign in "*?[") and not path.exists():
         root = Path(path.anchor) if path.anchor else Path()
         pattern = str(path.relative_to(path.anchor)) if path.anchor else argument
-        found = (one for one in root.glob(pattern) if not one.name.startswith("."))
-        return sorted(_absolute(one) for one in found if one.is_file())
+        matches = (one for one in root.glob(pattern) if not one.name.startswith("."))
+        return sorted(_absolute(one) for one in matches if one.is_file())
     return None
 
 
 def _absolute(path: Path) -> Path:
-    # links are not followed: results are named after what the user sees
+    # links are not resolved, so that results have the names that the user sees
     return Path(os.path.abspath(path))
 
 
@@ -215,19 +231,24 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_rig(path: Path, argument: str) -> bool:
-    """Whether a pattern that ends in ``.json`` means this file, for models of several cameras."""
-    return argument.endswith(".json") and not _written(path, path.stem)
+    """Return whether a file is a rig of cameras: the argument ends in ``.json``, no result does."""
+    return argument.endswith(".json") and not _earlier_results(path, path.stem)
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a JSON file of an earlier run names this file."""
+    """Return whether a JSON file of an earlier run lists this file."""
     parts = path.stem.split("_")
     names = ("_".join(parts[:count]) for count in range(1, len(parts)))
-    return any(path.name in _written(path.with_name(f"{name}.json"), name) for name in names)
+    return any(
+        path.name in _earlier_results(path.with_name(f"{name}.json"), name) for name in names
+    )
 
 
-def _named(images: Sequence[Path]) -> list[Job]:
-    """Return names below the deepest common folder; where two are equal, the suffix stays."""
+def _to_jobs(images: Sequence[Path]) -> list[Job]:
+    """Return jobs with names relative to the deepest common folder.
+
+    Images whose names differ only in the suffix keep the suffix.
+    """
     parents = [set(image.parents) for image in images]
     common = max(set.intersection(*parents), key=lambda path: len(path.parts))
     names = [image.relative_to(common).with_suffix("") for image in images]

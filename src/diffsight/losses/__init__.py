@@ -1,4 +1,4 @@
-"""Losses: (prediction, target, valid) to a scalar."""
+"""Losses: functions of prediction, target and valid mask that return a scalar."""
 
 from diffsight.losses.boxes import partial_label_nll, projection_nll
 from diffsight.losses.silog import silog

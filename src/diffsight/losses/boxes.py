@@ -1,13 +1,15 @@
-"""Losses of boxes: which classes a pixel may have, and that every box shows its class.
+"""Losses for training with bounding boxes instead of masks.
 
-A pixel in boxes has one of several classes: its loss is the negative logarithm of their total
-probability (Cour, Sapp and Taskar 2011, "Learning from Partial Labels"). An object touches all four
-sides of its box, so that every row and column of the box holds a pixel of it: the largest
-probability of each should be 1 (Hsu et al. 2019, "Weakly Supervised Instance Segmentation using the
-Bounding Box Tightness Prior"; Tian et al. 2021, "BoxInst", compares the same projections).
+``partial_label_nll``: a pixel inside boxes has one of several classes. The loss is the negative
+logarithm of their total probability (Cour, Sapp and Taskar 2011, "Learning from Partial Labels").
 
-Differs from the paper: of BoxInst, the term of neighbouring pixels with similar colours is left
-out, because the frozen features that a method reads already tell similar places.
+``projection_nll``: an object touches all four sides of its box, so every row and column of the box
+contains a pixel of the object. The largest probability of each row and column should be 1 (Hsu et
+al. 2019, "Weakly Supervised Instance Segmentation using the Bounding Box Tightness Prior"; Tian et
+al. 2021, "BoxInst", compares the same projections).
+
+Differs from the paper: BoxInst's pairwise term for neighbouring pixels of similar colour is
+omitted, because the frozen features that a method reads already separate different regions.
 """
 
 from collections.abc import Sequence
@@ -22,23 +24,23 @@ from diffsight.types import Boxes, Maps, Masks
 def partial_label_nll(
     log_probability: Maps, boxes: Sequence[Boxes | None], valid: Masks
 ) -> tuple[Tensor, Tensor]:
-    """Return the negative log-likelihood of the classes that boxes allow, and its pixels.
+    """Return the negative log-likelihood of the classes that the boxes allow.
 
     Args:
-        log_probability: of every class, for each image of a batch.
-        boxes: of each image.
-        valid: pixels whose class is known, which are left out.
+        log_probability: logarithm of the probability of every class, ``b k h w``.
+        boxes: boxes of each image; None for an image without boxes.
+        valid: pixels that have a label; they are not counted here.
 
     Returns:
-        Sum over the pixels in boxes, and their number.
+        The sum over all pixels in boxes without a label, and the number of these pixels.
     """
     total = log_probability.sum() * 0
     count = valid.new_zeros((), dtype=torch.long)
-    for log_p, some, known in zip(log_probability, boxes, valid, strict=True):
-        if some is None:
+    for log_p, image_boxes, labelled in zip(log_probability, boxes, valid, strict=True):
+        if image_boxes is None:
             continue
-        allowed = allowed_classes(some, len(log_p), (known.shape[0], known.shape[1]))
-        pixels = allowed.any(dim=0) & ~known
+        allowed = allowed_classes(image_boxes, len(log_p), (labelled.shape[0], labelled.shape[1]))
+        pixels = allowed.any(dim=0) & ~labelled
         masked = log_p[:, pixels].masked_fill(~allowed[:, pixels], -torch.inf)
         total = total - masked.logsumexp(dim=0).sum()
         count = count + pixels.sum()
@@ -46,54 +48,71 @@ def partial_label_nll(
 
 
 def projection_nll(log_probability: Maps, boxes: Sequence[Boxes | None]) -> Tensor:
-    """Return the mean over all boxes of -log max p of their class, over rows and columns.
+    """Return the mean over boxes, rows and columns of ``-log(max p)`` of the box's class.
 
-    Boxes of which a part lies outside the image are left out; 0 where there are no others.
+    Boxes that extend beyond the image are skipped. Without any other box the loss is 0.
+
+    Args:
+        log_probability: logarithm of the probability of every class, ``b k h w``.
+        boxes: boxes of each image; None for an image without boxes.
     """
     losses = []
-    for log_p, some in zip(log_probability, boxes, strict=True):
-        if some is None:
+    for log_p, image_boxes in zip(log_probability, boxes, strict=True):
+        if image_boxes is None:
             continue
-        windows = some.windows((log_p.shape[1], log_p.shape[2]))
-        for number, window, whole in zip(some.class_ids, windows, some.is_whole, strict=True):
-            if whole:
-                part = log_p[number][window]
+        windows = image_boxes.windows((log_p.shape[1], log_p.shape[2]))
+        for class_id, window, is_whole in zip(
+            image_boxes.class_ids, windows, image_boxes.is_whole, strict=True
+        ):
+            if is_whole:
+                part = log_p[class_id][window]
                 losses.append(-torch.cat([part.amax(dim=1), part.amax(dim=0)]).mean())
     return torch.stack(losses).mean() if losses else log_probability.sum() * 0
 
 
 def allowed_classes(boxes: Boxes, classes: int, hw: tuple[int, int]) -> Bool[Tensor, "k h w"]:
-    """Return which classes a pixel in a box may have; none outside all boxes."""
+    """Return a mask of the classes that each pixel may have.
+
+    Inside a box these are the class of the box and the background. Outside all boxes the mask is
+    False for every class.
+
+    Args:
+        boxes: boxes of one image.
+        classes: number of classes.
+        hw: height and width of the mask in pixels.
+    """
     allowed = torch.zeros(classes, *hw, dtype=torch.bool, device=boxes.edges.device)
-    for number, window in zip(boxes.class_ids.tolist(), boxes.windows(hw), strict=True):
-        for one in (number, boxes.background):
-            allowed[one][window] = True
+    for box_class, window in zip(boxes.class_ids.tolist(), boxes.windows(hw), strict=True):
+        for class_id in (box_class, boxes.background):
+            allowed[class_id][window] = True
     return allowed
 
 
-def projections(
+def check_projections(
     label: Tensor, boxes: Boxes
 ) -> list[tuple[int, Float[Tensor, " n"], Bool[Tensor, " n"]]]:
-    """Return where the classes of whole boxes were predicted, by their rows and columns.
+    """Return for every box in which of its rows and columns its class was predicted.
+
+    Boxes that extend beyond the image are skipped.
 
     Args:
-        label: predicted numbers of classes ``h w``.
-        boxes: of the image.
+        label: predicted class of each pixel, ``h w``.
+        boxes: boxes of the image.
 
     Returns:
-        The number of the class; half of the length of every row and column; and whether its class
-        occurs in it.
+        For each box its class, half the length of every row and column in pixels, and whether the
+        class was predicted in that row or column.
     """
     rows = []
     windows = boxes.windows((label.shape[0], label.shape[1]))
-    for number, window, whole in zip(
+    for class_id, window, is_whole in zip(
         boxes.class_ids.tolist(), windows, boxes.is_whole, strict=True
     ):
-        if whole:
-            hit = label[window] == number
-            height, width = hit.shape
+        if is_whole:
+            hits = label[window] == class_id
+            height, width = hits.shape
             pixels = label.new_tensor(
                 [width / 2] * height + [height / 2] * width, dtype=torch.float
             )
-            rows.append((number, pixels, torch.cat([hit.any(dim=1), hit.any(dim=0)])))
+            rows.append((class_id, pixels, torch.cat([hits.any(dim=1), hits.any(dim=0)])))
     return rows

@@ -8,27 +8,27 @@ from torch import Tensor
 def lovasz_softmax(
     probability: Float[Tensor, "b k h w"], ids: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
-    """Return the mean over the classes that occur, over the pixels of all images together.
+    """Return the mean loss of the classes that occur, over the labelled pixels of the batch.
 
-    0 with its graph where no pixel has a label.
+    Without a labelled pixel the loss is 0, connected to the graph of ``probability``.
 
     Args:
-        probability: of every class.
+        probability: probability of every class.
         ids: class of each pixel.
         valid: pixels with a label.
     """
     rows = probability.movedim(1, -1)[valid]
     labels = ids[valid]
-    losses = [_of_class((labels == number).to(rows), rows[:, number]) for number in labels.unique()]
+    losses = [_class_loss((labels == k).to(rows), rows[:, k]) for k in labels.unique()]
     return torch.stack(losses).mean() if losses else 0.0 * probability.sum()
 
 
-def _of_class(truth: Float[Tensor, " p"], probability: Float[Tensor, " p"]) -> Float[Tensor, ""]:
-    """Return the extension of the Jaccard loss of one class at the errors of its pixels."""
+def _class_loss(truth: Float[Tensor, " p"], probability: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """Return the Lovász extension of the Jaccard loss of one class at the errors of its pixels."""
     errors, order = (truth - probability).abs().sort(descending=True)
     truth = truth[order]
     total = truth.sum()
-    # Jaccard loss of the sets of the first 1, 2, 3 ... mispredicted pixels
+    # Jaccard loss if the 1, 2, 3 ... pixels with the largest errors were mispredicted
     jaccard = 1 - (total - truth.cumsum(0)) / (total + (1 - truth).cumsum(0))
     gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
     return errors @ gradient

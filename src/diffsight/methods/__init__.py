@@ -1,4 +1,4 @@
-"""One paper, one file: how backbone, prompts, neck and head are wired."""
+"""Methods: a module per paper, which connects a backbone, prompts, a neck and a head."""
 
 from diffsight.methods.base import AbstractMethod
 from diffsight.methods.conditioned import Conditioned

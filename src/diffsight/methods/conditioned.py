@@ -1,4 +1,4 @@
-"""A diffusion model under a fixed condition, as a plain backbone."""
+"""A diffusion model with a fixed condition, used as a plain backbone."""
 
 import torch
 from jaxtyping import Float
@@ -12,16 +12,16 @@ from diffsight.types import Inputs, Latents, Pyramid
 
 
 class Conditioned(AbstractBackbone):
-    """One pass of a diffusion model without noise, under prompts that need no text.
+    """Features of a diffusion model that runs without noise, under prompts that need no text.
 
     Args:
         backbone: the diffusion model.
         prompts: the condition, such as ``Unprompted``.
-        timesteps: whose embeddings condition the UNet; it runs once for each, and the features of
-            all are joined.
+        timesteps: timesteps whose embeddings condition the UNet. It runs once for each, and the
+            features of all passes are concatenated.
 
     Raises:
-        InputError: without any, or for one that is out of range.
+        InputError: if there is no timestep, one is out of range, or the prompts do not fit.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Conditioned(AbstractBackbone):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return the taps of the UNet's decoder."""
+        """Return the features of the UNet's decoder, finest first."""
         height, width = image.shape[-2:]
         latent = encode_latent(self.backbone, image, latents)
         condition = self.prompts(Inputs(image))

@@ -1,8 +1,8 @@
 """DDP: diffusion model for dense visual prediction (Ji et al., ICCV 2023).
 
-An encoder sees the image once. Noise on the label map is then removed step by step by a small
-decoder that is given the features, the noisy map and the time (algorithms 1 to 3); the number of
-steps is chosen when the model is used.
+An encoder runs once per image. A small decoder then removes the noise of a label map step by step.
+It reads the image features, the noisy map and the time (algorithms 1 to 3). The number of steps is
+chosen at prediction.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from diffsight.diffusion import (
     ScalarMap,
 )
 from diffsight.diffusion.noise import LAST_TIME, add_noise
-from diffsight.diffusion.sampler import Accumulation, Sampled
+from diffsight.diffusion.sampler import SamplingResult, StepAccumulator
 from diffsight.errors import InputError
 from diffsight.heads.map_decoder import MapDecoder, TimeEmbedding
 from diffsight.methods.base import (
@@ -33,16 +33,16 @@ from diffsight.methods.base import (
     Explanation,
     FitSettings,
     MethodBuilder,
-    builder_of,
+    make_builder,
 )
-from diffsight.methods.feature_head import pyramid_backbone
+from diffsight.methods.feature_head import build_pyramid_backbone
 from diffsight.methods.frozen import pretrained_parts
 from diffsight.methods.parts import build_neck
 from diffsight.necks import NormalisedFPN
 from diffsight.necks.base import NeckBuilder
 from diffsight.ops.layers import fcn_head
 from diffsight.ops.precision import without_autocast
-from diffsight.ops.resize import interpolated
+from diffsight.ops.resize import resize_maps
 from diffsight.outputs import Classes, Masks, Output, OutputSpec, Values
 from diffsight.rig import Rig
 from diffsight.types import Draws, Encoded, Inputs, Pyramid, Target
@@ -58,8 +58,9 @@ class EncodedLevels(Encoded):
     """The pyramid of a frozen backbone.
 
     Attributes:
-        levels: features, finest first; empty if the backbone learns.
-        covered: an empty map of the size in image pixels that the finest level covers.
+        levels: features, finest first; empty if the backbone is trained.
+        covered: an empty tensor with the height and width of the image pixels that the finest level
+            covers.
     """
 
     levels: tuple[Float[Tensor, "b _ _ _"], ...] = ()
@@ -67,30 +68,30 @@ class EncodedLevels(Encoded):
 
 
 class DDP(AbstractMethod):
-    """Denoises a label map under the features of the image.
+    """Denoises a label map, conditioned on the features of the image.
 
-    Differs from the paper: the decoder is given the log-SNR as its time, a state is brought two
-    steps ahead (``Sampler.time_difference``), and a training sees times up to 0.999. All three
-    follow the authors' released code, which its checkpoints need.
+    Differs from the paper: the decoder reads the log-SNR instead of the time, the sampler moves a
+    state two steps ahead (``Sampler.time_difference``), and training uses times up to 0.999. All
+    three follow the authors' released code, which its checkpoints need.
 
     Args:
-        output: classes, values with bounds, or masks; the task says it.
-        backbone: sees the image once.
-        neck: builder of what brings its pyramid to one map, such as ``NormalisedFPN``; None: the
-            backbone gives one.
-        decoder: of the map.
-        encoding: builder of the label encoding; None: no diffusion, the decoder alone (the paper's
-            baseline).
-        noise: over time; default: ``CosineNoise``.
-        sampler: how a map is drawn; default: three steps.
-        time_input: what the decoder is given, ``log_snr``, or ``time`` as in the code for depth.
-        aligned: self-aligned denoising (algorithm 4): the labels of a training are the model's own
-            prediction from noise, which is then ``reused`` (released code) or drawn ``fresh``;
-            ``off``: the true labels.
-        auxiliary: train a second head on the features, of classes.
-        freeze_backbone: train neck and decoder alone.
-        covers: fraction of a side of the features that an output with a grid of its own covers: 50
-            of 51.2 m for the maps of DDP.
+        output: classes, values with bounds, or masks; the task sets it.
+        backbone: encoder, which runs once per image.
+        neck: builder of the neck that turns the pyramid into one map, such as ``NormalisedFPN``;
+            None if the backbone returns one map.
+        decoder: decoder of the noisy map.
+        encoding: builder of the label encoding; None trains the decoder without diffusion (the
+            paper's baseline).
+        noise: noise schedule; default: ``CosineNoise``.
+        sampler: sampling of a map; default: three steps.
+        time_input: the decoder reads ``log_snr``, or ``time`` as in the code for depth.
+        aligned: self-aligned denoising (algorithm 4). ``off`` adds noise to the true labels.
+            Otherwise noise is added to the model's own prediction from noise: the same noise
+            (``reused``, as in the released code), or new noise (``fresh``).
+        auxiliary: train a second head on the features, for an output of classes.
+        freeze_backbone: train only neck and decoder.
+        covers: fraction of a side of the features that the output's own grid covers: 50 of 51.2 m
+            for the bird's-eye-view maps of DDP.
 
     Raises:
         InputError: if parts do not fit together.
@@ -148,30 +149,30 @@ class DDP(AbstractMethod):
             self.auxiliary = fcn_head(channels[0], output.channels)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what learns; a frozen backbone stays in evaluation mode."""
+        """Set the mode of the trainable parts; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.is_frozen:
             self.backbone.eval()
         return self
 
     def check_rig(self, rig: Rig) -> None:
-        """Refuse what the backbone does not read, see ``AbstractMethod.check_rig``."""
+        """Refuse a rig that the backbone cannot read, see ``AbstractMethod.check_rig``."""
         self.backbone.check_rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
-        """Return what the backbone reads, see ``AbstractMethod.example_rig``."""
+        """Return a placeholder for the backbone, see ``AbstractMethod.example_rig``."""
         return self.backbone.example_rig(hw)
 
     def frozen(self) -> dict[str, PretrainedPart]:
-        """Return the pretrained network of a frozen backbone, by its path."""
+        """Return the pretrained networks of a frozen backbone, by their attribute paths."""
         return pretrained_parts(self.backbone, "backbone") if self.is_frozen else {}
 
     def encode(self, inputs: Inputs) -> EncodedLevels:
-        """Return the pyramid of a frozen backbone."""
+        """Return the pyramid of a frozen backbone; empty for a trained one."""
         if not self.is_frozen:
             return EncodedLevels()
         with torch.no_grad():
-            pyramid = self.backbone.of_inputs(inputs)
+            pyramid = self.backbone.forward_inputs(inputs)
         covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
 
@@ -183,10 +184,10 @@ class DDP(AbstractMethod):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Return logits or values of the image's size.
+        """Return logits or values at the size of the image.
 
-        With a target it is a training step: one random time per image, one pass of the decoder.
-        Without one the map is drawn by the sampler, and its uncertainty comes with it.
+        With a target, the decoder runs once per image at a random time, for a training step.
+        Without a target, the sampler draws the map and its uncertainty.
         """
         hw = self._output_hw(inputs)
         features = self.features(inputs, encoded)
@@ -195,38 +196,40 @@ class DDP(AbstractMethod):
             seeds = torch.randint(2**31, (count,)).tolist() if self.training else (0,) * count
             draws = Draws(tuple(seeds))
         if target is not None or self.encoding is None:
-            return self._trained(features, target, draws, hw)
+            return self._decode_once(features, target, draws, hw)
         return self.sample(features, draws, inputs.steps).to_output(self.spec, hw)
 
     def explain(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Explanation:
-        """Return the output of one image, that of every step, and where steps and seeds differ."""
+        """Return the output of one image, the output of every step, and an uncertainty map."""
         draws, hw = Draws((0,)), self._output_hw(inputs)
         if self.encoding is None:
             return Explanation(self(inputs, encoded, draws=draws))
         features = self.features(inputs, encoded)
         steps, rule = [], replace(self.sampler, steps=1, seeds=1)
         for maps in self.trajectory(features, draws, replace(self.sampler, seeds=1)):
-            alone = Accumulation(rule, 1, self.spec.kind, self._origin)
-            alone.add(self._within(maps))
-            # at the size of the features: many classes at that of the image would fill the memory
+            alone = StepAccumulator(rule, 1, self.spec.kind, self._origin)
+            alone.add(self._clamp(maps))
+            # at the size of the features: at the size of the image, many classes need much memory
             steps.append(alone.result().to_output(self.spec, (maps.shape[-2], maps.shape[-1])))
-        found = self.sample(features, draws)
-        doubts = {}
-        if found.mean is not None and found.square is not None:
-            variance = (found.square - found.mean.square()).clamp(min=0).mean(dim=1, keepdim=True)
-            doubts["standard deviation"] = interpolated(variance.sqrt(), hw)[0, 0]
-        elif found.uncertainty is not None:
-            doubts[self.sampler.uncertainty] = interpolated(found.uncertainty, hw)[0, 0]
-        return Explanation(found.to_output(self.spec, hw), doubts, steps=tuple(steps))
+        sampled = self.sample(features, draws)
+        maps_by_name = {}
+        if sampled.mean is not None and sampled.square is not None:
+            variance = (sampled.square - sampled.mean.square()).clamp(min=0)
+            deviation = variance.mean(dim=1, keepdim=True).sqrt()
+            maps_by_name["standard deviation"] = resize_maps(deviation, hw)[0, 0]
+        elif sampled.uncertainty is not None:
+            uncertainty = resize_maps(sampled.uncertainty, hw)[0, 0]
+            maps_by_name[self.sampler.uncertainty] = uncertainty
+        return Explanation(sampled.to_output(self.spec, hw), maps_by_name, steps=tuple(steps))
 
     def _output_hw(self, inputs: Inputs) -> tuple[int, int]:
         return self.spec.grid or (inputs.image.shape[-2], inputs.image.shape[-1])
 
     def features(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Features:
-        """Return what the decoder is conditioned on: the joined pyramid, without the padding."""
+        """Return the features that condition the decoder: the joined pyramid, without padding."""
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
         if encoded is None or encoded.covered is None:
-            pyramid = self.backbone.of_inputs(inputs)
+            pyramid = self.backbone.forward_inputs(inputs)
         else:
             covered = (encoded.covered.shape[-2], encoded.covered.shape[-1])
             pyramid = Pyramid(encoded.levels, self.backbone.strides, hw, covered)
@@ -237,33 +240,33 @@ class DDP(AbstractMethod):
         rows, columns = (-(-n * g // c) for n, g, c in zip(hw, grid, covered, strict=True))
         return joined[..., :rows, :columns]
 
-    def sample(self, features: Features, draws: Draws, steps: int | None = None) -> Sampled:
+    def sample(self, features: Features, draws: Draws, steps: int | None = None) -> SamplingResult:
         """Return the maps of a batch at the size of the features, and their uncertainty.
 
         Args:
-            features: of the images.
+            features: features of the images.
             draws: the noise of each image.
-            steps: in place of the sampler's own number.
+            steps: number of steps; default: that of the sampler.
 
         Raises:
-            InputError: if the sampler waits for classes to settle, and there are none.
+            InputError: if the sampler stops at settled classes, but the output has no classes.
         """
         rule = self.sampler if steps is None else replace(self.sampler, steps=steps)
-        result = Accumulation(rule, len(features), self.spec.kind, self._origin)
+        result = StepAccumulator(rule, len(features), self.spec.kind, self._origin)
         for maps in self.trajectory(features, draws, rule):
-            if not result.add(self._within(maps)):
+            if not result.add(self._clamp(maps)):
                 break
         return result.result()
 
     def trajectory(self, features: Features, draws: Draws, rule: Sampler) -> Iterator[Maps]:
-        """Yield what is predicted in every step, for all seeds, one after another.
+        """Yield the prediction of every step, with the rows of one seed after another.
 
         Raises:
             InputError: as ``sample``.
         """
         if rule.settled is not None and self.spec.kind == "values":
             raise InputError(
-                "settled counts pixels that change their class: leave it out of values"
+                "settled counts pixels that change their class: leave it out for values"
             )
 
         def normal(stream: int, per_seed: int) -> State:
@@ -281,23 +284,23 @@ class DDP(AbstractMethod):
 
     @property
     def _origin(self) -> float:
-        """What values are counted from."""
+        """The centre of the range of values; it is subtracted before values are squared."""
         return 0.0 if self.spec.bounds is None else (self.low + self.spec.bounds[1]) / 2
 
     def _denoised(self, features: Features, target: Target, draws: Draws) -> Maps:
-        """Return the prediction from one state of the labels, or of the model's own prediction."""
+        """Return the prediction from noised labels, or from the noised own prediction."""
         assert self.encoding is not None
         hw = (features.shape[-2], features.shape[-1])
         normal = self._normal(features, draws, NOISE)
         if self.aligned == "off":
-            encoded = self.encoding.of_target(target, hw)
+            encoded = self.encoding.encode_target(target, hw)
         else:
             with torch.no_grad():
                 first = self._decoded(features, normal, torch.ones(len(features)).to(normal))
             encoded = self._encoded(first, features)
             if self.aligned == "fresh":
                 normal = self._normal(features, draws, FRESH)
-        time = (draws.uniform(TIME) * LAST_TIME).to(normal)  # 8 bits would move it
+        time = (draws.uniform(TIME) * LAST_TIME).to(normal)  # not rounded to bfloat16
         return self._decoded(features, add_noise(self.noise, encoded, normal, time), time)
 
     def _decoded(self, features: Features, state: State | None, time: Tensor | None) -> Maps:
@@ -306,11 +309,11 @@ class DDP(AbstractMethod):
         if state is not None and time is not None:
             assert self.fuse is not None
             assert self.time is not None
-            known = self.noise.log_snr(time) if self.time_input == "log_snr" else time
+            moment = self.noise.log_snr(time) if self.time_input == "log_snr" else time
             features = self.fuse(torch.cat([features, state.to(features.dtype)], dim=1))
-            vector = self.time(known)
+            vector = self.time(moment)
         decoded = self.decoder(self._on_grid(features), vector)
-        with without_autocast(decoded):  # the argmax of numbers of 8 bits would have ties
+        with without_autocast(decoded):  # in bfloat16 the argmax would have ties
             maps = self.predict(decoded.to(self.predict.weight.dtype))
         if self.spec.bounds is None:
             return maps
@@ -330,14 +333,14 @@ class DDP(AbstractMethod):
 
     def _encoded(self, maps: Maps, features: Features) -> State:
         assert self.encoding is not None
-        return self.encoding.of_prediction(maps, (features.shape[-2], features.shape[-1]))
+        return self.encoding.encode_prediction(maps, (features.shape[-2], features.shape[-1]))
 
     def _normal(self, features: Features, draws: Draws, stream: int) -> State:
         assert self.encoding is not None
         shape = (self.encoding.channels, features.shape[-2], features.shape[-1])
         return draws.normal(stream, shape).to(features.device)
 
-    def _trained(
+    def _decode_once(
         self, features: Features, target: Target | None, draws: Draws, hw: tuple[int, int]
     ) -> Output:
         """Return the output of one pass of the decoder, at the size of the image."""
@@ -347,28 +350,28 @@ class DDP(AbstractMethod):
             assert target is not None
             maps = self._denoised(features, target, draws)
         if self.spec.bounds is not None:
-            return Values(interpolated(self._within(maps) if target is None else maps, hw))
+            return Values(resize_maps(self._clamp(maps) if target is None else maps, hw))
         if self.spec.kind == "masks":
-            return Masks(interpolated(maps, hw))
-        output = Classes(interpolated(maps, hw))
+            return Masks(resize_maps(maps, hw))
+        output = Classes(resize_maps(maps, hw))
         if self.auxiliary is None or not self.training:
             return output
-        return replace(output, auxiliary=interpolated(self.auxiliary(features), hw))
+        return replace(output, auxiliary=resize_maps(self.auxiliary(features), hw))
 
-    def _within(self, maps: Maps) -> Maps:
-        """Return values cut to their bounds; logits as they are."""
+    def _clamp(self, maps: Maps) -> Maps:
+        """Return values clamped to their bounds, and logits unchanged."""
         return maps if self.spec.bounds is None else maps.clamp(self.low, self.spec.bounds[1])
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> MethodBuilder:
         """Return a builder of a DDP on a frozen backbone.
 
-        On Stable Diffusion and the networks of the hub neck and decoder are the authors', on the
-        models of the package small ones, which learn faster from about ten images.
+        For Stable Diffusion and networks of the hub, neck and decoder have the authors' sizes. For
+        models of the package they are small, which trains faster on about ten images.
 
         Args:
-            source: of the backbone.
-            options: of the constructor.
+            source: the backbone.
+            options: arguments of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
@@ -383,12 +386,12 @@ class DDP(AbstractMethod):
                 "auxiliary": False,
                 "freeze_backbone": True,
             }
-            backbone = pyramid_backbone(source)
+            backbone = build_pyramid_backbone(source)
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
-        return builder_of(cls, make)
+        return make_builder(cls, make)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with one rate and the authors' decay, batches of 8."""
+        """Return one learning rate, the authors' weight decay, and batches of 8."""
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)

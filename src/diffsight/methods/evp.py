@@ -1,7 +1,7 @@
 """EVP: enhanced visual perception using inverse multi-attentive feature refinement and regularised
 image-text alignment (Lavreniuk et al., 2023).
 
-VPD with a refined pyramid (IMAFR), a latent divided by its data set's deviation
+VPD with a refined pyramid (IMAFR), a latent divided by the standard deviation of the data set
 (``StableDiffusion(latent_scale=...)``), 40 text tokens per image or per data set, and for depth a
 head of metric bins. Depth: ``Aggregated`` or ``LearnedSentences``, ``Merging`` and ``MetricBins``;
 referring segmentation: ``LearnedSentences`` and ``ReferringDecoder``.
@@ -12,50 +12,49 @@ from functools import partial
 from typing import Any
 
 from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.backbones.attention_maps import Place
+from diffsight.backbones.attention_maps import UNetPart
 from diffsight.heads import DeconvHead
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, make_builder
 from diffsight.methods.parts import (
     AttentionMaps,
     EncodedLatent,
     build_neck,
+    crop_padding,
     map_levels,
     widths_with_maps,
-    without_padding,
 )
-from diffsight.methods.prompted import AbstractPrompted
+from diffsight.methods.prompted import AbstractPromptedMethod
 from diffsight.necks import IMAFR, Merging
 from diffsight.necks.base import NeckBuilder
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import AbstractPrompt, Aggregated
 from diffsight.types import Draws, Inputs, Target
 
-TOKENS = 8  # of the default condition for few images
+TOKENS = 8  # of the default prompt for a few labelled images
 
 
-class EVP(AbstractPrompted):
-    """VPD's pyramid, refined from fine to coarse.
+class EVP(AbstractPromptedMethod):
+    """VPD with a pyramid that is refined from fine to coarse.
 
-    Differs from the paper: the recipes divide the latent by one number per data set, not by one
-    per component (which ``latent_scale`` can be); the released code does so, and its checkpoints
-    need it. Differs from the authors'
-    code: any image size, padded as in VPD.
+    Differs from the paper: the recipes divide the latent by one number per data set, not by one per
+    channel (which ``latent_scale`` supports). They follow the released code, which its checkpoints
+    need. Differs from the authors' code: images of any size are padded as in VPD.
 
     Args:
-        output: what to give; the task says it.
+        output: form of the output; the task sets it.
         backbone: Stable Diffusion; the authors train its autoencoder too (``trainable``).
         prompts: text condition.
         refine: builder of the refinement, or None (a row of the paper's table 4).
         head: builder of the head.
-        neck: builder of what stands between the refined pyramid and the head, or None.
-        attention_maps: levels that get the averaged maps, see ``VPD``.
-        attention_places: layers that are averaged, see ``VPD``.
+        neck: builder of the neck between the refined pyramid and the head, or None.
+        attention_maps: levels to which averaged attention maps are appended, see ``VPD``.
+        attention_places: parts of the UNet whose layers are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
-        timestep: step whose embedding conditions the UNet.
+        timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet do not fit together, or there are no maps to append.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class EVP(AbstractPrompted):
         refine: NeckBuilder | None = None,
         neck: NeckBuilder | None = None,
         attention_maps: AttentionMaps = "A32",
-        attention_places: tuple[Place, ...] = ("up", "down"),
+        attention_places: tuple[UNetPart, ...] = ("up", "down"),
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
@@ -88,14 +87,14 @@ class EVP(AbstractPrompted):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """As VPD, with the refinement before the neck; any image size."""
+        """Return the output as VPD does, with a refined pyramid; images of any size."""
         height, width = inputs.image.shape[-2:]
         pyramid = self.pyramid(inputs, encoded, draws)
         if self.refine is not None:
             pyramid = self.refine(pyramid)
         if self.neck is not None:
             pyramid = self.neck(pyramid)
-        return self.head(without_padding(pyramid)).cropped(height, width)
+        return self.head(crop_padding(pyramid)).cropped(height, width)
 
     @classmethod
     def supports(cls, source: BackboneSource) -> bool:
@@ -106,12 +105,12 @@ class EVP(AbstractPrompted):
     def from_backbone(
         cls, source: BackboneSource, *, gradient_checkpointing: bool = False, **options: Any
     ) -> MethodBuilder:
-        """Return a builder of an EVP whose UNet is trained, under fixed vectors for all images.
+        """Return a builder of an EVP whose UNet is trained, with one prompt for all images.
 
         Args:
-            source: Stable Diffusion; every method built has a copy of its own.
+            source: Stable Diffusion; every method gets a copy of its own.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
-            options: of the constructor.
+            options: arguments of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
@@ -129,9 +128,9 @@ class EVP(AbstractPrompted):
             }
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
-        return builder_of(cls, make)
+        return make_builder(cls, make)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with EVP's rate and decay, batches of 8."""
+        """Return EVP's learning rate and weight decay, with batches of 8."""
         return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)

@@ -1,8 +1,8 @@
-"""A light head on the frozen features of a backbone: the plain alternative to concepts.
+"""A light head on the features of a frozen backbone: the plain alternative to ``FewShot``.
 
-One pass without noise and without text; every level of the pyramid is brought to a few channels,
-all to the finest one with the position in the picture, and mixed there. What is frozen runs once
-per image.
+The backbone runs once per image, without noise and without text. The head projects every level of
+the pyramid and the position in the image to a few channels. It adds them at the size of the finest
+level, and two convolutions turn the sum into classes.
 """
 
 from collections.abc import Sequence
@@ -15,51 +15,54 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, BackboneSource, SideBySide
-from diffsight.methods.base import FitSettings, MethodBuilder, Variant, builder_of
+from diffsight.methods.base import FitSettings, MethodBuilder, Variant, make_builder
 from diffsight.methods.conditioned import Conditioned
-from diffsight.methods.frozen import AbstractFrozen
+from diffsight.methods.frozen import AbstractFrozenBackboneMethod
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import Unprompted
 from diffsight.types import Draws, Encoded, Inputs, Maps, PixelGrid, Target
 
-MOST_PARAMETERS = 70_000
+MAX_PARAMETERS = 70_000
 POSITION_CHANNELS = 5
-VISION_SETTINGS = {"batch_size": 4, "max_steps": 150}  # by trial on rooms: more score the same
-# weights of the position alone and of the labels' average, of which held-out images choose
+VISION_SETTINGS = {"batch_size": 4, "max_steps": 150}  # on rooms, more steps score the same
+# pairs of position_weight and prior_weight that are compared on held-out images
 WEIGHTS = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
 
 @dataclass(frozen=True)
 class EncodedLevels(Encoded):
-    """A pyramid.
+    """The features of a frozen backbone.
 
     Attributes:
         levels: features, finest first.
-        covered: an empty map of the size in image pixels that the finest level covers.
+        covered: an empty tensor with the height and width of the image pixels that the finest level
+            covers.
     """
 
     levels: tuple[Float[Tensor, "b _ _ _"], ...]
     covered: Float[Tensor, "b 0 ph pw"]
 
 
-class FeatureHead(AbstractFrozen):
-    """Probabilities of the classes from all levels, with few numbers that learn.
+class FeatureHead(AbstractFrozenBackboneMethod):
+    """Predicts class probabilities from all levels of a frozen backbone, with few parameters.
 
     Args:
         output: a distribution, or classes.
-        backbone: frozen.
-        width: channels after the projections; less where the head would have more than 70,000
-            numbers.
-        feature_drop_probability: of hiding a frozen channel in a training step; the head would
-            memorise ten images otherwise.
-        image_drop_probability: of hiding all channels of an image in a training step, so that the
-            head learns what the position alone says.
-        position_weight: of the prediction from the position alone: what ten images say of an
-            eleventh is overconfident.
-        prior_weight: of the labels' average, the same at every position of every image.
-        pixel_step: a training step takes every so many pixels of a side, from a random one on;
-            neighbours say nearly the same, and maps of many classes cost more than the head.
+        backbone: is frozen here.
+        width: channels after the projections; reduced if the head would have more than 70,000
+            parameters.
+        feature_drop_probability: probability of hiding a channel of the backbone in a training
+            step; without it the head memorises ten images.
+        image_drop_probability: probability of hiding all channels of an image in a training step,
+            so that the head also learns to predict from the position alone.
+        position_weight: weight of the prediction from the position alone. It reduces the
+            overconfidence of a head that was trained on a few images.
+        prior_weight: weight of the class frequencies of the training labels, which are the same at
+            every pixel of every image.
+        pixel_step: a training step computes every ``pixel_step``-th row and column, from a random
+            one on. Neighbouring pixels add little, and maps of many classes cost more than the
+            head.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class FeatureHead(AbstractFrozen):
         self.pixel_step = pixel_step
         classes = output.channels
         total = sum(backbone.channels) + POSITION_CHANNELS
-        while (total + 9 * width + classes + 4) * width + classes > MOST_PARAMETERS and width > 4:
+        while (total + 9 * width + classes + 4) * width + classes > MAX_PARAMETERS and width > 4:
             width -= 4
         self.project = nn.ModuleList(
             nn.Conv2d(channels, width, 1, bias=level == 0)
@@ -101,12 +104,12 @@ class FeatureHead(AbstractFrozen):
     def fit_statistics(
         self, encoded: Sequence[EncodedLevels], class_frequencies: Float[Tensor, " n"] | None
     ) -> None:
-        """Take mean and deviation of every channel, and the classes' frequencies."""
+        """Compute mean and standard deviation of every channel, and store class frequencies."""
         for level in range(len(self.project)):
             rows = [e.levels[level].float().movedim(1, -1).flatten(0, 2) for e in encoded]
-            every = torch.cat(rows)
-            deviation, mean = torch.std_mean(every, dim=0, correction=int(len(every) > 1))
-            if len(every) == 1:  # which says nothing of a deviation
+            samples = torch.cat(rows)
+            deviation, mean = torch.std_mean(samples, dim=0, correction=int(len(samples) > 1))
+            if len(samples) == 1:  # one sample has no standard deviation
                 deviation.fill_(1)
             self.get_buffer(f"mean{level}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{level}").copy_(1 / (deviation[:, None, None] + 1e-4))
@@ -115,7 +118,7 @@ class FeatureHead(AbstractFrozen):
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedLevels:
-        """Return the pyramid."""
+        """Return the features of the backbone."""
         pyramid = self.pyramid(inputs)
         covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
@@ -132,19 +135,20 @@ class FeatureHead(AbstractFrozen):
 
         Args:
             inputs: images.
-            encoded: as ``encode`` gives it.
-            target: with boxes every pixel counts, see ``trained_pixels``.
-            draws: in training, which channels are hidden; without, none are.
+            encoded: result of ``encode``; None computes it.
+            target: if it has boxes, every pixel is computed, see ``trained_pixels``.
+            draws: choose the hidden channels of a training step; None: no channel is hidden.
         """
         if not self.training:
             return self._mixtures(inputs, encoded, [(self.position_weight, self.prior_weight)])[0]
         encoded = encoded or self.encode(inputs)
-        position, seen = self._read(inputs, encoded, draws)
+        position, features = self._project(inputs, encoded, draws)
         pixels = self.trained_pixels(draws, target)
-        return self._output(self._classes(position + seen, inputs, encoded, pixels))
+        probability = self._probability(position + features, inputs, encoded, pixels)
+        return self._output(probability)
 
     def trained_pixels(self, draws: Draws | None, target: Target | None) -> PixelGrid | None:
-        """Return every ``pixel_step``-th pixel, from a random one on; all where there are boxes."""
+        """Return every ``pixel_step``-th row and column; None (all) if the target has boxes."""
         has_boxes = target is not None and target.boxes is not None
         if self.pixel_step == 1 or draws is None or has_boxes or not self.training:
             return None
@@ -156,17 +160,17 @@ class FeatureHead(AbstractFrozen):
         return slice(rows, None, self.pixel_step), slice(columns, None, self.pixel_step)
 
     def variants(self) -> list[Variant]:
-        """Return the pairs of weights."""
+        """Return the pairs of position and prior weight."""
         return [{"position_weight": a, "prior_weight": c} for a, c in WEIGHTS]
 
     def forward_variants(
         self, inputs: Inputs, encoded: EncodedLevels | None = None
     ) -> list[Output]:
-        """Return the outputs with these weights, from one pass."""
+        """Return the output for every pair of weights, from one pass."""
         return self._mixtures(inputs, encoded, WEIGHTS)
 
     def use(self, variant: Variant) -> None:
-        """Set the weights."""
+        """Set the position and prior weight."""
         self.position_weight = variant["position_weight"]
         self.prior_weight = variant["prior_weight"]
         self._restate(dict(variant))
@@ -174,46 +178,49 @@ class FeatureHead(AbstractFrozen):
     def _mixtures(
         self, inputs: Inputs, encoded: EncodedLevels | None, weights: Sequence[tuple[float, float]]
     ) -> list[Output]:
+        """Return the outputs for several pairs of position and prior weight."""
         encoded = encoded or self.encode(inputs)
-        position, seen = self._read(inputs, encoded)
-        whole = self._classes(position + seen, inputs, encoded)
-        unseen = position + self.get_parameter("project.0.bias")[:, None, None]
-        alone = self._classes(unseen, inputs, encoded) if any(a for a, _ in weights) else 0.0
+        position, features = self._project(inputs, encoded)
+        whole = self._probability(position + features, inputs, encoded)
+        alone: Tensor | float = 0.0
+        if any(weight for weight, _ in weights):
+            hidden = position + self.get_parameter("project.0.bias")[:, None, None]
+            alone = self._probability(hidden, inputs, encoded)
         prior = self.prior[:, None, None]
         return [self._output((1 - a - c) * whole + a * alone + c * prior) for a, c in weights]
 
-    def _read(
+    def _project(
         self, inputs: Inputs, encoded: EncodedLevels, draws: Draws | None = None
     ) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, "b c h w"]]:
-        """Return what the position gives, and what all levels give."""
+        """Return the projected position, and the sum of the projected levels."""
         grid = encoded.levels[0].shape[-2:]
         sides = zip(grid, inputs.image.shape[-2:], encoded.covered.shape[-2:], strict=True)
         rows, columns = (count * side / covered for count, side, covered in sides)
-        seen = torch.zeros(())
+        features = torch.zeros(())
         with without_autocast(self.out.weight):
             position = self.position(_positions(grid, (rows, columns)).to(self.out.weight))
             for level, project in enumerate(self.project):
                 x = encoded.levels[level].float() - self.get_buffer(f"mean{level}")
                 if draws is not None:
-                    x = x * self._kept(draws, level, x.shape[1]).to(x)
+                    x = x * self._keep_mask(draws, level, x.shape[1]).to(x)
                 x = project((x * self.get_buffer(f"scale{level}")).contiguous())
-                seen = seen + functional.interpolate(x, grid, mode="bilinear")
-        return position, seen
+                features = features + functional.interpolate(x, grid, mode="bilinear")
+        return position, features
 
-    def _classes(
+    def _probability(
         self,
         hidden: Maps,
         inputs: Inputs,
         encoded: EncodedLevels,
         pixels: PixelGrid | None = None,
     ) -> Tensor:
-        """Mix, and bring to the size of the image, or to some of its pixels."""
+        """Return class probabilities at the size of the image, or at some of its pixels."""
         with without_autocast(self.out.weight):
             logits = self.out(functional.gelu(self.mix(functional.gelu(hidden)))).float()
-        return self._at_image_size(logits, encoded.covered, inputs, pixels).softmax(dim=1)
+        return self._resize_to_image(logits, encoded.covered, inputs, pixels).softmax(dim=1)
 
-    def _kept(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
-        """Return 0 for a hidden channel, for which the others make up, and for a hidden image."""
+    def _keep_mask(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
+        """Return 0 for hidden channels and hidden images; other channels are scaled up."""
         probabilities = torch.tensor([self.feature_drop_probability, self.image_drop_probability])
         channel_limit, image_limit = torch.special.ndtri(probabilities)
         kept = draws.normal(level, (channels, 1, 1)) > channel_limit
@@ -224,38 +231,40 @@ class FeatureHead(AbstractFrozen):
     def from_backbone(
         cls, source: BackboneSource, *, timesteps: tuple[int, ...] = (1,), **options: Any
     ) -> MethodBuilder:
-        """Return a builder on a frozen backbone: Stable Diffusion without text, or a vision one.
+        """Return a builder on a frozen vision backbone, or a diffusion model without text.
 
         Args:
-            source: of the backbone.
-            timesteps: of diffusion models, which run once for each of them.
-            options: of the constructor.
+            source: the backbone.
+            timesteps: timesteps of a diffusion model, which runs once for each.
+            options: arguments of the constructor.
         """
-        backbone = pyramid_backbone(source, timesteps)
-        if not source.is_diffusion:  # which sees larger images than the embedded diffusion model
+        backbone = build_pyramid_backbone(source, timesteps)
+        if not source.is_diffusion:  # it sees larger images than the embedded diffusion model
             options = {"pixel_step": 4, **options}
-        return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
+        return make_builder(cls, lambda output: cls(output=output, backbone=backbone, **options))
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return fewer and smaller steps on a vision backbone, whose features need no more."""
+        """Return the default settings; fewer and smaller steps for a vision backbone."""
         settings = cls.few_shot_defaults()
         return settings if source.is_diffusion else replace(settings, **VISION_SETTINGS)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with one rate, batches of 8."""
+        """Return settings with one learning rate and batches of 8."""
         return FitSettings({"": 2e-3}, batch_size=8, max_steps=1500, weight_decay=0.01)
 
 
-def pyramid_backbone(source: BackboneSource, timesteps: tuple[int, ...] = (1,)) -> AbstractBackbone:
-    """Return the pretrained model as a plain backbone: a diffusion model under no text."""
+def build_pyramid_backbone(
+    source: BackboneSource, timesteps: tuple[int, ...] = (1,)
+) -> AbstractBackbone:
+    """Return the model as a plain backbone; a diffusion model gets the empty prompt."""
     if source.parts:
-        parts = [pyramid_backbone(part, timesteps) for part in source.parts]
+        parts = [build_pyramid_backbone(part, timesteps) for part in source.parts]
         return SideBySide(parts, [part.short_side_px for part in source.parts])
     if not source.is_diffusion:
         return source.vision
-    prompts = Unprompted.of_folder(source.folder, source.diffusion.context_dim)
+    prompts = Unprompted.from_folder(source.folder, source.diffusion.context_dim)
     return Conditioned(source.diffusion, prompts, timesteps=timesteps).eval()
 
 
@@ -263,8 +272,8 @@ def _positions(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, 
     """Return row and column from -1 to 1 over the image, their squares and their product.
 
     Args:
-        grid: of the finest level, padding included.
-        used: rows and columns of it that the image fills.
+        grid: rows and columns of the finest level, padding included.
+        used: rows and columns that the image fills.
     """
     rows, columns = (
         2 * (torch.arange(count) + 0.5) / filled - 1

@@ -1,7 +1,7 @@
 """FewShot: diffusion models are few-shot learners for dense vision tasks (ICLR 2025 submission).
 
-A frozen Stable Diffusion; one learned concept per class in place of the text (section 3.3), and a
-label codebook that says what the classes are worth in an image (section 3.4).
+Stable Diffusion stays frozen. One trainable concept vector per class replaces the text (section
+3.3). A label codebook gives the classes their label values in an image (section 3.4).
 """
 
 import difflib
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.backbones import BackboneSource, ClipVision, PretrainedPart, StableDiffusion
-from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resized
+from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resize_contiguous
 from diffsight.backbones.source import CLIP
 from diffsight.errors import InputError
 from diffsight.heads.codebook import Codebook
@@ -25,7 +25,7 @@ from diffsight.methods.base import (
     Explanation,
     FitSettings,
     MethodBuilder,
-    builder_of,
+    make_builder,
 )
 from diffsight.methods.parts import encode_latent, pad
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
@@ -34,17 +34,17 @@ from diffsight.types import Draws, Encoded, Inputs, Target
 
 log = logging.getLogger(__name__)
 NOISE, TIMESTEP = 0, 1  # streams of random numbers
-MIN_SUM = 1e-8  # over the classes
-TABLES = 10  # of the codebook, where a CLIP model can mix them (section 4)
+MIN_SUM = 1e-8  # of the maps over the classes
+TABLES = 10  # of the codebook, if a CLIP model can mix them (section 4)
 
 
 @dataclass(frozen=True)
 class FewShotEncoded(Encoded):
-    """What is frozen and free of noise.
+    """The frozen, noise-free features of images.
 
     Attributes:
-        latent: of the padded image.
-        image_features: of CLIP, for a codebook of several tables.
+        latent: latents of the padded images.
+        image_features: CLIP features, for a codebook of several tables.
     """
 
     latent: Float[Tensor, "b c lh lw"]
@@ -52,18 +52,18 @@ class FewShotEncoded(Encoded):
 
 
 class FewShot(AbstractMethod):
-    """A distribution over classes per pixel, and its expected value.
+    """Predicts a distribution over classes for every pixel, and its expected value.
 
     Args:
         output: a distribution, or classes; each class has a concept.
-        backbone: frozen; its latent is scaled as the UNet was trained.
-        codebook: tables of the label codebook of a distribution: 0 keeps the values of its classes,
-            1 learns one table for all images, more need ``vision``.
-        vision: image features that mix the tables.
-        maps: how attentions become maps.
-        concept_std: of the concepts' random start.
-        train_timesteps: noise of a training step is drawn between these two, ends included.
-        timestep: of a prediction.
+        backbone: is frozen here; its latents need the scale that the UNet was trained with.
+        codebook: number of tables of the label codebook of a distribution. 0 keeps the fixed values
+            of the classes, 1 trains one table for all images, more need ``vision``.
+        vision: CLIP model whose image features mix the tables.
+        maps: how attention layers are combined into maps.
+        concept_std: standard deviation of the concepts' random initial values.
+        train_timesteps: range of the timestep in training, both ends included.
+        timestep: timestep of a prediction.
 
     Raises:
         InputError: for several tables without ``vision``.
@@ -86,7 +86,7 @@ class FewShot(AbstractMethod):
         super().__init__()
         if codebook > 1 and vision is None and output.codec is not None:
             raise InputError(
-                "a codebook of several tables mixes them by CLIP features: give vision"
+                "a codebook of several tables needs CLIP features to mix them: give vision"
             )
         self.spec = output
         self.backbone = backbone.requires_grad_(False)
@@ -109,7 +109,7 @@ class FewShot(AbstractMethod):
         return FewShotEncoded(latent, self._image_features(inputs))
 
     def _image_features(self, inputs: Inputs) -> Float[Tensor, "b f"] | None:
-        """Return CLIP's features, those of ``inputs.latents`` where several models share them."""
+        """Return CLIP's features, from the cache ``inputs.latents`` if there is one."""
         vision, image = self.vision, inputs.image
         if vision is None or inputs.latents is None:
             return None if vision is None else vision(image)
@@ -123,13 +123,13 @@ class FewShot(AbstractMethod):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Return the probability of every class after one noised pass.
+        """Return the probability of every class from one pass on noised latents.
 
         Args:
             inputs: images.
-            encoded: as ``encode`` gives it.
+            encoded: result of ``encode``; None computes it.
             target: not used.
-            draws: noise, and in training the timestep; default: from the pixels.
+            draws: noise, and the timestep in training; default: derived from the pixels.
         """
         encoded = encoded or self.encode(inputs)
         draws = draws or Draws.of_content(inputs.image)
@@ -160,10 +160,10 @@ class FewShot(AbstractMethod):
         multiple = self.backbone.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
         sums: dict[tuple[int, ...], Tensor] = {}  # maps of one size are resized together
-        for some in maps:
-            hw = tuple(some.shape[-2:])
-            sums[hw] = sums[hw] + some.float() if hw in sums else some.float()
-        whole = torch.stack([resized(some, padded) for some in sums.values()]).sum(dim=0)
+        for layer in maps:
+            hw = tuple(layer.shape[-2:])
+            sums[hw] = sums[hw] + layer.float() if hw in sums else layer.float()
+        whole = torch.stack([resize_contiguous(one, padded) for one in sums.values()]).sum(dim=0)
         mean = whole[..., :height, :width] / len(maps)
         return mean / mean.sum(dim=1, keepdim=True).clamp(min=MIN_SUM)
 
@@ -173,7 +173,7 @@ class FewShot(AbstractMethod):
         return parts if self.vision is None else {**parts, "vision": self.vision}
 
     def explain(self, inputs: Inputs, encoded: FewShotEncoded | None = None) -> Explanation:
-        """Return the output and what the classes are worth in this image."""
+        """Return the output, and the label values of the classes in this image."""
         encoded = encoded or self.encode(inputs)
         output = self(inputs, encoded, draws=Draws((0,)))
         book, features = self.codebook, encoded.image_features
@@ -203,27 +203,27 @@ class FewShot(AbstractMethod):
 
         Args:
             source: Stable Diffusion.
-            codebook: tables; default: ten where a CLIP vision model can mix them, else one.
+            codebook: number of tables; default: 10 if a CLIP vision model can mix them, else 1.
             clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
             maps: options of ``ConceptRequest``.
-            options: of the constructor.
+            options: arguments of the constructor.
 
         Raises:
-            InputError: for a negative number of tables, several that nothing mixes, or unknown
-                maps.
+            InputError: for a negative number of tables, several tables without a CLIP model, or
+                an unknown option of ``maps``.
         """
         if codebook is not None and codebook < 0:
             raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
-        known = {f.name for f in fields(ConceptRequest)}
-        if unknown := sorted((maps or {}).keys() - known):
-            (close,) = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0)
+        names = {f.name for f in fields(ConceptRequest)}
+        if unknown := sorted((maps or {}).keys() - names):
+            (close,) = difflib.get_close_matches(unknown[0], sorted(names), n=1, cutoff=0)
             raise InputError(f"maps have no option {unknown[0]}: did you mean {close!r}?")
         request = ConceptRequest(**(maps or {}))
 
         def make(output: OutputSpec) -> AbstractMethod:
             tables = TABLES if codebook is None else codebook
-            mixed = output.codec is not None and tables > 1  # nothing is fetched for classes
-            if mixed and not (clip or source.default_clip):
+            is_mixed = output.codec is not None and tables > 1  # classes need no CLIP model
+            if is_mixed and not (clip or source.default_clip):
                 if codebook is not None:
                     raise InputError(
                         f"a codebook of {codebook} tables is mixed by a CLIP vision model, but "
@@ -231,23 +231,23 @@ class FewShot(AbstractMethod):
                         "one (--clip), or choose 1 table"
                     )
                 _log_one_table(source.name)
-                tables, mixed = 1, False
+                tables, is_mixed = 1, False
             return cls(
                 output=output,
                 backbone=source.diffusion,
                 codebook=tables,
-                vision=source.clip(clip) if mixed else None,
+                vision=source.clip(clip) if is_mixed else None,
                 maps=request,
                 **options,
             )
 
-        return builder_of(cls, make)
+        return make_builder(cls, make)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return Adam with 0.1 for the concepts, as in SLiMe, whose concepts they are.
+        """Return settings with SLiMe's learning rate of 0.1 for the concepts.
 
-        The paper states no learning rate.
+        The concepts are those of SLiMe; the few-shot paper states no learning rate.
         """
         rates = {"concepts": 0.1, "codebook.tables": 0.01, "codebook.mix": 1e-3}
         clips = {"codebook": 1.0}
@@ -256,11 +256,11 @@ class FewShot(AbstractMethod):
         )
 
 
-@functools.cache  # once, not for every fold
+@functools.cache  # log once, not for every fold
 def _log_one_table(name: str) -> None:
     log.info(
         "the paper mixes a codebook of %d tables by CLIP ViT-L/14, but %s has no CLIP vision model "
-        "and %s cannot be fetched: a codebook of 1 table is learned (go online, or give --clip)",
+        "and %s cannot be fetched: a codebook of 1 table is trained (go online, or give --clip)",
         TABLES,
         name,
         CLIP,

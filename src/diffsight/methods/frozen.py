@@ -1,4 +1,4 @@
-"""What the methods on a frozen backbone have in common: one pass, probabilities of classes."""
+"""Base class of methods that predict class probabilities from a frozen backbone."""
 
 from functools import cache
 from typing import Self
@@ -13,12 +13,12 @@ from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expecta
 from diffsight.types import Inputs, Maps, PixelGrid, Pyramid
 
 
-class AbstractFrozen(AbstractMethod):
-    """Probabilities of classes from the pyramid of a frozen backbone.
+class AbstractFrozenBackboneMethod(AbstractMethod):
+    """A method that predicts class probabilities from the pyramid of a frozen backbone.
 
     Args:
         output: a distribution, or classes.
-        backbone: frozen; it stays in evaluation mode.
+        backbone: is frozen here and stays in evaluation mode.
     """
 
     output_kinds = ("distribution", "classes")
@@ -30,36 +30,36 @@ class AbstractFrozen(AbstractMethod):
         self.size_multiple = backbone.size_multiple
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what learns; the frozen backbone stays in evaluation mode."""
+        """Set the mode of the trainable parts; the frozen backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def frozen(self) -> dict[str, PretrainedPart]:
-        """Return the pretrained network inside the backbone, by its path."""
+        """Return the pretrained networks inside the backbone, by their attribute paths."""
         return pretrained_parts(self.backbone, "backbone")
 
     def pyramid(self, inputs: Inputs) -> Pyramid:
         """Return the features of the padded images."""
-        return self.backbone.of_inputs(inputs)
+        return self.backbone.forward_inputs(inputs)
 
-    def _at_image_size(
+    def _resize_to_image(
         self, maps: Tensor, covered: Tensor, inputs: Inputs, pixels: PixelGrid | None = None
     ) -> Maps:
-        """Resize maps to the pixels that they cover, and cut the padding off.
+        """Resize maps to the pixels that they cover, and crop the padding.
 
         Args:
-            maps: of the padded images.
-            covered: an empty map of the size in pixels that they cover.
+            maps: maps of the padded images.
+            covered: an empty tensor with the height and width of the covered pixels.
             inputs: the images.
-            pixels: of the images, if not all are wanted; the values are those of the whole map.
+            pixels: pixels to compute; None: all. Their values equal those of the whole map.
         """
         height, width = inputs.image.shape[-2:]
         size = (covered.shape[-2], covered.shape[-1])
         if pixels is not None:
             rows, columns = (
-                _interpolation(have, want)[:, :side][:, some].to(maps)
-                for have, want, side, some in zip(
+                _interpolation_weights(old, new)[:, :side][:, chosen].to(maps)
+                for old, new, side, chosen in zip(
                     maps.shape[-2:], size, (height, width), pixels, strict=True
                 )
             )
@@ -74,11 +74,11 @@ class AbstractFrozen(AbstractMethod):
 
 
 def pretrained_parts(backbone: AbstractBackbone, path: str) -> dict[str, PretrainedPart]:
-    """Return the pretrained networks inside a backbone, by their paths.
+    """Return the pretrained networks inside a backbone, by their attribute paths.
 
     Args:
-        backbone: itself one of them, or made of them.
-        path: of the backbone.
+        backbone: a pretrained network, or a module that contains some.
+        path: attribute path of the backbone.
     """
     return {
         ".".join([path, *filter(None, [name])]): part
@@ -88,6 +88,6 @@ def pretrained_parts(backbone: AbstractBackbone, path: str) -> dict[str, Pretrai
 
 
 @cache
-def _interpolation(have: int, want: int) -> Tensor:
-    """Return the weights of ``have`` samples in each of ``want`` that bilinear resizing makes."""
-    return functional.interpolate(torch.eye(have)[None], want, mode="linear")[0]
+def _interpolation_weights(old: int, new: int) -> Tensor:
+    """Return the weights ``old new`` of linear interpolation from ``old`` to ``new`` samples."""
+    return functional.interpolate(torch.eye(old)[None], new, mode="linear")[0]

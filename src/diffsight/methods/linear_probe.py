@@ -1,7 +1,7 @@
 """A linear probe of a frozen vision transformer: the few-shot paper's baseline (Table 1).
 
-Patch tokens, one linear layer to the classes, their probabilities at the size of the image, and
-the expected value of the fixed centres.
+One linear layer turns each patch token into class probabilities, which are resized to the image.
+The value of a pixel is the expected value over the fixed class centres.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, BackboneSource, ClipTokens
-from diffsight.methods.base import FitSettings, MethodBuilder, builder_of
-from diffsight.methods.feature_head import pyramid_backbone
-from diffsight.methods.frozen import AbstractFrozen
+from diffsight.methods.base import FitSettings, MethodBuilder, make_builder
+from diffsight.methods.feature_head import build_pyramid_backbone
+from diffsight.methods.frozen import AbstractFrozenBackboneMethod
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import Output, OutputSpec
 from diffsight.types import Draws, Encoded, Inputs, Target
@@ -24,23 +24,25 @@ from diffsight.types import Draws, Encoded, Inputs, Target
 
 @dataclass(frozen=True)
 class EncodedTokens(Encoded):
-    """Tokens of mean 0 and variance 1.
+    """Patch tokens with a mean of 0 and a variance of 1 over their channels.
 
     Attributes:
-        tokens: of the coarsest level.
-        covered: an empty map of the size in image pixels that the tokens cover.
+        tokens: tokens of the coarsest level.
+        covered: an empty tensor with the height and width of the image pixels that they cover.
     """
 
     tokens: Float[Tensor, "b c gh gw"]
     covered: Float[Tensor, "b 0 ph pw"]
 
 
-class LinearProbe(AbstractFrozen):
-    """About as many numbers as the concepts have: ``width * classes + classes``.
+class LinearProbe(AbstractFrozenBackboneMethod):
+    """One linear layer on the coarsest level of a frozen backbone.
+
+    It has ``width * classes + classes`` parameters, about as many as the concepts of ``FewShot``.
 
     Args:
         output: a distribution, or classes.
-        backbone: frozen; its coarsest level is read.
+        backbone: is frozen here.
     """
 
     def __init__(self, *, output: OutputSpec, backbone: AbstractBackbone) -> None:
@@ -49,7 +51,7 @@ class LinearProbe(AbstractFrozen):
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedTokens:
-        """Return the tokens."""
+        """Return the normalised tokens."""
         pyramid = self.pyramid(inputs)
         tokens = pyramid.features[-1].movedim(1, -1)
         tokens = functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
@@ -69,7 +71,7 @@ class LinearProbe(AbstractFrozen):
         with without_autocast(self.out.weight):
             logits = self.out(encoded.tokens.to(self.out.weight))
         probability = logits.float().softmax(dim=1)
-        return self._output(self._at_image_size(probability, encoded.covered, inputs))
+        return self._output(self._resize_to_image(probability, encoded.covered, inputs))
 
     @classmethod
     def from_backbone(
@@ -80,22 +82,22 @@ class LinearProbe(AbstractFrozen):
         side: int | None = None,
         **options: Any,
     ) -> MethodBuilder:
-        """Return a builder on CLIP's tokens (of a diffusion model) or on a vision backbone.
+        """Return a builder on CLIP's patch tokens (for a diffusion model) or a vision backbone.
 
         Args:
-            source: of the backbone.
+            source: the backbone.
             clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
-            side: pixels of CLIP's input; default: its own.
-            options: of the constructor.
+            side: side of CLIP's input in pixels; default: the side of its training images.
+            options: arguments of the constructor.
         """
         backbone: AbstractBackbone
         if clip is not None or source.is_diffusion:
             backbone = ClipTokens(source.clip(clip), side=side)
         else:
-            backbone = pyramid_backbone(source)
-        return builder_of(cls, lambda output: cls(output=output, backbone=backbone, **options))
+            backbone = build_pyramid_backbone(source)
+        return make_builder(cls, lambda output: cls(output=output, backbone=backbone, **options))
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with one rate, batches of 8."""
+        """Return settings with one learning rate and batches of 8."""
         return FitSettings({"": 2e-3}, batch_size=8, max_steps=2000, weight_decay=0.01)

@@ -1,15 +1,17 @@
 """Meta Prompts: harnessing diffusion models for visual perception (Wan et al., 2023).
 
-Learnable prompts condition the UNet (section 3.2); it is run several times, each time on its own
-output of the pass before, with a learnable embedding in place of that of a timestep (section 3.4);
-the features of the last pass are multiplied with the prompts, one map for each (section 3.3).
-Depth: one set of ``LearnedTokens`` with an adapter for each pass, ``Fused`` and ``DeconvHead``;
-segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``. Pose was never released: one
-set for all passes, ``Fused`` and ``HeatmapHead`` are our choice.
+Learnable prompts condition the UNet (section 3.2). It runs several times, each time on the output
+of the pass before, with a learnable embedding instead of the timestep embedding (section 3.4). The
+features of the last pass are multiplied with the prompts, which gives one map per prompt (section
+3.3).
+
+Depth: one set of ``LearnedTokens`` with an adapter for each pass, ``Fused`` and ``DeconvHead``.
+Segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``. The authors did not release the
+pose model: one set for all passes, ``Fused`` and ``HeatmapHead`` are our choice.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ from diffsight.methods.base import (
     Explanation,
     FitSettings,
     MethodBuilder,
-    builder_of,
+    make_builder,
 )
 from diffsight.methods.parts import (
     EncodedLatent,
@@ -38,35 +40,35 @@ from diffsight.methods.parts import (
 from diffsight.methods.vpd import VPD
 from diffsight.necks import Fused, PerLevel
 from diffsight.necks.rearrangement import RearrangementBuilder
-from diffsight.ops.resize import interpolated, resized_image
+from diffsight.ops.resize import resize_image, resize_maps
 from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import AbstractPrompt, LearnedTokens
 from diffsight.types import Draws, Images, Inputs, Pyramid, Target
 
-TIMESTEP = 1  # of the pretrained time embedding, where none is learned
+TIMESTEP = 1  # of the pretrained time embedding, for time="fixed"
 FEW_SHOT_PROMPTS = 32
 PASSES = 3
 
 
 class MetaPrompts(AbstractMethod):
-    """A UNet under learned prompts, in several passes; its features times the prompts.
+    """Runs a UNet under learnable prompts several times, and multiplies features and prompts.
 
     Differs from the paper: the latent is the posterior's mode without Stable Diffusion's scale
-    factor, only the last pass's features are used, and an embedding takes the place of the whole
-    network of the time embedding. All three follow the authors' released code, which its
+    factor, only the last pass's features are used, and an embedding replaces the whole time
+    embedding network. All three follow the authors' released code, which its
     checkpoints need.
 
     Args:
-        output: what to give; the task says it.
+        output: form of the output; the task sets it.
         backbone: Stable Diffusion with ``conv_out`` (if there are several passes) and
             ``resize_skips``.
         prompts: one condition for all passes, or one for each.
         head: builder of the head.
-        rearrange: builder of the products with the prompts; None gives the head the UNet's own
-            features (a row of the paper's table 5).
-        passes: of the UNet (``refine_step`` of the released code).
-        time: ``learned``, an embedding for each pass, or ``fixed``, that of timestep 1 (our reading
-            of the row without modulated time in table 5).
+        rearrange: builder of the products with the prompts; None passes the UNet's own features to
+            the head (a row of the paper's table 5).
+        passes: number of passes of the UNet (``refine_step`` of the released code).
+        time: ``learned`` trains an embedding for each pass; ``fixed`` uses the pretrained embedding
+            of timestep 1 (our reading of the row without modulated time in table 5).
         backpropagation: ``full`` through all passes, or ``truncated`` to the last one.
         enlarge_by: images are resized to ``(side // 64 + enlarge_by) * 64`` pixels, 64 being the
             coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead.
@@ -130,7 +132,7 @@ class MetaPrompts(AbstractMethod):
         self.head = head(in_channels=channels, strides=strides, output=output)
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
+        """Return the latent; None if it is sampled in every pass or its encoder is trained."""
         return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
 
     def forward(
@@ -141,7 +143,7 @@ class MetaPrompts(AbstractMethod):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Run the passes, rearrange the last one's features, and the head; any image size."""
+        """Return the output for images of any size, from the features of the last pass."""
         height, width = inputs.image.shape[-2:]
         latent = encoded.latent if encoded is not None else None
         if latent is None:
@@ -154,18 +156,18 @@ class MetaPrompts(AbstractMethod):
         if self.enlarge_by is None:
             return self.head(pyramid).cropped(height, width)
         small = tuple(
-            interpolated(x, (max(1, height // stride), max(1, width // stride)))
+            resize_maps(x, (max(1, height // stride), max(1, width // stride)))
             for x, stride in zip(pyramid.features, pyramid.strides, strict=True)
         )
         output = self.head(Pyramid(small, pyramid.strides, (height, width)))
         if output.hw == (height, width):
             return output
-        return output.with_stack(interpolated(output.stack, (height, width)))
+        return output.with_stack(resize_maps(output.stack, (height, width)))
 
     def refine(
         self, inputs: Inputs, latent: Float[Tensor, "b c lh lw"], recorder: Any = None
     ) -> tuple[tuple[Float[Tensor, "b _ _ _"], ...], Float[Tensor, "b n e"]]:
-        """Return features and condition of the last pass; ``recorder`` listens to it alone."""
+        """Return features and condition of the last pass; ``recorder`` records only that pass."""
         timesteps = torch.full((len(latent),), TIMESTEP, device=latent.device)
         last = self.passes - 1
         for number in range(last):
@@ -189,7 +191,7 @@ class MetaPrompts(AbstractMethod):
         return self.times[number].to(latent.dtype).repeat(len(latent), 1)
 
     def _working_hw(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size at which the backbone sees an image."""
+        """Return height and width at which the backbone reads an image."""
         if self.enlarge_by is not None:
             block = self.backbone.strides[-1]
             return (
@@ -199,17 +201,18 @@ class MetaPrompts(AbstractMethod):
         multiple = self.backbone.size_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _sized(self, image: Images) -> Float[Tensor, "b 3 ph pw"]:
+    def _resize_or_pad(self, image: Images) -> Float[Tensor, "b 3 ph pw"]:
         if self.enlarge_by is None:
             return pad(image, self.backbone.size_multiple)
         height, width = image.shape[-2:]
-        return interpolated(image, self._working_hw(height, width))
+        return resize_maps(image, self._working_hw(height, width))
 
     def _latent(self, inputs: Inputs, draws: Draws | None = None) -> Float[Tensor, "b c lh lw"]:
-        return encode_latent(self.backbone, self._sized(inputs.image), inputs.latents, draws)
+        image = self._resize_or_pad(inputs.image)
+        return encode_latent(self.backbone, image, inputs.latents, draws)
 
     def check_prompt(self, text: str | None) -> None:
-        """Refuse a sentence that is missing where one is read, or longer than is read."""
+        """Refuse a missing sentence if the prompts need one, and a sentence that is too long."""
         super().check_prompt(text)
         if text is not None:
             for one in self.prompts.children():
@@ -217,28 +220,69 @@ class MetaPrompts(AbstractMethod):
                 one.check(text)
 
     def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts."""
+        """Return the placeholder of the prompts, see ``AbstractMethod.example_text``."""
         prompts = (one for one in self.prompts.children() if isinstance(one, AbstractPrompt))
         return next((one.placeholder() for one in prompts if one.requires_text), None)
 
     def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
-        """Return the output of one image, and what every prompt attends to (figures 3 to 6).
+        """Return the output of one image, with two maps of every prompt from the last pass.
 
-        The maps are those of the last pass, averaged over the layers of the decoder.
+        ``maps`` is the attention to the prompts, averaged over the layers of the decoder.
+        ``rearranged`` is the product of the features with the prompts (the paper's figures 3 to 6):
+        every level is enlarged to the image and scaled to the range from 0 to 1, and the mean of
+        the levels is taken. It is empty if the features are not multiplied with the prompts.
         """
         output = self(inputs, encoded, draws=Draws((0,)))
         request = MapRequest(self.backbone.map_levels(("up",)), ("up",))
         recorder = MapRecorder(request)
-        self.refine(inputs, self._latent(inputs, Draws((0,))), recorder)
+        features, prompts = self.refine(inputs, self._latent(inputs, Draws((0,))), recorder)
         height, width = inputs.image.shape[-2:]
-        size = self._working_hw(height, width)
-        maps = [resized_image(one.float(), size) for one in recorder.close().values()]
-        mean = sum(maps[1:], start=maps[0])[0] / len(maps)
-        if self.enlarge_by is None:
-            mean = mean[:, :height, :width]
-        else:
-            mean = resized_image(mean[None], (height, width))[0]
-        return Explanation(output, {f"prompt {i + 1}": one for i, one in enumerate(mean)})
+        attention = self._mean_map(recorder.close().values(), height, width)
+        levels: Iterable[Tensor] = ()
+        if self.rearrange is not None and self.rearrange.multiplies:
+            size = self._working_hw(height, width)
+            pyramid = Pyramid(features, self.backbone.strides, (height, width), size)
+            levels = self.rearrange(pyramid, prompts).features
+        rearranged = self._mean_map(levels, height, width, is_scaled=True)
+        return Explanation(output, _by_prompt(attention), rearranged=_by_prompt(rearranged))
+
+    def _mean_map(
+        self,
+        levels: Iterable[Float[Tensor, "1 n _ _"]],
+        height: int,
+        width: int,
+        *,
+        is_scaled: bool = False,
+    ) -> Float[Tensor, "n h w"]:
+        """Return the mean of the levels' maps at the size of the image.
+
+        Args:
+            levels: maps of each level, which cover the working size.
+            height: height of the image.
+            width: width of the image.
+            is_scaled: scale each map of each level to the range from 0 to 1 first.
+        """
+        size, maps = self._working_hw(height, width), []
+        for level in levels:
+            one = resize_image(level.float(), size)
+            if self.enlarge_by is None:
+                one = one[..., :height, :width]
+            else:
+                one = resize_image(one, (height, width))
+            if is_scaled:
+                low, high = one.amin((2, 3), keepdim=True), one.amax((2, 3), keepdim=True)
+                one = (one - low) / (high - low).clamp(min=1e-12)
+            maps.append(one[0])
+        return torch.stack(maps).mean(dim=0) if maps else torch.zeros(0, height, width)
+
+    @classmethod
+    def infer_arguments(cls, names: Collection[str]) -> Mapping[str, int | None]:
+        """Return the number of passes: one for each time embedding, or for each set of prompts."""
+        times, sets = (
+            len({name.split(".")[1] for name in names if name.startswith(f"{part}.")})
+            for part in ("times", "prompts")
+        )
+        return {"passes": times or (sets if sets > 1 else None)}
 
     @classmethod
     def supports(cls, source: BackboneSource) -> bool:
@@ -251,12 +295,13 @@ class MetaPrompts(AbstractMethod):
     ) -> MethodBuilder:
         """Return a builder of Meta Prompts whose UNet is trained.
 
-        On Stable Diffusion the parts are the authors', on the model of the package small ones.
+        On Stable Diffusion the parts are those of the authors; on the embedded model they are
+        small.
 
         Args:
-            source: Stable Diffusion; every method built has a copy of its own.
+            source: Stable Diffusion; every method gets a copy of its own.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
-            options: of the constructor.
+            options: arguments of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
@@ -291,14 +336,18 @@ class MetaPrompts(AbstractMethod):
             parts = {"prompts": [tokens], **heads}
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
-        return builder_of(cls, make)
+        return make_builder(cls, make)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return those of VPD: the authors of both trained alike."""
+        """Return the settings of VPD: the authors of both papers train alike."""
         return VPD.few_shot_defaults()
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return those of VPD for a backbone and an output."""
+        """Return the settings of VPD for a backbone and an output."""
         return VPD.few_shot_settings(source, output)
+
+
+def _by_prompt(maps: Float[Tensor, "n h w"]) -> dict[str, Float[Tensor, "h w"]]:
+    return {f"prompt {i + 1}": one for i, one in enumerate(maps)}

@@ -1,4 +1,4 @@
-"""Steps that several methods share, as functions: padding, the UNet's pyramid, attention maps."""
+"""Functions that several methods share: padding, features of the UNet, attention maps."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffsight.backbones.attention_maps import MapRecorder, MapRequest, Place
+from diffsight.backbones.attention_maps import MapRecorder, MapRequest, UNetPart
 from diffsight.backbones.base import AbstractDiffusionBackbone
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.errors import InputError
@@ -23,13 +23,17 @@ MAP_LEVELS: dict[AttentionMaps, tuple[int, ...]] = {"none": (), "A32": (1, 2), "
 
 @dataclass(frozen=True)
 class EncodedLatent(Encoded):
-    """The latent of an image; None where it is drawn anew in every pass or its encoder learns."""
+    """The latents of images.
+
+    Attributes:
+        latent: None if a new latent is sampled in every pass, or if its encoder is trained.
+    """
 
     latent: Float[Tensor, "b c lh lw"] | None
 
 
 def pad(image: Images, multiple: int) -> Float[Tensor, "b 3 ph pw"]:
-    """Pad with mid-grey, which becomes 0 in [-1, 1], on the right and at the bottom."""
+    """Pad on the right and at the bottom with mid-grey, which becomes 0 in [-1, 1]."""
     return pad_to_multiple(image, multiple, MID_GREY)
 
 
@@ -39,13 +43,20 @@ def encode_latent(
     latents: Latents | None,
     draws: Draws | None = None,
 ) -> Float[Tensor, "b c lh lw"]:
-    """Return the latent of a padded image, from ``latents`` where several models share it."""
+    """Return the latents of padded images.
+
+    Args:
+        backbone: encodes the images.
+        image: padded images in [0, 1].
+        latents: cache of latents that several models share, or None.
+        draws: random numbers, for a backbone that samples its latents.
+    """
     if latents is None or not backbone.latent_is_fixed:
         return backbone.encode(image, draws=draws)
     return latents.get(backbone, image, backbone.encode)
 
 
-def prompted_pyramid(
+def run_prompted_unet(
     backbone: StableDiffusion,
     latent: Float[Tensor, "b c lh lw"],
     condition: Float[Tensor, "b n e"],
@@ -54,7 +65,16 @@ def prompted_pyramid(
     maps: MapRequest,
     valid_hw: tuple[int, int],
 ) -> Pyramid:
-    """Run the UNet on a latent without noise; return its features and cross-attention maps."""
+    """Run the UNet on latents without noise; return its features and cross-attention maps.
+
+    Args:
+        backbone: Stable Diffusion.
+        latent: latents of padded images.
+        condition: one vector per token.
+        timestep: timestep whose embedding conditions the UNet.
+        maps: attention maps to return.
+        valid_hw: height and width of the images without padding.
+    """
     recorder = MapRecorder(maps)
     timesteps = torch.full((len(latent),), timestep, device=latent.device)
     features = backbone.features(latent, condition, timesteps, recorder)
@@ -62,23 +82,23 @@ def prompted_pyramid(
 
 
 def map_levels(
-    maps: AttentionMaps, places: Collection[Place], backbone: StableDiffusion
+    maps: AttentionMaps, unet_parts: Collection[UNetPart], backbone: StableDiffusion
 ) -> tuple[int, ...]:
-    """Return the pyramid levels that get maps: those requested, and the middle block's own.
+    """Return the pyramid levels that get maps: those of ``maps``, and that of the middle block.
 
     Raises:
-        InputError: if maps are requested where there are none.
+        InputError: if no layer in these parts of the UNet has maps of these levels.
     """
-    wanted = MAP_LEVELS[maps]
-    if not wanted:
+    requested = MAP_LEVELS[maps]
+    if not requested:
         return ()
-    if "mid" in places:
-        wanted = (*wanted, len(backbone.channels) - 1)
-    levels = tuple(level for level in backbone.map_levels(places) if level in wanted)
+    if "mid" in unet_parts:
+        requested = (*requested, len(backbone.channels) - 1)
+    levels = tuple(level for level in backbone.map_levels(unet_parts) if level in requested)
     if not levels:
         raise InputError(
-            f"attention_maps={maps!r} with attention_places={list(places)}: there is no such map: "
-            "choose places among 'up', 'down' and 'mid', or attention_maps='none'"
+            f"attention_maps={maps!r} with attention_places={list(unet_parts)}: no layer has such "
+            "maps: choose attention_places from 'up', 'down' and 'mid', or attention_maps='none'"
         )
     return levels
 
@@ -86,7 +106,7 @@ def map_levels(
 def build_neck(
     builder: NeckBuilder | None, channels: Sequence[int], strides: Sequence[int]
 ) -> tuple[nn.Module | None, Sequence[int], Sequence[int]]:
-    """Return a neck, or None without a builder, and the channels and strides behind it."""
+    """Return a neck, or None without a builder, and the channels and strides of its output."""
     if builder is None:
         return None, channels, strides
     neck = builder(in_channels=channels, strides=strides)
@@ -96,7 +116,7 @@ def build_neck(
 def widths_with_maps(
     channels: Sequence[int], levels: Collection[int], num_tokens: int
 ) -> tuple[int, ...]:
-    """Return the channels of a pyramid to whose levels one map per token is appended."""
+    """Return the channels of a pyramid after one map per token is appended at ``levels``."""
     return tuple(c + num_tokens * (level in levels) for level, c in enumerate(channels))
 
 
@@ -111,8 +131,8 @@ def append_maps(pyramid: Pyramid) -> Pyramid:
     return replace(pyramid, features=features)
 
 
-def without_padding(pyramid: Pyramid) -> Pyramid:
-    """Drop the rows and columns that hold padding only."""
+def crop_padding(pyramid: Pyramid) -> Pyramid:
+    """Drop the rows and columns that contain only padding."""
     features = tuple(
         crop_to_valid(feature, pyramid.valid_hw, stride)
         for feature, stride in zip(pyramid.features, pyramid.strides, strict=True)
@@ -121,10 +141,10 @@ def without_padding(pyramid: Pyramid) -> Pyramid:
 
 
 def require_fitting_text(prompts: AbstractPrompt, backbone: AbstractDiffusionBackbone) -> None:
-    """Refuse prompts of another width than the backbone's condition.
+    """Refuse prompts whose vectors do not have the width of the backbone's condition.
 
     Raises:
-        InputError: if they differ.
+        InputError: if the widths differ.
     """
     if prompts.dim != backbone.context_dim:
         raise InputError(

@@ -1,9 +1,9 @@
-"""What VPD and EVP have in common: a UNet under a text condition, in one pass without noise."""
+"""Base class of VPD and EVP: one pass of a UNet under a text condition, without noise."""
 
 from torch import Tensor
 
 from diffsight.backbones import StableDiffusion
-from diffsight.backbones.attention_maps import MapRequest, Place
+from diffsight.backbones.attention_maps import MapRequest, UNetPart
 from diffsight.methods.base import AbstractMethod, Explanation
 from diffsight.methods.parts import (
     AttentionMaps,
@@ -12,30 +12,30 @@ from diffsight.methods.parts import (
     encode_latent,
     map_levels,
     pad,
-    prompted_pyramid,
     require_fitting_text,
+    run_prompted_unet,
     widths_with_maps,
 )
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.prompts import AbstractPrompt
 from diffsight.types import Draws, Inputs, Maps, Pyramid
 
-SHOWN = 50  # tokens of an explanation, at most
+MAX_EXPLAINED_TOKENS = 50
 
 
-class AbstractPrompted(AbstractMethod):
-    """A method on the pyramid of the UNet's features and the attention maps of its text.
+class AbstractPromptedMethod(AbstractMethod):
+    """A method that reads the UNet's features and the attention maps of its prompt tokens.
 
     Args:
         backbone: Stable Diffusion.
         prompts: text condition.
-        attention_maps: levels that get the averaged maps, see ``VPD``.
-        attention_places: layers that are averaged, see ``VPD``.
+        attention_maps: levels to which averaged attention maps are appended, see ``VPD``.
+        attention_places: parts of the UNet whose layers are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
-        timestep: step whose embedding conditions the UNet.
+        timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet do not fit together, or there are no maps to append.
     """
 
     output_kinds = ("values", "classes")
@@ -46,7 +46,7 @@ class AbstractPrompted(AbstractMethod):
         backbone: StableDiffusion,
         prompts: AbstractPrompt,
         attention_maps: AttentionMaps,
-        attention_places: tuple[Place, ...],
+        attention_places: tuple[UNetPart, ...],
         detach_attention_maps: bool,
         timestep: int,
     ) -> None:
@@ -62,7 +62,7 @@ class AbstractPrompted(AbstractMethod):
         self.pyramid_channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent, unless it is drawn anew in every pass or its encoder learns."""
+        """Return the latent; None if it is sampled in every pass or its encoder is trained."""
         return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
 
     def pyramid(
@@ -80,7 +80,7 @@ class AbstractPrompted(AbstractMethod):
 
     def _pass(self, inputs: Inputs, latent: Maps, maps: MapRequest) -> Pyramid:
         height, width = inputs.image.shape[-2:]
-        return prompted_pyramid(
+        return run_prompted_unet(
             self.backbone,
             latent,
             self.prompts(inputs),
@@ -90,25 +90,26 @@ class AbstractPrompted(AbstractMethod):
         )
 
     def check_prompt(self, text: str | None) -> None:
-        """Refuse a sentence that is missing where one is read, or longer than is read."""
+        """Refuse a missing sentence if the prompts need one, and a sentence that is too long."""
         super().check_prompt(text)
         if text is not None:
             self.prompts.check(text)
 
     def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts."""
+        """Return the placeholder of the prompts, see ``AbstractMethod.example_text``."""
         return self.prompts.placeholder()
 
     def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
         """Return the output of one image and the mean attention map of every token, up to 50."""
         draws = Draws((0,))
         output = self(inputs, encoded, draws=draws)
-        maps = MapRequest(self.backbone.map_levels(self.maps.places), self.maps.places)
+        maps = MapRequest(self.backbone.map_levels(self.maps.unet_parts), self.maps.unet_parts)
         attention = self._pass(inputs, self._latent(inputs, draws), maps).attention.values()
         if not attention:
             return Explanation(output)
         height, width = inputs.image.shape[-2:]
         padded = pad(inputs.image, self.backbone.size_multiple).shape
-        whole = [resized_image(one.float(), (padded[-2], padded[-1])) for one in attention]
-        mean = sum(whole[1:], start=whole[0])[0, :, :height, :width] / len(whole)
-        return Explanation(output, {f"token {i + 1}": one for i, one in enumerate(mean[:SHOWN])})
+        resized = [resize_image(one.float(), (padded[-2], padded[-1])) for one in attention]
+        mean = sum(resized[1:], start=resized[0])[0, :, :height, :width] / len(resized)
+        shown = mean[:MAX_EXPLAINED_TOKENS]
+        return Explanation(output, {f"token {i + 1}": one for i, one in enumerate(shown)})

@@ -1,10 +1,10 @@
 """VPD: visual perception with a pre-trained diffusion model (Zhao et al., ICCV 2023).
 
 Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter
-(equation 5), p2 one pass of Stable Diffusion's encoder and UNet without noise, p3 a neck and a
-head. Depth: ``TextTable``, ``Merging`` and ``DeconvHead``; segmentation: ``ClassTokens``, ``FPN``
-and ``SemanticFPN``, referring segmentation: ``Sentences`` and ``ReferringDecoder``, both with
-``attention_maps="A32"``.
+(equation 5), p2 is one pass of Stable Diffusion's encoder and UNet without noise, and p3 is a neck
+and a head. Depth: ``TextTable``, ``Merging`` and ``DeconvHead``. Segmentation: ``ClassTokens``,
+``FPN`` and ``SemanticFPN``. Referring segmentation: ``Sentences`` and ``ReferringDecoder``. Both
+segmentations use ``attention_maps="A32"``.
 """
 
 import math
@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 
 from diffsight.backbones import BackboneSource, StableDiffusion
-from diffsight.backbones.attention_maps import Place
+from diffsight.backbones.attention_maps import UNetPart
 from diffsight.heads import DeconvHead, HeatmapHead, SemanticFPN
 from diffsight.heads.base import HeadBuilder
-from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, builder_of
-from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, without_padding
-from diffsight.methods.prompted import AbstractPrompted
+from diffsight.methods.base import AbstractMethod, FitSettings, MethodBuilder, make_builder
+from diffsight.methods.parts import AttentionMaps, EncodedLatent, build_neck, crop_padding
+from diffsight.methods.prompted import AbstractPromptedMethod
 from diffsight.necks import FPN, Merging
 from diffsight.necks.base import NeckBuilder
 from diffsight.outputs import Output, OutputSpec
@@ -27,29 +27,29 @@ from diffsight.prompts import AbstractPrompt, ClassTokens, TextTable, Unprompted
 from diffsight.types import Draws, Inputs, Target
 
 
-class VPD(AbstractPrompted):
-    """Text-prompted UNet as a backbone; cross-attention maps as extra channels.
+class VPD(AbstractPromptedMethod):
+    """A text-prompted UNet as the backbone, with cross-attention maps as extra channels.
 
     Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable
-    Diffusion's scale factor; attention maps enter without gradient. All three follow the authors'
-    released code, which its checkpoints need.
+    Diffusion's scale factor; no gradient passes through the attention maps. All three follow the
+    authors' released code, which its checkpoints need.
 
     Args:
-        output: what to give; the task says it.
+        output: form of the output; the task sets it.
         backbone: Stable Diffusion.
         prompts: text condition.
         head: builder of the head.
-        neck: builder of what stands between pyramid and head, or None.
-        attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (the release, except
-            for depth), ``A64`` to stride 8 too, ``none`` to no level (the release's depth model).
-        attention_places: layers that are averaged. With ``mid``, the middle block's map is appended
-            to the level of its own size, stride 64: our reading of table 5, for neither the paper
-            nor the released code says where.
+        neck: builder of the neck between pyramid and head, or None.
+        attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (as released, except
+            for depth), ``A64`` to stride 8 too, ``none`` to no level (the released depth model).
+        attention_places: parts of the UNet whose layers are averaged. ``mid`` appends the map of
+            the middle block to the level of its own size, stride 64. That is our reading of table
+            5: neither the paper nor the released code states the level.
         detach_attention_maps: False lets gradients pass through the appended maps.
-        timestep: step whose embedding conditions the UNet.
+        timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if text and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet do not fit together, or there are no maps to append.
     """
 
     output_kinds = ("values", "classes", "heatmaps")
@@ -63,7 +63,7 @@ class VPD(AbstractPrompted):
         head: HeadBuilder,
         neck: NeckBuilder | None = None,
         attention_maps: AttentionMaps = "none",
-        attention_places: tuple[Place, ...] = ("up", "down"),
+        attention_places: tuple[UNetPart, ...] = ("up", "down"),
         detach_attention_maps: bool = True,
         timestep: int = 1,
     ) -> None:
@@ -81,12 +81,12 @@ class VPD(AbstractPrompted):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Pad to the backbone's multiple, one pass, drop what is padding, head; any image size."""
+        """Return the output for images of any size; they are padded for one pass of the UNet."""
         height, width = inputs.image.shape[-2:]
         pyramid = self.pyramid(inputs, encoded, draws)
         if self.neck is not None:
             pyramid = self.neck(pyramid)
-        return self.head(without_padding(pyramid)).cropped(height, width)
+        return self.head(crop_padding(pyramid)).cropped(height, width)
 
     @classmethod
     def supports(cls, source: BackboneSource) -> bool:
@@ -104,16 +104,16 @@ class VPD(AbstractPrompted):
     ) -> MethodBuilder:
         """Return a builder of a VPD whose UNet is trained.
 
-        On Stable Diffusion the parts are the authors': for classes one token per class name, maps
-        of them, and Semantic FPN; else the deconvolution head, under an empty sentence, because few
-        images come without a scene type. On the model of the package they are small, under one
-        learned vector.
+        On Stable Diffusion the parts are those of the authors. Classes use one token per class
+        name, the attention maps of the tokens, and Semantic FPN. Other outputs use the
+        deconvolution head and an empty prompt, because a few labelled images come without a scene
+        type. On the embedded model the parts are small, and the prompt is one trainable vector.
 
         Args:
-            source: Stable Diffusion; every method built has a copy of its own.
-            class_names: of the classes that are predicted, for their tokens.
+            source: Stable Diffusion; every method gets a copy of its own.
+            class_names: names of the predicted classes, for their tokens.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
-            options: of the constructor.
+            options: arguments of the constructor.
         """
 
         def make(output: OutputSpec) -> AbstractMethod:
@@ -133,7 +133,7 @@ class VPD(AbstractPrompted):
                     "head": head,
                 }
             elif output.kind == "classes" and class_names:
-                tokens = ClassTokens.of_names(class_names, source.name, dim=backbone.context_dim)
+                tokens = ClassTokens.from_names(class_names, source.name, dim=backbone.context_dim)
                 parts = {
                     "prompts": tokens,
                     "attention_maps": "A32",
@@ -142,33 +142,34 @@ class VPD(AbstractPrompted):
                 }
             else:
                 parts = {
-                    "prompts": Unprompted.of_folder(source.folder, backbone.context_dim),
+                    "prompts": Unprompted.from_folder(source.folder, backbone.context_dim),
                     "neck": partial(Merging, width=1536, groups=math.gcd(16, *backbone.channels)),
                     "head": head,
                 }
             return cls(output=output, backbone=backbone, **{**parts, **options})
 
-        return builder_of(cls, make)
+        return make_builder(cls, make)
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return AdamW with VPD's rate and decay, batches of 8.
+        """Return VPD's learning rate and weight decay, with batches of 8.
 
-        The whole UNet has the head's rate, for the model of the package: on ten rooms it did better
-        than a tenth.
+        The UNet has the same learning rate as the head. With the embedded model and ten rooms this
+        scored better than a tenth of the rate.
         """
         return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return the authors' rates and decay on Stable Diffusion.
+        """Return the authors' learning rates and weight decay on Stable Diffusion.
 
-        The UNet has a hundredth of the head's rate in their depth recipe, a tenth for classes.
+        In their recipes the UNet has a hundredth of the head's learning rate for depth, and a tenth
+        for classes.
         """
-        usual = cls.few_shot_defaults()
+        defaults = cls.few_shot_defaults()
         if source.is_embedded:
-            return usual
+            return defaults
         if output.kind == "classes":
             rates = {"": 8e-5, "backbone": 8e-6}
-            return replace(usual, learning_rates=rates, weight_decay=1e-3)
-        return replace(usual, learning_rates={"": 5e-4, "backbone": 5e-6})
+            return replace(defaults, learning_rates=rates, weight_decay=1e-3)
+        return replace(defaults, learning_rates={"": 5e-4, "backbone": 5e-6})

@@ -1,4 +1,4 @@
-"""Metrics: torchmetrics classes that sum over a data set, masked by ``valid``."""
+"""Metrics: torchmetrics classes that accumulate sums over the valid pixels of a data set."""
 
 from diffsight.metrics.depth import DepthMetrics
 from diffsight.metrics.few_shot import AngleErrors, BinaryIoU, ClassIoU, ValueErrors
@@ -14,9 +14,13 @@ __all__ = [
     "larger_is_better",
 ]
 
-_SHARES = ("iou", "miou", "oiou", "macc", "aacc", "d1", "d2", "d3")
+_SCORES = ("iou", "miou", "oiou", "macc", "aacc", "d1", "d2", "d3")
 
 
 def larger_is_better(name: str) -> bool:
-    """Whether a measure of this name is a share of what is right, not an error or a loss."""
-    return name in _SHARES or name.startswith(("p@", "below_"))
+    """Return whether a metric is a score, such as an accuracy, and not an error or a loss.
+
+    Args:
+        name: name of the metric as ``compute`` returns it.
+    """
+    return name in _SCORES or name.startswith(("p@", "below_"))

@@ -1,4 +1,4 @@
-"""The error measures of metric depth, averaged image by image as NYU and KITTI tables are."""
+"""The error metrics of metric depth, averaged over images as in the tables of NYU and KITTI."""
 
 import torch
 from jaxtyping import Float, Float64
@@ -13,22 +13,29 @@ NAMES = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "d1", "d2", 
 
 
 class DepthMetrics(SumMetric):
-    """Per-image measures over the valid pixels, then their mean over the images (float64 sums).
+    """Depth errors over the valid pixels of each image, then the mean over the images.
 
-    ``compute`` gives scalars by name. With prediction p, truth g and e = ln p - ln g:
+    ``compute`` returns scalars by name. With prediction p, target g and e = ln p - ln g:
 
     * ``abs_rel`` = mean(abs(p - g) / g), ``sq_rel`` = mean((p - g)^2 / g) in metres,
     * ``rmse`` = sqrt(mean((p - g)^2)) in metres, ``rmse_log`` = sqrt(mean(e^2)),
     * ``log10`` = mean(abs(e)) / ln 10, ``silog`` = sqrt(mean(e^2) - mean(e)^2 / 2), not x 100,
-    * ``d1``, ``d2``, ``d3``: share of pixels with max(p / g, g / p) < 1.25, 1.25^2, 1.25^3,
-    * ``images``: how many counted, ``skipped``: how many had no valid pixel.
+    * ``d1``, ``d2``, ``d3``: fraction of pixels with max(p / g, g / p) < 1.25, 1.25^2, 1.25^3,
+    * ``images``: number of images that count, ``skipped``: number without a valid pixel.
+
+    Sums are in float64.
     """
 
     def __init__(self) -> None:
         super().__init__(len(NAMES) + 2)
 
     def update(self, prediction: Depths, target: Depths, valid: Masks) -> None:
-        """Add a batch; depth in metres, finite and positive wherever ``valid``.
+        """Add a batch.
+
+        Args:
+            prediction: predicted depth in metres; finite and positive where ``valid``.
+            target: true depth in metres; finite and positive where ``valid``.
+            valid: pixels that count.
 
         Raises:
             InputError: if a valid depth is not finite or not positive.
@@ -37,32 +44,32 @@ class DepthMetrics(SumMetric):
             bad = int((valid & ~((depth_m > 0) & depth_m.isfinite())).sum())
             if bad:
                 raise InputError(
-                    f"{bad} valid pixels of the {name} are no positive number: give one for every "
-                    "pixel that is scored, as a protocol's prepare() and mask() do"
+                    f"{bad} valid pixels of the {name} are not a finite positive number: apply the "
+                    "prepare() and mask() of a protocol first"
                 )
-        counted = valid.flatten(1).any(dim=1)
-        measures = per_image(prediction, target, valid).sum(dim=0)
-        images = torch.stack([counted.sum(), (~counted).sum()])
-        self.sums += torch.cat([measures, images])
+        has_valid = valid.flatten(1).any(dim=1)
+        errors = errors_per_image(prediction, target, valid).sum(dim=0)
+        images = torch.stack([has_valid.sum(), (~has_valid).sum()])
+        self.sums += torch.cat([errors, images])
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """The means by name.
+        """Return the mean errors and the numbers of images by name.
 
         Raises:
             InputError: if no image had a valid pixel.
         """
-        *measures, images, skipped = self.sums
+        *errors, images, skipped = self.sums
         if images == 0:
             raise InputError(
                 "no image with a valid pixel was seen: check the depth unit and the protocol's mask"
             )
-        means = {name: total / images for name, total in zip(NAMES, measures, strict=True)}
+        means = {name: total / images for name, total in zip(NAMES, errors, strict=True)}
         return means | {"images": images.clone(), "skipped": skipped.clone()}
 
 
-def per_image(prediction: Depths, target: Depths, valid: Masks) -> Float64[Tensor, "b 9"]:
-    """Each image's measures in the order of ``NAMES``; zeros without a valid pixel."""
-    # pixels that do not count hold a perfect prediction of 1 m; the means divide by the others
+def errors_per_image(prediction: Depths, target: Depths, valid: Masks) -> Float64[Tensor, "b 9"]:
+    """Return the errors of each image in the order of ``NAMES``; 0 without a valid pixel."""
+    # invalid pixels are replaced by a perfect prediction of 1 m; means divide by the valid ones
     p = torch.where(valid, prediction.double(), 1)
     g = torch.where(valid, target.double(), 1)
     count = valid.flatten(1).sum(dim=1).clamp(min=1)

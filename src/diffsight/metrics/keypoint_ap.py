@@ -1,4 +1,4 @@
-"""Average precision of joints as COCO scores them."""
+"""Average precision and recall of keypoints, as COCO defines them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ FIGURES = (
 
 
 class KeypointAP(Metric):
-    """Average precision and recall over OKS thresholds 0.5 to 0.95, as COCO scores joints.
+    """Average precision and recall over the OKS thresholds 0.5 to 0.95 of COCO.
 
-    Figures are in [0, 1]; -1 where there is nobody of that size.
+    The results are in [0, 1], or -1 if the data set has no person of that size.
 
     Args:
-        sigmas: of the joints.
+        sigmas: standard deviation of each joint in object keypoint similarity (OKS).
     """
 
     full_state_update = False
@@ -32,24 +32,24 @@ class KeypointAP(Metric):
         self.sigmas = tuple(sigmas)
         self.images: Tensor
         self.add_state("images", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-        for name in ("found", "truth"):
+        for name in ("predictions", "targets"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, found: People, truth: People) -> None:
+    def update(self, prediction: People, target: People) -> None:
         """Add one image.
 
         Args:
-            found: with the scores of people and, as the third number of joints, anything.
-            truth: with labelled joints; crowds, and people without any, are neither missed nor
-                wrongly found.
+            prediction: people with a score each; the third number of a joint is not used.
+            target: people with labelled joints. Crowds, and people without a labelled joint, count
+                neither as missed nor as false positives.
         """
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         rank = torch.distributed.get_rank() if world > 1 else 0
         number = float(self.images * world + rank)
         self.images += 1
         for name, people, last in (
-            ("found", found, found.scores),
-            ("truth", truth, truth.is_crowd),
+            ("predictions", prediction, prediction.scores),
+            ("targets", target, target.is_crowd),
         ):
             count = len(people)
             columns = [
@@ -62,43 +62,52 @@ class KeypointAP(Metric):
             getattr(self, name).append(torch.cat([c.cpu().double() for c in columns], dim=1))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``ap``, at OKS 0.5 and 0.75, of medium and large people; and recall alike."""
-        rows = {name: _joined(getattr(self, name)) for name in ("found", "truth")}
-        truth = [_annotation(i + 1, row) for i, row in enumerate(rows["truth"].tolist())]
+        """Return average precision (``ap``) and recall (``ar``) by name.
+
+        ``ap50`` and ``ap75`` are at OKS 0.5 and 0.75, ``ap_medium`` and ``ap_large`` are those of
+        people of medium and large size; the same for ``ar``.
+        """
+        rows = {name: _concatenate(getattr(self, name)) for name in ("predictions", "targets")}
+        targets = [_to_annotation(i + 1, row) for i, row in enumerate(rows["targets"].tolist())]
         numbers = sorted({int(row[0]) for both in rows.values() for row in both.tolist()})
-        if not truth:
+        if not targets:
             return dict.fromkeys(FIGURES, torch.tensor(-1.0).double())
-        names = [{"id": number + 1} for number in numbers]
+        images = [{"id": number + 1} for number in numbers]
         categories = [{"id": 1, "name": "person"}]
-        data = COCO({"images": names, "annotations": truth, "categories": categories})
-        # as a results file has them: the size of a pose is that of its joints
-        found = [
+        data = COCO({"images": images, "annotations": targets, "categories": categories})
+        # only the keys of a results file, so that COCO takes the area of a pose from its joints
+        predictions = [
             {key: row[key] for key in ("image_id", "category_id", "keypoints", "score")}
-            for row in (_annotation(0, row) for row in rows["found"].tolist())
+            for row in (_to_annotation(0, row) for row in rows["predictions"].tolist())
         ]
-        if not found:
+        if not predictions:
             return dict.fromkeys(FIGURES, torch.tensor(0.0).double())
         sigmas: Any = np.array(self.sigmas)
         scorer = COCOeval_faster(
             data,
-            data.loadRes(found),
+            data.loadRes(predictions),
             "keypoints",
             kpt_oks_sigmas=sigmas,
-            print_function=lambda *words: None,
+            print_function=lambda *arguments: None,
         )
         scorer.run()
         stats = torch.tensor(scorer.stats, dtype=torch.float64)
         return dict(zip(FIGURES, stats, strict=False))
 
 
-def _joined(rows: Any) -> Tensor:
-    if isinstance(rows, Tensor):  # after the exchange between processes
+def _concatenate(rows: Any) -> Tensor:
+    if isinstance(rows, Tensor):  # torchmetrics has already gathered the states of all processes
         return rows
     return torch.cat(rows) if rows else torch.zeros(0, 7)
 
 
-def _annotation(number: int, row: Sequence[float]) -> Mapping[str, Any]:
-    """Return a row as COCO writes it; the seventh number is a score, or whether it is a crowd."""
+def _to_annotation(number: int, row: Sequence[float]) -> Mapping[str, Any]:
+    """Return a person as an annotation of COCO.
+
+    Args:
+        number: id of the annotation.
+        row: image number, box, area, score of a prediction or crowd flag of a target, and joints.
+    """
     image, left, top, right, bottom, area, last, *joints = row
     return {
         "id": number,
@@ -109,5 +118,5 @@ def _annotation(number: int, row: Sequence[float]) -> Mapping[str, Any]:
         "score": last,
         "iscrowd": int(last),
         "keypoints": joints,
-        "num_keypoints": sum(1 for seen in joints[2::3] if seen > 0),
+        "num_keypoints": sum(1 for visibility in joints[2::3] if visibility > 0),
     }

@@ -1,4 +1,4 @@
-"""Intersection over union of maps with classes that may overlap, each at its best threshold."""
+"""Intersection over union of bird's-eye-view maps, whose classes may overlap."""
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -9,10 +9,12 @@ from diffsight.ops.map_counts import THRESHOLDS, best_iou, count_cells
 
 
 class MapIoU(Metric):
-    """``miou``: the mean over the classes, summed over a data set before anything is divided.
+    """Mean IoU over the classes of a map, each at its best probability threshold (BEVFusion).
+
+    Intersections and unions are summed over the data set before they are divided.
 
     Args:
-        classes: their number.
+        classes: number of classes.
     """
 
     full_state_update = False
@@ -29,7 +31,13 @@ class MapIoU(Metric):
         label: Float[Tensor, "b k x y"],
         valid: Bool[Tensor, "b x y"],
     ) -> None:
-        """Add a batch."""
+        """Add a batch.
+
+        Args:
+            probability: probability of every class in every cell.
+            label: 1 in the cells of a class, 0 elsewhere.
+            valid: cells that count.
+        """
         self.counts = self.counts + count_cells(probability, label, valid).to(self.counts.device)
 
     def compute(self) -> dict[str, Tensor]:
@@ -37,5 +45,5 @@ class MapIoU(Metric):
         return {"miou": best_iou(self.counts).mean()}
 
     def per_class(self) -> Float64[Tensor, " k"]:
-        """Return that of every class."""
+        """Return the IoU of every class, in [0, 1]."""
         return best_iou(self.counts)

@@ -1,4 +1,4 @@
-"""What the metrics have in common: sums over a data set."""
+"""The base class of metrics that are computed from sums over a data set."""
 
 import torch
 from jaxtyping import Float64
@@ -7,10 +7,10 @@ from torchmetrics import Metric
 
 
 class SumMetric(Metric):
-    """Sums over a data set in 64 bit, from which ``compute`` makes the measures.
+    """A metric with one state, ``sums``, in float64. It is added up over batches and processes.
 
     Args:
-        shape: of the sums.
+        shape: shape of the sums.
     """
 
     full_state_update = False

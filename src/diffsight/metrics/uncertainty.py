@@ -8,34 +8,34 @@ from diffsight.errors import InputError
 from diffsight.metrics.sums import SumMetric
 from diffsight.types import ErrorKind, PixelErrors
 
-CONFIDENCE_BINS = 15  # of equal width, as in torchmetrics
-LEVELS = tuple(k / 20 for k in range(1, 20))  # of central intervals
-MOST_UNCERTAIN = 0.1  # fraction of the pixels
+CONFIDENCE_BINS = 15  # bins of equal width, as in torchmetrics
+LEVELS = tuple(k / 20 for k in range(1, 20))  # confidence levels of the central intervals
+MOST_UNCERTAIN = 0.1  # fraction of the pixels for errors_in_top_10
 Pixels = Float[Tensor, " m"]
 
 
 class UncertaintyMetrics(SumMetric):
-    """The order of the uncertainties against that of the errors, and their calibration.
+    """How well uncertainties rank the errors of pixels, and how well they are calibrated.
 
-    ``compute`` gives scalars by name:
+    ``compute`` returns scalars by name:
 
     * ``ause``: area under the sparsification error (Ilg et al., ECCV 2018). The most uncertain
-      pixels of an image are left out, 1 % after another; the mean error of the rest is compared
-      with that if the largest errors were left out. Mean over the fractions, then over the images.
-      The error is 0 or 1 for classes, and the root mean square in the unit of the labels for
-      numbers.
-    * ``errors_in_top_10``: fraction of all errors (of their squares, for numbers) that the most
-      uncertain tenth of the pixels of every image holds; 0.1 is chance level. Left out where there
+      pixels of an image are removed in steps of 1 %. The mean error of the remaining pixels is
+      compared with the mean error if the pixels with the largest errors are removed instead. The
+      difference is averaged over the steps, then over the images. 0 is perfect. The mean error is
+      the error rate for classes, and the root mean square in the unit of the labels for numbers.
+    * ``errors_in_top_10``: fraction of the errors (of the squared errors for numbers) that lie in
+      the most uncertain tenth of the pixels of every image; 0.1 is chance level. Missing if there
       is no error.
-    * ``ece``: expected calibration error, not of vectors. Of classes, the mean distance between
-      confidence and accuracy in 15 bins (Guo et al., ICML 2017); of numbers, that between the level
-      and the coverage of the central intervals of a normal distribution (Kuleshov et al., ICML
-      2018).
+    * ``ece``: expected calibration error. For classes it is the mean distance between confidence
+      and accuracy in 15 bins (Guo et al., ICML 2017). For numbers it is the mean distance between
+      the level and the coverage of the central intervals of a normal distribution (Kuleshov et
+      al., ICML 2018). Missing for vectors.
 
-    Pixels of equal uncertainty are left out together, at their mean error.
+    Pixels with equal uncertainty are treated alike: each has the mean error of its group.
 
     Args:
-        kind: of what is predicted.
+        kind: kind of the predictions: ``classes``, ``number`` or ``vector``.
     """
 
     def __init__(self, kind: ErrorKind) -> None:
@@ -43,50 +43,50 @@ class UncertaintyMetrics(SumMetric):
         super().__init__(5 + counts[kind])
         self.kind: ErrorKind = kind
 
-    def update(self, doubts: PixelErrors, valid: Bool[Tensor, "h w"]) -> None:
+    def update(self, errors: PixelErrors, valid: Bool[Tensor, "h w"]) -> None:
         """Add one image.
 
         Args:
-            doubts: of its prediction.
+            errors: errors and uncertainties of the pixels of its prediction.
             valid: pixels that count.
 
         Raises:
             InputError: if an error or an uncertainty is not finite.
         """
-        error, uncertainty = doubts.error[valid].double(), doubts.uncertainty[valid].double()
+        error, uncertainty = errors.error[valid].double(), errors.uncertainty[valid].double()
         if not len(error):
             return
         if not bool(error.isfinite().all()):
-            raise InputError("a prediction is not finite where it has a label: check the model")
+            raise InputError("a prediction is NaN or infinite at a labelled pixel: check the model")
         if not bool(uncertainty.isfinite().all()):
             raise InputError(
-                "the uncertainty is not known at every pixel: use a plan whose views all cover the "
-                "image, or a method that predicts it"
+                "the uncertainty is missing at some pixels: use a plan whose views all cover the "
+                "image, or a method that predicts an uncertainty"
             )
         is_class = self.kind == "classes"
         weight = error if is_class else error.square()
-        ause, found = sparsification(weight, uncertainty, is_root=not is_class)
-        first = [ause, found, weight.sum(), torch.tensor(1.0), torch.tensor(len(error))]
+        ause, top = measure_sparsification(weight, uncertainty, is_root=not is_class)
+        first = [ause, top, weight.sum(), torch.tensor(1.0), torch.tensor(len(error))]
         parts = [torch.stack([x.cpu().double() for x in first])]
         if is_class:
-            assert doubts.confidence is not None
-            parts.append(_by_confidence(error, doubts.confidence[valid].double()))
+            assert errors.confidence is not None
+            parts.append(_sum_by_confidence(error, errors.confidence[valid].double()))
         elif self.kind == "number":
-            parts.append(_in_intervals(error, uncertainty))
+            parts.append(_count_in_intervals(error, uncertainty))
         self.sums += torch.cat([part.to(self.sums) for part in parts])
 
     def compute(self) -> dict[str, Float64[Tensor, ""]]:
-        """Return the figures.
+        """Return the metrics by name.
 
         Raises:
-            InputError: if no pixel was seen.
+            InputError: if no valid pixel was seen.
         """
-        ause, found, errors, images, pixels = self.sums[:5]
+        ause, top, errors, images, pixels = self.sums[:5]
         if not pixels:
             raise InputError("no valid pixel was seen: check the labels")
         figures = {"ause": ause / images}
         if errors > 0:
-            figures["errors_in_top_10"] = found / errors
+            figures["errors_in_top_10"] = top / errors
         rest = self.sums[5:]
         if self.kind == "classes":
             correct, confidence = rest.unflatten(0, (2, CONFIDENCE_BINS))
@@ -96,47 +96,52 @@ class UncertaintyMetrics(SumMetric):
         return figures
 
 
-def _by_confidence(error: Pixels, confidence: Pixels) -> Float64[Tensor, " c"]:
-    """Return the number of correct pixels, then the sum of the confidences, in every bin."""
+def _sum_by_confidence(error: Pixels, confidence: Pixels) -> Float64[Tensor, " c"]:
+    """Return the number of correct pixels of every bin, then its sum of confidences."""
     number = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
     rows = (1 - error, confidence)
     sums = [torch.bincount(number, weights=row, minlength=CONFIDENCE_BINS) for row in rows]
     return torch.cat(sums)
 
 
-def _in_intervals(error: Pixels, std: Pixels) -> Float64[Tensor, " c"]:
-    """Return the number of pixels whose error is within the interval of every level."""
+def _count_in_intervals(error: Pixels, std: Pixels) -> Float64[Tensor, " c"]:
+    """Return for every level the number of pixels whose error is inside the interval."""
     widths = torch.special.ndtri((1 + torch.tensor(LEVELS, dtype=torch.float64)) / 2).tolist()
     return torch.stack([(error <= width * std).double().sum() for width in widths])
 
 
-def sparsification(
+def measure_sparsification(
     weight: Float64[Tensor, " m"], uncertainty: Pixels, *, is_root: bool
 ) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
     """Return the area under the sparsification error, and the errors in the most uncertain tenth.
 
     Args:
-        weight: error of every pixel, or its square.
-        uncertainty: of every pixel.
-        is_root: whether means are those of squares, of which roots are compared.
+        weight: error of every pixel, or squared error with ``is_root``.
+        uncertainty: uncertainty of every pixel.
+        is_root: whether to compare the square roots of the means.
     """
-    ordered = _in_order(weight, uncertainty)
-    kept, best = _kept(ordered), _kept(weight.sort()[0])
+    ordered = _sort_by_uncertainty(weight, uncertainty)
+    remaining, best = _means_of_remaining(ordered), _means_of_remaining(weight.sort()[0])
     if is_root:
-        kept, best = kept.sqrt(), best.sqrt()
+        remaining, best = remaining.sqrt(), best.sqrt()
     certain = round((1 - MOST_UNCERTAIN) * len(weight))
-    return (kept - best).mean(), ordered[certain:].sum()
+    return (remaining - best).mean(), ordered[certain:].sum()
 
 
-def _in_order(weight: Float64[Tensor, " m"], uncertainty: Pixels) -> Float64[Tensor, " m"]:
-    """Return the errors, that of the most certain pixel first; equal ones have their mean."""
+def _sort_by_uncertainty(
+    weight: Float64[Tensor, " m"], uncertainty: Pixels
+) -> Float64[Tensor, " m"]:
+    """Return the errors from the most certain pixel on.
+
+    Pixels with equal uncertainty all get the mean of their errors.
+    """
     _, group, size = uncertainty.unique(return_inverse=True, return_counts=True)
     sums = weight.new_zeros(len(size)).index_add_(0, group, weight)
     return (sums / size).repeat_interleave(size)
 
 
-def _kept(ordered: Float64[Tensor, " m"]) -> Float64[Tensor, "100"]:
-    """Return the mean error of what is left, without 0, 1, ... 99 % of the pixels at the end."""
+def _means_of_remaining(ordered: Float64[Tensor, " m"]) -> Float64[Tensor, "100"]:
+    """Return the mean errors if the last 0, 1, ... 99 % of the pixels are removed."""
     percent = 100 - torch.arange(100, device=ordered.device)
     counts = (len(ordered) * percent).div(100).ceil().long().clamp(min=1)
     return ordered.cumsum(dim=0)[counts - 1] / counts

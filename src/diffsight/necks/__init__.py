@@ -1,4 +1,4 @@
-"""Pyramid to pyramid."""
+"""Necks: modules between backbone and head, which turn a pyramid into another pyramid."""
 
 from diffsight.necks.fpn import FPN
 from diffsight.necks.imafr import IMAFR

@@ -1,4 +1,4 @@
-"""The contract of necks: a pyramid in, a pyramid out."""
+"""The interface of necks, which turn a pyramid into another pyramid."""
 
 import abc
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class AbstractNeck(nn.Module, Configurable, abc.ABC):
     """Turns one pyramid into another.
 
     Attributes:
-        out_channels: channels of the levels that come out, finest first.
-        out_strides: their strides in image pixels.
+        out_channels: channels of the output levels, finest first.
+        out_strides: strides of the output levels, in image pixels.
     """
 
     out_channels: tuple[int, ...]
@@ -23,13 +23,13 @@ class AbstractNeck(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """The new pyramid."""
+        """Return the new pyramid."""
 
 
 @runtime_checkable
 class NeckBuilder(Protocol):
-    """Makes a neck for given inputs; always called with keywords."""
+    """A function that builds a neck; called with keyword arguments only."""
 
     def __call__(self, *, in_channels: Sequence[int], strides: Sequence[int]) -> AbstractNeck:
-        """A neck for a pyramid with these channels and strides, finest first."""
+        """Return a neck for a pyramid with these channels and strides, finest first."""
         ...

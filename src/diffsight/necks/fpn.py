@@ -13,14 +13,14 @@ from diffsight.types import Pyramid
 
 
 class FPN(AbstractNeck):
-    """Every level to one width, sums from coarse to fine, a 3 x 3 convolution on each.
+    """Projects all levels to one width, adds coarse to fine ones, and convolves each sum (3 x 3).
 
-    VPD, segmentation: 320 / 790 / 1430 / 1280 channels become 256 each.
+    VPD, segmentation: 320, 790, 1430 and 1280 channels become 256 each.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides.
-        width: channels of every level that comes out.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels.
+        width: channels of every output level.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FPN(AbstractNeck):
         start_convolutions(self, nn.init.xavier_uniform_)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """The same levels, ``width`` channels each."""
+        """Return the same levels with ``width`` channels each."""
         sums: list[Float[Tensor, "b c _ _"]] = []
         for lateral, feature in zip(
             reversed(self.lateral), reversed(pyramid.features), strict=True

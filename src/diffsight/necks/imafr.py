@@ -1,4 +1,4 @@
-"""Inverse multi-attentive feature refinement: EVP's path from fine to coarse (its section 3.2)."""
+"""Inverse multi-attentive feature refinement, from fine to coarse levels (EVP, section 3.2)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,19 +15,22 @@ from diffsight.types import Pyramid
 
 
 class IMAFR(AbstractNeck):
-    """Each level gets the next finer one, weighted by place and by channel and halved; no channel
-    count changes.
+    """Mixes each level with the next finer one, after attention over pixels and over channels.
 
-    Differs from the paper: the finest level goes through a convolution after its attention, as in
-    the authors' code. The two group normalisations of a halving share their weights, as there.
+    Sizes and channels of the levels stay the same. Differs from the paper: the finest level goes
+    through a convolution after its attention, and the two group normalisations of a halving share
+    their weights. Both follow the authors' code.
 
     Args:
-        in_channels: of the levels, finest first; ``groups`` divides them, and half of them too (but
-            of the coarsest).
-        strides: their strides.
-        groups: of the group normalisations.
-        init_std: of the convolutions' truncated normal start (depth); None is PyTorch's own
-            (referring).
+        in_channels: channels of the levels, finest first. ``groups`` must divide them; except for
+            the coarsest level, it must also divide half of them.
+        strides: strides of the levels.
+        groups: groups of the group normalisations.
+        init_std: standard deviation of the convolutions' truncated normal initialisation (depth);
+            None uses PyTorch's default (referring segmentation).
+
+    Raises:
+        InputError: if ``groups`` does not divide the channels.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class IMAFR(AbstractNeck):
             start_convolutions(self, partial(nn.init.trunc_normal_, std=init_std))
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """Levels of the same sizes."""
+        """Return the refined levels, of the same sizes."""
         finest, *coarser = pyramid.features
         x = torch.relu(self.norm(self.conv(finest * self.spatial(finest).sigmoid())))
         refined = [x]
@@ -73,7 +76,7 @@ class IMAFR(AbstractNeck):
 
 
 class _Halving(nn.Module):
-    """Attention over places, then over channels; half the channels, half the size."""
+    """Attention over pixels, then over channels; halves the channels and the size."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

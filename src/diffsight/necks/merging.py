@@ -1,4 +1,4 @@
-"""Merges a four-level pyramid into one map at the third level's stride: VPD's depth encoder."""
+"""Merges four levels into one map at the stride of the third level (VPD, depth)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,17 +14,19 @@ from diffsight.types import Pyramid
 
 
 class Merging(AbstractNeck):
-    """Strided convolutions bring the two finer levels down, the coarsest is doubled; one
-    convolution mixes.
+    """Brings four levels to the stride of the third one, and mixes them with a 1 x 1 convolution.
 
-    VPD, depth: 320 / 640 / 1280 / 1280 channels at strides 8 / 16 / 32 / 64 become 1536 at stride
-    32.
+    Strided convolutions reduce the two finer levels; the coarsest level is doubled. VPD, depth:
+    320, 640, 1280 and 1280 channels at strides 8, 16, 32 and 64 become 1536 channels at stride 32.
 
     Args:
-        in_channels: of four levels, finest first.
-        strides: their strides.
-        width: channels that come out.
-        groups: of the group normalisations.
+        in_channels: channels of the four levels, finest first.
+        strides: strides of the levels.
+        width: channels of the output.
+        groups: groups of the group normalisations.
+
+    Raises:
+        InputError: for another number of levels.
     """
 
     def __init__(
@@ -39,8 +41,7 @@ class Merging(AbstractNeck):
         if len(in_channels) != 4:
             raise InputError(f"Merging takes a pyramid of 4 levels, not {len(in_channels)}")
         finest, second, third, coarsest = in_channels
-        # group normalisation needs a multiple of its groups; attention maps may have added odd
-        # channels
+        # group normalisation needs a multiple of its groups; attention maps may add odd channels
         inner = finest // groups * groups
         self.level0 = nn.Sequential(
             nn.Conv2d(finest, inner, 3, stride=2, padding=1),
@@ -58,7 +59,7 @@ class Merging(AbstractNeck):
         start_convolutions(self, partial(nn.init.trunc_normal_, std=0.02))
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """One level at the stride of the third."""
+        """Return one level at the stride of the third one."""
         finest, second, third, coarsest = pyramid.features
         doubled = functional.interpolate(coarsest, size=third.shape[-2:], mode="nearest")
         parts = [self.level0(finest), self.level1(second), third, doubled]

@@ -1,4 +1,4 @@
-"""Feature rearrangement (Meta Prompts, section 3.3): one map per prompt, by products with it."""
+"""Feature rearrangement (Meta Prompts, section 3.3): products of features and prompts."""
 
 import abc
 from collections.abc import Sequence
@@ -19,41 +19,43 @@ Prompts = Float[Tensor, "b n d"]
 
 
 class AbstractRearrangement(nn.Module, Configurable, abc.ABC):
-    """Turns a pyramid into maps of the agreement of its features with each prompt.
+    """Multiplies the features of a pyramid with each prompt, which gives one map per prompt.
 
     Attributes:
-        out_channels: of the levels that come out, finest first: the number of prompts.
-        out_strides: their strides in image pixels.
+        out_channels: channels of the output levels, finest first: the number of prompts.
+        out_strides: strides of the output levels, in image pixels.
+        multiplies: whether the output is the products; False: the features, for a comparison.
     """
 
     out_channels: tuple[int, ...]
     out_strides: tuple[int, ...]
+    multiplies: bool = True
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
-        """Return the pyramid of the products; its features are replaced."""
+        """Return a pyramid whose features are the products with the prompts."""
 
 
 @runtime_checkable
 class RearrangementBuilder(Protocol):
-    """Makes a rearrangement for given inputs; always called with keywords."""
+    """A function that builds a rearrangement; called with keyword arguments only."""
 
     def __call__(
         self, *, in_channels: Sequence[int], strides: Sequence[int], prompts: int, dim: int
     ) -> AbstractRearrangement:
-        """Make one for a pyramid with these channels and strides, and so many prompts."""
+        """Return one for a pyramid with these channels and strides, and ``prompts`` prompts."""
         ...
 
 
 class PerLevel(AbstractRearrangement):
-    """Every level is doubled, convolved to the width of a prompt, and multiplied with the prompts.
+    """Doubles every level, convolves it to the width of a prompt, and multiplies it with prompts.
 
     Segmentation: strides 8 to 64 become 4 to 32.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides.
-        prompts: their number.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels.
+        prompts: number of prompts.
         dim: width of a prompt.
     """
 
@@ -76,17 +78,17 @@ class PerLevel(AbstractRearrangement):
 
 
 class Fused(AbstractRearrangement):
-    """All levels are brought to the finest and joined before one product with the prompts.
+    """Brings all levels to the finest one, joins them, and multiplies the result with the prompts.
 
-    Depth, as released; in the paper's figure every level has a product of its own.
+    Depth, as in the released code; in the paper's figure every level has its own product.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides, each twice the one before.
-        prompts: their number.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels, each twice the one before.
+        prompts: number of prompts.
         dim: width of a prompt.
         width: channels between the doublings.
-        multiplies: without it the joined features themselves come out, ``dim`` of them (a row of
+        multiplies: False returns the ``dim`` joined features instead of the products (a row of
             table 5).
     """
 
@@ -115,7 +117,7 @@ class Fused(AbstractRearrangement):
         finest, *coarser = (
             level(x) for level, x in zip(self.levels, pyramid.features, strict=True)
         )
-        hw = finest.shape[-2:]  # of a latent of an odd size the doubled levels reach over it
+        hw = finest.shape[-2:]  # doubled levels of a latent with odd sides are larger
         joined = torch.cat([finest, *(x[..., : hw[0], : hw[1]] for x in coarser)], dim=1)
         mixed = self.mix(joined)
         features = (_product(mixed, prompts) if self.multiplies else mixed,)
@@ -127,13 +129,13 @@ def _product(features: Float[Tensor, "b d h w"], prompts: Prompts) -> Float[Tens
 
 
 def _normalised(channels: int, width: int) -> nn.Sequential:
-    groups = GROUPS if width % GROUPS == 0 else 1  # of small models
+    groups = GROUPS if width % GROUPS == 0 else 1  # for small models
     conv = nn.Conv2d(channels, width, 3, padding=1)
     return nn.Sequential(conv, nn.GroupNorm(groups, width), nn.ReLU())
 
 
 def _upwards(channels: int, width: int, doublings: int) -> nn.Sequential:
-    """Return transposed convolutions, and a convolution back to ``channels``."""
+    """Return doublings by transposed convolution, and a convolution back to ``channels``."""
     layers: list[nn.Module] = []
     for i in range(doublings):
         inputs = channels if i == 0 else width

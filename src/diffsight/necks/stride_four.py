@@ -1,4 +1,4 @@
-"""All levels to one map at the finest stride: what DDP's decoder is conditioned on."""
+"""Joins all levels into one map at the finest stride, which conditions DDP's decoder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,14 +15,14 @@ GROUPS = 32
 
 
 class NormalisedFPN(AbstractNeck):
-    """A feature pyramid network with group normalisation, whose levels are then joined into one.
+    """A feature pyramid network with group normalisation, which joins its levels into one map.
 
     DDP: four levels become 256 channels at stride 4.
 
     Args:
-        in_channels: of the levels, finest first.
-        strides: their strides.
-        width: channels of every level, and of the map that comes out.
+        in_channels: channels of the levels, finest first.
+        strides: strides of the levels.
+        width: channels of every level, and of the output map.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class NormalisedFPN(AbstractNeck):
         start_convolutions(self, nn.init.xavier_uniform_)
 
     def forward(self, pyramid: Pyramid) -> Pyramid:
-        """Return the one map."""
+        """Return a pyramid of one map at the finest stride."""
         levels = [lateral(x) for lateral, x in zip(self.lateral, pyramid.features, strict=True)]
         for fine in range(len(levels) - 2, -1, -1):
             above = functional.interpolate(levels[fine + 1], levels[fine].shape[-2:])

@@ -1,1 +1,1 @@
-"""ops."""
+"""Operations and helpers that the other packages share."""

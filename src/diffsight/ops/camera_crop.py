@@ -1,4 +1,4 @@
-"""Scaled, cropped, mirrored and turned images, with the matrix of what happened to their pixels."""
+"""Scaled, cropped, mirrored and rotated images, with the matrix that maps their pixels."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,21 +8,21 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.ops.resize import resized_image
+from diffsight.ops.resize import resize_image
 from diffsight.rig import Rig
 
 
 @dataclass(frozen=True)
 class CameraCrop:
-    """One change of an image, in this order (BEVFusion).
+    """A change of an image: scale, crop, mirror and rotation, in this order (BEVFusion).
 
     Attributes:
-        scale: of both sides.
-        top_px: first row of the crop in the scaled image; what lies outside is black.
-        left_px: its first column.
-        hw: size of the crop.
-        is_mirrored: from left to right.
-        degrees: by which the crop is turned around its centre, counter-clockwise.
+        scale: factor of both sides.
+        top_px: first row of the crop in the scaled image; pixels outside the image are black.
+        left_px: first column of the crop.
+        hw: height and width of the crop.
+        is_mirrored: whether left and right are swapped.
+        degrees: rotation of the crop around its centre, counter-clockwise.
     """
 
     scale: float
@@ -36,23 +36,23 @@ class CameraCrop:
     def lower_middle(
         cls, image_hw: tuple[int, int], hw: tuple[int, int], scale: float
     ) -> "CameraCrop":
-        """Return the crop in the middle of the lower edge."""
+        """Return the crop at the middle of the lower edge of the scaled image."""
         height, width = scaled_hw(image_hw, scale)
         return cls(scale, height - hw[0], max(0, width - hw[1]) // 2, hw)
 
     def images(self, images: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n 3 h w"]:
         """Return the changed images."""
         height, width = scaled_hw((images.shape[-2], images.shape[-1]), self.scale)
-        scaled = resized_image(images, (height, width))
+        scaled = resize_image(images, (height, width))
         left, top = self.left_px, self.top_px
         right, bottom = self.hw[1] - width + left, self.hw[0] - height + top
         crop = functional.pad(scaled, (-left, right, -top, bottom))
         if self.is_mirrored:
             crop = crop.flip(-1)
-        return self._turned(crop) if self.degrees else crop
+        return self._rotate(crop) if self.degrees else crop
 
     def matrix(self) -> Float[Tensor, "4 4"]:
-        """Return the matrix from pixels of an image to those of the crop; depth stays."""
+        """Return the matrix from pixels of an image to pixels of the crop; depth is unchanged."""
         height, width = self.hw
         matrix = torch.diag(torch.tensor([self.scale, self.scale, 1.0, 1.0]))
         matrix[:2, 3] = -torch.tensor([self.left_px, self.top_px]).float()
@@ -67,11 +67,11 @@ class CameraCrop:
         return turn @ matrix
 
     def rig(self, rig: Rig) -> Rig:
-        """Return a rig whose images are all changed in this way; they are in [0, 1]."""
+        """Return a rig whose images are all changed in this way, as floats in [0, 1]."""
         shape = rig.images.shape[:2]
         images = self.images(rig.in_floats().images.flatten(0, 1)).unflatten(0, shape)
         matrix = self.matrix().to(rig.image_change)
-        # no matrix product, which autocast and TF32 would round
+        # not a matrix product, which autocast and TF32 would round
         change = (matrix[:, :, None] * rig.image_change[..., None, :, :]).sum(dim=-2)
         return replace(rig, images=images, image_change=change)
 
@@ -80,7 +80,7 @@ class CameraCrop:
         cosine, sine = math.cos(turn), math.sin(turn)
         return torch.tensor([[cosine, sine], [-sine, cosine]])
 
-    def _turned(self, crop: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    def _rotate(self, crop: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         height, width = self.hw
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
         half = torch.tensor([width / 2, height / 2])
@@ -90,6 +90,6 @@ class CameraCrop:
 
 
 def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return whole pixels; a product of which the last digits were lost is not rounded down."""
+    """Return the scaled size in whole pixels, without rounding errors of the product."""
     height, width = (int(side * scale + 1e-6) for side in hw)
     return height, width

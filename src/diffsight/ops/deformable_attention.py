@@ -16,24 +16,24 @@ def deformable_attention(
 ) -> Float[Tensor, "b q n d"]:
     """Return the weighted sum of a map's values at the points of every query.
 
-    Values are interpolated (bilinear), and 0 outside of the map. Every point is four rows of a
-    table and their factors: ``embedding_bag`` adds them up without a copy of the values, in less
-    than the time of ``grid_sample`` and a sum.
+    Values are interpolated (bilinear), and 0 outside the map. Every point is a weighted sum of four
+    rows of a table: ``embedding_bag`` adds them without a copy of the values, and is faster than
+    ``grid_sample`` and a sum.
 
     Args:
-        value: of ``n`` heads, for every pixel, row by row.
+        value: values of ``n`` heads for every pixel, row by row.
         hw: height and width of the map, ``s = h w``.
         points: x and y; 0 and 1 are the outer edges of the map.
-        weights: of the points of a query.
+        weights: weights of the points of a query.
     """
     (height, width), (images, _, heads, _) = hw, value.shape
     # zeros around the map, so that all four neighbours of a point are rows of the table
     maps = value.flatten(2).unflatten(1, hw)
     table = functional.pad(maps, (0, 0, BORDER, BORDER, BORDER, BORDER))
     columns = width + 2 * BORDER
-    places = points * points.new_tensor([width, height]) - 0.5  # whole at the centre of a pixel
-    corner = places.floor()
-    right, below = (part.contiguous() for part in (places - corner).unbind(-1))
+    positions = points * points.new_tensor([width, height]) - 0.5  # whole at pixel centres
+    corner = positions.floor()
+    right, below = (part.contiguous() for part in (positions - corner).unbind(-1))
     x, y = (
         (corner[..., axis].nan_to_num().clamp(-BORDER, side) + BORDER).int()
         for axis, side in enumerate((width, height))

@@ -1,4 +1,4 @@
-"""Random numbers of a procedural scene: the same on every machine and numpy release.
+"""Random numbers for procedural scenes, which are the same on every machine and numpy release.
 
 Only ``Generator.random`` is used (53 bits of PCG64, whose bit stream numpy keeps stable), because
 the algorithms behind ``integers``, ``shuffle`` and ``normal`` may change.
@@ -46,7 +46,7 @@ class Draw:
         return [options[i] for i in sorted(range(len(options)), key=keys.__getitem__)]
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Float32 numbers of mean 0 and deviation 1, nearly normal (a sum of four uniform ones)."""
+        """Return nearly normal float32 numbers of mean 0 and std 1 (sums of four uniform ones)."""
         total = self.generator.random(shape, dtype=np.float32)
         for _ in range(3):
             total += self.generator.random(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Runs of neighbouring items."""
+"""Batches of consecutive items with equal properties."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def neighbours(items: Iterable[T], size: int, key: Callable[[T], Any]) -> Iterator[list[T]]:
-    """Yield neighbouring items of one key, at most ``size`` together."""
+def group_consecutive(items: Iterable[T], size: int, key: Callable[[T], Any]) -> Iterator[list[T]]:
+    """Yield lists of at most ``size`` consecutive items with equal keys."""
     for _, group in itertools.groupby(items, key):
         while batch := list(itertools.islice(group, size)):
             yield batch

@@ -1,4 +1,4 @@
-"""Blocks of convolutions, and how they start."""
+"""Blocks of convolutions, and their initialisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def start_convolutions(module: nn.Module, draw: Callable[[Tensor], Any]) -> None:
-    """Draw the weights of all convolutions in a module; their biases become 0."""
+    """Initialise all convolutions in a module: weights by ``draw``, biases with 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             draw(layer.weight)

@@ -1,4 +1,4 @@
-"""How much memory the machine has free. This module imports nothing heavy."""
+"""Free memory of the machine. This module imports no large packages."""
 
 import math
 import os
@@ -15,10 +15,10 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: str = "cpu") -> int | None:
-    """Return the memory that a device has free; None where nobody says.
+    """Return the free memory of a device; None if the system does not report it.
 
-    On Linux that is what the kernel would give without ending a process, within the limits of the
-    container; elsewhere it is all memory of the machine.
+    On Linux this is the memory that the kernel can allocate without ending a process, within the
+    limits of the container. On other systems it is the whole memory of the machine.
     """
     if device.startswith("cuda"):
         import torch
@@ -31,27 +31,28 @@ def available_bytes(device: str = "cpu") -> int | None:
     return max(0, min([*limits, *_container_limits()]))
 
 
-def require_bytes(needed: int | float, what: str, repair: str, *, device: str = "cpu") -> None:
-    """Refuse what cannot fit into memory, before it is computed.
+def require_bytes(needed: int | float, subject: str, repair: str, *, device: str = "cpu") -> None:
+    """Refuse a computation that does not fit into the free memory, before it starts.
 
     Args:
-        needed: bytes that it takes at least.
-        what: it, with its size.
-        repair: what to choose instead.
-        device: whose memory it takes.
+        needed: lower bound of the required bytes.
+        subject: the computation and its size, for the message.
+        repair: advice to the user, for the message.
+        device: device whose memory is used.
 
     Raises:
-        TooLargeError: one line, if there is less.
+        TooLargeError: if less memory is free; the message has one line.
     """
     free = available_bytes(device)
     if free is not None and needed > free:
         raise TooLargeError(
-            f"{what}: takes at least {_shown(needed)} of memory, {_shown(free)} are free: {repair}"
+            f"{subject}: takes at least {_format_bytes(needed)} of memory, "
+            f"{_format_bytes(free)} are free: {repair}"
         )
 
 
 def limit_memory() -> None:
-    """Let requests for more memory than is free fail, instead of the kernel ending the process.
+    """Let requests for more than the free memory fail, before the kernel ends the process.
 
     Only on Linux and without a GPU, whose driver reserves more than it uses.
     """
@@ -74,24 +75,24 @@ def _whole_machine() -> int | None:
 
 
 def _container_limits() -> Iterator[int]:
-    """Yield what the control groups of this process have left, of both versions."""
+    """Yield the free bytes in the control groups of this process (versions 1 and 2)."""
     for line in _text(OWN_CGROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
-        version_2 = not controllers
-        if not version_2 and "memory" not in controllers.split(","):
+        is_version_2 = not controllers
+        if not is_version_2 and "memory" not in controllers.split(","):
             continue
-        base = CGROUPS if version_2 else CGROUPS / "memory"
+        base = CGROUPS if is_version_2 else CGROUPS / "memory"
         limit, usage = (
             ("memory.max", "memory.current")
-            if version_2
+            if is_version_2
             else ("memory.limit_in_bytes", "memory.usage_in_bytes")
         )
-        cached = "inactive_file" if version_2 else "total_inactive_file"
-        for group in {base / path.lstrip("/"), base}:  # in a container it is mounted as the root
-            most, now = _text(group / limit).strip(), _text(group / usage).strip()
-            if most.isdecimal() and now.isdecimal():
-                free_again = re.findall(rf"^{cached} (\d+)", _text(group / "memory.stat"), re.M)
-                yield int(most) - int(now) + sum(map(int, free_again))
+        cached = "inactive_file" if is_version_2 else "total_inactive_file"
+        for group in {base / path.lstrip("/"), base}:  # a container mounts it as the root
+            maximum, used = _text(group / limit).strip(), _text(group / usage).strip()
+            if maximum.isdecimal() and used.isdecimal():
+                reclaimable = re.findall(rf"^{cached} (\d+)", _text(group / "memory.stat"), re.M)
+                yield int(maximum) - int(used) + sum(map(int, reclaimable))
 
 
 def _text(path: Path) -> str:
@@ -101,6 +102,6 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _shown(size: int | float) -> str:
+def _format_bytes(size: int | float) -> str:
     power = min(4, max(1, int(math.log10(max(size, 1)) // 3)))
     return f"{size / 1000**power:,.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"

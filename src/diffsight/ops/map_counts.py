@@ -1,4 +1,4 @@
-"""Counts of cells of maps with classes that may overlap; without torchmetrics, for tasks."""
+"""Counts of correct and wrong cells in maps of overlapping classes, without torchmetrics."""
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -15,26 +15,35 @@ def count_cells(
     label: Float[Tensor, "b k x y"],
     valid: Bool[Tensor, "b x y"],
 ) -> Counts:
-    """Return true and false positives and false negatives, by threshold and class.
+    """Return true positives, false positives and false negatives, by threshold and class.
+
+    Args:
+        probability: probability of each class, in [0, 1].
+        label: 1 in the cells of a class, 0 elsewhere.
+        valid: cells that are counted.
 
     Raises:
         InputError: if the maps differ in size.
     """
     require_same_cells((probability.shape[-2], probability.shape[-1]), label)
-    is_there = (label > 0.5) & valid[:, None]
+    is_positive = (label > 0.5) & valid[:, None]
     rows = []
     for threshold in THRESHOLDS:
         is_predicted = (probability >= threshold) & valid[:, None]
-        counts = (is_predicted & is_there, is_predicted & ~is_there, is_there & ~is_predicted)
-        rows.append(torch.stack([one.sum(dim=(0, 2, 3)).double() for one in counts], dim=1))
+        outcomes = (
+            is_predicted & is_positive,
+            is_predicted & ~is_positive,
+            is_positive & ~is_predicted,
+        )
+        rows.append(torch.stack([one.sum(dim=(0, 2, 3)).double() for one in outcomes], dim=1))
     return torch.stack(rows)
 
 
 def require_same_cells(hw: tuple[int, int], label: Tensor) -> None:
-    """Refuse labels of another size than the maps of a model.
+    """Refuse labels whose size differs from that of the maps of a model.
 
     Raises:
-        InputError: if they differ.
+        InputError: if the sizes differ.
     """
     x, y = label.shape[-2:]
     if hw != (x, y):
@@ -46,5 +55,5 @@ def require_same_cells(hw: tuple[int, int], label: Tensor) -> None:
 
 def best_iou(counts: Counts) -> Float64[Tensor, " k"]:
     """Return the intersection over union of every class at its best threshold."""
-    right, *wrong = counts.unbind(dim=-1)
-    return (right / (right + sum(wrong)).clamp(min=1)).amax(dim=0)
+    correct, *wrong = counts.unbind(dim=-1)
+    return (correct / (correct + sum(wrong)).clamp(min=1)).amax(dim=0)

@@ -1,4 +1,4 @@
-"""Memory: what glibc does with what is freed, and what is said when there is too little."""
+"""Reuse of freed memory, and one-line errors when memory runs out."""
 
 import ctypes
 import errno
@@ -12,12 +12,12 @@ import torch
 
 from diffsight.errors import TooLargeError
 
-# of <malloc.h>
+# options of mallopt in <malloc.h>
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-MOST = (1 << 31) - 1
-# torch has no class of its own for the machine's memory: its allocator's words, oneDNN's, those of
-# CUDA and its libraries, and of a process of a DataLoader that the kernel has ended
-SIGNS = (
+MAX_THRESHOLD = (1 << 31) - 1
+# parts of messages, because torch has no error class for the memory of the machine: from its
+# allocator, oneDNN, CUDA and its libraries, and a DataLoader process that the kernel has ended
+OUT_OF_MEMORY_MESSAGES = (
     "DefaultCPUAllocator",
     "could not create a primitive",
     "could not create a memory object",
@@ -30,17 +30,20 @@ SIGNS = (
 
 
 def keep_freed_memory() -> bool:
-    """Keep the memory of freed tensors for the next ones; whether that could be arranged.
+    """Keep the memory of freed tensors for the next ones; return whether this is supported.
 
-    glibc gives large blocks back to the system, which clears every page when a step asks for them
-    again: up to a fifth of a small network's training step (benchmarks/freed_memory.py).
+    By default, glibc returns large blocks to the system, which clears every page before the next
+    step gets it again. This takes up to a fifth of a small network's training step
+    (benchmarks/freed_memory.py).
     """
     option = _of_glibc("mallopt")
-    return bool(option and option(MMAP_THRESHOLD, MOST) and option(TRIM_THRESHOLD, MOST))
+    if not option:
+        return False
+    return bool(option(MMAP_THRESHOLD, MAX_THRESHOLD) and option(TRIM_THRESHOLD, MAX_THRESHOLD))
 
 
 def give_back_memory() -> None:
-    """Return what is not in use: after a pass that was too large, before a smaller one."""
+    """Return unused memory to the system, before a smaller pass follows one that failed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -49,21 +52,21 @@ def give_back_memory() -> None:
 
 
 def _of_glibc(name: str) -> Any:
-    """A function of the C library; None where that is another one, which has no such."""
+    """Return a function of glibc; None on systems with another C library."""
     if not sys.platform.startswith("linux"):
         return None
     return getattr(ctypes.CDLL(None), name, None)
 
 
 @contextmanager
-def memory_for(advice: str) -> Iterator[None]:
-    """A context whose lack of memory, of a GPU or of the machine, is reported in one line.
+def report_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn an out-of-memory error of a GPU or the machine into an error of one line.
 
     Args:
-        advice: the line: where, for what, and what to choose instead.
+        advice: the message: what failed, and what to choose instead.
 
     Raises:
-        TooLargeError: if there is too little.
+        TooLargeError: if memory runs out inside this context.
     """
     try:
         yield
@@ -74,9 +77,11 @@ def memory_for(advice: str) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a GPU or the machine has too little memory."""
+    """Return whether an error means that a GPU or the machine has too little memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(
+        message in str(error) for message in OUT_OF_MEMORY_MESSAGES
+    )

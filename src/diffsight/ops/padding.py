@@ -1,4 +1,4 @@
-"""Padding on the right and at the bottom, so that any image size meets a network's stride."""
+"""Padding on the right and at the bottom, for networks that need multiples of a stride."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch.nn import functional
 
 from diffsight.errors import InputError
 
-MID_GREY = 0.5  # becomes 0 after scaling to [-1, 1], which is what the authors of VPD pad with
+MID_GREY = 0.5  # becomes 0 after scaling to [-1, 1]; VPD's authors pad with 0
 
 
 def pad_to_multiple(
     image: Float[Tensor, "b c h w"], multiple: int, value: float
 ) -> Float[Tensor, "b c ph pw"]:
-    """Extend the image to the next multiple of ``multiple`` pixels both ways with ``value``."""
+    """Pad the image with ``value`` to the next multiple of ``multiple`` pixels on both sides."""
     height, width = image.shape[-2:]
     right, bottom = -width % multiple, -height % multiple
     if right == 0 and bottom == 0:
@@ -21,10 +21,10 @@ def pad_to_multiple(
 
 
 def require_multiples(height: int, width: int, multiple: int) -> None:
-    """Refuse an image whose sides are no multiples.
+    """Refuse an image whose sides are not multiples of ``multiple`` pixels.
 
     Raises:
-        InputError: if one is not.
+        InputError: if one of them is not.
     """
     if height % multiple or width % multiple:
         raise InputError(
@@ -36,6 +36,6 @@ def require_multiples(height: int, width: int, multiple: int) -> None:
 def crop_to_valid(
     feature: Float[Tensor, "b c fh fw"], valid_hw: tuple[int, int], stride: int
 ) -> Float[Tensor, "b c ch cw"]:
-    """Drop the rows and columns that hold padding only: keep ``ceil(size / stride)`` of each."""
+    """Drop rows and columns that contain only padding: keep ``ceil(size / stride)`` of each."""
     height, width = (-(-size // stride) for size in valid_hw)
     return feature[..., :height, :width]

@@ -1,4 +1,4 @@
-"""Computations that mixed precision must not touch, and how products of 32-bit numbers are made."""
+"""Contexts that turn off mixed precision or TF32."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,29 +10,29 @@ FIRST_WITH_TF32 = (8, 0)  # compute capability: Ampere
 
 
 def without_autocast(tensor: Tensor) -> torch.autocast:
-    """Return a context in which operations on the tensor's device keep their precision.
+    """Return a context without mixed precision on the device of a tensor.
 
-    The meta device, on which passes are only counted, has no mixed precision to turn off.
+    The meta device has no mixed precision.
     """
     return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether the device multiplies 32-bit numbers faster after rounding them to TF32."""
+    """Return whether the device has TF32, which rounds 32-bit numbers for faster products."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_WITH_TF32
 
 
 def training_products(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context for training in 32 bit: TF32 (10 bits) where the GPU has it."""
+    """Return a context for training in 32 bit, which uses TF32 (10 bits) if the GPU has it."""
     return float32_products(tf32=has_tf32(device))
 
 
 @contextmanager
 def float32_products(*, tf32: bool) -> Iterator[None]:
-    """A context in which a GPU multiplies 32-bit numbers in TF32, or in full 32 bit.
+    """Multiply 32-bit numbers on a GPU in TF32 or in full 32 bit, inside this context.
 
-    PyTorch's own default is TF32 for convolutions and 32 bit for everything else. A CPU always
-    computes in 32 bit here.
+    PyTorch's default is TF32 for convolutions and 32 bit for other products. A CPU computes in 32
+    bit in both cases.
     """
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     _set(("high" if tf32 else "highest"), tf32)

@@ -1,8 +1,8 @@
-"""Sparse 3D convolutions: only few cells of the grid hold features (Graham et al., 2018).
+"""Sparse 3D convolutions, for grids of which few cells have features (Graham et al., 2018).
 
-Every offset of a kernel is one product of matrices: the features of the cells that lie there are
-gathered, multiplied, and added to the cells that see them. Which cells these are is found once for
-all layers on the same cells.
+Every offset of a kernel is one matrix product: the features of the input cells at this offset are
+gathered, multiplied, and added to the output cells. The pairs of input and output cells are
+computed once for all layers on the same cells.
 """
 
 import itertools
@@ -21,11 +21,11 @@ Rows = Int64[Tensor, " _"]
 
 @dataclass(frozen=True)
 class Sites:
-    """The cells of a batch of grids that hold features.
+    """The cells with features of a batch of grids.
 
     Attributes:
-        coordinates: row of the batch, and cell along the three axes; no two are equal.
-        shape: cells along the axes.
+        coordinates: row of the batch, and cell along the three axes; all are different.
+        shape: cells of a grid along the axes.
         count: rows of the batch.
     """
 
@@ -34,18 +34,18 @@ class Sites:
     count: int
 
     def __len__(self) -> int:
-        """Return the number of cells that hold features."""
+        """Return the number of cells with features."""
         return len(self.coordinates)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rulebook of a sparse convolution: which rows every offset of the kernel reads and writes.
+    """The rulebook of a sparse convolution: the input and output rows of every kernel offset.
 
     Attributes:
-        pairs: rows that are read and rows that are written, for every offset; within one offset
-            no row is written twice.
-        sites: that are written.
+        pairs: input rows and output rows, for every offset; the output rows of one offset are
+            different.
+        sites: the output cells.
     """
 
     pairs: tuple[tuple[Rows, Rows], ...]
@@ -53,27 +53,27 @@ class Rules:
 
 
 def submanifold_rules(sites: Sites, kernel: Cells = (3, 3, 3)) -> Rules:
-    """Return the rules of a convolution that writes the same cells as it reads.
+    """Return the rules of a convolution whose output cells are its input cells.
 
     Args:
-        sites: that are read.
+        sites: the input cells.
         kernel: odd numbers of cells.
     """
     assert all(size % 2 for size in kernel)
-    # wider than the grid by what a kernel reaches, so that no key runs over into the next row
+    # wider than the grid by half a kernel, so that no key overflows into the next row
     sizes = [n + k // 2 for n, k in zip(sites.shape, kernel, strict=True)]
     keys, order = _keys(sites.coordinates, sizes).sort()
     assert not (keys[1:] == keys[:-1]).any(), "two sites are equal"
     offsets = list(itertools.product(*(range(-(k // 2), k // 2 + 1) for k in kernel)))
     before = []
     for x, y, z in offsets[: len(offsets) // 2]:
-        wanted = keys + ((x * sizes[1] + y) * sizes[2] + z)
-        index = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        there = (keys[index] == wanted).nonzero()[:, 0]
-        before.append((order[index[there]], order[there]))
-    every = torch.arange(len(sites), device=keys.device)
+        shifted = keys + ((x * sizes[1] + y) * sizes[2] + z)
+        index = torch.searchsorted(keys, shifted).clamp(max=len(keys) - 1)
+        matches = (keys[index] == shifted).nonzero()[:, 0]
+        before.append((order[index[matches]], order[matches]))
+    rows = torch.arange(len(sites), device=keys.device)
     after = [(written, read) for read, written in reversed(before)]  # the opposite offsets
-    return Rules((*before, (every, every), *after), sites)
+    return Rules((*before, (rows, rows), *after), sites)
 
 
 def strided_shape(shape: Cells, kernel: Cells, stride: Cells, padding: Cells) -> Cells:
@@ -84,7 +84,7 @@ def strided_shape(shape: Cells, kernel: Cells, stride: Cells, padding: Cells) ->
 
 
 def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) -> Rules:
-    """Return the rules of a convolution that writes every cell which sees one that it reads."""
+    """Return the rules of a convolution that writes every cell with an input in its kernel."""
     shape = strided_shape(sites.shape, kernel, stride, padding)
     batch, cells = sites.coordinates[:, :1], sites.coordinates[:, 1:]
     step, last = cells.new_tensor(stride), cells.new_tensor(shape)
@@ -93,8 +93,8 @@ def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) ->
     for offset in itertools.product(*map(range, kernel)):
         moved = shifted - cells.new_tensor(offset)
         cell = moved.div(step, rounding_mode="floor")
-        is_seen = (cell * step == moved) & (cell >= 0) & (cell < last)
-        rows = is_seen.all(dim=1).nonzero()[:, 0]
+        is_output = (cell * step == moved) & (cell >= 0) & (cell < last)
+        rows = is_output.all(dim=1).nonzero()[:, 0]
         read.append(rows)
         keys.append(_keys(torch.cat([batch[rows], cell[rows]], dim=1), shape))
     reached, rows = torch.cat(keys).unique(return_inverse=True)
@@ -107,29 +107,29 @@ def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) ->
 def convolve(
     features: Float[Tensor, "m i"], weight: Float[Tensor, "kx ky kz i o"], rules: Rules
 ) -> Float[Tensor, "n o"]:
-    """Return the features of the cells that are written.
+    """Return the features of the output cells.
 
     Under autocast the products have its dtype; their sums have the dtype of the weight.
     """
     kind = features.device.type
-    mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    sums: Tensor = _Convolution.apply(features, weight, rules, mixed)
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    sums: Tensor = _Convolution.apply(features, weight, rules, dtype)
     return sums
 
 
 class _Convolution(torch.autograd.Function):
-    """A sparse convolution that gathers its rows again in the backward pass.
+    """A sparse convolution that gathers its input rows again in the backward pass.
 
-    Kept for all offsets, they would fill the memory.
+    Storing them for all offsets would fill the memory.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, rules: Rules, mixed: torch.dtype
+        ctx: Any, features: Tensor, weight: Tensor, rules: Rules, dtype: torch.dtype
     ) -> Tensor:
-        rows, matrices = features.to(mixed), weight.flatten(0, 2).to(mixed)
+        rows, matrices = features.to(dtype), weight.flatten(0, 2).to(dtype)
         ctx.save_for_backward(features, weight)
-        ctx.rules, ctx.mixed = rules, mixed
+        ctx.rules, ctx.dtype = rules, dtype
         sums = weight.new_zeros(len(rules.sites), weight.shape[-1])
         for (read, written), matrix in zip(rules.pairs, matrices, strict=True):
             sums.index_add_(0, written, (rows.index_select(0, read) @ matrix).to(sums.dtype))
@@ -140,10 +140,10 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight = ctx.saved_tensors
-        rows, above = features.to(ctx.mixed), grad_outputs[0].to(ctx.mixed)
+        rows, above = features.to(ctx.dtype), grad_outputs[0].to(ctx.dtype)
         below = weight.new_zeros(rows.shape)
         matrices = []
-        offsets = zip(ctx.rules.pairs, weight.flatten(0, 2).to(ctx.mixed), strict=True)
+        offsets = zip(ctx.rules.pairs, weight.flatten(0, 2).to(ctx.dtype), strict=True)
         for (read, written), matrix in offsets:
             gradient = above.index_select(0, written)
             if ctx.needs_input_grad[0]:
@@ -155,29 +155,29 @@ class _Convolution(torch.autograd.Function):
         return of_features, of_weight, None, None
 
 
-def dense(features: Float[Tensor, "m c"], sites: Sites) -> Float[Tensor, "b c x y z"]:
-    """Return the whole grids, with zeros in the cells that hold no features."""
+def to_dense(features: Float[Tensor, "m c"], sites: Sites) -> Float[Tensor, "b c x y z"]:
+    """Return the whole grids, with zeros in the cells without features."""
     rows = features.new_zeros(sites.count * math.prod(sites.shape), features.shape[1])
     rows = rows.index_copy(0, _keys(sites.coordinates, sites.shape), features)
     return rows.reshape(sites.count, *sites.shape, -1).movedim(-1, 1)
 
 
 class SparseConv3d(nn.Module):
-    """A convolution without a bias, on the cells that rules name.
+    """A sparse convolution without a bias.
 
     Args:
-        channels: that come in.
-        width: channels that go out.
+        channels: channels of the input.
+        width: channels of the output.
         kernel: cells along the axes.
     """
 
     def __init__(self, channels: int, width: int, kernel: Cells = (3, 3, 3)) -> None:
         super().__init__()
-        bound = (math.prod(kernel) * channels) ** -0.5  # as a dense convolution begins
+        bound = (math.prod(kernel) * channels) ** -0.5  # the initialisation of a dense convolution
         self.weight = nn.Parameter(torch.empty(*kernel, channels, width).uniform_(-bound, bound))
 
     def forward(self, features: Float[Tensor, "m i"], rules: Rules) -> Float[Tensor, "n o"]:
-        """Return the features of the cells that the rules write."""
+        """Return the features of the output cells of the rules."""
         return convolve(features, self.weight, rules)
 
 

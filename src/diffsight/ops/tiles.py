@@ -1,4 +1,4 @@
-"""Windows over an image, and the average of what is computed in them."""
+"""Windows over an image, and the average of the maps that are computed in them."""
 
 import torch
 from jaxtyping import Float
@@ -8,22 +8,21 @@ Window = tuple[slice, slice]
 
 
 def window_starts(long: int, side: int, windows: int, *, covers: bool = True) -> list[int]:
-    """Where the windows begin along the longer side, in pixels, ascending and without repetition.
+    """Return the first pixels of the windows along the longer side, ascending and different.
 
     Window i begins at ``i * ((long - side) // (windows - 1))``; the last one ends at the far edge.
-    Where that many windows of ``side`` pixels cannot cover ``long`` pixels, there are as many as it
-    takes.
+    If this number of windows cannot cover ``long`` pixels, there are as many windows as necessary.
 
-    Differs from the authors' code: VPD, EVP and Meta Prompts floor the step of every window, so
-    that up to ``windows - 2`` columns at the far edge are in none (on KITTI 9 columns of NaN with
-    EVP's 20 windows, as with Meta Prompts' 16). ``covers=False`` does so too. Where the division is
-    exact (NYU 480 x 640 in 2, KITTI 352 x 1216 in 4) the windows are the same.
+    Differs from the authors' code: VPD, EVP and Meta Prompts round down the step between windows,
+    so that up to ``windows - 2`` columns at the far edge are in no window (on KITTI 9 columns of
+    NaN with EVP's 20 windows, and with Meta Prompts' 16). ``covers=False`` does the same. The
+    windows are equal if the division is exact (NYU 480 x 640 in 2, KITTI 352 x 1216 in 4).
 
     Args:
-        long: length of the longer side.
-        side: length of the shorter side, the side of a window.
-        windows: how many, at least 2.
-        covers: let the last one end at the far edge; without it, the pixels there are in none.
+        long: length of the longer side in pixels.
+        side: length of the shorter side, and side of a window, in pixels.
+        windows: number of windows, at least 2.
+        covers: let the last window end at the far edge; False leaves out the pixels there.
     """
     if not covers:
         return [i * ((long - side) // (windows - 1)) for i in range(windows)]
@@ -33,8 +32,8 @@ def window_starts(long: int, side: int, windows: int, *, covers: bool = True) ->
     return sorted({min(i * stride, slack) for i in range(count)} | {slack})
 
 
-def windows_of(height: int, width: int, windows: int, *, covers: bool = True) -> list[Window]:
-    """The (rows, columns) of every window: one window is the whole image, several are square."""
+def make_windows(height: int, width: int, windows: int, *, covers: bool = True) -> list[Window]:
+    """Return rows and columns of every window: one window is the image, several are square."""
     if windows == 1:
         return [(slice(0, height), slice(0, width))]
     side = min(height, width)
@@ -44,11 +43,11 @@ def windows_of(height: int, width: int, windows: int, *, covers: bool = True) ->
     return [(slice(0, height), slice(start, start + side)) for start in starts]
 
 
-def tiles_of(height: int, width: int, tile: int, stride: int) -> list[Window]:
-    """The (rows, columns) of windows of ``tile`` x ``tile`` px every ``stride`` px, row by row.
+def make_tiles(height: int, width: int, tile: int, stride: int) -> list[Window]:
+    """Return rows and columns of ``tile`` x ``tile`` px windows every ``stride`` px, row by row.
 
-    The last of a row or column ends at the edge; where the image is smaller than a window, so is
-    the window. The positions are those of mmsegmentation's slide inference.
+    The last window of a row or column ends at the edge of the image. A window is never larger than
+    the image. The positions are those of mmsegmentation's slide inference.
     """
     rows, columns = (_tile_starts(long, tile, stride) for long in (height, width))
     return [
@@ -64,14 +63,14 @@ def _tile_starts(long: int, tile: int, stride: int) -> list[int]:
 
 
 class PassAverage:
-    """Mean and spread per pixel over passes that each cover a part of an image.
+    """Mean and standard deviation per pixel, over passes that each cover a part of an image.
 
-    The mean equals the authors' (mirrored passes averaged first, then windows by coverage), because
-    every window has as many passes as any other. Updated with Welford's rule: nothing but two maps
-    is kept.
+    The mean equals that of the authors' code, which averages mirrored passes first and then windows
+    by coverage, because all windows have the same number of passes. Welford's update stores only
+    two maps and the counts.
 
     Attributes:
-        passes: how many were taken in.
+        passes: number of added passes.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -82,7 +81,7 @@ class PassAverage:
         self._count: Tensor | None = None
 
     def add(self, maps: Float[Tensor, "k _ _"], window: Window) -> None:
-        """Take in the maps of one pass over ``window``."""
+        """Add the maps of one pass over ``window``."""
         maps = maps.float()
         if self._mean is None or self._squares is None or self._count is None:
             self._mean = maps.new_zeros(maps.shape[0], *self._size)
@@ -97,7 +96,7 @@ class PassAverage:
         self._squares[:, rows, columns] += delta * (maps - mean)
 
     def mean(self) -> Float[Tensor, "k h w"]:
-        """The average at every pixel; NaN where no pass was."""
+        """Return the mean at every pixel; NaN for pixels without a pass."""
         assert self._mean is not None
         assert self._count is not None
         if bool(self._count.all()):
@@ -105,8 +104,8 @@ class PassAverage:
         return torch.where(self._count > 0, self._mean, torch.nan)
 
     def std(self) -> Float[Tensor, "k h w"]:
-        """The spread (population) per pixel; NaN where fewer than two passes were."""
+        """Return the population standard deviation; NaN for pixels with fewer than two passes."""
         assert self._squares is not None
         assert self._count is not None
-        spread = (self._squares / self._count).clamp(min=0).sqrt()
-        return torch.where(self._count > 1, spread, torch.nan)
+        deviation = (self._squares / self._count).clamp(min=0).sqrt()
+        return torch.where(self._count > 1, deviation, torch.nan)

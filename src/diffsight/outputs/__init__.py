@@ -1,4 +1,4 @@
-"""What a method gives to a task: the kinds of output, and what a task asks for."""
+"""Outputs of methods: their kinds, the specification by the task, and label codecs."""
 
 from diffsight.outputs.codec import LabelCodec, SoftLabels, expectation
 from diffsight.outputs.kinds import Classes, Distribution, Heatmaps, Masks, Moments, Output, Values

@@ -1,7 +1,7 @@
-"""The contract of label codecs: a label map becomes classes; a distribution over classes, a value.
+"""The base class of label codecs, which turn values into classes and back.
 
-Few-shot, section 3.2: every dense task is turned into classification, and the expected value of the
-class centres turns the distribution back into a value.
+Few-shot, section 3.2: every dense task becomes a classification. The codec assigns classes to the
+labels. The expected value of the class centres turns a predicted distribution back into a value.
 """
 
 import abc
@@ -18,11 +18,11 @@ from diffsight.types import PixelGrid
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Classes of a label map: one per pixel, or a few with weights.
+    """The classes of a label map: one class per pixel, or a few weighted classes.
 
     Attributes:
-        ids: classes from 0 on; ``s`` of them per pixel.
-        weights: their weights, which sum to 1 over ``s``.
+        ids: class ids from 0 on; ``s`` per pixel.
+        weights: weights of these classes; they sum to 1 over ``s``.
     """
 
     ids: Int[Tensor, "b s h w"]
@@ -30,11 +30,11 @@ class SoftLabels:
 
     @classmethod
     def hard(cls, ids: Int[Tensor, "b h w"]) -> "SoftLabels":
-        """Make labels with one class per pixel."""
+        """Return labels with one class per pixel."""
         return cls(ids[:, None], torch.ones(ids[:, None].shape, device=ids.device))
 
     def at(self, pixels: PixelGrid) -> "SoftLabels":
-        """Return the labels of some rows and columns."""
+        """Return the labels of the given rows and columns."""
         rows, columns = pixels
         return SoftLabels(self.ids[..., rows, columns], self.weights[..., rows, columns])
 
@@ -45,12 +45,13 @@ class SoftLabels:
 
 
 class LabelCodec(nn.Module, abc.ABC):
-    """Classes with a value each, fitted to the labels of a training set and kept in buffers.
+    """Base class of codecs, whose classes have a value each.
 
-    All buffers are NaN until the codec is fitted or loaded.
+    A codec is fitted to the labels of a training set. Its state is in buffers, which are NaN until
+    the codec is fitted or loaded.
 
     Args:
-        channels: of a label.
+        channels: number of channels of a label.
 
     Attributes:
         label_mean: mean of the labels per channel.
@@ -65,7 +66,11 @@ class LabelCodec(nn.Module, abc.ABC):
         self.register_buffer("label_std", torch.full((channels,), torch.nan))
 
     def with_statistics(self, values: Float[Tensor, "m d"]) -> Self:
-        """Set mean and standard deviation to those of the labels of valid pixels."""
+        """Set ``label_mean`` and ``label_std``, and return the codec.
+
+        Args:
+            values: labels of all valid pixels.
+        """
         self.label_mean = values.mean(dim=0)
         self.label_std = values.std(dim=0).clamp(min=1e-12)
         return self
@@ -87,23 +92,32 @@ class LabelCodec(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, label: Float[Tensor, "b d h w"]) -> SoftLabels:
-        """Return the classes of finite labels in the unit of the task."""
+        """Return the classes of labels, which must be finite and in the unit of the task."""
 
     def intervals(self) -> list[tuple[float, float]]:
-        """Return the edges of every class; empty where the classes are no intervals."""
+        """Return the edges of every class; empty if the classes are not intervals."""
         return []
 
     @abc.abstractmethod
     def names(self, unit: str) -> list[str]:
-        """Return a name of every class for charts, such as the edges of its bin."""
+        """Return a name of every class for charts, such as the edges of its bin.
+
+        Args:
+            unit: unit of the labels.
+        """
 
 
 def expectation(
     probability: Float[Tensor, "b n h w"], centres: Float[Tensor, "#b n d"]
 ) -> Float[Tensor, "b d h w"]:
-    """Return the expected value: probabilities of the classes times their values.
+    """Return the expected value: the sum over the classes of probability times value.
 
-    In 32 bit at least, in mixed precision too: values in bfloat16 would have 8 bits.
+    It is computed in float32 or better, also under autocast, because bfloat16 has only 8
+    significant bits.
+
+    Args:
+        probability: probability of every class.
+        centres: value of every class.
     """
     dtype = torch.promote_types(torch.promote_types(probability.dtype, centres.dtype), torch.float)
     values = centres.expand(len(probability), -1, -1).to(dtype)

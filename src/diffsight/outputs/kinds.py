@@ -1,4 +1,4 @@
-"""The kinds of output. Each knows how it is resized, mirrored and averaged over views."""
+"""The kinds of output of a method, and how each is resized, mirrored and averaged over views."""
 
 import abc
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from torch import Tensor
 from diffsight.outputs.codec import expectation
 from diffsight.types import Record
 
-MIN_PROBABILITY = 1e-8  # whose logarithm is taken
+MIN_PROBABILITY = 1e-8  # smaller probabilities are raised to this before the logarithm
 
 
 @dataclass(frozen=True)
 class Output(Record, abc.ABC):
-    """What a method computes for a batch, before the task gives it a meaning."""
+    """Base class of the output of a method for a batch, which the task decodes."""
 
     @classmethod
     def expect(cls, output: "Output") -> Self:
-        """Return an output of this kind.
+        """Return ``output`` after a check of its kind.
 
         Raises:
             TypeError: if it is of another kind.
@@ -33,11 +33,15 @@ class Output(Record, abc.ABC):
     @property
     @abc.abstractmethod
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """All maps that are averaged over views, in 32 bit."""
+        """All maps that are averaged over views, stacked along the channels, in float32."""
 
     @abc.abstractmethod
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> Self:
-        """Return the same kind of output with these maps, which may have another size."""
+        """Return an output of the same kind with other maps.
+
+        Args:
+            stack: maps in the order of ``stack``; they may have another height and width.
+        """
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -46,15 +50,15 @@ class Output(Record, abc.ABC):
         return height, width
 
     def mirrored(self) -> Self:
-        """Return the maps mirrored from left to right; no value changes."""
+        """Return the output with its maps mirrored from left to right; values do not change."""
         return self.with_stack(self.stack.flip(-1))
 
     def reduced(self) -> "Output":
-        """Return what has to be averaged and resized, if that is less than the output itself."""
+        """Return a smaller output that is enough for averaging and resizing; default: itself."""
         return self
 
     def normalised(self) -> "Output":
-        """Return what may be averaged over scales: probabilities instead of logits."""
+        """Return the output in a form for averaging over scales: probabilities, not logits."""
         return self
 
     def class_probabilities(self) -> Float[Tensor, "b n h w"] | None:
@@ -62,15 +66,18 @@ class Output(Record, abc.ABC):
         return None
 
     def with_std(self, std: Float[Tensor, "b c h w"]) -> Self:
-        """Return the output with the standard deviation of its maps over several views."""
+        """Return the output with the standard deviation of its maps over the views.
+
+        Kinds that do not use it return themselves.
+        """
         return self
 
     def cropped(self, height: int, width: int) -> Self:
-        """Return the top-left part of the maps."""
+        """Return the output with the top-left ``height`` x ``width`` pixels of its maps."""
         return self._map(lambda tensor: tensor[..., :height, :width])
 
     def row(self, index: int) -> Self:
-        """Return one image, as a batch of one."""
+        """Return the output of one image, as a batch of one."""
         return self._map(lambda tensor: tensor[index : index + 1])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -79,12 +86,12 @@ class Output(Record, abc.ABC):
 
 @dataclass(frozen=True)
 class Values(Output):
-    """Numbers per pixel, in the unit of the task.
+    """Values per pixel in the unit of the task.
 
     Attributes:
-        maps: the numbers.
-        std: standard deviation over the views of a plan (windows, flips); NaN where fewer than two
-            views were. Set by ``inference``, never by a method.
+        maps: the values.
+        std: standard deviation over the views of a plan (windows, flips); NaN at pixels with fewer
+            than two views. Set by ``inference``, never by a method.
     """
 
     maps: Float[Tensor, "b d h w"]
@@ -92,28 +99,28 @@ class Values(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b d h w"]:
-        """The numbers."""
+        """The values in float32."""
         return self.maps.float()
 
     def with_stack(self, stack: Float[Tensor, "b d h w"]) -> "Values":
-        """Return these numbers."""
+        """Return an output with these values."""
         return Values(stack)
 
     def with_std(self, std: Float[Tensor, "b d h w"]) -> "Values":
-        """Return the numbers with their standard deviation."""
+        """Return the values with their standard deviation over the views."""
         return replace(self, std=std)
 
 
 @dataclass(frozen=True)
 class Classes(Output):
-    """Logits or probabilities of classes.
+    """Logits or probabilities of mutually exclusive classes.
 
     Attributes:
-        maps: one per class.
-        space: what the maps are.
-        auxiliary: logits of a second head, for the loss alone.
-        uncertainty: the method's own, in [0, 1]; None: 1 minus the largest probability stands for
-            it.
+        maps: one map per class.
+        space: whether the maps are logits or probabilities.
+        auxiliary: logits of an auxiliary head, used by the loss only.
+        uncertainty: uncertainty of the method in [0, 1]; None: 1 minus the largest probability is
+            used.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -123,13 +130,13 @@ class Classes(Output):
 
     @property
     def probabilities(self) -> Float[Tensor, "b k h w"]:
-        """Probabilities in 32 bit; they sum to 1."""
+        """Probabilities in float32; they sum to 1 over the classes."""
         maps = self.maps.float()
         return maps.softmax(dim=1) if self.space == "logits" else maps
 
     @property
     def log_probabilities(self) -> Float[Tensor, "b k h w"]:
-        """Logarithms of the probabilities in 32 bit; of probabilities below 1e-8 that of 1e-8."""
+        """Logarithms of the probabilities in float32; maps of probabilities are clamped at 1e-8."""
         maps = self.maps.float()
         if self.space == "logits":
             return maps.log_softmax(dim=1)
@@ -137,22 +144,22 @@ class Classes(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """The maps, and the uncertainty where there is one."""
+        """The maps, then the uncertainty if there is one."""
         parts = [self.maps] if self.uncertainty is None else [self.maps, self.uncertainty]
         return torch.cat(parts, dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Classes":
-        """Return these maps in the same space."""
+        """Return an output with these maps in the same space."""
         if self.uncertainty is None:
             return Classes(stack, self.space)
         return Classes(stack[:, :-1], self.space, uncertainty=stack[:, -1:])
 
     def class_probabilities(self) -> Float[Tensor, "b k h w"]:
-        """Return the probabilities."""
+        """Return the probabilities in float32."""
         return self.probabilities
 
     def normalised(self) -> "Classes":
-        """Return the probabilities."""
+        """Return the output as probabilities."""
         return Classes(self.probabilities, "probabilities", uncertainty=self.uncertainty)
 
 
@@ -161,9 +168,9 @@ class Masks(Output):
     """Logits or probabilities of classes that may overlap.
 
     Attributes:
-        maps: one per class.
-        space: what the maps are.
-        uncertainty: in [0, 1], of a method that gives one.
+        maps: one map per class.
+        space: whether the maps are logits or probabilities.
+        uncertainty: uncertainty of the method in [0, 1]; None if the method has none.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -172,24 +179,24 @@ class Masks(Output):
 
     @property
     def probabilities(self) -> Float[Tensor, "b k h w"]:
-        """Probabilities in 32 bit, of each class by itself."""
+        """Probabilities in float32; each class has its own, so they do not sum to 1."""
         maps = self.maps.float()
         return maps.sigmoid() if self.space == "logits" else maps
 
     @property
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """The maps, and the uncertainty where there is one."""
+        """The maps, then the uncertainty if there is one."""
         parts = [self.maps] if self.uncertainty is None else [self.maps, self.uncertainty]
         return torch.cat(parts, dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Masks":
-        """Return these maps in the same space."""
+        """Return an output with these maps in the same space."""
         if self.uncertainty is None:
             return Masks(stack, self.space)
         return Masks(stack[:, :-1], self.space, stack[:, -1:])
 
     def normalised(self) -> "Masks":
-        """Return the probabilities."""
+        """Return the output as probabilities."""
         return Masks(self.probabilities, "probabilities", self.uncertainty)
 
 
@@ -198,10 +205,10 @@ class Distribution(Output):
     """A distribution over classes that have values.
 
     Attributes:
-        probability: of every class; sums to 1.
-        value: the expected value in the unit of the task, by the method's own values of the
-            classes, which may depend on the image.
-        centres: fixed values of the classes, for the standard deviation.
+        probability: probability of every class; sums to 1 over the classes.
+        value: expected value in the unit of the task. The method computes it from its own class
+            values, which may depend on the image.
+        centres: fixed values of the classes, from which the standard deviation is computed.
     """
 
     probability: Float[Tensor, "b n h w"]
@@ -210,24 +217,24 @@ class Distribution(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """Probabilities and expected values."""
+        """The probabilities, then the expected values."""
         return torch.cat([self.probability, self.value], dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Distribution":
-        """Split the maps again."""
+        """Return a distribution with these probabilities and expected values."""
         probability, value = stack.split([len(self.centres), self.centres.shape[1]], dim=1)
         return Distribution(probability, value, self.centres)
 
     def class_probabilities(self) -> Float[Tensor, "b n h w"]:
-        """Return the probabilities."""
+        """Return the probabilities in float32."""
         return self.probability.float()
 
     def reduced(self) -> "Moments":
-        """Return expected value, mean and mean square: a few maps instead of one per class."""
+        """Return the moments of the distribution: a few maps instead of one per class."""
         probability = self.probability.float()
         centres = self.centres.to(probability)
         origin = centres.mean(dim=0)
-        shifted = centres - origin  # the squares of values far from 0 would cancel
+        shifted = centres - origin  # the variance of values far from 0 would be lost to rounding
         both = expectation(probability, torch.cat([shifted, shifted.square()], dim=1)[None])
         mean, square = both.chunk(2, dim=1)
         return Moments(self.value.float(), mean, square, origin)
@@ -235,11 +242,11 @@ class Distribution(Output):
 
 @dataclass(frozen=True)
 class Heatmaps(Output):
-    """A map for every joint, with a peak of height 1 where the joint is.
+    """Heatmaps of joints, with a peak of height 1 at the position of the joint.
 
     Attributes:
-        maps: one per joint.
-        stride: pixels of the image for each of theirs.
+        maps: one map per joint.
+        stride: image pixels per pixel of the maps.
     """
 
     maps: Float[Tensor, "b j h w"]
@@ -247,28 +254,28 @@ class Heatmaps(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b j h w"]:
-        """The maps."""
+        """The maps in float32."""
         return self.maps.float()
 
     def with_stack(self, stack: Float[Tensor, "b j h w"]) -> "Heatmaps":
-        """Return these maps."""
+        """Return an output with these maps."""
         return Heatmaps(stack, self.stride)
 
     def cropped(self, height: int, width: int) -> "Heatmaps":
-        """Return the part that covers the top-left ``height`` x ``width`` pixels of the image."""
+        """Return the maps of the top-left ``height`` x ``width`` pixels of the image."""
         return super().cropped(-(-height // self.stride), -(-width // self.stride))
 
 
 @dataclass(frozen=True)
 class Moments(Output):
-    """A distribution over values, reduced to its moments, which may be averaged and resized.
+    """The moments of a distribution over values, which can be averaged and resized.
 
     Attributes:
         value: expected value in the unit of the task.
-        mean: mean of the distribution (over classes with fixed centres, or over the steps and seeds
-            of a sampler), minus ``origin``.
-        square: mean of the squares of the same.
-        origin: what the centres are counted from.
+        mean: mean of ``x - origin``, where ``x`` runs over the fixed class centres, or over the
+            steps and seeds of a sampler.
+        square: mean of ``(x - origin) ** 2``.
+        origin: value that is subtracted for numerical precision.
     """
 
     value: Float[Tensor, "b d h w"]
@@ -278,22 +285,26 @@ class Moments(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """All three, one after another."""
+        """Mean, mean square and expected value."""
         return torch.cat([self.mean, self.square, self.value], dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Moments":
-        """Split the maps again."""
+        """Return moments with these maps."""
         mean, square, value = stack.chunk(3, dim=1)
         return Moments(value, mean, square, self.origin)
 
     @property
     def std(self) -> Float[Tensor, "b h w"]:
-        """Standard deviation; root mean square over the channels."""
+        """Standard deviation; for several channels the root of the mean variance."""
         variance = (self.square - self.mean.square()).clamp(min=0)
         return variance.mean(dim=1).sqrt()
 
     def with_signs(self, signs: Float[Tensor, " d"]) -> "Moments":
-        """Return the distribution of ``signs * x``; each sign is 1 or -1."""
+        """Return the moments of ``signs * x``.
+
+        Args:
+            signs: 1 or -1 for every channel.
+        """
         signs, origin = (x.to(self.value)[:, None, None] for x in (signs, self.origin))
         flips = (1 - signs) / 2  # 1 for a channel whose sign changes: x - o becomes -(x - o) - 2 o
         mean = signs * self.mean - 2 * flips * origin

@@ -1,4 +1,4 @@
-"""What a task asks a method for."""
+"""The output specification, by which a task says which kinds of output it accepts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,19 +10,20 @@ Kind = Literal["values", "classes", "masks", "distribution", "heatmaps"]
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One form of output that a task has a loss for.
+    """One kind of output that a task has a loss for.
 
     Attributes:
-        kind: ``values`` (one channel per number), ``classes`` (logits or probabilities; the mask of
-            a sentence is two classes), ``masks`` (the same of classes that may overlap),
-            ``distribution`` (over the classes of ``codec``), or ``heatmaps`` (one per joint, with a
-            peak where it is).
-        channels: maps that the method gives: numbers per pixel, classes, or joints.
-        bounds: least and largest value; a head for values squashes its output to them.
-        codec: classes of a distribution and their values; for values without bounds the mean and
-            the standard deviation of the labels, which a head shifts and scales its output by.
-        grid: height and width of a map that is not the image, such as one seen from above.
-        stride: image pixels for each pixel of the output; heatmaps alone have another than 1.
+        kind: ``values`` (one map per channel of the label), ``classes`` (logits or probabilities;
+            the mask of a sentence is two classes), ``masks`` (the same for classes that may
+            overlap), ``distribution`` (over the classes of ``codec``), or ``heatmaps`` (one per
+            joint).
+        channels: number of maps: channels of the label, classes, or joints.
+        bounds: smallest and largest value; a head for values limits its output to them.
+        codec: codec of a distribution. For values without bounds it has the mean and the standard
+            deviation of the labels, by which a head shifts and scales its output.
+        grid: height and width of the output if it is not aligned with the image, such as those of a
+            bird's-eye-view map; None: the output has the size of the image.
+        stride: image pixels per pixel of the output; 1 except for heatmaps.
     """
 
     kind: Kind
@@ -33,10 +34,10 @@ class OutputSpec:
     grid: tuple[int, int] | None = None
 
     def describe(self) -> str:
-        """Return a few words for messages, such as ``a distribution over 50 classes``."""
+        """Return a short description for messages, such as ``a distribution over 50 classes``."""
         if self.kind == "values":
             return f"{self.channels} map{'s' if self.channels > 1 else ''} of values"
         if self.kind in ("heatmaps", "masks"):
             return f"{self.channels} {self.kind}"
-        what = "a distribution over" if self.kind == "distribution" else "logits of"
-        return f"{what} {self.channels} classes"
+        noun = "a distribution over" if self.kind == "distribution" else "logits of"
+        return f"{noun} {self.channels} classes"

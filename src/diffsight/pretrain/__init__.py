@@ -1,4 +1,4 @@
-"""Pretraining of a small text-to-image diffusion model on rooms: images and captions, no labels."""
+"""Pretraining of a small text-to-image diffusion model on images and captions of rooms."""
 
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.clip import ClipPair

@@ -1,4 +1,4 @@
-"""First stage: the KL autoencoder whose latent the UNet works on."""
+"""First stage of the pretraining: the KL autoencoder, whose latents the UNet denoises."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric
 
 from diffsight.errors import InputError
 from diffsight.pretrain.folder import load_part, save_half
-from diffsight.pretrain.pictures import averaged, signed, unsigned
+from diffsight.pretrain.pictures import average_pixels, to_signed, to_unsigned
 from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
 from diffsight.training.learner import Validation
 from diffsight.training.objective import AbstractObjective
@@ -24,24 +24,26 @@ from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 from diffsight.types import Draws
 
-COARSE = 8  # pixels over which colour is averaged for the low-frequency loss
-SCORED = 64  # held-out pictures
+COARSE = 8  # side in pixels of the squares whose mean colour the low-frequency loss compares
+SCORED = 64  # held-out pictures that are scored
 
 
 @dataclass(frozen=True)
-class Crops(PictureBatch):
-    """A batch of image parts in [-1, 1] and the seeds of the latents' noise."""
+class CropBatch(PictureBatch):
+    """A batch of image crops in [-1, 1], and the seeds of the noise of their latents."""
 
     draws: Draws
 
 
 class Reconstruction(AbstractObjective):
-    """L1 per pixel, L1 of the colour averaged over 8 x 8 pixels, and a little KL.
+    """The loss of the autoencoder: L1 per pixel, L1 of the mean colour of squares, and KL.
 
     Args:
-        vae: what learns.
-        coarse_weight: of the averaged colour; without it hues are learned late.
-        kl_weight: of the KL divergence, summed over a latent and divided by the image's numbers.
+        vae: the autoencoder to train.
+        coarse_weight: weight of the L1 between colours averaged over 8 x 8 pixels. Without this
+            term the autoencoder learns hues late.
+        kl_weight: weight of the KL divergence, summed over the latent and divided by the number of
+            values of the image.
     """
 
     def __init__(self, vae: AutoencoderKL, *, coarse_weight: float, kl_weight: float) -> None:
@@ -56,8 +58,8 @@ class Reconstruction(AbstractObjective):
         """The autoencoder."""
         return self.vae
 
-    def losses(self, batch: Crops) -> dict[str, Tensor]:
-        """Return ``loss`` and its three parts."""
+    def losses(self, batch: CropBatch) -> dict[str, Tensor]:
+        """Return ``loss`` and its terms ``pixel``, ``coarse`` and ``kl``, without their weights."""
         posterior = self.vae.encode(batch.image).latent_dist
         noise = batch.draws.normal(0, tuple(posterior.mean.shape[1:])).to(posterior.mean)
         error = self.vae.decode(posterior.mean + posterior.std * noise).sample - batch.image
@@ -70,14 +72,14 @@ class Reconstruction(AbstractObjective):
     def after_step(self) -> None:
         """Do nothing."""
 
-    def score(self, batch: Crops) -> Sequence[Any]:
-        """Add the PSNR of the posterior's mode; return the reconstructions in [-1, 1]."""
-        again = self.vae.decode(self.vae.encode(batch.image).latent_dist.mode()).sample
-        self.psnr.update(_psnr_db(again, batch.image))
-        return list(again)
+    def score(self, batch: CropBatch) -> Sequence[Any]:
+        """Add the PSNR of reconstructions from the posterior's mode; return them, in [-1, 1]."""
+        reconstructions = self.vae.decode(self.vae.encode(batch.image).latent_dist.mode()).sample
+        self.psnr.update(_compute_psnr_db(reconstructions, batch.image))
+        return list(reconstructions)
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return ``psnr_db``, and as ``loss`` minus the mean PSNR in dB of an image."""
+        """Return the mean PSNR of the images as ``psnr_db``, and its negative as ``loss``."""
         psnr = self.psnr.compute()
         self.psnr.reset()
         return {"loss": -psnr, "psnr_db": psnr}
@@ -85,25 +87,25 @@ class Reconstruction(AbstractObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(AbstractStage):
-    """Trained on random parts of pictures, half of them from pictures of half the size.
+    """The autoencoder stage: it trains on random crops, half of them from pictures of half size.
 
     Args:
         optim: AdamW and its groups.
         steps: optimiser steps.
-        batch_size: parts per step.
+        batch_size: crops per step.
         schedule: learning rate; constant by default.
-        widths: of the encoder's levels; each but the last halves the size.
-        latent_channels: of the latent.
-        layers_per_block: residual layers of an encoder level; the decoder has one more.
-        groups: of the group normalisations.
-        crop: side of a part in pixels.
-        coarse_weight: of the low-frequency loss.
-        kl_weight: of the KL divergence.
-        replace: train a new autoencoder even where the model to begin with has one; it begins with
-            the layers of that one which fit, counted from the image.
-        decoder_only: train the decoder of the existing one alone: latents stay, and a UNet that was
-            trained on them.
-        name: of the stage's folder.
+        widths: channels of the encoder's levels; every level but the last halves the size.
+        latent_channels: channels of the latent.
+        layers_per_block: residual layers of an encoder level; a decoder level has one more.
+        groups: groups of the group normalisations.
+        crop: side of a crop in pixels.
+        coarse_weight: weight of the low-frequency loss.
+        kl_weight: weight of the KL divergence.
+        replace: train a new autoencoder although the initial model has one. The layers near the
+            image that have the same shape are copied.
+        decoder_only: train only the decoder of the existing autoencoder, so that the latents stay
+            valid for a UNet that was trained on them.
+        name: name of the stage's folder.
     """
 
     optim: AdamW
@@ -122,28 +124,28 @@ class Autoencoder(AbstractStage):
     name: str = "autoencoder"
 
     def check(self, size: int, stride: int | None) -> int:
-        """Pictures of half the size fit, and parts fit into them."""
+        """Check that crops and pictures of half size fit; see ``AbstractStage``."""
         if self.decoder_only and (self.replace or stride is None):
             raise InputError(
-                f"{self.name} trains a decoder alone: begin with a model (begin) whose autoencoder "
-                "is not replaced"
+                f"{self.name} trains a decoder alone: begin with a model that has an autoencoder "
+                "(begin), and leave out replace"
             )
         if stride is None or self.replace:
             stride = 1 << (len(self.widths) - 1)
         if size % (2 * stride):
             raise InputError(
-                f"size {size}: choose a multiple of {2 * stride}, as {self.name} takes pictures of "
-                f"that and of half the size to latents of stride {stride}"
+                f"size {size}: choose a multiple of {2 * stride}, because {self.name} encodes "
+                f"pictures of full and half size to latents of stride {stride}"
             )
         if self.crop % stride or self.crop > size // 2:
             raise InputError(
                 f"crop {self.crop} of {self.name}: choose a multiple of the latent's stride "
-                f"{stride} of at most {size // 2}, half of the pictures' size"
+                f"{stride} of at most {size // 2}, half the size of the pictures"
             )
         return stride
 
     def objective(self, context: StageContext) -> Reconstruction:
-        """Return a new autoencoder, or the existing one, to be trained further."""
+        """Return the loss of a new autoencoder, or of the existing one."""
         vae: Any
         old: Any = None
         if (context.model / "vae").is_dir():
@@ -169,89 +171,96 @@ class Autoencoder(AbstractStage):
         )
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Return a function that takes random parts, mirrored every other time."""
+        """Return a function that makes a batch of random crops, half of them mirrored."""
 
-        def crops(indices: list[int], seeds: list[int]) -> Crops:
+        def crops(indices: list[int], seeds: list[int]) -> CropBatch:
             rows = [
-                _crop(context.train.image(index), self.crop, torch.Generator().manual_seed(seed))
+                _draw_crop(
+                    context.train.image(index), self.crop, torch.Generator().manual_seed(seed)
+                )
                 for index, seed in zip(indices, seeds, strict=True)
             ]
-            return Crops(signed(torch.stack(rows)), Draws(tuple(seeds)))
+            return CropBatch(to_signed(torch.stack(rows)), Draws(tuple(seeds)))
 
         return crops
 
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that gives whole pictures."""
+        """Return a function that yields whole held-out pictures."""
         return lambda rank, world: [
-            Crops(signed(context.held_out.image(i)[None]), Draws((i,)))
+            CropBatch(to_signed(context.held_out.image(i)[None]), Draws((i,)))
             for i in range(rank, min(SCORED, len(context.held_out)), world)
         ]
 
     @torch.no_grad()
     def export(self, objective: Reconstruction, context: StageContext, folder: Path) -> None:
-        """Write ``vae/``; its last and first convolutions scale latents to unit variance.
+        """Write ``vae/``, rescaled so that its latents have unit variance.
 
-        With ``decoder_only`` the latents stay as they are.
+        The convolutions before and after the latent are rescaled. With ``decoder_only`` the latents
+        are not rescaled.
         """
         if self.decoder_only:
             save_half(objective.vae, folder / "vae")
             return
         vae = copy.deepcopy(objective.vae)
         pictures = [context.train.image(i) for i in range(min(256, len(context.train)))]
-        latents = [vae.encode(signed(p[None])).latent_dist.mode() for p in pictures]
+        latents = [vae.encode(to_signed(p[None])).latent_dist.mode() for p in pictures]
         rescale(vae, 1 / float(torch.cat(latents).std()))
         vae.register_to_config(scaling_factor=1.0)
         save_half(vae, folder / "vae")
 
     @torch.no_grad()
     def preview(self, objective: Reconstruction, context: StageContext, folder: Path) -> Preview:
-        """Return pictures above their reconstructions, and the PSNR at half the size."""
+        """Return pictures above their reconstructions, and the PSNR of pictures of half size."""
         whole = torch.stack(
             [context.held_out.image(i) for i in range(min(16, len(context.held_out)))]
         )
-        half = averaged(whole, 2)
+        half = average_pixels(whole, 2)
         vae = objective.vae
-        again = [vae.decode(vae.encode(signed(x)).latent_dist.mode()).sample for x in (whole, half)]
-        scores = {"psnr_db_half_size": float(_psnr_db(again[1], signed(half)).mean())}
-        pairs = torch.cat([whole, unsigned(again[0])], dim=2)
+        reconstructions = [
+            vae.decode(vae.encode(to_signed(x)).latent_dist.mode()).sample for x in (whole, half)
+        ]
+        scores = {
+            "psnr_db_half_size": float(_compute_psnr_db(reconstructions[1], to_signed(half)).mean())
+        }
+        pairs = torch.cat([whole, to_unsigned(reconstructions[0])], dim=2)
         return torch.cat(list(pairs[:8]), dim=2), scores
 
 
-def _psnr_db(
-    found: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]
+def _compute_psnr_db(
+    reconstruction: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]
 ) -> Float[Tensor, " b"]:
-    error = (found.clamp(-1, 1) - truth) / 2
+    error = (reconstruction.clamp(-1, 1) - truth) / 2
     return -10 * error.square().mean(dim=(1, 2, 3)).log10()
 
 
 @torch.no_grad()
 def copy_outer_layers(old: Any, vae: Any) -> None:
-    """Copy the weights of the layers near the image that two autoencoders have in common.
+    """Copy the weights of the layers near the image from one autoencoder to another.
 
-    Blocks are counted from the image: the first of the encoder, the last of the decoder. Layers of
-    other shapes keep their weights.
+    Blocks are matched by their distance from the image: from the first block of the encoder and
+    from the last block of the decoder. Layers with other shapes keep their weights.
 
     Args:
-        old: to copy from; None copies nothing.
-        vae: to copy into.
+        old: autoencoder to copy from; None copies nothing.
+        vae: autoencoder to copy to.
     """
     if old is None:
         return
     source, target = old.state_dict(), vae.state_dict()
     shift = len(vae.decoder.up_blocks) - len(old.decoder.up_blocks)
     for name, value in source.items():
-        words = name.split(".")
-        if words[:2] == ["decoder", "up_blocks"]:
-            words[2] = str(int(words[2]) + shift)
-        outer = {"conv_in", "down_blocks"} if words[0] == "encoder" else {"up_blocks"}
-        outer |= {"conv_norm_out", "conv_out"} if words[0] == "decoder" else set()
-        found = target.get(".".join(words))
-        if words[1] in outer and found is not None and found.shape == value.shape:
-            found.copy_(value)
+        parts = name.split(".")
+        if parts[:2] == ["decoder", "up_blocks"]:
+            parts[2] = str(int(parts[2]) + shift)
+        outer = {"conv_in", "down_blocks"} if parts[0] == "encoder" else {"up_blocks"}
+        outer |= {"conv_norm_out", "conv_out"} if parts[0] == "decoder" else set()
+        parameter = target.get(".".join(parts))
+        if parts[1] in outer and parameter is not None and parameter.shape == value.shape:
+            parameter.copy_(value)
 
 
 def rescale(vae: Any, factor: float) -> None:
-    """Multiply an ``AutoencoderKL``'s latents, and divide them before decoding: images stay."""
+    """Scale the latents of an ``AutoencoderKL`` by a factor, without a change of its images."""
     channels = vae.config.latent_channels
     mean, log_variance = slice(0, channels), slice(channels, 2 * channels)
     vae.quant_conv.weight[mean] *= factor
@@ -260,12 +269,12 @@ def rescale(vae: Any, factor: float) -> None:
     vae.post_quant_conv.weight /= factor
 
 
-def _crop(
+def _draw_crop(
     image: UInt8[Tensor, "3 h w"], side: int, generator: torch.Generator
 ) -> UInt8[Tensor, "3 side side"]:
     small, mirrored = torch.randint(2, (2,), generator=generator).tolist()
     if small:
-        image = averaged(image[None], 2)[0]
+        image = average_pixels(image[None], 2)[0]
     if mirrored:
         image = image.flip(-1)
     top, left = (

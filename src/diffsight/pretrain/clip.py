@@ -1,4 +1,4 @@
-"""Second stage: a text and a vision tower that agree on which caption belongs to which picture."""
+"""Second stage of the pretraining: a CLIP model of a text tower and a vision tower."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from diffsight.errors import InputError
-from diffsight.pretrain.folder import load_part, save_half, write, write_half, write_json
+from diffsight.pretrain.folder import load_part, replace_folder, save_half, write_half, write_json
 from diffsight.pretrain.stage import AbstractStage, Fetch, PictureBatch, Preview, StageContext
 from diffsight.pretrain.vocabulary import build_tokenizer
 from diffsight.training.learner import Validation
@@ -26,32 +26,33 @@ from diffsight.training.objective import AbstractObjective
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 
-SCORED = 256  # held-out pairs
-MAX_TOKENS = 64  # of a text, begin and end included
-VOCABULARY = 1200
-MEAN, STD = 0.5, 0.25  # of the vision tower's input, every channel
+SCORED = 256  # held-out pairs that are scored
+MAX_TOKENS = 64  # tokens of a text, including begin and end
+VOCABULARY = 1200  # most tokens of the vocabulary
+MEAN, STD = 0.5, 0.25  # normalisation of the vision tower's input, for every channel
 
 Towers = tuple[CLIPTextModelWithProjection, CLIPVisionModelWithProjection]
 
 
 @dataclass(frozen=True)
-class Pairs(PictureBatch):
-    """Pictures, standardised, and the tokens of their captions."""
+class PairBatch(PictureBatch):
+    """Standardised pictures and the token ids of their captions."""
 
     tokens: Int[Tensor, "b n"]
 
 
 class Contrast(AbstractObjective):
-    """Symmetric cross-entropy over a device's part of a batch (CLIP, Radford et al. 2021).
+    """The contrastive loss of CLIP (Radford et al. 2021), and a classification of caption tokens.
 
-    Beside it the picture names the words of its caption, rare ones above all (SuperClass, Huang et
-    al. 2024): every picture teaches by itself, where a contrast needs many others.
+    The contrastive loss is a symmetric cross-entropy over the pairs of a batch on one device. With
+    ``word_weight`` the vision tower also predicts the tokens of the caption, with greater weights
+    for rarer ones (SuperClass, Huang et al. 2024). This loss needs no other pictures in the batch.
 
     Args:
         text: text tower with its projection.
         vision: vision tower with its projection.
-        rarity: weight of every word.
-        word_weight: of naming them; 0 leaves it out.
+        rarity: weight of every token of the vocabulary.
+        word_weight: weight of the classification loss; 0 leaves it out.
     """
 
     def __init__(
@@ -74,20 +75,20 @@ class Contrast(AbstractObjective):
 
     @property
     def trained(self) -> nn.Module:
-        """Both towers and the temperature."""
+        """Both towers, the temperature and, with ``word_weight``, the classifier of tokens."""
         return self.towers
 
-    def embed(self, batch: Pairs) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-        """Return the vectors of the pictures and of the captions."""
+    def embed(self, batch: PairBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+        """Return the embeddings of the pictures and of the captions, ``b d`` each."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
-        # a text is read from left to right: what fills it up behind its end changes nothing
+        # attention is causal, so the padding after the end of a text does not change its embedding
         tower: Any = self.towers["text"]
         ends = (batch.tokens == tower.config.eos_token_id).int().argmax(dim=1)
         text = tower(input_ids=batch.tokens[:, : int(ends.max()) + 1]).text_embeds
         return image, text
 
-    def losses(self, batch: Pairs) -> dict[str, Tensor]:
-        """Return ``loss`` and its parts; the probability is divided among equal captions."""
+    def losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        """Return ``loss`` and its terms. Equal captions have equal target probabilities."""
         image, text = self.embed(batch)
         scale = self.towers.get_parameter("logit_scale").exp().clamp(max=100)
         logits = scale * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).mT
@@ -98,45 +99,45 @@ class Contrast(AbstractObjective):
         if self.word_weight:
             there = torch.zeros(len(image), len(self.rarity), device=image.device)
             there.scatter_(1, batch.tokens, self.rarity[batch.tokens])
-            named = there / there.sum(dim=1, keepdim=True)
-            parts["words"] = functional.cross_entropy(self.towers["words"](image), named)
+            token_target = there / there.sum(dim=1, keepdim=True)
+            parts["words"] = functional.cross_entropy(self.towers["words"](image), token_target)
         return {"loss": parts["contrast"] + self.word_weight * parts.get("words", 0), **parts}
 
     def after_step(self) -> None:
         """Do nothing."""
 
-    def score(self, batch: Pairs) -> Sequence[Any]:
-        """Keeps the vectors: retrieval is a matter of all pairs together."""
+    def score(self, batch: PairBatch) -> Sequence[Any]:
+        """Store the embeddings, because the retrieval compares all pairs; return nothing."""
         self._embeds.append((*self.embed(batch), batch.tokens))
         return []
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return ``loss``: minus the top-1 recall of pictures by their captions, on this device."""
+        """Return the top-1 recall of pictures by captions, and its negative as ``loss``."""
         image, text, tokens = (torch.cat(part) for part in zip(*self._embeds, strict=True))
         self._embeds = []
-        found = (text @ functional.normalize(image, dim=-1).mT).argmax(dim=1)
-        hit = (tokens[found] == tokens).all(dim=-1).float().mean()
+        nearest = (text @ functional.normalize(image, dim=-1).mT).argmax(dim=1)
+        hit = (tokens[nearest] == tokens).all(dim=-1).float().mean()
         return {"loss": -hit, "recall_at_1": hit}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPair(AbstractStage):
-    """A small CLIP with a vocabulary of its own, learned from the captions.
+    """The CLIP stage: a text tower, a vision tower, and a vocabulary built from the captions.
 
     Args:
         optim: AdamW and its groups.
         steps: optimiser steps.
         batch_size: pairs per step.
         schedule: learning rate; constant by default.
-        width: of both towers and of the joint space.
-        layers: of each tower.
-        heads: of each layer.
-        image_size: side of the vision tower's input; it divides the pictures' side.
+        width: channels of both towers and of the joint embedding.
+        layers: layers of each tower.
+        heads: attention heads of each layer.
+        image_size: side of the vision tower's input in pixels; it divides the side of the pictures.
         patch: side of a patch in pixels.
-        word_weight: of predicting the words of a caption, relative to the contrast.
-        lock_text: keep a text tower that is there, as a UNet knows it, and train the vision tower
-            and both projections (LiT, Zhai et al. 2022, the other way round).
-        name: of the stage's folder.
+        word_weight: weight of predicting the words of a caption, relative to the contrastive loss.
+        lock_text: freeze the existing text tower, with which a UNet was trained, and train only the
+            vision tower and both projections (LiT, Zhai et al. 2022, freezes the other tower).
+        name: name of the stage's folder.
     """
 
     optim: AdamW
@@ -153,7 +154,7 @@ class ClipPair(AbstractStage):
     name: str = "clip"
 
     def check(self, size: int, stride: int | None) -> int | None:
-        """The vision tower's input is a whole part of the pictures' side, and of whole patches."""
+        """Check the side of the vision tower's input; see ``AbstractStage``."""
         if self.image_size % self.patch or size % self.image_size:
             raise InputError(
                 f"image_size {self.image_size} of {self.name}: choose a multiple of the patch's "
@@ -162,10 +163,10 @@ class ClipPair(AbstractStage):
         return stride
 
     def objective(self, context: StageContext) -> Contrast:
-        """Return new towers, or the existing ones, to be trained further.
+        """Return the loss of new towers, or of the existing ones.
 
         Raises:
-            InputError: if a text tower is to be kept that is not there.
+            InputError: with ``lock_text``, if there is no text tower.
         """
         if self.lock_text or (context.model / "image_encoder").is_dir():
             text, vision = load_towers(context.model, self.name)
@@ -173,17 +174,15 @@ class ClipPair(AbstractStage):
             text, vision = self._new_towers(context)
         if self.lock_text:
             text.text_model.requires_grad_(False)
-        tokens = tokenized(context.model, context.train.captions)
-        rarity = rarities(tokens, text.config.vocab_size)
+        tokens = tokenize(context.model, context.train.captions)
+        rarity = compute_rarities(tokens, text.config.vocab_size)
         return Contrast(text.train(), vision.train(), rarity=rarity, word_weight=self.word_weight)
 
     def _new_towers(self, context: StageContext) -> Towers:
-        tokenizer = context.model / "tokenizer"
-        if not tokenizer.is_dir():
-            build_tokenizer(
-                context.train.captions, tokenizer, size=VOCABULARY, max_length=MAX_TOKENS
-            )
-        words = CLIPTokenizer.from_pretrained(tokenizer)
+        folder = context.model / "tokenizer"
+        if not folder.is_dir():
+            build_tokenizer(context.train.captions, folder, size=VOCABULARY, max_length=MAX_TOKENS)
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
         shape: dict[str, Any] = {
             "hidden_size": self.width,
             "intermediate_size": 4 * self.width,
@@ -193,38 +192,38 @@ class ClipPair(AbstractStage):
         }
         text = CLIPTextConfig(
             **shape,
-            vocab_size=len(words),
+            vocab_size=len(tokenizer),
             max_position_embeddings=MAX_TOKENS,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
         vision = CLIPVisionConfig(**shape, image_size=self.image_size, patch_size=self.patch)
         return CLIPTextModelWithProjection(text), CLIPVisionModelWithProjection(vision)
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Return a function that gives shifted and mirrored pictures with their captions."""
-        tokens = tokenized(context.model, context.train.captions)
+        """Return a function that makes a batch of shifted and mirrored pictures with captions."""
+        tokens = tokenize(context.model, context.train.captions)
 
-        def pairs(indices: list[int], seeds: list[int]) -> Pairs:
+        def pairs(indices: list[int], seeds: list[int]) -> PairBatch:
             images = context.train.at(indices, self.image_size)
             rows = [
-                shifted(image, self.patch // 2, seed)
+                shift_and_mirror(image, self.patch // 2, seed)
                 for image, seed in zip(images, seeds, strict=True)
             ]
-            return Pairs(standardised(torch.stack(rows)), tokens[indices])
+            return PairBatch(standardise(torch.stack(rows)), tokens[indices])
 
         return pairs
 
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that gives all held-out pairs to every device, for retrieval."""
-        tokens = tokenized(context.model, context.held_out.captions)
+        """Return a function that yields all held-out pairs on every device, for the retrieval."""
+        tokens = tokenize(context.model, context.held_out.captions)
         rows = list(range(min(SCORED, len(context.held_out))))
-        image = standardised(context.held_out.at(rows, self.image_size))
-        return lambda rank, world: [Pairs(image, tokens[rows])]
+        image = standardise(context.held_out.at(rows, self.image_size))
+        return lambda rank, world: [PairBatch(image, tokens[rows])]
 
     def export(self, objective: Contrast, context: StageContext, folder: Path) -> None:
-        """Write ``text_encoder/``, ``image_encoder/`` and its preprocessing."""
+        """Write ``text_encoder/``, ``image_encoder/`` and the settings of its preprocessing."""
         save_half(objective.towers["text"], folder / "text_encoder")
         settings = {
             "image_processor_type": "CLIPImageProcessor",
@@ -238,26 +237,33 @@ class ClipPair(AbstractStage):
             write_half(objective.towers["vision"], staging)
             write_json(staging / "preprocessor_config.json", settings)
 
-        write(folder / "image_encoder", save)
+        replace_folder(folder / "image_encoder", save)
 
     def preview(self, objective: Contrast, context: StageContext, folder: Path) -> Preview:
-        """Return the first held-out pictures; there is nothing to draw."""
+        """Return the first held-out pictures, and no further scores."""
         rows = list(range(min(8, len(context.held_out))))
         return torch.cat(list(context.held_out.at(rows, self.image_size)), dim=2), {}
 
 
-def load_towers(model: Path, by: str) -> Towers:
-    """Return the two towers that an earlier stage made, for stage ``by``.
+def load_towers(model: Path, stage: str) -> Towers:
+    """Return the two towers of a model.
+
+    Args:
+        model: diffusers folder with ``text_encoder/`` and ``image_encoder/``.
+        stage: name of the stage that needs them, for the message.
 
     Raises:
-        InputError: if one is not there.
+        InputError: if one of them is missing.
     """
-    text = load_part(CLIPTextModelWithProjection, model, "text_encoder", by)
-    return text, load_part(CLIPVisionModelWithProjection, model, "image_encoder", by)
+    text = load_part(CLIPTextModelWithProjection, model, "text_encoder", stage)
+    return text, load_part(CLIPVisionModelWithProjection, model, "image_encoder", stage)
 
 
-def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:
-    """Moved by up to ``most`` pixels, its border repeated, and mirrored every other time."""
+def shift_and_mirror(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:
+    """Return an image shifted by up to ``most`` pixels, with probability 1/2 also mirrored.
+
+    The border is replicated. Equal seeds give equal images.
+    """
     generator = torch.Generator().manual_seed(seed)
     down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
     height, width = image.shape[-2:]
@@ -268,19 +274,22 @@ def shifted(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor
     return image[:, rows][..., columns]
 
 
-def standardised(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Return images as the vision tower takes them."""
+def standardise(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Return 8-bit images as standardised input of the vision tower."""
     return (images.float() / 255 - MEAN) / STD
 
 
-def tokenized(model: Path, texts: Sequence[str]) -> Int[Tensor, "b n"]:
-    """Return token ids, padded or cut to the length that the tokenizer states."""
-    words = CLIPTokenizer.from_pretrained(model / "tokenizer")
-    rows = words(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+def tokenize(model: Path, texts: Sequence[str]) -> Int[Tensor, "b n"]:
+    """Return the token ids of texts, padded or truncated to the tokenizer's maximum length."""
+    tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
+    rows = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
     return rows.input_ids
 
 
-def rarities(tokens: Int[Tensor, "n k"], vocabulary: int) -> Float[Tensor, " v"]:
-    """Return the logarithm of captions per caption with the word; 0 if all have it."""
+def compute_rarities(tokens: Int[Tensor, "n k"], vocabulary: int) -> Float[Tensor, " v"]:
+    """Return the inverse document frequency of every token, as a logarithm.
+
+    That is log(captions / captions with the token): 0 for a token that is in all captions.
+    """
     there = torch.zeros(len(tokens), vocabulary, dtype=torch.bool).scatter_(1, tokens, True)
     return (len(tokens) / there.sum(dim=0).clamp(min=1)).log()

@@ -1,4 +1,4 @@
-"""Third stage: a UNet of Stable Diffusion's topology learns to denoise latents under captions."""
+"""Third stage of the pretraining: a UNet that denoises latents, conditioned on captions."""
 
 import shutil
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from diffsight.backbones.architectures import PRESETS
 from diffsight.backbones.base import TIMESTEPS
 from diffsight.errors import InputError
 from diffsight.inference.generate import generate
-from diffsight.pretrain.denoising import Denoising, Noisy
+from diffsight.pretrain.denoising import Denoising, NoisyBatch
 from diffsight.pretrain.folder import (
     config_of,
     load_part,
-    need,
+    replace_folder,
+    require_part,
     save_half,
     stride_of,
-    write,
     write_json,
 )
 from diffsight.pretrain.frozen_outputs import (
@@ -39,11 +39,11 @@ from diffsight.training.learner import Validation
 from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 
-SCORED = 256  # held-out pictures
+SCORED = 256  # held-out pictures that are scored
 TOWER = "image_encoder"
-TOWER_LEVELS = (1,)  # of the pyramid: its tap has about the tower's grid
+TOWER_LEVELS = (1,)  # aligned levels of the pyramid; this one has about the grid of the tower
 TEACHER_LEVELS = (0, 1, 2, 3)
-EARLY = 60  # timesteps with little noise, as dense heads read features at
+EARLY = 60  # timesteps below this have little noise, as in the input of dense heads
 
 FIXED_PROMPTS = (
     "a kitchen with a white refrigerator, a wooden table and a window",
@@ -61,12 +61,12 @@ FIXED_PROMPTS = (
 )
 
 
-def with_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
-    """Return a UNet for another latent: all but its first and its last layer stays.
+def change_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
+    """Return a UNet for another latent, with the weights of all layers but the first and the last.
 
     Args:
-        old: to copy from.
-        latent: ``in_channels``, ``out_channels`` and ``sample_size``.
+        old: UNet to copy from.
+        latent: ``in_channels``, ``out_channels`` and ``sample_size`` of the new UNet.
     """
     unet: Any = UNet2DConditionModel.from_config({**old.config, **latent})
     fitting = {
@@ -80,25 +80,26 @@ def with_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser(AbstractStage):
-    """Trained on cached latents.
+    """The denoiser stage: it trains the UNet on cached latents and text features.
 
     Args:
         optim: AdamW and its groups.
         steps: optimiser steps.
         batch_size: pictures per step.
         schedule: learning rate; constant by default.
-        size: side of the pictures in pixels; it divides theirs.
-        widths: of the UNet's four levels.
-        heads: of the attentions of each level.
-        groups: of the group normalisations.
-        empty: fraction of captions that are replaced by an empty one.
-        early: fraction of the pictures that get one of the first 60 timesteps; all others get any.
-        teacher: network whose features the UNet's are compared with: the model's own vision tower
-            (``image_encoder``), or a vision backbone with the size of its image, such as
-            ``efficientnet-lite0@256``, for all taps.
-        align_weight: of the agreement with the teacher; 0 ignores it.
-        ema_decay: of the running mean of the weights.
-        name: of the stage's folder.
+        size: side of the training pictures in pixels; it divides the side of the rendered ones.
+        widths: channels of the UNet's four levels.
+        heads: attention heads of each level.
+        groups: groups of the group normalisations.
+        empty: fraction of the captions that are replaced by an empty one.
+        early: fraction of the pictures whose timestep is one of the first 60; the other pictures
+            get any timestep.
+        teacher: network with whose features those of the UNet are aligned: the model's own vision
+            tower (``image_encoder``), or a vision backbone with the size of its input, such as
+            ``efficientnet-lite0@256``, for all levels.
+        align_weight: weight of the alignment loss; 0 leaves it out.
+        ema_decay: decay of the exponential moving average of the weights.
+        name: name of the stage's folder.
     """
 
     optim: AdamW
@@ -118,11 +119,11 @@ class Denoiser(AbstractStage):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The vision backbone, unless it is the model's own tower."""
+        """Name of the teacher, unless it is the model's own vision tower."""
         return () if self.teacher == TOWER else (self.teacher,)
 
     def check(self, size: int, stride: int | None) -> int:
-        """Autoencoder and UNet can halve the side as often as they do."""
+        """Check that autoencoder and UNet can halve the side; see ``AbstractStage``."""
         if stride is None:
             raise InputError(f"stage {self.name!r} needs an autoencoder: put that stage before it")
         multiple = stride * 2 ** (len(self.widths) - 1)
@@ -134,18 +135,18 @@ class Denoiser(AbstractStage):
         return stride
 
     def objective(self, context: StageContext) -> Denoising:
-        """Return a new UNet, or the existing one, to be trained further.
+        """Return the loss of a new UNet, or of the existing one.
 
         Raises:
-            InputError: if a stage before is missing.
+            InputError: if the autoencoder or a tower is missing.
         """
-        vae = need(context.model, "vae", self.name)
+        vae = require_part(context.model, "vae", self.name)
         channels, side = config_of(vae)["latent_channels"], self.size // stride_of(vae)
-        tower = need(context.model, "text_encoder", self.name)
+        tower = require_part(context.model, "text_encoder", self.name)
         latent = {"in_channels": channels, "out_channels": channels, "sample_size": side}
         if (context.model / "unet").is_dir():
             old = load_part(UNet2DConditionModel, context.model, "unet", self.name)
-            unet = with_latent(old, latent)
+            unet = change_latent(old, latent)
         else:
             shape = (
                 dict(PRESETS["sd15"]["unet"])
@@ -168,10 +169,10 @@ class Denoiser(AbstractStage):
         )
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Return a function that reads latents, with noise and timesteps from the seeds."""
+        """Return a function that makes a batch of cached latents, noise and timesteps."""
         teacher = self._teacher(context)
 
-        def batch(indices: list[int], seeds: list[int]) -> Noisy:
+        def batch(indices: list[int], seeds: list[int]) -> NoisyBatch:
             noisy = draw(indices, seeds)
             return replace(noisy, teacher=torch.stack([teacher(i) for i in indices]))
 
@@ -179,7 +180,7 @@ class Denoiser(AbstractStage):
         return batch
 
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that gives held-out pictures with fixed noise and every caption."""
+        """Return a function that yields held-out pictures with their captions and fixed noise."""
         fetch = self._batches(context, context.held_out, empty=0.0)
         count, size = min(SCORED, len(context.held_out)), self.batch_size
         rows = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
@@ -193,25 +194,28 @@ class Denoiser(AbstractStage):
 
     def _batches(self, context: StageContext, pictures: Pictures, empty: float) -> Fetch:
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
-        texts, nothing = open_text_features(context.cache, pictures, context.model, self.name)
+        texts, empty_text = open_text_features(context.cache, pictures, context.model, self.name)
 
-        def batch(indices: list[int], seeds: list[int]) -> Noisy:
+        def batch(indices: list[int], seeds: list[int]) -> NoisyBatch:
             draws = [torch.Generator().manual_seed(seed) for seed in seeds]
             latent = torch.stack([latents(i) for i in indices])
             u = torch.stack([torch.rand(3, generator=g) for g in draws])
             noise = torch.stack([torch.randn(latent.shape[1:], generator=g) for g in draws])
             text = torch.stack(
-                [nothing if x < empty else texts(i) for x, i in zip(u[:, 0], indices, strict=True)]
+                [
+                    empty_text if x < empty else texts(i)
+                    for x, i in zip(u[:, 0], indices, strict=True)
+                ]
             )
             below = torch.where(u[:, 2] < self.early, EARLY, TIMESTEPS)
-            return Noisy(latent, text, (u[:, 1] * below).long(), noise)
+            return NoisyBatch(latent, text, (u[:, 1] * below).long(), noise)
 
         return batch
 
     def export(self, objective: Denoising, context: StageContext, folder: Path) -> None:
-        """Write ``unet/`` (the running mean), ``scheduler/`` and ``model_index.json``."""
+        """Write ``unet/`` (the averaged weights), ``scheduler/`` and ``model_index.json``."""
         save_half(objective.mean, folder / "unet")
-        write(folder / "scheduler", objective.schedule.save_pretrained)
+        replace_folder(folder / "scheduler", objective.schedule.save_pretrained)
         index = {
             "_class_name": "StableDiffusionPipeline",
             "_diffusers_version": diffusers.__version__,
@@ -228,7 +232,7 @@ class Denoiser(AbstractStage):
             write_json(partial, index)
 
     def preview(self, objective: Denoising, context: StageContext, folder: Path) -> Preview:
-        """Return samples for fixed prompts, and scores of a linear probe of the features."""
+        """Return samples for fixed prompts, and the scores of a linear probe of the features."""
         for part in ("vae", "text_encoder", "tokenizer"):
             shutil.copytree(context.model / part, folder / part, dirs_exist_ok=True)
         self.export(objective, context, folder)

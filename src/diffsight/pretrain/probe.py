@@ -1,4 +1,4 @@
-"""A quick look at what the features of a model are worth: linear maps to depth and class."""
+"""Measure the features of a model with linear probes for depth and classes."""
 
 import functools
 from pathlib import Path
@@ -9,27 +9,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.backbones import StableDiffusion
-from diffsight.backbones.architectures import of_folder
+from diffsight.backbones.architectures import from_folder
 from diffsight.rooms import CLASSES, Rooms
 from diffsight.types import Maps
 
-IMAGES = 100  # to learn from, and as many to score
-RIDGE = 1e-2
+IMAGES = 100  # training images; as many others are scored
+RIDGE = 1e-2  # weight of the L2 penalty
 
 
 @torch.inference_mode()
 def probe(folder: Path, *, size: int) -> dict[str, float]:
-    """Return scores of linear maps from frozen features, fitted to 100 rooms, on 100 others.
+    """Return the scores of linear probes on frozen features.
+
+    The probes are trained on 100 rooms of the validation set and scored on 100 others.
 
     Args:
-        folder: a diffusers folder.
+        folder: diffusers folder of the model.
         size: side of the rooms in pixels.
 
     Returns:
-        ``probe_depth_rmse_m`` and ``probe_class_miou``, at the pyramid's finest stride.
+        ``probe_depth_rmse_m`` (metres) and ``probe_class_miou`` (0 to 1), at the finest stride of
+        the features.
     """
-    backbone = StableDiffusion(of_folder(folder), weights=folder).eval()
-    image, depth_m, classes = _rooms(size, 2 * IMAGES, backbone.strides[0])
+    backbone = StableDiffusion(from_folder(folder), weights=folder).eval()
+    image, depth_m, classes = _load_rooms(size, 2 * IMAGES, backbone.strides[0])
     context = torch.zeros(len(image), 1, backbone.context_dim)
     timesteps = torch.ones(len(image), dtype=torch.long)
     features = backbone.features(backbone.encode(image), context, timesteps)
@@ -37,9 +40,9 @@ def probe(folder: Path, *, size: int) -> dict[str, float]:
     x = torch.cat(maps, dim=1)
     x = x / x.std(dim=(0, 2, 3), keepdim=True)
     train, held_out = x[:IMAGES], x[IMAGES:]
-    hot = functional.one_hot(classes, len(CLASSES)).movedim(-1, 1).float()
-    y = torch.cat([depth_m[:, None], hot], dim=1)
-    predicted = _ridge(train, y[:IMAGES], held_out)
+    one_hot = functional.one_hot(classes, len(CLASSES)).movedim(-1, 1).float()
+    y = torch.cat([depth_m[:, None], one_hot], dim=1)
+    predicted = _predict_ridge(train, y[:IMAGES], held_out)
     truth_m, truth = depth_m[IMAGES:], classes[IMAGES:]
     rmse = (predicted[:, 0] - truth_m).square().mean(dim=(1, 2)).sqrt().mean()
     ids = predicted[:, 1:].argmax(dim=1)
@@ -54,10 +57,10 @@ def probe(folder: Path, *, size: int) -> dict[str, float]:
 
 
 @functools.cache
-def _rooms(
+def _load_rooms(
     size: int, count: int, stride: int
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b gh gw"], Int[Tensor, "b gh gw"]]:
-    """Return images, and depth and class at every ``stride``-th pixel."""
+    """Return images in [0, 1], and depth in metres and class at every ``stride``-th pixel."""
     rooms = Rooms("val", count=count, size=size, labels=("depth_m", "semantic"))
     samples = [rooms[i] for i in range(count)]
     middle = slice(stride // 2, None, stride)
@@ -68,10 +71,10 @@ def _rooms(
     )
 
 
-def _ridge(
+def _predict_ridge(
     train: Maps, truth: Float[Tensor, "b k h w"], held_out: Float[Tensor, "n d h w"]
 ) -> Float[Tensor, "n k h w"]:
-    """Return predictions of the linear map with an intercept that fits the training pixels best."""
+    """Return predictions of a ridge regression with an intercept, fitted to the training pixels."""
 
     def rows(maps: Tensor) -> Tensor:
         flat = maps.movedim(1, -1).flatten(0, 2)

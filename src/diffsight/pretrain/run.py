@@ -1,4 +1,4 @@
-"""``pretrain``: the stages one after another; the signature is the schema of a recipe."""
+"""``pretrain``, which runs the stages of a pretraining one after another."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from diffsight import assets
 from diffsight.atomic import replacing, staging
 from diffsight.config import Plain, to_config
 from diffsight.errors import InputError
-from diffsight.pretrain.card import HISTORY, describe, read_history
+from diffsight.pretrain.card import HISTORY, read_history, write_card
 from diffsight.pretrain.folder import config_of, stride_of, write_json
 from diffsight.pretrain.pictures import Pictures, check_pictures, open_pictures
 from diffsight.pretrain.stage import AbstractStage, PictureStream, StageContext
@@ -38,24 +38,24 @@ from diffsight.training.trainer import (
 )
 
 MODEL, CACHE, DONE = "model", "cache", "done"
-# arguments that are not part of the recipe
+# arguments that are not part of a recipe
 RUN_ONLY_ARGUMENTS = ("out", "cache", "resume")
-# what a resumed stage must agree with
-STAGE_SETTINGS = ("images", "size", "seed", "precision")
+# settings that must not change when a stage is resumed
+STAGE_SETTINGS = ("images", "size", "seed", "dtype")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions(TrainerOptions):
-    """How ``pretrain`` runs.
+    """The options of ``pretrain``.
 
     Args:
-        images: rendered rooms to learn from.
-        held_out: rooms that are only scored.
-        size: of the renderings in pixels.
-        begin: a diffusers folder, or ``tiny``, whose parts the stages train further.
-        cache: where renderings and latents are kept; default: ``out/cache``.
-        resume: continue where the run in ``out`` stopped.
+        images: number of rendered rooms in the training set.
+        held_out: number of rooms in the validation set.
+        size: side of the renderings in pixels.
+        begin: initial model, a diffusers folder or ``tiny``; the stages train its parts further.
+        cache: folder for renderings and latents; default: ``out/cache``.
+        resume: continue the run in ``out``.
     """
 
     images: int = 20000
@@ -70,18 +70,18 @@ class PretrainOptions(TrainerOptions):
 
 @run_alone
 def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
-    """Train the stages into a diffusers folder, ``out/model``; return it.
+    """Train a model stage by stage; return its diffusers folder, ``out/model``.
 
-    Every stage has a folder of its own in ``out`` with recipe, checkpoints, logs and pictures. What
-    is computed once (renderings, latents) is kept in the cache.
+    Every stage has its own folder in ``out`` with recipe, checkpoints, logs and pictures.
+    Renderings, latents and other outputs of frozen networks are cached.
 
     Args:
-        stages: in order; each finds in ``out/model`` what the ones before it made.
+        stages: stages in order. Each reads the parts of the earlier ones from ``out/model``.
         out: folder of the run.
-        options: of ``PretrainOptions``.
+        options: fields of ``PretrainOptions``.
 
     Raises:
-        InputError: one line about what cannot be used, with the repair.
+        InputError: if an option, a stage or a folder cannot be used.
     """
     settings = PretrainOptions(**options)
     resolved = {"stages": stages, **vars(settings)}
@@ -91,9 +91,9 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
     processes = os.cpu_count() or 1
     check_pictures(max(settings.images, settings.held_out), settings.size, processes)
     if not settings.resume:
-        _lay_out(out, settings.begin, recipe, stages, settings.size)
+        _prepare_run(out, settings.begin, recipe, stages, settings.size)
     train, val = (
-        _pictures(cache, split, count, settings.size, processes)
+        _open_split(cache, split, count, settings.size, processes)
         for split, count in (("train", settings.images), ("val", settings.held_out))
     )
     context = StageContext(model=model, cache=cache, train=train, held_out=val, seed=settings.seed)
@@ -101,18 +101,19 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
         if not (out / stage.name / DONE).is_file():
             _run_stage(stage, context, out / stage.name, settings)
     if (model / "unet").is_dir():
-        _describe(model)
+        _write_card_if_complete(model)
     return model
 
 
-def _describe(model: Path) -> None:
-    """Write the card, unless the UNet still awaits its training on a new autoencoder."""
+def _write_card_if_complete(model: Path) -> None:
+    """Write the model card, unless the UNet does not fit the autoencoder yet."""
     latent, unet = (config_of(model / part) for part in ("vae", "unet"))
     if latent["latent_channels"] == unet["in_channels"]:
-        describe(model)
+        write_card(model)
     else:
         log.warning(
-            "%s: the UNet is that of another autoencoder: train it with a Denoiser (--begin)", model
+            "%s: the UNet does not fit the new autoencoder: train it with a Denoiser (--begin)",
+            model,
         )
 
 
@@ -126,7 +127,9 @@ def _run_stage(
     if not continues:
         start(folder, recipe)
     seed_all(settings.seed)
-    objective = stage.objective(context)  # comes first: it may write what the batches need
+    objective = stage.objective(
+        context
+    )  # first, because it may write the tokenizer that the batches need
     stream = PictureStream(
         pictures=len(context.train),
         fetch=stage.fetch(context),
@@ -151,17 +154,17 @@ def _run_stage(
         if learner.scored_step != learner.steps:
             trainer.validate(learner, verbose=False)
     if trainer.is_global_zero:
-        _finish(stage, learner, context, folder, minutes=_seconds(trainer) / 60)
+        _export_stage(stage, learner, context, folder, minutes=_training_seconds(trainer) / 60)
     trainer.strategy.barrier()
 
 
 class Previews(Callback):
-    """Pictures and further scores of a stage, after every validation.
+    """Write the preview picture of a stage and log its further scores after every validation.
 
     Args:
-        stage: makes the picture.
-        context: what the stage was made from.
-        folder: of the stage's run.
+        stage: stage that is trained.
+        context: context of the stage.
+        folder: folder of the stage.
     """
 
     def __init__(self, stage: AbstractStage, context: StageContext, folder: Path) -> None:
@@ -170,7 +173,7 @@ class Previews(Callback):
         self.folder = folder
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw and measure on the first device."""
+        """Write the picture and log the scores, on the first device only."""
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Learner)
@@ -184,26 +187,26 @@ class Previews(Callback):
             log.info("step %d: %s", trainer.global_step, text)
 
 
-def _seconds(trainer: Any) -> float:
+def _training_seconds(trainer: Any) -> float:
     (checkpoints,) = (c for c in trainer.callbacks if isinstance(c, Checkpoints))
     return checkpoints.seconds
 
 
 def _check_names(stages: list[AbstractStage]) -> None:
-    """Refuse two stages of one name: the second would be taken for finished."""
+    """Raise InputError if two stages have one name and would therefore have one folder."""
     for name, count in Counter(stage.name for stage in stages).items():
         if count > 1:
             raise InputError(
-                f"{count} stages are named {name!r} and would have one folder: give each a "
-                "`name` of its own"
+                f"{count} stages are named {name!r}, which is also the name of their folder: "
+                "give each a `name` of its own"
             )
 
 
 @rank_zero_only
-def _lay_out(
+def _prepare_run(
     out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
 ) -> None:
-    """Make an empty model folder, or copy the one to begin with, once all sizes are checked."""
+    """Check the sizes of all stages, and create the model folder, empty or from ``begin``."""
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     source = assets.find(str(begin)) if str(begin) in assets.DIFFUSION else begin
@@ -218,12 +221,12 @@ def _lay_out(
     if source is None:
         (out / MODEL).mkdir()
     else:
-        with staging(out / MODEL) as scratch:  # a half copy would look like a model
+        with staging(out / MODEL) as scratch:  # an interrupted copy would look like a model
             shutil.copytree(source, scratch, dirs_exist_ok=True)
             scratch.rename(out / MODEL)
 
 
-def _pictures(cache: Path, split: str, count: int, size: int, processes: int) -> Pictures:
+def _open_split(cache: Path, split: str, count: int, size: int, processes: int) -> Pictures:
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"rooms for {split}", total=count)
@@ -237,12 +240,12 @@ def _pictures(cache: Path, split: str, count: int, size: int, processes: int) ->
         )
 
 
-def _finish(
+def _export_stage(
     stage: AbstractStage, learner: Learner, context: StageContext, folder: Path, *, minutes: float
 ) -> None:
-    """Add the part to the model, with a line of its history."""
+    """Write the trained part to the model, and add the stage to its history."""
     stage.export(learner.objective.cpu(), context, context.model)
-    past = read_history(context.model)
+    history = read_history(context.model)
     entry = {
         "stage": stage.name,
         "steps": stage.steps,
@@ -253,5 +256,5 @@ def _finish(
         "teachers": list(stage.teachers),
     }
     with replacing(context.model / HISTORY) as partial:
-        write_json(partial, [*past, entry])
+        write_json(partial, [*history, entry])
     (folder / DONE).touch()

@@ -1,4 +1,4 @@
-"""What the stages of a pretraining have in common."""
+"""The interface of the stages of a pretraining."""
 
 import abc
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ Preview = tuple[Picture, dict[str, float]]
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is made from.
+    """The folders and the data that a stage works with.
 
     Attributes:
-        model: diffusers folder with the parts of the stages before; a stage adds its own.
-        cache: folder for what is computed once.
+        model: diffusers folder with the parts of earlier stages, to which a stage adds its own.
+        cache: folder for renderings and outputs of frozen networks.
         train: training set.
         held_out: validation set.
-        seed: of everything random.
+        seed: seed of the run.
     """
 
     model: Path
@@ -42,7 +42,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class PictureBatch(Record):
-    """Pictures, and what else a training step needs of them."""
+    """Base class of training batches of pictures."""
 
     image: Float[Tensor, "b 3 _ _"]
 
@@ -52,14 +52,14 @@ class PictureBatch(Record):
 
 
 class AbstractStage(Configurable, abc.ABC):
-    """One part of the model, trained on its own.
+    """A stage that trains one part of the model.
 
     Attributes:
-        name: of the stage's folder in the run.
+        name: name of the stage's folder in the run.
         steps: optimiser steps.
         batch_size: pictures per step over all devices together.
         optim: AdamW and its groups.
-        schedule: learning rate over the stage; default: constant.
+        schedule: learning-rate schedule; None is a constant learning rate.
     """
 
     name: str
@@ -70,66 +70,66 @@ class AbstractStage(Configurable, abc.ABC):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names of backbones outside of the model that it learns from; default: none."""
+        """Names of the other networks whose features the stage trains with; default: none."""
         return ()
 
     @abc.abstractmethod
     def check(self, size: int, stride: int | None) -> int | None:
-        """Refuse sides that do not fit, before a picture is rendered.
+        """Check the sizes of the stage, before a picture is rendered.
 
         Args:
-            size: side of the pictures.
-            stride: of the autoencoder that this stage finds; None if there is none.
+            size: side of the pictures in pixels.
+            stride: stride of the autoencoder before this stage; None without an autoencoder.
 
         Returns:
-            Stride of the autoencoder that the next stage finds.
+            The stride of the autoencoder after this stage; None without an autoencoder.
 
         Raises:
-            InputError: if a size does not fit, naming one that does.
+            InputError: if a size does not fit; the message gives one that does.
         """
 
     @abc.abstractmethod
     def objective(self, context: StageContext) -> AbstractObjective:
-        """Return what is minimised.
+        """Return the objective that the stage minimises, with the networks it trains.
 
         Raises:
-            InputError: if an earlier stage is missing.
+            InputError: if a part from an earlier stage is missing.
         """
 
     @abc.abstractmethod
     def fetch(self, context: StageContext) -> "Fetch":
-        """Return a function that makes a training batch."""
+        """Return a function that makes a training batch from indices of pictures and seeds."""
 
     @abc.abstractmethod
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that gives the batches that are scored."""
+        """Return a function that yields the validation batches of a device."""
 
     @abc.abstractmethod
     def export(self, objective: Any, context: StageContext, folder: Path) -> None:
-        """Write the trained part into a diffusers folder."""
+        """Write the trained part to a diffusers folder."""
 
     @abc.abstractmethod
     def preview(self, objective: Any, context: StageContext, folder: Path) -> Preview:
-        """Return a picture, and further scores.
+        """Return a picture that shows the state of the training, and further scores.
 
         Args:
-            objective: as it stands.
-            context: what it was made from.
-            folder: temporary folder.
+            objective: objective of the stage in its present state.
+            context: context of the stage.
+            folder: temporary folder for files.
         """
 
 
-# indices of pictures, a seed for each -> a batch with ``to(device)`` and a length
+# from indices of pictures, and a seed for each, to a batch with ``to(device)`` and a length
 Fetch = Callable[[list[int], list[int]], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureStream(AbstractStream):
-    """An endless stream over pictures.
+    """An endless stream of batches of pictures.
 
     Attributes:
-        pictures: how many there are.
-        fetch: makes a batch.
+        pictures: number of pictures.
+        fetch: function that makes a batch.
     """
 
     pictures: int
@@ -142,10 +142,10 @@ class PictureStream(AbstractStream):
 
     @property
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
         return "rooms"
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Yield batches from number ``start`` on."""
+        """Yield the batches of one device of ``world``, from batch number ``start`` on."""
         for keys in self.keys(start, rank, world):
             yield self.fetch([i for _, i in keys], [seed_of(self.seed, *key) for key in keys])

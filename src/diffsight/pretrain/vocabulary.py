@@ -1,4 +1,4 @@
-"""A byte-pair vocabulary in CLIP's file format, learned from captions."""
+"""Build a tokenizer in CLIP's file format from captions."""
 
 import json
 from collections.abc import Iterable
@@ -7,35 +7,40 @@ from pathlib import Path
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from diffsight.pretrain.folder import write, write_json
+from diffsight.pretrain.folder import replace_folder, write_json
 
-MARKS = ("bos_token", "eos_token", "unk_token", "pad_token")
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_length: int) -> None:
-    """Write a tokenizer that ``CLIPTokenizer`` loads; frequent words become one token each.
+    """Write a byte-pair tokenizer that ``CLIPTokenizer`` can load.
+
+    Frequent words of the captions become one token each; all other text is split into smaller
+    tokens.
 
     Args:
-        captions: text to learn from; any other text is spelt out in smaller pieces.
-        folder: where it goes.
-        size: most entries of the vocabulary.
-        max_length: tokens of a text, begin and end included.
+        captions: texts from which the vocabulary is built.
+        folder: folder for the files of the tokenizer.
+        size: greatest size of the vocabulary from the captions; missing bytes are added.
+        max_length: greatest number of tokens of a text, including begin and end.
     """
-    learned = CLIPTokenizer().train_new_from_iterator(captions, size, show_progress=False)
+    tokenizer = CLIPTokenizer().train_new_from_iterator(captions, size, show_progress=False)
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length}
-    settings |= {mark: str(getattr(learned, mark)) for mark in MARKS}
+    settings |= {name: str(getattr(tokenizer, name)) for name in SPECIAL_TOKENS}
 
-    # numbered again, because the trainer's numbers depend on the run; any text can be spelt: every
-    # byte, inside a word and at its end
+    # the tokens get new numbers, because those of the trainer differ between runs. Every byte is a
+    # token, inside a word and at its end, so that any text can be split
     bytes_ = sorted(ByteLevel.alphabet())
-    pieces = sorted(learned.get_vocab(), key=lambda piece: (len(piece), piece))
-    marks = list(dict.fromkeys(settings[mark] for mark in MARKS))
-    words = dict.fromkeys([*marks, *bytes_, *(f"{letter}</w>" for letter in bytes_), *pieces])
-    vocabulary = {word: number for number, word in enumerate(words)}
+    pieces = sorted(tokenizer.get_vocab(), key=lambda piece: (len(piece), piece))
+    special_tokens = list(dict.fromkeys(settings[name] for name in SPECIAL_TOKENS))
+    tokens = dict.fromkeys(
+        [*special_tokens, *bytes_, *(f"{letter}</w>" for letter in bytes_), *pieces]
+    )
+    vocabulary = {token: number for number, token in enumerate(tokens)}
 
     def save(staging: Path) -> None:
-        learned.backend_tokenizer.model.save(str(staging))  # vocab.json, merges.txt
+        tokenizer.backend_tokenizer.model.save(str(staging))  # vocab.json, merges.txt
         (staging / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         write_json(staging / "tokenizer_config.json", settings)
 
-    write(folder, save)
+    replace_folder(folder, save)

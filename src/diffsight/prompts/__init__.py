@@ -1,4 +1,4 @@
-"""What conditions the UNet."""
+"""Prompts, which condition the UNet."""
 
 from diffsight.prompts.aggregated import Aggregated
 from diffsight.prompts.base import AbstractPrompt

@@ -1,4 +1,4 @@
-"""One condition for all images of a data set: the mean of its captions' tokens (EVP)."""
+"""One condition for all images of a data set: the mean text features of its captions (EVP)."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from diffsight.weights import require_finite
 
 
 class Aggregated(AbstractPrompt):
-    """Tokens that no image changes, refined by the adapter.
+    """The same fixed tokens for every image, refined by the adapter.
 
     Args:
-        num_tokens: of a caption, filled up: 40 in EVP.
-        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: the tokens, as ``diffsight aggregate-prompts`` writes them; None starts from random
-            unit normal ones.
+        num_tokens: tokens of a padded caption: 40 in EVP.
+        dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        weights: file of the tokens, written by ``diffsight aggregate-prompts``; None: standard
+            normal random tokens, the same in every process.
 
     Raises:
-        InputError: if the file cannot be used.
+        InputError: if the file cannot be read, or has another shape.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Aggregated(AbstractPrompt):
         self.adapter = TextAdapter(dim)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The same condition for each image."""
+        """Return the same condition for every image."""
         return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
 
 

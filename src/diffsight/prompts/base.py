@@ -1,4 +1,4 @@
-"""The contract of prompts: what conditions the UNet."""
+"""The interface of prompts, which condition the UNet."""
 
 import abc
 
@@ -13,8 +13,8 @@ class AbstractPrompt(nn.Module, Configurable, abc.ABC):
     """Turns the texts of a batch into a condition, one vector per token.
 
     Attributes:
-        num_tokens: of an image's condition.
-        dim: width of a vector.
+        num_tokens: number of tokens of an image's condition.
+        dim: width of a token's vector.
         requires_text: whether every image needs a sentence.
     """
 
@@ -27,16 +27,16 @@ class AbstractPrompt(nn.Module, Configurable, abc.ABC):
         """Return the condition of each image.
 
         Raises:
-            InputError: for a text that is missing or unknown.
+            InputError: for a missing or unknown text.
         """
 
     def check(self, text: str) -> None:
-        """Refuse a sentence that cannot be read whole.
+        """Refuse a sentence that is too long; default: accept every sentence.
 
         Raises:
-            InputError: if it cannot.
+            InputError: if the sentence has more tokens than the condition.
         """
 
     def placeholder(self) -> Tensor | None:
-        """Return what stands for ``Inputs.text`` of one image when a pass is only counted."""
+        """Return a placeholder for ``Inputs.text`` of one image, to count the cost of a pass."""
         return None

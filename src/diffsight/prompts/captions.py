@@ -13,20 +13,20 @@ from diffsight.errors import InputError
 from diffsight.weights import resolve_folder, variant_of
 
 BLIP2 = "Salesforce/blip2-flan-t5-xxl"
-"""What the authors of EVP used."""
+"""The captioner of EVP's authors."""
 
 
 class Captioner:
-    """Images to sentences.
+    """Describes images in sentences.
 
     Args:
         source: folder or hub id of a model that turns images into text.
-        device: where to run.
-        max_tokens: of a caption, at most.
-        dtype: that the weights are loaded in; default: that of their files.
+        device: device of the model.
+        max_tokens: largest number of tokens of a caption.
+        dtype: dtype of the weights; default: that of their files.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if the model cannot be loaded.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Captioner:
         self.device = device
         self.max_tokens = max_tokens
         try:
-            where = str(resolve_folder(Path(source)))
-            self._processor: Any = transformers.AutoProcessor.from_pretrained(where)
+            path = str(resolve_folder(Path(source)))
+            self._processor: Any = transformers.AutoProcessor.from_pretrained(path)
             cls = transformers.AutoModelForImageTextToText
-            variant = variant_of(Path(where))
-            model: Any = cls.from_pretrained(where, variant=variant, dtype=dtype or "auto")
+            variant = variant_of(Path(path))
+            model: Any = cls.from_pretrained(path, variant=variant, dtype=dtype or "auto")
             self._model = model.to(device).eval()
-        except Exception as error:  # whatever is missing or damaged
+        except Exception as error:  # transformers raises many types for missing or damaged files
             reason = " ".join(str(error).split())
             raise InputError(
                 f"{source}: no captioner there ({reason}): give a folder or hub id such as {BLIP2}"
@@ -56,13 +56,13 @@ class Captioner:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[str]:
-        """A caption for each; the most probable words, so the same image gets the same."""
+        """Return a caption for each image, by greedy decoding: equal images get equal captions."""
         pictures = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
         inputs = self._processor(images=pictures, return_tensors="pt")
         inputs = {
             name: x.to(self.device, self._model.dtype if x.is_floating_point() else x.dtype)
             for name, x in inputs.items()
         }
-        words = self._model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
-        texts = self._processor.batch_decode(words, skip_special_tokens=True)
+        tokens = self._model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
+        texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]

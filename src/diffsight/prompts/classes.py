@@ -12,17 +12,17 @@ from diffsight.types import Inputs
 
 
 class ClassTokens(AbstractTable):
-    """One token per class, in the order of their ids: an attention's softmax runs over classes.
+    """One token per class, in the order of their ids: attention is a softmax over the classes.
 
-    Arguments as of ``AbstractTable``.
+    The arguments are those of ``AbstractTable``.
     """
 
     @classmethod
-    def of_names(cls, names: Sequence[str], encoder: str | Path, *, dim: int) -> "ClassTokens":
-        """Return the tokens of names by a text tower, from the one template of VPD.
+    def from_names(cls, names: Sequence[str], encoder: str | Path, *, dim: int) -> "ClassTokens":
+        """Return the tokens that a text tower computes for names, with VPD's single template.
 
         Args:
-            names: of the classes.
+            names: names of the classes.
             encoder: as for ``load_text_encoder``.
             dim: width of the UNet's condition.
 
@@ -35,15 +35,15 @@ class ClassTokens(AbstractTable):
                 f"{encoder}: its text tower gives vectors of {rows.shape[1]} numbers, the UNet "
                 f"takes {dim}: take the tower that the UNet was trained with"
             )
-        made = cls(names, dim=dim)
-        made.rows.copy_(rows)
-        return made
+        tokens = cls(names, dim=dim)
+        tokens.rows.copy_(rows)
+        return tokens
 
     @property
     def num_tokens(self) -> int:  # type: ignore[override]
-        """One per class."""
+        """Number of tokens: one per class."""
         return len(self.names)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The same condition for each image: a prompt of its own plays no part."""
+        """Return the same condition for every image; prompts of the inputs are ignored."""
         return self.adapter(self.rows).expand(len(inputs.image), -1, -1)

@@ -1,4 +1,4 @@
-"""Concepts: learned vectors in the place of a text's tokens (few_shot, section 3.3)."""
+"""Concepts: trainable vectors that replace the tokens of a text (few_shot, section 3.3)."""
 
 import torch
 from jaxtyping import Float
@@ -8,13 +8,13 @@ from diffsight.config import Configurable
 
 
 class Concepts(nn.Module, Configurable):
-    """One vector per class; no begin, no end, no padding beside them.
+    """One vector per class, without tokens for begin, end or padding.
 
     Args:
-        count: classes.
+        count: number of classes.
         dim: width of the UNet's condition.
-        std: of the random start. A small gradient reaches the vectors at first, whatever it is:
-            train with an optimiser that does not mind (Adam).
+        std: standard deviation of the random initial values. The first gradients are small for any
+            value: train with an optimiser that scales them (Adam).
     """
 
     def __init__(self, count: int, *, dim: int, std: float = 1.0) -> None:
@@ -22,5 +22,5 @@ class Concepts(nn.Module, Configurable):
         self.rows = nn.Parameter(std * torch.randn(count, dim))
 
     def forward(self, batch: int) -> Float[Tensor, "b n e"]:
-        """The same vectors for every image."""
+        """Return the same vectors for each of ``batch`` images."""
         return self.rows.expand(batch, -1, -1)

@@ -1,4 +1,4 @@
-"""CLIP's text tower and tokenizer, from wherever Stable Diffusion or CLIP is."""
+"""CLIP's text tower and tokenizer, from weights of Stable Diffusion or CLIP."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from diffsight.weights import (
 )
 
 CLIP = "openai/clip-vit-large-patch14"
-"""Its tokenizer is that of Stable Diffusion 1.x and 2.x, whose original files hold none."""
+"""Its tokenizer is that of Stable Diffusion 1.x and 2.x, whose original files have none."""
 PARTS = ("tokenizer", "text_encoder")
 KIND = "CLIP text model"
 REPAIR = (
@@ -29,14 +29,14 @@ LDM, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 
 
 def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
-    """Return CLIP's tokenizer and text model, in 32 bit and evaluation mode.
+    """Return CLIP's tokenizer and text model; the model is in 32 bit and evaluation mode.
 
     Args:
-        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``, a
-            CLIP model's own, or one original file of Stable Diffusion.
+        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``,
+            those of a CLIP model, or one original file of Stable Diffusion.
 
     Returns:
-        Tokenizer, and the model without text projection: token ids ``b n`` to a record with
+        The tokenizer, and the model without text projection. The model maps token ids ``b n`` to
         ``last_hidden_state`` and ``pooler_output``, both after the final layer norm.
 
     Raises:
@@ -46,12 +46,12 @@ def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
 
 
 def load_text_model(encoder: str | Path) -> Any:
-    """Return the text model alone, of the same sources as ``load_text_encoder``.
+    """Return only the text model, from the sources of ``load_text_encoder``.
 
     Raises:
         InputError: if it cannot be loaded.
     """
-    # transformers takes seconds to import, and only what reads such files needs it
+    # transformers takes seconds to import, so it is imported only here
     from transformers import CLIPTextConfig, CLIPTextModel
 
     source = locate(encoder, PARTS)
@@ -67,7 +67,7 @@ def load_text_model(encoder: str | Path) -> Any:
 
 
 def load_tokenizer(encoder: str | Path) -> Any:
-    """Return CLIP's tokenizer alone, of the same sources as ``load_text_encoder``.
+    """Return only CLIP's tokenizer, from the sources of ``load_text_encoder``.
 
     Raises:
         InputError: if it cannot be loaded.
@@ -93,7 +93,7 @@ def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """Return configuration and weights of the text tower in an original file.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the file has no text tower.
     """
     from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
     from transformers import CLIPTextConfig
@@ -119,7 +119,7 @@ def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=inner,
-        # Stable Diffusion 2.x reads OpenCLIP's last layer but one
+        # Stable Diffusion 2.x reads the penultimate layer of OpenCLIP
         num_hidden_layers=layers - 1 if is_open_clip else layers,
         num_attention_heads=max(1, width // 64),
         max_position_embeddings=positions,

@@ -1,4 +1,4 @@
-"""A sentence per image through a text tower that learns with the model (EVP)."""
+"""Text features of one sentence per image, by a text tower that is trained (EVP)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,15 +32,15 @@ CLIP_L14: Mapping[str, Any] = {
 class LearnedSentences(AbstractPrompt):
     """The tower's last hidden states, after its final norm, refined by the adapter.
 
-    A sentence is cut or filled up to ``num_tokens``; what fills it up is attended to as well.
+    A sentence is truncated or padded to ``num_tokens``; the UNet attends to the padding, too.
 
     Args:
-        num_tokens: of a sentence, begin and end included.
-        architecture: of the tower, as CLIP's text configuration names it; default: ViT-L/14.
-        tokenizer: as for ``load_text_encoder``, for prompts as texts; None: tokens come with the
-            inputs.
-        weights: where the tower starts, as for ``load_text_encoder``; None is random.
-        pooled: one vector per sentence, that of its end (a row of EVP's table 4).
+        num_tokens: tokens of a sentence, begin and end included.
+        architecture: options of the tower, with the names of CLIP's text configuration; default:
+            ViT-L/14.
+        tokenizer: as for ``load_text_encoder``, for prompts as texts; None: the inputs have tokens.
+        weights: initial weights of the tower, as for ``load_text_encoder``; None: random ones.
+        pooled: use one vector per sentence, that of its end token (a row of EVP's table 4).
 
     Raises:
         InputError: if ``weights`` cannot be loaded, or are of another architecture.
@@ -74,11 +74,11 @@ class LearnedSentences(AbstractPrompt):
         positions = torch.arange(config.max_position_embeddings, device="cpu")
         self.tower.embeddings.position_ids = positions[None]  # a meta device makes them unusable
         if weights is not None:
-            self._start_from(weights)
+            self._load_weights(weights)
         self.adapter = TextAdapter(self.dim)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image: of ``inputs.text`` (token ids), or else of its prompt.
+        """Return the condition of each image, from ``inputs.text`` (token ids) or its prompt.
 
         Raises:
             InputError: if an image has neither, or there is no tokenizer.
@@ -86,24 +86,24 @@ class LearnedSentences(AbstractPrompt):
         tokens = inputs.text
         if tokens is None:
             tokens = self.tokenizer(inputs.prompts, len(inputs.image)).to(inputs.image.device)
-        found = self.tower(input_ids=tokens)
+        output = self.tower(input_ids=tokens)
         return self.adapter(
-            found.pooler_output[:, None] if self.pooled else found.last_hidden_state
+            output.pooler_output[:, None] if self.pooled else output.last_hidden_state
         )
 
     def check(self, text: str) -> None:
-        """Refuse a sentence with more tokens than are read."""
-        self.tokenizer.refuse_long(text)
+        """Refuse a sentence with more tokens than the tower reads."""
+        self.tokenizer.check_length(text)
 
     def placeholder(self) -> Tensor:
         """Return token ids on the meta device."""
         return torch.zeros(1, self.tokenizer.num_tokens, dtype=torch.long, device="meta")
 
-    def _start_from(self, source: str | Path) -> None:
+    def _load_weights(self, source: str | Path) -> None:
         state = load_text_model(source).state_dict()
         try:
             self.tower.load_state_dict(state)
         except RuntimeError:
             raise InputError(
-                f"{source}: its text tower is of another architecture: give that"
+                f"{source}: its text tower is of another architecture: give its architecture"
             ) from None

@@ -1,4 +1,4 @@
-"""Tokens that are learned from nothing, the same for every image (Meta Prompts, section 3.2)."""
+"""Trainable tokens, the same for every image (Meta Prompts, section 3.2)."""
 
 import torch
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from diffsight.types import Inputs
 
 
 class LearnedTokens(AbstractPrompt):
-    """A matrix of tokens, drawn from a standard normal distribution.
+    """Trainable tokens that are initialised from a standard normal distribution.
 
     Args:
-        num_tokens: of an image's condition.
-        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        adapter: send the tokens through two linear layers with a GELU between them, without a
-            residual (the authors' depth code; the paper does not mention it).
+        num_tokens: number of tokens of an image's condition.
+        dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        adapter: apply two linear layers with a GELU between them, without a residual (as in the
+            authors' depth code; the paper does not mention it).
     """
 
     def __init__(self, num_tokens: int = 150, *, dim: int = 768, adapter: bool = False) -> None:
@@ -28,7 +28,7 @@ class LearnedTokens(AbstractPrompt):
             self.adapter = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """Return the same condition for each image."""
+        """Return the same condition for every image."""
         rows = self.rows if self.adapter is None else self.adapter(self.rows)
         # a copy: a view of a parameter in inference mode would require gradients
         return rows.repeat(len(inputs.image), 1, 1)

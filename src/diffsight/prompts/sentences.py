@@ -1,4 +1,4 @@
-"""A sentence per image, token by token (VPD and EVP, referring segmentation)."""
+"""Text features of one sentence per image, by a frozen tower (VPD and EVP, referring)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,17 +21,17 @@ from diffsight.types import Inputs
 class Sentences(AbstractPrompt):
     """The last hidden states of CLIP's text tower for the prompts, refined by the adapter.
 
-    A sentence is cut or filled up to ``num_tokens``; what fills it up is attended to as well, as in
-    the authors' code, which loads an attention mask and never uses it.
+    A sentence is truncated or padded to ``num_tokens``. The UNet attends to the padding, too, as in
+    the authors' code, which loads an attention mask but never uses it.
 
     Args:
-        num_tokens: of a sentence, begin and end included: 40 for RefCOCO and RefCOCO+, 77 for
-            G-Ref.
-        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        encoder: as for ``load_text_encoder``; read when the first sentence comes, frozen, run where
-            the images are, and never stored with the model: its name is. None: features come with
-            the inputs.
-        pooled: one vector per sentence, that of its end (rows of EVP's table 4).
+        num_tokens: tokens of a sentence, begin and end included: 40 for RefCOCO and RefCOCO+, 77
+            for G-Ref.
+        dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        encoder: as for ``load_text_encoder``. The tower is loaded with the first sentence, frozen,
+            and runs on the device of the images. A saved model stores its name, not its weights.
+            None: the inputs have text features.
+        pooled: use one vector per sentence, that of its end token (rows of EVP's table 4).
     """
 
     requires_text = True
@@ -54,10 +54,10 @@ class Sentences(AbstractPrompt):
         self._tower: list[Any] = []
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image: ``inputs.text`` (features), or else its prompt's features.
+        """Return the condition of each image, from ``inputs.text`` (features) or its prompt.
 
         Raises:
-            InputError: if an image has neither.
+            InputError: if an image has neither, or the features have another shape.
         """
         features = inputs.text
         if features is None:
@@ -72,11 +72,11 @@ class Sentences(AbstractPrompt):
     def features(
         self, sentences: Sequence[str | None], device: torch.device | None = None
     ) -> Float[Tensor, "b n c"]:
-        """Return what the frozen tower says, in 32 bit; the same sentence always gives the same.
+        """Return the text features of the frozen tower, in 32 bit.
 
         Args:
             sentences: one per image.
-            device: where to compute; the tower is moved there. Default: where it is.
+            device: device to which the tower is moved; default: it stays on its device.
 
         Raises:
             InputError: if there is no tower, it cannot be loaded, or a sentence is missing.
@@ -93,23 +93,23 @@ class Sentences(AbstractPrompt):
         with torch.inference_mode(False), torch.no_grad():
             tokens = tokens.to(tower.device)
             with without_autocast(tokens):
-                found = tower(input_ids=tokens)
-        return found.pooler_output[:, None] if self.pooled else found.last_hidden_state
+                output = tower(input_ids=tokens)
+        return output.pooler_output[:, None] if self.pooled else output.last_hidden_state
 
     def _features_of(self, inputs: Inputs) -> Float[Tensor, "b n c"]:
-        """Return the features of the prompts, those that are known from ``text_features``."""
-        device, known = inputs.image.device, inputs.text_features
-        if known is None or not inputs.prompts:
+        """Return the features of the prompts, from the cache ``text_features`` if there is one."""
+        device, cache = inputs.image.device, inputs.text_features
+        if cache is None or not inputs.prompts:
             return self.features(inputs.prompts or (), device)
         compute = partial(self._one, device=device)
-        return known.get(self, inputs.prompts, compute, device)
+        return cache.get(self, inputs.prompts, compute, device)
 
     def _one(self, sentence: str | None, *, device: torch.device) -> Float[Tensor, "1 n c"]:
         return self.features([sentence], device)
 
     def check(self, text: str) -> None:
-        """Refuse a sentence with more tokens than are read."""
-        self.tokenizer.refuse_long(text)
+        """Refuse a sentence with more tokens than the tower reads."""
+        self.tokenizer.check_length(text)
 
     def placeholder(self) -> Float[Tensor, "1 n c"]:
         """Return features on the meta device."""

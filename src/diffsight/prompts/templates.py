@@ -1,4 +1,4 @@
-"""Prompt templates.
+"""Text templates into which names are inserted.
 
 ``imagenet`` are the 80 prompts that OpenAI published with CLIP (MIT licence, see THIRD_PARTY.md).
 """

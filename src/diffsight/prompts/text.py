@@ -1,4 +1,4 @@
-"""Text conditions: tables of CLIP features of names, and their adapter (VPD equation 5)."""
+"""Tables of CLIP text features of names, and the text adapter (VPD, equation 5)."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.formats.tensors import TensorFile
 from diffsight.formats.text import parse_json, reading
-from diffsight.label_maps import class_names
+from diffsight.label_maps import resolve_class_names
 from diffsight.prompts.base import AbstractPrompt
 from diffsight.prompts.encoder import load_text_encoder
 from diffsight.prompts.templates import TEMPLATES
@@ -32,7 +32,7 @@ class TextAdapter(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), gamma_init))
 
     def forward(self, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        """Refine every vector by itself."""
+        """Return refined features; every vector is refined on its own."""
         return features + self.gamma * self.mlp(features)
 
 
@@ -40,14 +40,13 @@ class AbstractTable(AbstractPrompt):
     """One text vector per name, and the adapter.
 
     Args:
-        names: row names in order, or the name of a list (``label_maps``); with ``weights``, rows
-            are looked up by name.
+        names: names of the rows in order, or the name of a list (``label_maps``). With ``weights``,
+            rows are looked up by name.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: a table written by ``diffsight text-table``; ``tiny`` makes one with the embedded
-            model's text tower; None starts from random unit normal rows.
-        learn_rows: train the rows too (for a backbone trained from scratch, where no text tower
-            exists).
-        adapter: refine the rows; False gives them as they are (a row of VPD's table 5).
+        weights: a table written by ``diffsight text-table``; ``tiny`` computes one with the
+            embedded model's text tower; None: standard normal random rows.
+        learn_rows: train the rows too (for a backbone trained from scratch, without a text tower).
+        adapter: refine the rows; False uses them unchanged (a row of VPD's table 5).
 
     Raises:
         InputError: for repeated names, or a table that lacks one.
@@ -63,7 +62,7 @@ class AbstractTable(AbstractPrompt):
         adapter: bool = True,
     ) -> None:
         super().__init__()
-        self.names = class_names(names)
+        self.names = resolve_class_names(names)
         self.dim = dim
         rows = _rows(self.names, dim, weights)
         self.rows: Tensor
@@ -75,12 +74,15 @@ class AbstractTable(AbstractPrompt):
 
 
 class TextTable(AbstractTable):
-    """A prompt picks one row, no prompt the mean of all; arguments as of ``AbstractTable``."""
+    """A table from which a prompt picks its row; an image without a prompt gets the mean row.
+
+    The arguments are those of ``AbstractTable``.
+    """
 
     num_tokens = 1
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The condition of each image, one token.
+        """Return the condition of each image, one token.
 
         Raises:
             InputError: for a name that the table does not have.
@@ -95,8 +97,8 @@ class TextTable(AbstractTable):
         if name not in self.names:
             close = difflib.get_close_matches(name, self.names, n=1)
             guess = f"; did you mean {close[0]!r}?" if close else ""
-            known = ", ".join(self.names)
-            raise InputError(f"unknown name {name!r}: the text table has {known}{guess}")
+            names = ", ".join(self.names)
+            raise InputError(f"unknown name {name!r}: the text table has {names}{guess}")
         return self.rows[self.names.index(name)]
 
 
@@ -108,13 +110,14 @@ def build_text_table(
     templates: Literal["single", "imagenet"] = "imagenet",
     max_length: int = 20,
 ) -> Float[Tensor, "n c"]:
-    """CLIP features of names: EOS position after the final layer norm, averaged over templates.
+    """Return CLIP text features of names, averaged over templates.
 
-    There is no text projection and no normalisation, as in the tables of VPD (80 templates and 20
-    tokens for NYU, a single template for ADE20K). Underscores in names are read as spaces.
+    The features are those of the end token after the final layer norm, without text projection and
+    normalisation, as in the tables of VPD (80 templates and 20 tokens for NYU, a single template
+    for ADE20K). Underscores in names are read as spaces.
 
     Args:
-        names: what goes into the templates.
+        names: names that are inserted into the templates.
         encoder: as for ``load_text_encoder``.
         templates: ``single`` is "a photo of a ...", ``imagenet`` are CLIP's 80 prompts.
         max_length: tokens per text, begin and end included; longer texts are refused.
@@ -152,14 +155,14 @@ def mean_prompt(
     pooled: bool = False,
     batch_size: int = 64,
 ) -> Float[Tensor, "n c"]:
-    """The mean over texts of what the text tower says at each place (EVP's aggregated prompt).
+    """Return the mean text features of captions at each token position (EVP's aggregated prompt).
 
     Args:
-        texts: captions of a data set, each cut or filled up to ``num_tokens``.
+        texts: captions of a data set, each truncated or padded to ``num_tokens``.
         encoder: as for ``load_text_encoder``.
-        num_tokens: of a text, begin and end included.
-        pooled: the texts' ends alone, one vector.
-        batch_size: texts run together.
+        num_tokens: tokens of a text, begin and end included.
+        pooled: average only the features of the end tokens, which gives one vector.
+        batch_size: number of texts of a batch.
 
     Raises:
         InputError: if the encoder cannot be loaded or takes fewer tokens.
@@ -169,9 +172,9 @@ def mean_prompt(
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(texts), batch_size):
         part = list(texts[start : start + batch_size])
-        filled = {"padding": "max_length", "truncation": True, "max_length": num_tokens}
-        found = model(input_ids=tokenizer(part, **filled, return_tensors="pt")["input_ids"])
-        states = found.pooler_output[:, None] if pooled else found.last_hidden_state
+        padding = {"padding": "max_length", "truncation": True, "max_length": num_tokens}
+        output = model(input_ids=tokenizer(part, **padding, return_tensors="pt")["input_ids"])
+        states = output.pooler_output[:, None] if pooled else output.last_hidden_state
         total = total + states.double().sum(dim=0)
     return (total / len(texts)).float()
 
@@ -196,16 +199,16 @@ def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) 
 
 
 def read_table(path: Path) -> Float[Tensor, "n c"]:
-    """All rows of a table that ``save_table`` wrote.
+    """Return all rows of a table that ``save_table`` wrote.
 
     Raises:
-        InputError: if it is none.
+        InputError: if the file is not such a table.
     """
     return _open_table(path)[1].float()
 
 
 def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[Tensor, "n {dim}"]:
-    """Vectors of names: from a table, or random and unit normal, the same in every process.
+    """Return the vectors of names: from a table, or random but the same in every process.
 
     Raises:
         InputError: for repeated names, or a table that lacks one.
@@ -224,26 +227,28 @@ def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[T
 
 
 def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
-    known, rows = _open_table(path)
-    missing = [name for name in names if name not in known]
+    row_names, rows = _open_table(path)
+    missing = [name for name in names if name not in row_names]
     if missing:
-        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {', '.join(known)})")
+        has = ", ".join(row_names)
+        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {has})")
     if rows.shape[1] != dim:
         raise InputError(f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}")
-    return rows[[known.index(name) for name in names]].float()
+    return rows[[row_names.index(name) for name in names]].float()
 
 
 def _open_table(path: Path) -> tuple[list[str], Tensor]:
+    """Return the names and the rows of a table."""
     line = "not a text table ({reason}): write it with `diffsight text-table`"
     with TensorFile(path, line) as file:
         if "names" not in file.metadata or "rows" not in file.names:
             raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
         rows = file.tensor("rows")
         with reading(path, line):
-            known = parse_json(file.metadata["names"])
-            if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
+            names = parse_json(file.metadata["names"])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("its names are no list of texts")
-            if rows.ndim != 2 or len(rows) != len(known):
-                raise ValueError(f"{len(known)} names for rows of shape {tuple(rows.shape)}")
+            if rows.ndim != 2 or len(rows) != len(names):
+                raise ValueError(f"{len(names)} names for rows of shape {tuple(rows.shape)}")
     require_finite([("rows", rows)], path)
-    return known, rows
+    return names, rows

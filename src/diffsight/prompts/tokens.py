@@ -1,4 +1,4 @@
-"""Sentences as CLIP's token ids."""
+"""Conversion of sentences to CLIP's token ids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from diffsight.prompts.encoder import load_tokenizer
 
 
 class Tokenizer:
-    """Words to ids, cut or filled up to one length; its files are read with the first sentence.
+    """Converts sentences to token ids of one length; its files are read at the first sentence.
 
     Args:
-        source: as for ``load_tokenizer``; None knows no words.
-        num_tokens: of a sentence, begin and end included.
+        source: as for ``load_tokenizer``; None: every sentence is refused.
+        num_tokens: tokens of a sentence after truncation or padding, begin and end included.
     """
 
     def __init__(self, source: str | None, num_tokens: int) -> None:
@@ -24,22 +24,22 @@ class Tokenizer:
         self._loaded: list[Any] = []
 
     def __call__(self, sentences: Sequence[str | None] | None, count: int) -> Int[Tensor, "b n"]:
-        """Ids of ``count`` sentences.
+        """Return the token ids of ``count`` sentences.
 
         Raises:
             InputError: if there is no tokenizer, it cannot be loaded, or a sentence is missing.
         """
-        words = [sentence for sentence in sentences or () if sentence and sentence.strip()]
-        if len(words) != count:
+        texts = [sentence for sentence in sentences or () if sentence and sentence.strip()]
+        if len(texts) != count:
             raise InputError("every image needs a sentence: say what to look for in it")
-        filled = {"padding": "max_length", "truncation": True, "max_length": self.num_tokens}
-        return self._tokenizer()(words, **filled, return_tensors="pt")["input_ids"]
+        padding = {"padding": "max_length", "truncation": True, "max_length": self.num_tokens}
+        return self._tokenizer()(texts, **padding, return_tensors="pt")["input_ids"]
 
-    def refuse_long(self, sentence: str) -> None:
-        """What would be cut is refused.
+    def check_length(self, sentence: str) -> None:
+        """Refuse a sentence that would be truncated.
 
         Raises:
-            InputError: for a sentence of more tokens than are looked at.
+            InputError: for a sentence of more than ``num_tokens`` tokens.
         """
         count = len(self._tokenizer()(sentence)["input_ids"])
         if count > self.num_tokens:

@@ -1,4 +1,4 @@
-"""No words: what a text-conditioned UNet is given where nothing is to be said (VPD, table 5)."""
+"""The empty prompt: the condition of a UNet without a text (VPD, table 5)."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from diffsight.types import Inputs
 
 
 class Unprompted(AbstractPrompt):
-    """The tokens of an empty sentence, for every image; they are stored with the model.
+    """The text features of the empty sentence, for every image; they are stored with the model.
 
     Args:
-        num_tokens: of the sentence, begin and end included.
-        dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: of the text tower that says it, as for ``load_text_encoder``; None leaves zeros,
-            for what is loaded later.
+        num_tokens: tokens of the padded sentence, begin and end included.
+        dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
+        weights: text tower that computes the features, as for ``load_text_encoder``; None keeps
+            zeros, until a state dict is loaded.
     """
 
     def __init__(self, num_tokens: int = 77, *, dim: int = 768, weights: str | None = None) -> None:
@@ -29,22 +29,22 @@ class Unprompted(AbstractPrompt):
         self.register_buffer("rows", torch.zeros(num_tokens, dim))
         if weights is not None:
             tokenizer, tower = load_text_encoder(weights)
-            filled = {"padding": "max_length", "truncation": True, "max_length": num_tokens}
-            tokens = tokenizer([""], **filled, return_tensors="pt")["input_ids"]
+            padding = {"padding": "max_length", "truncation": True, "max_length": num_tokens}
+            tokens = tokenizer([""], **padding, return_tensors="pt")["input_ids"]
             with torch.no_grad():
                 self.rows = tower(input_ids=tokens).last_hidden_state[0]
 
     @classmethod
     @torch.no_grad()
-    def of_folder(cls, folder: Path, dim: int) -> "Unprompted":
+    def from_folder(cls, folder: Path, dim: int) -> "Unprompted":
         """Return the empty-prompt embedding of a diffusers folder.
 
         Args:
-            folder: with the text tower, or an original file; without a tower it is a single token
-                of zeros.
+            folder: folder with a text tower, or one original file. Without a tower the embedding is
+                a single token of zeros.
             dim: width of the UNet's condition.
         """
-        if folder.is_file():  # it holds no tokenizer; begin, end and padding are known
+        if folder.is_file():  # without a tokenizer, the config has the special ids
             tower = load_text_model(folder)
             config = tower.config
             tokens = torch.full((1, config.max_position_embeddings), config.pad_token_id)
@@ -52,14 +52,14 @@ class Unprompted(AbstractPrompt):
         elif (folder / "text_encoder").is_dir():
             tokenizer, tower = load_text_encoder(folder)
             longest = min(tokenizer.model_max_length, tower.config.max_position_embeddings)
-            filled = {"padding": "max_length", "max_length": longest}
-            tokens = tokenizer([""], **filled, return_tensors="pt")["input_ids"]
+            padding = {"padding": "max_length", "max_length": longest}
+            tokens = tokenizer([""], **padding, return_tensors="pt")["input_ids"]
         else:
             return cls(1, dim=dim)
-        made = cls(tokens.shape[1], dim=dim)
-        made.rows = tower(tokens).last_hidden_state[0]
-        return made
+        prompt = cls(tokens.shape[1], dim=dim)
+        prompt.rows = tower(tokens).last_hidden_state[0]
+        return prompt
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """The same condition for each image."""
+        """Return the same condition for every image."""
         return self.rows.expand(len(inputs.image), -1, -1)

@@ -64,16 +64,20 @@ _PROTOCOLS: dict[str, AbstractProtocol] = {protocol.name: protocol for protocol 
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that ``get`` knows."""
+    """Return the names of all protocols."""
     return tuple(_PROTOCOLS)
 
 
 def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
-    """Return a protocol by name, with the prompt rule that the evaluation wants.
+    """Return a protocol by name.
+
+    Args:
+        name: one of ``names()``.
+        prompt: which prompt the model gets: ``mean`` (no prompt), ``oracle-scene`` or ``caption``.
 
     Raises:
-        InputError: naming the nearest three, if there is none of this name; or for a scene type
-            where no depth is scored.
+        InputError: if there is no protocol of this name (the message has the nearest three), or if
+            the protocol does not score depth and ``prompt`` is not ``mean``.
     """
     if name not in _PROTOCOLS:
         near = suggest(name, names(), listing="`diffsight show protocols`")

@@ -1,7 +1,7 @@
-"""The contract of evaluation protocols: which pixels count, and how they are averaged, as data.
+"""The base class of evaluation protocols: which pixels count, and how they are averaged.
 
-A protocol is printed with every result. Its fingerprint changes with any of its fields, so that
-two numbers with the same fingerprint were measured in the same way.
+A protocol is printed with every result. Its fingerprint changes with any of its fields, so two
+results with the same fingerprint were measured in the same way.
 """
 
 import abc
@@ -18,8 +18,8 @@ from diffsight.tasks import AbstractTask, Prediction
 from diffsight.types import Masks, Target
 
 PromptRule = Literal["mean", "oracle-scene", "caption"]
-# what the names stand for: the number of images, and their height and width where all have one
-OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
+# number of images in the official split, and their height and width if it is the same for all
+OFFICIAL_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "nyu-eigen-v1": (654, (480, 640)),
     "kitti-garg-v1": (652, (352, 1216)),
     "sun-rgbd-v1": (5050, None),
@@ -32,16 +32,16 @@ OWN_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class AbstractProtocol(abc.ABC):
-    """How a kind of prediction is scored.
+    """Rules for scoring one kind of prediction.
 
     Attributes:
-        name: name with version; a published protocol never changes, it gets a new version.
-        split: the images that it is meant for.
-        plan: the passes behind the papers' figures, for reading; the plan that really ran is
-            printed beside the protocol.
-        unit: what is counted, in the plural.
-        kind: of the predictions that it scores (``Prediction.kind``); empty: any.
-        scores: the same in words.
+        name: name with version. A published protocol never changes; a change gets a new version.
+        split: the images that the protocol is made for.
+        plan: forward passes behind the figures of the papers, for information only. The plan that
+            was run is printed with each result.
+        unit: noun for the scored samples, in the plural.
+        kind: kind of the predictions that it scores (``Prediction.kind``); empty: any kind.
+        scores: noun for these predictions in messages.
     """
 
     name: str
@@ -50,72 +50,73 @@ class AbstractProtocol(abc.ABC):
     unit: ClassVar[str] = "images"
     kind: ClassVar[str] = ""
     scores: ClassVar[str] = "predictions"
+    # first published names of renamed fields, under which reports and fingerprints have them
+    _published_names: ClassVar[Mapping[str, str]] = {}
 
     @property
     def uses_prompt(self) -> bool:
-        """Whether the model is given the prompt that comes with a sample; default: it is not."""
+        """Whether the model gets the prompt of each sample; default: False."""
         return False
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
 
     @abc.abstractmethod
     def metric(self, task: AbstractTask) -> Metric:
-        """Return a fresh metric for ``measure`` and predictions of this task."""
+        """Return a new metric for predictions of a task, to be used with ``measure``."""
 
     @abc.abstractmethod
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image to a metric; return False if none of its pixels counts.
+        """Add one image to a metric; return whether any of its pixels counts.
 
         Args:
-            metric: of ``metric``.
-            prediction: of the task, at the size of the label.
-            target: labels of this image, a batch of one.
+            metric: metric returned by ``metric``.
+            prediction: prediction of the task at the size of the label.
+            target: label of this image, a batch of one.
 
         Raises:
-            InputError: for a prediction of another kind, or a label that the protocol is not made
-                for.
+            InputError: for a prediction of another kind, or a label that the protocol cannot score.
         """
 
-    def counted(self, target: Target) -> Masks:
-        """Return the pixels that count; default: those with a label."""
+    def scored_pixels(self, target: Target) -> Masks:
+        """Return the mask of the pixels that count; default: the pixels with a label."""
         return target.valid
 
     def applied_to(self, images: int, sizes: Collection[tuple[int, int]]) -> Self:
-        """Return the protocol under a name that says how these images differ from its own.
+        """Return the protocol under a name that names any difference from its official split.
 
         Args:
-            images: that were scored.
-            sizes: heights and widths that occur.
+            images: number of images that were scored.
+            sizes: their heights and widths.
         """
-        own, own_hw = OWN_IMAGES.get(self.name, (None, None))
+        official, official_hw = OFFICIAL_IMAGES.get(self.name, (None, None))
         changes = []
-        if own not in (None, images):
-            changes.append(f"{images} of {own} images")
-        if own_hw is not None and (others := sorted({*sizes} - {own_hw})):
+        if official not in (None, images):
+            changes.append(f"{images} of {official} images")
+        if official_hw is not None and (others := sorted({*sizes} - {official_hw})):
             height, width = others[0]
-            changes.append(f"images of {height} x {width}, not {own_hw[0]} x {own_hw[1]}")
+            changes.append(f"images of {height} x {width}, not {official_hw[0]} x {official_hw[1]}")
         if not changes:
             return self
         return dataclasses.replace(self, name=f"part of {self.name} ({', '.join(changes)})")
 
     def per_class(self, metric: Metric, names: Sequence[str]) -> dict[str, float]:
-        """Return the score of every class that counts, by name; default: nothing."""
+        """Return the score of every class that counts, by name; default: no classes."""
         return {}
 
     def with_prompt(self, rule: PromptRule) -> Self:
-        """Return the protocol with a rule for prompts.
+        """Return the protocol with another prompt rule.
 
         Raises:
-            InputError: for another rule than ``mean`` where the protocol has none.
+            InputError: if the protocol has no prompt rule and ``rule`` is not ``mean``.
         """
         if rule != "mean":
             raise InputError(f"{self.name}: only protocols of depth use a scene type: leave it out")
         return self
 
     def with_captions(self) -> Self:
-        """Return the protocol for a model that reads a caption of every image."""
+        """Return the protocol for a model that needs a caption of every image."""
         return self
 
     def require_kind(self, prediction: Prediction) -> None:
@@ -129,14 +130,18 @@ class AbstractProtocol(abc.ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every field."""
-        data = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        """SHA-256 over every field, as 64 hexadecimal digits."""
+        data = json.dumps(self._published_fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(data.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
         """Return every field and the fingerprint as plain data for a JSON report."""
-        return dataclasses.asdict(self) | {"fingerprint": self.fingerprint}
+        return self._published_fields() | {"fingerprint": self.fingerprint}
+
+    def _published_fields(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {self._published_names.get(name, name): value for name, value in fields.items()}
 
     def title(self) -> str:
-        """Return the name and the beginning of the fingerprint."""
+        """Return the name and the first 12 digits of the fingerprint."""
         return f"{self.name} [{self.fingerprint[:12]}]"

@@ -1,7 +1,7 @@
-"""Evaluation protocols of semantic segmentation: one confusion matrix over a data set."""
+"""Evaluation protocols of semantic segmentation, with one confusion matrix per data set."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,25 +15,26 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class ClassProtocol(AbstractProtocol):
-    """How classes are scored: ``miou``, ``macc`` and ``aacc``.
+    """Rules for scoring classes with ``miou``, ``macc`` and ``aacc``.
 
     Attributes:
-        classes: how many there must be, or None for any number.
-        resolution: where prediction and truth meet.
-        averaging: ``dataset``: the areas of all images are added up before anything is divided.
-        invented: what a class counts that is predicted and never occurs; ``zero`` as in
-            mmsegmentation, whose figures the papers give.
+        classes: required number of classes, or None for any number.
+        resolution: size at which prediction and label are compared.
+        averaging: ``dataset``: areas are summed over all images before they are divided.
+        false_positive_classes: how ``miou`` counts a class that is predicted but never occurs, see
+            ``ClassIoU``; ``zero`` as in mmsegmentation, whose figures the papers report.
     """
 
     classes: int | None
     resolution: Literal["ground-truth"] = "ground-truth"
     averaging: Literal["dataset"] = "dataset"
-    invented: Literal["skip", "zero"] = "zero"
+    false_positive_classes: Literal["skip", "zero"] = "zero"
     kind: ClassVar[str] = "classes"
     scores: ClassVar[str] = "classes"
+    _published_names: ClassVar[Mapping[str, str]] = {"false_positive_classes": "invented"}
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
         parts = (
             self.title(),
             f"{'all' if self.classes is None else self.classes} classes",
@@ -44,29 +45,29 @@ class ClassProtocol(AbstractProtocol):
         return ", ".join(parts)
 
     def metric(self, task: AbstractTask) -> ClassIoU:
-        """Return a fresh confusion matrix.
+        """Return a new metric with an empty confusion matrix.
 
         Raises:
-            InputError: for another number of classes than the protocol's.
+            InputError: if the task has no classes, or not as many as the protocol requires.
         """
         count = len(task.class_names)
         if not count:
             raise InputError(
-                f"{self.name} scores classes, and a {type(task).__name__} task has none: choose "
+                f"{self.name} scores classes, but a {type(task).__name__} task has none: choose "
                 "another protocol"
             )
         if self.classes not in (None, count):
             raise InputError(
                 f"{self.name} is made for {self.classes} classes, the model has {count}: choose "
-                "a protocol without a number of classes, such as classes-v1"
+                "a protocol for any number of classes, such as classes-v1"
             )
-        return ClassIoU(count, invented=self.invented)
+        return ClassIoU(count, false_positive_classes=self.false_positive_classes)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image; the label is ``1 h w`` of ids.
+        """Add one image, whose label is a map of class ids ``1 h w``.
 
         Raises:
-            InputError: if the prediction has no classes, or an id is unknown.
+            InputError: if the prediction has no classes, or an id is not a class of the task.
         """
         self.require_kind(prediction)
         ids = prediction.to_label().to(target.label.device)
@@ -81,19 +82,21 @@ class ClassProtocol(AbstractProtocol):
 
 @dataclass(frozen=True)
 class CategoryProtocol(ClassProtocol):
-    """How classes and their categories are scored: ``category_miou`` too, as on Cityscapes.
+    """Rules for scoring classes and their categories, as on Cityscapes.
+
+    The metrics are those of ``ClassProtocol`` and ``category_miou``.
 
     Attributes:
-        categories: classes of each category.
+        categories: class ids of each category.
     """
 
     categories: tuple[tuple[int, ...], ...] = ()
 
     def metric(self, task: AbstractTask) -> ClassIoU:
-        """Return a fresh confusion matrix that knows the categories.
+        """Return a new metric with the categories.
 
         Raises:
-            InputError: for another number of classes than the protocol's.
+            InputError: if the task has no classes, or not as many as the protocol requires.
         """
         metric = super().metric(task)
         metric.categories = self.categories

@@ -17,7 +17,13 @@ from diffsight.types import DepthType, Masks, Target
 
 @dataclass(frozen=True)
 class PixelCrop:
-    """Rows and columns that count, first to one past the last, in maps of exactly one size."""
+    """A crop in pixels, for maps of exactly one size.
+
+    Attributes:
+        rows: first row, and one past the last row.
+        columns: first column, and one past the last column.
+        of_hw: height and width of the maps that the crop is defined for.
+    """
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -40,7 +46,12 @@ class PixelCrop:
 
 @dataclass(frozen=True)
 class FractionCrop:
-    """Rows and columns that count as fractions of the map's size, rounded down to pixels."""
+    """A crop in fractions of the map's height and width, rounded down to pixels.
+
+    Attributes:
+        rows: first row and end of the rows, in [0, 1].
+        columns: first column and end of the columns, in [0, 1].
+    """
 
     rows: tuple[float, float]
     columns: tuple[float, float]
@@ -54,18 +65,19 @@ class FractionCrop:
 
 @dataclass(frozen=True)
 class DepthProtocol(AbstractProtocol):
-    """How metric depth is scored.
+    """Rules for scoring metric depth.
 
     Attributes:
-        crop: pixels that count, or None for all.
-        min_depth_m: only a truth above it counts; stands in for predictions that are not positive.
-        max_depth_m: only a truth below it counts; stands in for infinite predictions.
-        depth_type: what the truth measures.
-        resolution: where prediction and truth meet.
-        prompt: ``mean`` of the text table, or ``oracle-scene``: the scene type that comes with the
-            test image, which the original NYU evaluation takes from the name of its folder; or the
-            ``caption`` that was made of the image (EVP).
-        averaging: ``image``: each measure per image, then the mean over the images.
+        crop: region of the pixels that count, or None for the whole map.
+        min_depth_m: only true depths above it count; it replaces predictions that are NaN or not
+            positive.
+        max_depth_m: only true depths below it count; it replaces infinite predictions.
+        depth_type: ``z`` along the optical axis, or ``euclidean`` along the ray.
+        resolution: size at which prediction and label are compared.
+        prompt: prompt of the model: ``mean`` of its text table; ``oracle-scene``, the scene type of
+            the test image, which the original NYU evaluation takes from the name of the folder; or
+            ``caption``, a caption of the image (EVP).
+        averaging: ``image``: each metric is computed per image and averaged over the images.
     """
 
     crop: PixelCrop | FractionCrop | None
@@ -80,14 +92,14 @@ class DepthProtocol(AbstractProtocol):
 
     @property
     def uses_prompt(self) -> bool:
-        """Whether the prompt is another than the mean."""
+        """Whether the model gets the prompt of each sample and not the mean of its text table."""
         return self.prompt != "mean"
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
         parts = (
             self.title(),
-            f"crop {_crop_text(self.crop)}",
+            f"crop {_format_crop(self.crop)}",
             f"{self.min_depth_m:g} m < truth < {self.max_depth_m:g} m ({self.depth_type})",
             f"at {self.resolution} resolution",
             f"prompt {self.prompt}",
@@ -96,7 +108,11 @@ class DepthProtocol(AbstractProtocol):
         return ", ".join(parts)
 
     def mask(self, target_m: Float[Tensor, "b h w"], valid: Masks) -> Masks:
-        """Return the pixels that count.
+        """Return the mask of the pixels that count.
+
+        Args:
+            target_m: true depth in metres.
+            valid: pixels with a label.
 
         Raises:
             InputError: if the crop is defined for maps of another size.
@@ -110,16 +126,17 @@ class DepthProtocol(AbstractProtocol):
         return counts & inside
 
     def prepare(self, prediction_m: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Make every value measurable: NaN and values <= 0 become the minimum, +inf the maximum.
+        """Return predicted depths in metres whose logarithm is finite.
 
-        Nothing else is clamped, as in VPD's evaluation. Differs from it for zero and negative
-        predictions, whose logarithm VPD would take; its own model cannot give one.
+        NaN and values up to 0 become ``min_depth_m``, and +inf becomes ``max_depth_m``. No other
+        value is clamped, as in VPD's evaluation. Differs from it for predictions of 0 or less: VPD
+        takes their logarithm, but its model never predicts them.
         """
         finite = prediction_m.nan_to_num(nan=self.min_depth_m, posinf=self.max_depth_m)
         return torch.where(finite > 0, finite, self.min_depth_m)
 
     def with_prompt(self, rule: PromptRule) -> "DepthProtocol":
-        """Return the protocol with this rule for prompts."""
+        """Return the protocol with this prompt rule."""
         return replace(self, prompt=rule)
 
     def with_captions(self) -> "DepthProtocol":
@@ -127,28 +144,28 @@ class DepthProtocol(AbstractProtocol):
         return replace(self, prompt="caption")
 
     def metric(self, task: AbstractTask) -> DepthMetrics:
-        """Return a fresh metric for what ``prepare`` and ``mask`` give."""
+        """Return a new metric of depth."""
         return DepthMetrics()
 
-    def counted(self, target: Target) -> Masks:
-        """Return those of ``mask``."""
+    def scored_pixels(self, target: Target) -> Masks:
+        """Return the mask of the pixels that count, see ``mask``."""
         return self.mask(target.label[:, 0], target.valid)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image; the label is ``1 1 h w`` in metres.
+        """Add one image, whose label is a map of metres ``1 1 h w``.
 
         Raises:
-            InputError: if the prediction is no depth, or the crop is made for another size.
+            InputError: if the prediction is not depth, or the crop is defined for another size.
         """
         self.require_kind(prediction)
         label = target.label[0]
-        mask = self.counted(target)
+        mask = self.scored_pixels(target)
         depth_m = prediction.to_label().float().to(label.device)
         metric.update(self.prepare(depth_m), label, mask)
         return bool(mask.any())
 
 
-def _crop_text(crop: PixelCrop | FractionCrop | None) -> str:
+def _format_crop(crop: PixelCrop | FractionCrop | None) -> str:
     if crop is None:
         return "none"
     (top, bottom), (left, right) = crop.rows, crop.columns

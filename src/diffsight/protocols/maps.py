@@ -1,4 +1,4 @@
-"""Evaluation protocols of maps around a vehicle."""
+"""Evaluation protocols of bird's-eye-view maps around a vehicle."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class MapProtocol(AbstractProtocol):
-    """How maps are scored: ``miou``, every class at the best of seven thresholds (BEVFusion).
+    """Rules for scoring maps with ``miou``, each class at its best threshold (BEVFusion).
 
     Attributes:
-        cells: of a map along each axis, or None for any number.
+        cells: required number of cells along each axis, or None for any number.
     """
 
     cells: int | None
@@ -26,23 +26,23 @@ class MapProtocol(AbstractProtocol):
     scores: ClassVar[str] = "maps around a vehicle"
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
         low, *_, high = THRESHOLDS
         return f"{self.title()}, every class at its best threshold of {low:.2f} to {high:.2f}"
 
     def metric(self, task: AbstractTask) -> Metric:
-        """Return a fresh metric.
+        """Return a new metric of maps.
 
         Raises:
-            InputError: for a task without maps, or with others.
+            InputError: if the task has no maps, or maps of another number of cells.
         """
-        # scoring alone needs it, and torchmetrics is slow to import
+        # imported here because torchmetrics is slow to import
         from diffsight.metrics.map_iou import MapIoU
 
         (spec, *_) = task.outputs
         if spec.grid is None:
             raise InputError(
-                f"{self.name} scores {self.scores}, and a {type(task).__name__} task has none: "
+                f"{self.name} scores {self.scores}, but a {type(task).__name__} task has none: "
                 "choose another protocol"
             )
         if self.cells not in (None, spec.grid[0]):
@@ -56,7 +56,7 @@ class MapProtocol(AbstractProtocol):
         """Add one map.
 
         Raises:
-            InputError: if the prediction is no map.
+            InputError: if the prediction is not a map.
         """
         self.require_kind(prediction)
         label = target.label.float()

@@ -13,11 +13,11 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class PoseProtocol(AbstractProtocol):
-    """How joints are scored: ``ap`` and ``ar`` over OKS 0.5 to 0.95, and their parts, as COCO does.
+    """Rules for scoring joints with ``ap`` and ``ar`` over OKS 0.5 to 0.95, as COCO does.
 
     Attributes:
-        joints: how many there must be, or None for any number.
-        most_people: of an image that count, best first.
+        joints: required number of joints, or None for any number.
+        most_people: number of people of an image that count, those with the highest scores.
     """
 
     joints: int | None
@@ -26,7 +26,7 @@ class PoseProtocol(AbstractProtocol):
     scores: ClassVar[str] = "joints of people"
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
         joints = "all" if self.joints is None else self.joints
         return (
             f"{self.title()}, {joints} joints, at most {self.most_people} people of an image, "
@@ -34,17 +34,17 @@ class PoseProtocol(AbstractProtocol):
         )
 
     def metric(self, task: AbstractTask) -> Metric:
-        """Return a fresh metric.
+        """Return a new metric of joints.
 
         Raises:
-            InputError: for a task without joints, or with another number of them.
+            InputError: if the task has no joints, or not as many as the protocol requires.
         """
-        # scoring alone needs it, and it imports the scorer of COCO
+        # imported here because it imports COCO's evaluation code
         from diffsight.metrics.keypoint_ap import KeypointAP
 
         if not task.sigmas:
             raise InputError(
-                f"{self.name} scores {self.scores}, and a {type(task).__name__} task has none: "
+                f"{self.name} scores {self.scores}, but a {type(task).__name__} task has none: "
                 "choose another protocol"
             )
         if self.joints not in (None, len(task.sigmas)):
@@ -55,15 +55,17 @@ class PoseProtocol(AbstractProtocol):
         return KeypointAP(task.sigmas)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image with the people in it.
+        """Add one image with its people.
 
         Raises:
-            InputError: if the prediction is no pose, or the data set has no people.
+            InputError: if the prediction is not a pose, or the data set has no people.
         """
         self.require_kind(prediction)
         people = target.people and target.people[0]
         if people is None:
-            raise InputError(f"{self.name} needs the people of an image: give CocoKeypoints")
+            raise InputError(
+                f"{self.name} needs a data set with labelled people, such as CocoKeypoints"
+            )
         metric.update(prediction.to_people(), people)
         return True
 

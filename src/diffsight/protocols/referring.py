@@ -1,4 +1,4 @@
-"""Evaluation protocols of referring segmentation: a mask for every sentence."""
+"""Evaluation protocols of referring segmentation, which scores a mask for every sentence."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,12 +12,12 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class ReferringProtocol(AbstractProtocol):
-    """How masks of sentences are scored: ``oiou``, ``miou`` and the fraction above five overlaps.
+    """Rules for scoring masks of sentences, see ``MaskMetrics``.
 
     Attributes:
-        size: side in pixels of the square that image and truth are stretched to before they meet,
-            or None for the truth's own size.
-        sentences: ``every``: each sentence of each thing is a sample.
+        size: side in pixels of the square that image and label are stretched to before they are
+            compared, or None for the label's own size.
+        sentences: ``every``: each sentence of each object is a sample.
     """
 
     size: int | None
@@ -28,24 +28,24 @@ class ReferringProtocol(AbstractProtocol):
 
     @property
     def uses_prompt(self) -> bool:
-        """True: the sentence is the question."""
+        """True: the model gets the sentence of each sample."""
         return True
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
-        where = "ground-truth resolution" if self.size is None else f"{self.size} x {self.size} px"
-        return f"{self.title()}, {self.sentences} sentence, at {where}"
+        """Return one line for the caption of a table."""
+        size = "ground-truth resolution" if self.size is None else f"{self.size} x {self.size} px"
+        return f"{self.title()}, {self.sentences} sentence, at {size}"
 
     def metric(self, task: AbstractTask) -> MaskMetrics:
-        """Return a fresh metric."""
+        """Return a new metric of masks."""
         return MaskMetrics()
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one sentence; the label is ``1 h w``, 1 where the thing is.
+        """Add one sentence, whose label is a map ``1 h w`` with 1 at the pixels of the object.
 
         Raises:
-            InputError: if the prediction is no mask, or the truth has another size than the
-                protocol's.
+            InputError: if the prediction is not a mask, or the label does not have the size of the
+                protocol.
         """
         self.require_kind(prediction)
         height, width = target.label.shape[-2:]

@@ -1,4 +1,4 @@
-"""Evaluation by a task's own metric, for tasks and data sets without a published protocol."""
+"""Evaluation with the metric of a task, for data sets without a published protocol."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,11 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class TaskProtocol(AbstractProtocol):
-    """The metric of a task over all labelled pixels of a data set.
+    """The rule to score a task with its own metric over all labelled pixels of a data set.
 
     Attributes:
-        metric_name: of the task's metric, with its unit.
-        averaging: ``dataset``: the sums of all images are added up before anything is divided.
+        metric_name: name of the task's metric with its unit.
+        averaging: ``dataset``: the sums are taken over all images before they are divided.
     """
 
     metric_name: str
@@ -33,7 +33,7 @@ class TaskProtocol(AbstractProtocol):
         )
 
     def describe(self) -> str:
-        """Return one line for a table's caption."""
+        """Return one line for the caption of a table."""
         return f"{self.title()}, {self.metric_name}, all labelled pixels of the {self.averaging}"
 
     def metric(self, task: AbstractTask) -> Metric:
@@ -41,7 +41,7 @@ class TaskProtocol(AbstractProtocol):
         return task.metric()
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image; return False if it has no labelled pixel."""
+        """Add one image; return whether it has a labelled pixel."""
         predicted = prediction.to_label().to(target.label.device)
         metric.update(predicted[None], target)
         return bool(target.valid.any())

@@ -1,24 +1,27 @@
-"""Recipes that come with the package: trees of constructor calls, found by name."""
+"""Recipes that are installed with diffsight: YAML files with trees of constructor calls."""
 
 from pathlib import Path
 
 from diffsight.errors import InputError, suggest
 
 FOLDER = Path(__file__).parent
-LISTING = "`diffsight recipes`"
+LISTING = "`diffsight recipes`"  # command that lists all names
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all recipes: ``rooms/vpd_depth`` and the like."""
+    """Return the sorted names of all recipes, such as ``rooms/vpd_depth``."""
     paths = FOLDER.glob("*/*.yaml")
     return tuple(sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in paths))
 
 
 def find(recipe: str | Path) -> Path:
-    """Return the file of a recipe that is given by name or is a file itself.
+    """Return the file of a recipe.
+
+    Args:
+        recipe: name of a recipe, or path of a file.
 
     Raises:
-        InputError: if there is none; names the nearest three.
+        InputError: if there is none; suggests the three nearest names.
     """
     if Path(recipe).is_file():
         return Path(recipe)
@@ -30,6 +33,6 @@ def find(recipe: str | Path) -> Path:
 
 
 def summary(name: str) -> str:
-    """Return the first line of a recipe's comment."""
+    """Return the first line of the comment at the start of a recipe."""
     first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip()

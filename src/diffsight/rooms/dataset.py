@@ -1,4 +1,4 @@
-"""``Rooms``: the procedural world as a data set."""
+"""``Rooms``, the data set of procedural rooms, and ``render_scene``, which renders one of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from diffsight.rooms.world import CLASSES, Scene
 from diffsight.types import Camera
 
 MIN_SIZE = 8
-PIXEL_BYTES = 800  # memory that rendering takes for a pixel, at least
+PIXEL_BYTES = 800  # least memory that rendering needs per pixel
 
 
 def camera_of(scene: Scene, height: int, width: int) -> Camera:
-    """Return intrinsics for an image of this size."""
+    """Return the camera intrinsics of a scene, in pixels, for an image of this size."""
     focal = scene.view.focal_px(height, width)
     return Camera(focal, focal, (width - 1) / 2, (height - 1) / 2)
 
@@ -34,12 +34,12 @@ def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int
     """Return height and width from one number or a pair.
 
     Args:
-        size: of the pictures in pixels.
-        at_once: pictures that are rendered at the same time.
+        size: side in pixels, or height and width.
+        at_once: number of images that are rendered at the same time.
 
     Raises:
-        InputError: if it is not one or two whole numbers of at least 8, or if the machine has not
-            the memory to render such pictures.
+        InputError: if the size is not one or two whole numbers of at least 8, or if the machine
+            has too little memory to render such images.
     """
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < MIN_SIZE:
@@ -47,9 +47,11 @@ def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int
             f"size {size} of rooms: give one number or (height, width), each at least {MIN_SIZE}"
         )
     height, width = int(pair[0]), int(pair[1])
-    what = f"size {width} x {height} px of rooms" + (f", {at_once} at once" if at_once > 1 else "")
+    subject = f"size {width} x {height} px of rooms" + (
+        f", {at_once} at once" if at_once > 1 else ""
+    )
     repair = "choose a smaller size" + (", or fewer workers" if at_once > 1 else "")
-    require_bytes(at_once * height * width * PIXEL_BYTES, what, repair)
+    require_bytes(at_once * height * width * PIXEL_BYTES, subject, repair)
     return height, width
 
 
@@ -57,7 +59,7 @@ def check_split(split: str) -> str:
     """Return the name of the split.
 
     Raises:
-        InputError: if there is no such split.
+        InputError: if the rooms have no split of this name.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r} of rooms: choose from {', '.join(SPLITS)}")
@@ -66,12 +68,12 @@ def check_split(split: str) -> str:
 
 @dataclass(frozen=True)
 class Expression:
-    """A referring expression and the thing that it fits.
+    """A referring expression and the object that it describes.
 
     Attributes:
         text: English, lower case.
-        instance: value of the instance map.
-        mask: pixels of the thing, ``h w``.
+        instance: value of the object in the instance map.
+        mask: True at the pixels of the object, ``h w``.
     """
 
     text: str
@@ -81,19 +83,19 @@ class Expression:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Everything there is to know about one scene at one size.
+    """A rendered scene with all its annotations.
 
     Attributes:
         id: name of the scene.
         image: RGB, ``3 h w`` of uint8.
-        labels: by name: ``c h w`` of float32, or ``h w`` of int64.
-        valid: by the same names, ``h w`` of bool.
-        people: keypoints and boxes.
+        labels: label maps by name: ``c h w`` of float32, or ``h w`` of int64.
+        valid: masks of the valid pixels by label name, ``h w`` of bool.
+        people: keypoints and boxes of the visible people.
         caption: one sentence, lower case.
         expressions: referring expressions.
-        camera: intrinsics for this size.
+        camera: intrinsics in pixels.
         room_type: one of ``ROOM_TYPES``.
-        kinds: class name of every instance.
+        kinds: class name of every instance; the value in the instance map is the index.
     """
 
     id: str
@@ -116,13 +118,20 @@ def render_scene(
     labels: Sequence[str] = LABELS,
     seed: int = 0,
 ) -> Rendering:
-    """Return one scene with the chosen labels, people, and words.
+    """Return one rendered scene with the chosen labels, people, caption and expressions.
+
+    Args:
+        index: number of the scene, from 0.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
+        size: side in pixels, or (height, width).
+        labels: names from ``LABELS``; only these are computed.
+        seed: seed of the data set; every seed has its own scenes.
 
     Raises:
-        InputError: unknown split or label, size below 8, negative index.
+        InputError: for an unknown split or label, a size below 8, or a negative index.
     """
     if index < 0:
-        raise InputError(f"scene {index} of rooms: scenes are counted from 0")
+        raise InputError(f"scene {index} of rooms: give an index of at least 0")
     height, width = check_size(size)
     names = check_names(labels)
     scene = sample_scene(check_split(split), seed, index)
@@ -138,7 +147,7 @@ def render_scene(
         valid={name: label.valid for name, label in maps.items()},
         people=find_people(scene, geometry.instance),
         caption=caption(scene, in_view),
-        # in a very small image a thing can fall between the pixels
+        # in a very small image an object can lie between the pixel centres
         expressions=tuple(Expression(*entry) for entry in masks if entry[2].any()),
         camera=camera_of(scene, height, width),
         room_type=scene.room_type,
@@ -147,20 +156,20 @@ def render_scene(
 
 
 class AbstractRooms(AbstractDataset):
-    """Scenes of a split, rendered when they are read.
+    """Base class of the data sets of rooms; a scene is rendered when it is read.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        size: one number, or (height, width) in pixels.
-        seed: another seed gives other scenes.
+        size: side in pixels, or (height, width).
+        seed: every seed has its own scenes.
     """
 
     world: str
 
     def __init__(self, split: str, count: int, size: int | tuple[int, int], seed: int) -> None:
         if count < 1:
-            raise InputError(f"count {count} of rooms: ask for at least one scene")
+            raise InputError(f"count {count} of rooms: give at least 1")
         self.split = check_split(split)
         self.name = f"{self.world}-{split}"
         self.count = count
@@ -171,21 +180,21 @@ class AbstractRooms(AbstractDataset):
         return self.count
 
     def require(self, index: int) -> None:
-        """Raise IndexError beyond the last scene: a loop over the data set ends with it."""
+        """Raise IndexError if there is no scene of this index, which also ends a ``for`` loop."""
         if not 0 <= index < self.count:
             raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
 
 
 class Rooms(AbstractRooms):
-    """Rendered rooms with exact labels; see docs/rooms.md for the table of labels.
+    """Rendered rooms with exact labels. docs/rooms.md defines the labels.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        size: one number, or (height, width) in pixels.
-        labels: names out of ``LABELS``; others are not computed.
-        seed: another seed gives other scenes.
-        prompt: what a sample's prompt is: the type of the room, or the caption of the image.
+        size: side in pixels, or (height, width).
+        labels: names from ``LABELS``; only these are computed.
+        seed: every seed has its own scenes.
+        prompt: prompt of a sample: the type of its room, or the caption of its image.
     """
 
     world = "rooms"
@@ -205,7 +214,7 @@ class Rooms(AbstractRooms):
         self.prompt = prompt
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the scene with this index."""
+        """Return the sample of the scene with this index."""
         self.require(index)
         scene = sample_scene(self.split, self.seed, index)
         clean = render_clean(scene, *self.size)

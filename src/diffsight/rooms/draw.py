@@ -1,4 +1,4 @@
-"""Random numbers of a room: one stream per purpose."""
+"""Random numbers of the rooms: one stream per scene and purpose."""
 
 from diffsight.ops.draw import Draw
 
@@ -7,12 +7,13 @@ SPLITS = ("train", "val", "test")
 
 
 def stream(split: str, seed: int, index: int, purpose: str) -> Draw:
-    """Return one stream of random decisions.
+    """Return the stream of random numbers for one purpose in one scene.
 
     Args:
         split: one of ``SPLITS``.
-        seed: of the data set.
-        index: of the scene.
-        purpose: so that a change of one part leaves the others as they are.
+        seed: seed of the data set.
+        index: index of the scene.
+        purpose: name of the part that the numbers decide. Every part has its own stream, so that a
+            change of one part leaves the others unchanged.
     """
     return Draw(f"{RENDERER_VERSION}/{split}/{seed}/{index}/{purpose}")

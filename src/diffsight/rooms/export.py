@@ -1,4 +1,4 @@
-"""Scenes as files: PNG for maps, PLY for points, JSON for everything that has a name."""
+"""Write scenes as files: PNG for maps, PLY for points, JSON for everything else."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION
 from diffsight.rooms.world import CLASSES
 
-# 16-bit maps: value = lowest + (count - 1) * (highest - lowest) / 65534, 0 marks invalid pixels
+# lowest value, highest value and unit of each 16-bit map; in the file value =
+# lowest + (count - 1) * (highest - lowest) / 65534, and the count 0 marks invalid pixels
 _RANGES = {
     "principal_curvature_per_m": (-100.0, 100.0, "1/m"),
     "reshading": (0.0, 1.0, "cosine"),
@@ -46,13 +47,13 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Export:
-    """What a folder of scenes holds.
+    """The settings of a folder of exported scenes.
 
     Attributes:
         split: train, val or test.
-        seed: of the data set.
+        seed: seed of the data set.
         size: height and width in pixels.
-        labels: names of the maps.
+        labels: names of the label maps to write.
     """
 
     split: str
@@ -61,10 +62,10 @@ class Export:
     labels: tuple[str, ...]
 
     def prepare(self, out: Path) -> None:
-        """Make the folders, and note in ``rooms.json`` what they are for.
+        """Create the folders, and write the settings to ``rooms.json``.
 
         Raises:
-            InputError: if ``out`` cannot be written, or holds scenes of other settings.
+            InputError: if ``out`` cannot be written to, or has scenes with other settings.
         """
         settings = {"version": RENDERER_VERSION, **asdict(self)}
         note = out / "rooms.json"
@@ -80,21 +81,21 @@ class Export:
             _write_text(note, json.dumps(settings, indent=1))
 
     def done(self, out: Path, index: int) -> bool:
-        """Return whether a scene is complete; its JSON file is written last."""
+        """Return whether all files of a scene are written; its JSON file is the last one."""
         return (out / "meta" / f"{self.stem(index)}.json").exists()
 
     def stem(self, index: int) -> str:
-        """Return the name of a scene's files."""
+        """Return the file name of a scene, without folder and suffix."""
         return f"rooms-{self.split}-{self.seed}-{index:06d}"
 
     def render(self, index: int) -> Rendering:
-        """Return one scene with the labels of this folder."""
+        """Return the rendered scene with this index."""
         return render_scene(
             index, split=self.split, size=self.size, labels=self.labels, seed=self.seed
         )
 
     def write(self, out: Path, index: int) -> None:
-        """Render one scene and write its files."""
+        """Render the scene with this index and write its files."""
         rendering = self.render(index)
         _save(out / "images" / f"{rendering.id}.png", rendering.image.transpose(1, 2, 0))
         maps = {}
@@ -118,7 +119,7 @@ def _check_same(note: Path, settings: Mapping[str, Any]) -> None:
 def _write_label(
     out: Path, rendering: Rendering, name: str, value: np.ndarray, valid: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Write one label; returns a description of each file."""
+    """Write one label map; return a JSON object that describes each of its files."""
     folder, stem = FOLDERS[name], rendering.id
     if name == "points_m":
         path = f"{folder}/{stem}.ply"
@@ -151,7 +152,7 @@ def _write_label(
 
 
 def _record(rendering: Rendering, maps: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Return the sidecar of a scene."""
+    """Return the contents of the JSON file of a scene."""
     return {
         "version": RENDERER_VERSION,
         "id": rendering.id,
@@ -180,7 +181,7 @@ def _record(rendering: Rendering, maps: Mapping[str, Sequence[dict[str, Any]]]) 
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """Return COCO's uncompressed run lengths: column by column, starting with the zeros."""
+    """Return a mask ``h w`` as COCO's uncompressed RLE: run lengths by column, zeros first."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     bounds = np.concatenate([[0], changes, [flat.size]])
@@ -189,7 +190,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode_mask(runs: Mapping[str, Any]) -> np.ndarray:
-    """Return the inverse of ``encode_mask``."""
+    """Return the mask ``h w`` of run lengths from ``encode_mask``."""
     values = np.arange(len(runs["counts"])) % 2 == 1
     height, width = runs["size"]
     return np.repeat(values, runs["counts"]).reshape(width, height).T
@@ -206,7 +207,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_ply(path: Path, points: np.ndarray, colours: np.ndarray) -> None:
-    """Write a binary point cloud with colours."""
+    """Write a binary PLY file of points and colours, ``3 n`` each."""
     fields = [
         ("x", "<f4"),
         ("y", "<f4"),

@@ -1,4 +1,4 @@
-"""Labels that are filters by definition: edges and keypoints in Taskonomy's sense."""
+"""Labels that Taskonomy defines as filters of an image or a range image: edges and keypoints."""
 
 import math
 
@@ -8,22 +8,23 @@ from scipy import ndimage
 
 
 def edge_texture(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return texture edges: Canny's gradient magnitude before thinning, grey levels per pixel.
+    """Return the strength of texture edges in grey levels per pixel, ``h w``.
 
-    The image is smoothed with a Gaussian of 1 pixel first.
+    That is the gradient magnitude of Canny's detector before thinning, after a Gaussian blur with
+    a sigma of 1 pixel.
 
     Args:
         grey: noise-free image in [0, 1], ``h w``.
     """
     smooth = _blur(grey, 1.0)
-    dy, dx = _central(smooth, 0), _central(smooth, 1)
+    dy, dx = _central_difference(smooth, 0), _central_difference(smooth, 1)
     return np.sqrt(dx * dx + dy * dy)
 
 
 def _blur(values: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return Gaussian blur, cut at three sigma, with the border repeated."""
+    """Return the values after a Gaussian blur, cut at three sigma, with replicated borders."""
     reach = int(3 * sigma_px + 0.5)
-    # rounded, so that the last bits of a library's exponential do not matter
+    # rounded: the last bits of the exponential differ between libraries
     bell = [round(math.exp(-0.5 * (i / sigma_px) ** 2), 12) for i in range(-reach, reach + 1)]
     weights = np.array(bell) / math.fsum(bell)
     for axis in (0, 1):
@@ -31,8 +32,8 @@ def _blur(values: np.ndarray, sigma_px: float) -> np.ndarray:
     return values
 
 
-def _central(values: np.ndarray, axis: int) -> np.ndarray:
-    """Return central differences, with the border repeated."""
+def _central_difference(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return central differences along an axis, with replicated borders."""
     pad = [(0, 0)] * values.ndim
     pad[axis] = (1, 1)
     wide = np.pad(values, pad, mode="edge")
@@ -42,9 +43,9 @@ def _central(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def keypoints2d(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Return blobs and corners: the largest ``sigma^4 det(Hessian)`` over ten scales.
+    """Return the response to blobs and corners, 0 or more, ``h w``.
 
-    The scales are 1.25^k pixels, 1 to 7.5.
+    That is the largest ``sigma^4 det(Hessian)`` over ten scales sigma = 1.25^k pixels, 1 to 7.5.
 
     Args:
         grey: noise-free image in [0, 1], ``h w``.
@@ -53,12 +54,14 @@ def keypoints2d(grey: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     smooth, reached = grey, 0.0
     for step in range(10):
         sigma = 1.25**step
-        # blurring what is blurred already: the variances add up
+        # the image is blurred already, and the variances of two blurs add up
         blur = (sigma * sigma - reached * reached) ** 0.5
         smooth = _blur(smooth, blur)
         reached = sigma
-        dx, dy = _central(smooth, 1), _central(smooth, 0)
-        determinant = _central(dx, 1) * _central(dy, 0) - _central(dx, 0) * _central(dy, 1)
+        dx, dy = _central_difference(smooth, 1), _central_difference(smooth, 0)
+        determinant = _central_difference(dx, 1) * _central_difference(dy, 0) - _central_difference(
+            dx, 0
+        ) * _central_difference(dy, 1)
         best = np.maximum(best, determinant * sigma**4)
     return best
 
@@ -68,12 +71,18 @@ def edge_occlusion(
     normals: Float[np.ndarray, "3 h w"],
     solid: Bool[np.ndarray, "h w"],
 ) -> Float[np.ndarray, "h w"]:
-    """Return occlusion edges: a neighbour's distance from this surface, over depth.
+    """Return the strength of occlusion edges, 0 to 1, ``h w``.
 
-    For every pair of neighbours the gap is the smaller one of the two distances in depth between a
-    point and the tangent plane of the other: zero on planes, at creases and (nearly) on curved
-    surfaces, the jump in depth at a contour. The value is the largest gap over the four neighbours
-    divided by the nearer depth, at most 1. Next to a window pane, where nothing is behind, it is 1.
+    The gap between two neighbour pixels is measured along z: from the point of one to the tangent
+    plane of the other, and the other way round. The smaller of the two distances counts. It is zero
+    on planes and at creases, nearly zero on curved surfaces, and the step in depth at a contour.
+    The strength is the largest gap to the four neighbours, divided by the nearer depth. Next to a
+    window pane, which has no depth, it is 1.
+
+    Args:
+        points: camera coordinates in metres, ``3 h w``.
+        normals: unit normals in camera axes, ``3 h w``.
+        solid: False where the sky is seen, ``h w``.
     """
     result = np.zeros(solid.shape)
     ray = points / points[2]
@@ -81,7 +90,7 @@ def edge_occlusion(
     for axis in (0, 1):
         a = (slice(None),) * axis + (slice(None, -1),)
         b = (slice(None),) * axis + (slice(1, None),)
-        gap = _gap(points, normals, ray, offset, a, b)
+        gap = _relative_gap(points, normals, ray, offset, a, b)
         gap = np.where(solid[a] & solid[b], gap, np.where(solid[a] | solid[b], 1.0, 0.0))
         result[a] = np.maximum(result[a], gap)
         result[b] = np.maximum(result[b], gap)
@@ -89,11 +98,11 @@ def edge_occlusion(
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the product of vectors along the first axis, in a fixed order."""
+    """Return the dot product along the first axis, summed in a fixed order."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def _gap(
+def _relative_gap(
     points: np.ndarray, normals: np.ndarray, ray: np.ndarray, offset: np.ndarray, a: tuple, b: tuple
 ) -> np.ndarray:
     every = (slice(None),)
@@ -120,31 +129,38 @@ def keypoints3d(
     solid: Bool[np.ndarray, "h w"],
     focal_px: float,
 ) -> Float[np.ndarray, "h w"]:
-    """Return the interest of the range image, 0 to 1, after NARF (Steder et al., 2011, IV).
+    """Return the NARF interest of a range image, 0 to 1, ``h w`` (Steder et al., 2011, IV).
 
-    High where the surface itself is stable but, within 0.4 m around, its shape changes in two
-    directions: near corners and the ends of edges. Computed on a grid of at most 96 pixels, with
-    samples on five rings, and interpolated.
+    It is high where the surface is stable, but its shape changes in two directions within 0.4 m:
+    near corners and the ends of edges. It is computed on a grid of at most 96 pixels, with samples
+    on five rings, and interpolated.
+
+    Args:
+        points: camera coordinates in metres, ``3 h w``.
+        normals: unit normals in camera axes, ``3 h w``.
+        occlusion: strength of occlusion edges, ``h w``.
+        solid: False where the sky is seen, ``h w``.
+        focal_px: focal length in pixels.
     """
     step = -(-max(solid.shape) // NARF_GRID_PX)
     rows, columns = (slice(step // 2, None, step), slice(step // 2, None, step))
     coarse = (slice(None), rows, columns)
-    weight, double_angle = _surface_change(
+    weight, double_angle = _measure_surface_change(
         points[coarse], normals[coarse], occlusion[rows, columns], solid[rows, columns]
     )
-    score = _interest(points[coarse], weight, double_angle, focal_px / step)
+    score = _score_interest(points[coarse], weight, double_angle, focal_px / step)
     return _enlarge(score, solid.shape, step)
 
 
-def _surface_change(
+def _measure_surface_change(
     points: np.ndarray, normals: np.ndarray, occlusion: np.ndarray, solid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how strongly the surface changes, 0 to 1, and the direction's double angle."""
-    gradients = [(_central(n, 1), _central(n, 0)) for n in normals]
+    """Return how strongly the surface changes, 0 to 1, and the unit vector of twice the angle."""
+    gradients = [(_central_difference(n, 1), _central_difference(n, 0)) for n in normals]
     depth = points[2]
-    # the nearer side of a contour is the border of an object
+    # the border of an object is the nearer side of a contour
     border = (occlusion > _BORDER) & (depth <= ndimage.minimum_filter(depth, 3) * 1.02)
-    zx, zy = _central(depth, 1), _central(depth, 0)
+    zx, zy = _central_difference(depth, 1), _central_difference(depth, 0)
     size = np.maximum(np.sqrt(zx * zx + zy * zy), 1e-9)
     gradients.append((np.where(border, zx / size, 0), np.where(border, zy / size, 0)))
     xx, yy, xy = (
@@ -158,10 +174,10 @@ def _surface_change(
     return weight, np.stack([xx - yy, 2 * xy]) / np.maximum(spread, 1e-9)
 
 
-def _interest(
+def _score_interest(
     points: np.ndarray, weight: np.ndarray, double_angle: np.ndarray, focal_px: float
 ) -> np.ndarray:
-    """Return the stability of the point itself times the change in two directions around it."""
+    """Return the stability of each point times the change in two directions around it."""
     height, width = weight.shape
     row, column = np.mgrid[:height, :width]
     reach_px = focal_px * NARF_SUPPORT_M / 2 / np.maximum(points[2], 0.1)
@@ -184,18 +200,18 @@ def _interest(
             fit = np.where(distance <= 0.5, 1 - np.abs(2 * distance - 0.5), 0)
             strength = np.maximum(strength, by_direction[:, at] * fit)
     strength = np.sqrt(strength)
-    # directions 45 degrees apart count 1 - cos 45, those 90 degrees apart count fully
+    # directions 45 degrees apart have weight 1 - cos 45, directions 90 degrees apart weight 1
     square = np.maximum(strength[0] * strength[2], strength[1] * strength[3])
     oblique = np.maximum(strength[0], strength[2]) * np.maximum(strength[1], strength[3])
     return stable * np.maximum(square, oblique * (1 - 0.5**0.5))
 
 
 def _enlarge(values: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
-    """Return values at every ``step``-th pixel, from ``step // 2`` on, interpolated bilinearly."""
+    """Return values at pixels ``step // 2 + k * step``, interpolated bilinearly to all pixels."""
     for axis in (0, 1):
-        place = np.clip((np.arange(shape[axis]) - step // 2) / step, 0, values.shape[axis] - 1)
-        low = np.floor(place).astype(np.int64)
+        position = np.clip((np.arange(shape[axis]) - step // 2) / step, 0, values.shape[axis] - 1)
+        low = np.floor(position).astype(np.int64)
         high = np.minimum(low + 1, values.shape[axis] - 1)
-        weight = (place - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        weight = (position - low).reshape((-1, 1) if axis == 0 else (1, -1))
         values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
     return values

@@ -1,4 +1,4 @@
-"""Where things stand: on the floor without touching, against walls, on one another."""
+"""Arrange the things of a room: apart on the floor, against walls, on one another."""
 
 import math
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from diffsight.ops.draw import Draw
-from diffsight.rooms.building import before, walls
-from diffsight.rooms.models import Model, Surface, place
+from diffsight.rooms.building import make_walls, offset_from_wall
+from diffsight.rooms.models import Model, Surface, instantiate
 from diffsight.rooms.world import Primitive, Thing, Vector, View, rotate
 
 GAP_M = 0.02
@@ -16,7 +16,7 @@ Footprint = tuple[float, float, float, float, float]  # x, z, half_x, half_z, ya
 
 
 def overlap(a: Footprint, b: Footprint) -> bool:
-    """Return whether two turned rectangles on the floor meet (separating axes)."""
+    """Return whether two rotated rectangles on the floor overlap (separating axis theorem)."""
     axes = []
     for _, _, half_x, half_z, yaw in (a, b):
         s, c = math.sin(yaw), math.cos(yaw)
@@ -37,9 +37,9 @@ class Layout:
     """A room that is being furnished.
 
     Args:
-        draw: random decisions.
-        half_size: half width, half height and half depth of the room.
-        view: the camera; things go where it can see them, and not right before it.
+        draw: stream of random numbers.
+        half_size: half width, half height and half depth of the room in metres.
+        view: the camera. Things are put where it sees them, and not right in front of it.
     """
 
     def __init__(self, draw: Draw, half_size: Vector, view: View) -> None:
@@ -65,9 +65,16 @@ class Layout:
         self.hung: list[list[tuple[float, float]]] = [[], [], [], []]
 
     def add(self, model: Model, position: Vector, yaw: float, support: int | None = None) -> int:
-        """Put a model somewhere without a check; return its index."""
+        """Add a model without checking for free space; return the index of the thing.
+
+        Args:
+            model: model to add.
+            position: of its foot, in metres.
+            yaw: rotation about y in radians.
+            support: index of the thing on which it stands; None for the floor or a wall.
+        """
         index = len(self.things)
-        thing, solids = place(model, position, yaw, index, len(self.primitives), support)
+        thing, solids = instantiate(model, position, yaw, index, len(self.primitives), support)
         self.things.append(thing)
         self.primitives.extend(solids)
         if support is None:
@@ -75,7 +82,7 @@ class Layout:
         return index
 
     def fits(self, spot: Footprint) -> bool:
-        """Return whether a footprint is inside the room and touches nothing."""
+        """Return whether a footprint lies inside the room and overlaps no other."""
         x, z, half_x, half_z, yaw = spot
         s, c = abs(math.sin(yaw)), abs(math.cos(yaw))
         if abs(x) + c * half_x + s * half_z > self.half_size[0] - 0.01:
@@ -84,38 +91,43 @@ class Layout:
             return False
         return not any(overlap(spot, other) for other in self.taken)
 
-    def seen(self, x: float, y: float, z: float, nearest_m: float = 1.1) -> bool:
-        """Return whether a point is inside the square view, not too near."""
+    def is_visible(self, x: float, y: float, z: float, nearest_m: float = 1.1) -> bool:
+        """Return whether a point is inside the square view and at least ``nearest_m`` away."""
         offset = np.array([x, y, z]) - self.view.position
         right, down, forward = (float(v) for v in rotate(self.view.rotation.T, offset))
         reach = math.tan(self.view.fov_rad / 2) * forward * 0.92
         return forward > nearest_m and abs(right) < reach and abs(down) < reach
 
-    def against_wall(self, model: Model) -> int | None:
-        """Stand a model with its back to a wall; None where there is no room in view."""
+    def put_against_wall(self, model: Model) -> int | None:
+        """Stand a model with its back to a wall; return its index, or None without free space."""
         for _ in range(TRIES):
             number = self.draw.integer(0, 2)
-            wall = walls(self.half_size)[number]
+            wall = make_walls(self.half_size)[number]
             free = wall.half_length - model.half_x - 0.05
             if free <= 0:
                 continue
             s = self.draw.uniform(-free, free)
             if self.draw.chance(0.25):
                 s = math.copysign(free, s)
-            x, z = before(wall, s, model.half_z + self.gap(number, s, model.half_x))
-            done = self.at(model, x, z, wall.yaw)
-            if done is not None:
-                return done
+            x, z = offset_from_wall(
+                wall, s, model.half_z + self.choose_wall_gap(number, s, model.half_x)
+            )
+            index = self.put_at(model, x, z, wall.yaw)
+            if index is not None:
+                return index
         return None
 
-    def gap(self, number: int, s: float, half_x: float) -> float:
-        """Return the distance from the wall that leaves room for what hangs behind a thing."""
+    def choose_wall_gap(self, number: int, s: float, half_x: float) -> float:
+        """Return the distance in metres to leave between a thing and a wall.
+
+        It is larger where something hangs on the wall behind the thing.
+        """
         hung = self.hung[number]
         free = all(s + half_x < low or s - half_x > high for low, high in hung)
         return 0.06 if free else 0.16
 
-    def anywhere(self, model: Model, yaw: Callable[[], float]) -> int | None:
-        """Stand a model somewhere on the floor."""
+    def put_anywhere(self, model: Model, yaw: Callable[[], float]) -> int | None:
+        """Stand a model somewhere on the floor; return its index, or None without free space."""
         for _ in range(TRIES):
             reach_x = self.half_size[0] - model.half_x - 0.08
             reach_z = self.half_size[2] - model.half_z - 0.08
@@ -123,42 +135,50 @@ class Layout:
                 return None
             x = self.draw.uniform(-reach_x, reach_x)
             z = self.draw.uniform(-reach_z, reach_z)
-            done = self.at(model, x, z, yaw())
-            if done is not None:
-                return done
+            index = self.put_at(model, x, z, yaw())
+            if index is not None:
+                return index
         return None
 
-    def at(
+    def put_at(
         self, model: Model, x: float, z: float, yaw: float, margin_m: float = GAP_M
     ) -> int | None:
-        """Stand a model at a place if it is free and in view."""
+        """Stand a model at a free position in view; return its index, or None if it is not free."""
         spot = (x, z, model.half_x + margin_m, model.half_z + margin_m, yaw)
-        if not self.seen(x, model.height / 2, z) or not self.fits(spot):
+        if not self.is_visible(x, model.height / 2, z) or not self.fits(spot):
             return None
         self.taken.append(spot)
         return self.add(model, (x, 0.0, z), yaw)
 
     def hang(self, model: Model, wall_number: int) -> tuple[float, int] | None:
-        """Fix a model to a wall where nothing hangs yet; returns its offset and its index."""
-        wall = walls(self.half_size)[wall_number]
+        """Hang a model on a free part of a wall in view.
+
+        Returns:
+            Its offset along the wall in metres and its index, or None without free space.
+        """
+        wall = make_walls(self.half_size)[wall_number]
         free = wall.half_length - model.half_x - 0.1
         if free <= 0:
             return None
         for _ in range(TRIES):
             s = self.draw.uniform(-free, free)
             span = (s - model.half_x - 0.08, s + model.half_x + 0.08)
-            x, z = before(wall, s, 0.0)
+            x, z = offset_from_wall(wall, s, 0.0)
             clear = all(span[1] < low or span[0] > high for low, high in self.hung[wall_number])
-            if clear and self.seen(x, min(model.height * 0.75, 1.6), z):
+            if clear and self.is_visible(x, min(model.height * 0.75, 1.6), z):
                 self.hung[wall_number].append(span)
                 if model.kind == "door":
-                    clear_x, clear_z = before(wall, s, 0.4)
+                    clear_x, clear_z = offset_from_wall(wall, s, 0.4)
                     self.taken.append((clear_x, clear_z, model.half_x, 0.4, wall.yaw))
                 return s, self.add(model, (x, 0.0, z), wall.yaw)
         return None
 
-    def on_top(self, model: Model, *, kinds: tuple[str, ...]) -> int | None:
-        """Stand a small model on a free surface of one of these kinds of things."""
+    def put_on_top(self, model: Model, *, kinds: tuple[str, ...]) -> int | None:
+        """Stand a small model on a thing of one of these kinds.
+
+        Returns:
+            The index of the new thing, or None if no surface has enough space.
+        """
         options = [
             (owner, surface) for owner, surface in self.surfaces if self.things[owner].kind in kinds
         ]
@@ -174,7 +194,7 @@ class Layout:
             x = surface.centre[0] + self.draw.uniform(-free_x, free_x)
             z = surface.centre[2] + self.draw.uniform(-1, 1) * max(free_z, 0.0)
             taken = [
-                self.taken_on(other)
+                self.footprint_of(other)
                 for other in range(len(self.things))
                 if self.things[other].support == owner
             ]
@@ -182,7 +202,7 @@ class Layout:
             world = (carrier.position[0] + c * x + s * z, carrier.position[2] - s * x + c * z)
             yaw = carrier.yaw + self.draw.uniform(-0.4, 0.4) * (model.kind not in ("tv", "cushion"))
             spot = (*world, model.half_x + 0.01, model.half_z + 0.01, yaw)
-            if any(overlap(spot, other) for other in taken) or not self.seen(
+            if any(overlap(spot, other) for other in taken) or not self.is_visible(
                 world[0], surface.centre[1], world[1]
             ):
                 continue
@@ -190,7 +210,7 @@ class Layout:
             return self.add(model, position, yaw, owner)
         return None
 
-    def taken_on(self, index: int) -> Footprint:
-        """Return the footprint of a thing that stands on another."""
+    def footprint_of(self, index: int) -> Footprint:
+        """Return the footprint of a thing."""
         thing = self.things[index]
         return (thing.position[0], thing.position[2], thing.half_x, thing.half_z, thing.yaw)

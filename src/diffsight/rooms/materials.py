@@ -1,11 +1,15 @@
-"""Colours and patterns; patterns are sums, products, floors and whole-number hashes only."""
+"""Colours and procedural patterns.
+
+The patterns use only sums, products, rounding and integer hashes, which give the same bits on every
+machine.
+"""
 
 import numpy as np
 
 from diffsight.ops.draw import Draw
 from diffsight.rooms.world import Material, Pattern, Vector
 
-# encoded (sRGB) values of the named colours
+# sRGB values of the named colours
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.75, 0.13, 0.12),
     "orange": (0.90, 0.49, 0.13),
@@ -35,25 +39,25 @@ LOOKS: dict[str, str] = {
 
 
 def decode(encoded: tuple[float, float, float]) -> Vector:
-    """Return linear RGB from encoded values, with exponent 2.2."""
+    """Return linear RGB from sRGB values in [0, 1], with an exponent of 2.2."""
     r, g, b = (round(max(v, 0.0) ** 2.2, 6) for v in encoded)
     return r, g, b
 
 
 def tint(draw: Draw, encoded: tuple[float, float, float], jitter: float = 0.05) -> Vector:
-    """Return linear RGB near an encoded colour: each scene has its own shade of red."""
+    """Return a random linear RGB colour near an sRGB colour."""
     gain = draw.uniform(0.9, 1.1)
     r, g, b = (min(max(v * gain + draw.uniform(-jitter, jitter), 0.02), 0.97) for v in encoded)
     return decode((r, g, b))
 
 
 def shade(colour: Vector, factor: float) -> Vector:
-    """Return a darker (or, up to white, brighter) version of a linear colour."""
+    """Return a linear colour times a factor, at most 0.95 per channel."""
     r, g, b = (min(v * factor, 0.95) for v in colour)
     return r, g, b
 
 
-def material(
+def make_material(
     draw: Draw,
     colour: str,
     pattern: Pattern = "solid",
@@ -62,7 +66,16 @@ def material(
     scale_m: float | None = None,
     gloss: float | None = None,
 ) -> Material:
-    """Return a material of a named colour; its second colour is a shade unless named."""
+    """Return a material of a named colour.
+
+    Args:
+        draw: stream of random numbers.
+        colour: name of the first colour, one of ``COLOURS``.
+        pattern: pattern of the two colours.
+        second: name of the second colour; None takes a shade of the first.
+        scale_m: size of one repeat of the pattern in metres; None draws one.
+        gloss: strength of the highlight, 0 to 1; None draws one.
+    """
     first = tint(draw, COLOURS[colour])
     if second is not None:
         other = tint(draw, COLOURS[second])
@@ -75,21 +88,23 @@ def material(
     return Material(pattern, first, other, scale, draw.integer(0, 2**31 - 1), shine)
 
 
-def wood(draw: Draw, pattern: Pattern = "wood", gloss: float = 0.1) -> Material:
-    """Return a wooden surface: grain, or floor boards (``planks``)."""
+def make_wood(draw: Draw, pattern: Pattern = "wood", gloss: float = 0.1) -> Material:
+    """Return a wooden material: ``wood`` for grain, ``planks`` for floor boards."""
     first = tint(draw, draw.choice(WOODS), 0.02)
     scale = draw.uniform(0.10, 0.16) if pattern == "planks" else draw.uniform(0.04, 0.08)
     return Material(pattern, first, shade(first, 0.55), scale, draw.integer(0, 2**31 - 1), gloss)
 
 
-def plain(encoded: tuple[float, float, float], gloss: float = 0.0, glow: float = 0.0) -> Material:
-    """Return one colour, given by its encoded value."""
+def make_plain(
+    encoded: tuple[float, float, float], gloss: float = 0.0, glow: float = 0.0
+) -> Material:
+    """Return a material of one sRGB colour."""
     colour = decode(encoded)
     return Material("solid", colour, colour, gloss=gloss, glow=glow)
 
 
-def hashed(seed: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Return a float32 number in [0, 1) for every pair of whole numbers."""
+def hash_pairs(seed: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Return a pseudo-random float32 number in [0, 1) for every pair of whole numbers."""
     a = i.astype(np.int32).astype(np.uint32)
     b = j.astype(np.int32).astype(np.uint32)
     h = a * np.uint32(0x9E3779B1) ^ b * np.uint32(0x85EBCA77) ^ np.uint32(seed & 0xFFFFFFFF)
@@ -102,17 +117,17 @@ def hashed(seed: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 
 
 def value_noise(seed: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return smooth noise in [0, 1) with features of size 1."""
+    """Return value noise in [0, 1): random values at whole numbers, interpolated smoothly."""
     iu, iv = np.floor(u), np.floor(v)
     fu, fv = u - iu, v - iv
     fu, fv = fu * fu * (3 - 2 * fu), fv * fv * (3 - 2 * fv)
-    a, b = hashed(seed, iu, iv), hashed(seed, iu + 1, iv)
-    c, d = hashed(seed, iu, iv + 1), hashed(seed, iu + 1, iv + 1)
+    a, b = hash_pairs(seed, iu, iv), hash_pairs(seed, iu + 1, iv)
+    c, d = hash_pairs(seed, iu, iv + 1), hash_pairs(seed, iu + 1, iv + 1)
     low, high = a + (b - a) * fu, c + (d - c) * fu
     return low + (high - low) * fv
 
 
-def albedo(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def compute_albedo(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return linear RGB ``(3, p)`` of a material at ``u, v`` (metres), in their dtype."""
     weight = _WEIGHTS[surface.pattern](surface, u / surface.scale_m, v / surface.scale_m)
     colour = np.empty((3, *u.shape), dtype=u.dtype)
@@ -121,8 +136,11 @@ def albedo(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         colour[channel] = first + (second - first) * weight
     if surface.lower is not None:
         low = v < surface.lower_m
-        colour[:, low] = albedo(surface.lower, u[low], v[low])
+        colour[:, low] = compute_albedo(surface.lower, u[low], v[low])
     return colour
+
+
+# each pattern function returns the weight of the second colour at u, v (in repeats of the pattern)
 
 
 def _solid(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -144,20 +162,20 @@ def _dots(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (x * x + y * y < 0.07).astype(u.dtype)
 
 
-def _grout(u: np.ndarray, v: np.ndarray, width_u: float, width_v: float) -> np.ndarray:
+def _find_grout(u: np.ndarray, v: np.ndarray, width_u: float, width_v: float) -> np.ndarray:
     return (u - np.floor(u) < width_u) | (v - np.floor(v) < width_v)
 
 
 def _tiles(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    tone = hashed(surface.seed, np.floor(u), np.floor(v)) * 0.18
-    return np.where(_grout(u, v, 0.05, 0.05), 1, tone)
+    tone = hash_pairs(surface.seed, np.floor(u), np.floor(v)) * 0.18
+    return np.where(_find_grout(u, v, 0.05, 0.05), 1, tone)
 
 
 def _bricks(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     v = v * 3
     u = u + (np.floor(v) % 2) / 2
-    tone = hashed(surface.seed, np.floor(u), np.floor(v)) * 0.35
-    return np.where(_grout(u, v, 0.05, 0.14), 1, tone)
+    tone = hash_pairs(surface.seed, np.floor(u), np.floor(v)) * 0.35
+    return np.where(_find_grout(u, v, 0.05, 0.14), 1, tone)
 
 
 def _wood(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -168,11 +186,11 @@ def _wood(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _planks(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     row = np.floor(v)
-    shift = hashed(surface.seed, row, row) * 7
+    shift = hash_pairs(surface.seed, row, row) * 7
     along = u / 8 + shift
-    tone = hashed(surface.seed + 1, np.floor(along), row)
+    tone = hash_pairs(surface.seed + 1, np.floor(along), row)
     grain = value_noise(surface.seed + 2, u * 0.4 + shift * 31, v * 5)
-    return np.where(_grout(along, v, 0.006, 0.04), 1.3, tone * 0.5 + grain * 0.35)
+    return np.where(_find_grout(along, v, 0.006, 0.04), 1.3, tone * 0.5 + grain * 0.35)
 
 
 def _marble(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""What furniture is made of: parts in a frame of their own, foot at y = 0, front towards +z."""
+"""Models of things: solids in a local frame with the foot at y = 0 and the front towards +z."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffsight.ops.draw import Draw
-from diffsight.rooms.materials import LOOKS, WOODS, material, shade, tint
+from diffsight.rooms.materials import LOOKS, WOODS, make_material, shade, tint
 from diffsight.rooms.world import (
     Material,
     Pattern,
@@ -23,10 +23,10 @@ from diffsight.rooms.world import (
 
 @dataclass(frozen=True)
 class Surface:
-    """A level place for small things.
+    """A horizontal surface on which small things can stand. All lengths are in metres.
 
     Attributes:
-        centre: of the place, in the model's frame.
+        centre: position of its centre in the frame of the model.
         half_x: half its width.
         half_z: half its depth.
         clearance: free height above it.
@@ -40,19 +40,18 @@ class Surface:
 
 @dataclass
 class Model:
-    """A thing before it is placed.
+    """A thing in its local frame, without a position in the room. All lengths are in metres.
 
     Attributes:
         kind: one of ``CLASSES``.
         colour: colour word of its main part.
-        look: word for its main pattern, or "".
+        look: word for the pattern of its main part, or "".
         half_x: half the width of its footprint.
-        half_z: half the depth.
-        height: metres.
+        half_z: half the depth of its footprint.
+        height: height.
         parts: its solids.
-        surfaces: where small things may stand.
-        seats: foot points of people who sit on it.
-        joints: of a person, see ``Thing``.
+        surfaces: surfaces on which small things can stand.
+        joints: keypoints of a person, see ``Thing``; None for all others.
     """
 
     kind: str
@@ -77,24 +76,26 @@ class Model:
         casts_shadow: bool = True,
         sky: bool = False,
     ) -> None:
-        """Append a solid."""
+        """Add a solid; the arguments are those of ``Primitive``."""
         turn = np.eye(3) if rotation is None else rotation
         centre = np.asarray(centre, dtype=np.float64)
         self.parts.append(
             Primitive(shape, centre, turn, size, surface, -1, caps, casts_shadow, sky)
         )
 
-    def box(self, centre: Vector, half: Vector, surface: Material) -> None:
-        """Append a box by its half extents."""
+    def add_box(self, centre: Vector, half: Vector, surface: Material) -> None:
+        """Add a box of these half extents."""
         self.add("box", centre, half, surface)
 
-    def post(self, foot: Vector, height: float, radius: float, surface: Material) -> None:
-        """Append an upright cylinder that stands on ``foot``."""
+    def add_post(self, foot: Vector, height: float, radius: float, surface: Material) -> None:
+        """Add an upright cylinder that stands on ``foot``."""
         centre = (foot[0], foot[1] + height / 2, foot[2])
         self.add("frustum", centre, (radius, radius, height / 2), surface)
 
-    def limb(self, start: np.ndarray, end: np.ndarray, radius: float, surface: Material) -> None:
-        """Append a capsule between two points."""
+    def add_limb(
+        self, start: np.ndarray, end: np.ndarray, radius: float, surface: Material
+    ) -> None:
+        """Add a capsule between two points."""
         way = end - start
         self.add(
             "capsule",
@@ -105,10 +106,19 @@ class Model:
         )
 
 
-def place(
+def instantiate(
     model: Model, position: Vector, yaw: float, index: int, first: int, support: int | None = None
 ) -> tuple[Thing, list[Primitive]]:
-    """The model at a place of the world, as thing ``index`` with primitives from ``first`` on."""
+    """Return a model as a thing of the scene, with its solids in the world frame.
+
+    Args:
+        model: the model.
+        position: position of its foot in metres.
+        yaw: rotation about y in radians.
+        index: index of the thing in the scene.
+        first: index of its first primitive in the scene.
+        support: index of the thing on which it stands; None for the floor or a wall.
+    """
     turn = rotation_y(yaw)
     base = np.array(position)
     solids = [
@@ -148,11 +158,11 @@ def place(
 
 @dataclass(frozen=True)
 class Style:
-    """What the things of one room have in common.
+    """The colours that the furniture of one room has in common.
 
     Attributes:
-        palette: colour words that its furniture comes in.
-        wood: encoded colour of its wood.
+        palette: colour words of the furniture.
+        wood: sRGB colour of the wood.
     """
 
     palette: tuple[str, ...]
@@ -160,17 +170,17 @@ class Style:
 
     @classmethod
     def draw(cls, draw: Draw, palette: tuple[str, ...]) -> "Style":
-        """Return three or four colours of a room type's palette, and a wood."""
+        """Return a style with three or four colours of a palette and one kind of wood."""
         return cls(tuple(draw.shuffled(palette)[: draw.integer(3, 4)]), draw.choice(WOODS))
 
-    def wooden(self, draw: Draw, gloss: float = 0.1) -> Material:
-        """Return the room's wood."""
+    def make_wood(self, draw: Draw, gloss: float = 0.1) -> Material:
+        """Return a material of the room's wood."""
         first = tint(draw, self.wood, 0.015)
         scale, seed = draw.uniform(0.04, 0.08), draw.integer(0, 2**31 - 1)
         return Material("wood", first, shade(first, 0.55), scale, seed, gloss)
 
-    def fabric(self, draw: Draw) -> tuple[Material, str, str]:
-        """Return a cloth with its colour word and look."""
+    def make_fabric(self, draw: Draw) -> tuple[Material, str, str]:
+        """Return a fabric, its colour word and its look."""
         colour = draw.choice(self.palette)
         patterns: tuple[Pattern, ...] = ("solid", "solid", "solid", "stripes", "checker", "dots")
         pattern = draw.choice(patterns)
@@ -178,13 +188,15 @@ class Style:
         if second == colour:
             second = None
         scale = draw.uniform(0.08, 0.2)
-        made = material(draw, colour, pattern, second=second, scale_m=scale, gloss=0.0)
+        made = make_material(draw, colour, pattern, second=second, scale_m=scale, gloss=0.0)
         return made, colour, LOOKS[pattern]
 
-    def hard(self, draw: Draw, wood_probability: float = 0.6) -> tuple[Material, str, str]:
-        """Return wood, lacquer or stone with its colour word and look."""
+    def make_hard_material(
+        self, draw: Draw, wood_probability: float = 0.6
+    ) -> tuple[Material, str, str]:
+        """Return wood, lacquer or marble, its colour word and its look."""
         if draw.chance(wood_probability):
-            return self.wooden(draw), "brown", "wooden"
+            return self.make_wood(draw), "brown", "wooden"
         colour = draw.choice((*self.palette, "white", "black", "grey"))
         pattern: Pattern = "marble" if draw.chance(0.12) else "solid"
-        return material(draw, colour, pattern, gloss=0.3), colour, LOOKS[pattern]
+        return make_material(draw, colour, pattern, gloss=0.3), colour, LOOKS[pattern]

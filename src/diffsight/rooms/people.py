@@ -1,4 +1,4 @@
-"""What the camera sees of people: keypoints with visibility, and boxes."""
+"""Annotations of the visible people: keypoints with visibility, and boxes."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from diffsight.rooms.world import NEAR_M, Primitive, Scene, View, compose, rotat
 
 @dataclass(frozen=True)
 class Person:
-    """One person in the image.
+    """Keypoints and box of one person in the image.
 
     Attributes:
-        instance: value of the instance map.
-        keypoints: ``17 3``: x and y in pixels, and 0 outside the image (then x = y = 0), 1 covered
-            by something, 2 visible; order of COCO, see ``COCO_KEYPOINTS``.
-        box: x0, y0, x1, y1 in pixels around the whole body, cut at the image's border; pixel
-            centres are whole numbers, so the border lies at -0.5.
-        visible_px: size of the visible part in pixels.
+        instance: value of the person in the instance map.
+        keypoints: ``17 3`` in the order of ``COCO_KEYPOINTS``: x and y in pixels, and the
+            visibility: 0 outside the image (then x = y = 0), 1 covered, 2 visible.
+        box: x0, y0, x1, y1 in pixels around the whole body, clipped to the image. Pixel centres are
+            whole numbers, so the image begins at -0.5.
+        visible_px: number of visible pixels.
     """
 
     instance: int
@@ -29,20 +29,22 @@ class Person:
 
 
 def find_people(scene: Scene, instance: Int[np.ndarray, "h w"]) -> tuple[Person, ...]:
-    """Return the people of whom the instance map shows at least one pixel."""
+    """Return the people with at least one pixel in the instance map ``h w``."""
     height, width = instance.shape
     people = []
     for index, thing in enumerate(scene.things):
         visible = int((instance == index).sum())
         if thing.joints is None or visible == 0:
             continue
-        keypoints = _keypoints(scene, *thing.joints, height, width)
+        keypoints = _project_keypoints(scene, *thing.joints, height, width)
         solids = scene.primitives[thing.first : thing.first + thing.count]
-        people.append(Person(index, keypoints, _box(scene.view, solids, height, width), visible))
+        people.append(
+            Person(index, keypoints, _bound_body(scene.view, solids, height, width), visible)
+        )
     return tuple(people)
 
 
-def _keypoints(
+def _project_keypoints(
     scene: Scene, joints: np.ndarray, flesh: np.ndarray, height: int, width: int
 ) -> np.ndarray:
     focal = scene.view.focal_px(height, width)
@@ -57,17 +59,17 @@ def _keypoints(
     distance = np.sqrt((offset * offset).sum(axis=0))
     skin = scene.view.position[:, None] + offset * ((distance - flesh) / distance)
     origins = scene.view.position[:, None]
-    which = np.zeros(len(joints), dtype=np.int64)
-    covered = occluded(scene, origins, which, skin, to_eye=True)
+    origin_index = np.zeros(len(joints), dtype=np.int64)
+    covered = occluded(scene, origins, origin_index, skin, to_eye=True)
     visibility = np.where(inside, np.where(covered, 1, 2), 0)
     return np.stack([np.where(inside, x, 0), np.where(inside, y, 0), visibility], axis=1)
 
 
-def _box(
+def _bound_body(
     view: View, solids: tuple[Primitive, ...], height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """Return the exact bounds of the projections of ellipsoids and capsules."""
-    bounds = np.array([_bounds(view, part) for part in solids])
+    """Return the box around the projections of the solids of a body, in pixels."""
+    bounds = np.array([_bound_solid(view, part) for part in solids])
     focal = view.focal_px(height, width)
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
     low = np.clip(bounds[:, 0].min(axis=0) * focal + middle, -0.5, [width - 0.5, height - 0.5])
@@ -75,20 +77,20 @@ def _box(
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _bounds(view: View, part: Primitive) -> np.ndarray:
-    """Return the lowest and highest x and y on the image plane, ``(2, 2)``."""
+def _bound_solid(view: View, part: Primitive) -> np.ndarray:
+    """Return the lowest and highest x and y of a solid at depth 1, ``(2, 2)``."""
     axes = compose(view.rotation.T, part.rotation)
     centre = rotate(view.rotation.T, part.centre - view.position)
     if part.shape == "ellipsoid":
-        return _ellipsoid_bounds(centre, axes * np.array(part.size))
+        return _bound_ellipsoid(centre, axes * np.array(part.size))
     radius, half, _ = part.size
-    # the outline of a capsule is spanned by the outlines of its two balls
-    ends = [_ellipsoid_bounds(centre + sign * half * axes[:, 1], axes * radius) for sign in (-1, 1)]
+    # the box of a capsule is that of its two end balls
+    ends = [_bound_ellipsoid(centre + sign * half * axes[:, 1], axes * radius) for sign in (-1, 1)]
     return np.stack([np.minimum(ends[0][0], ends[1][0]), np.maximum(ends[0][1], ends[1][1])])
 
 
-def _ellipsoid_bounds(centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Bounds of a projected ellipsoid from the dual conic ``A A^T - c c^T`` of its outline."""
+def _bound_ellipsoid(centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return the bounds of a projected ellipsoid, from the dual conic ``A A^T - c c^T``."""
     conic = compose(axes, axes.T) - centre[:, None] * centre[None, :]
     deepest = conic[2, 2]
     if centre[2] < 0 or deepest > -NEAR_M * NEAR_M:

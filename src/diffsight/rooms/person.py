@@ -1,4 +1,4 @@
-"""People: an articulated figure of capsules and ellipsoids with the 17 COCO keypoints."""
+"""Models of people: figures of capsules and ellipsoids with the 17 COCO keypoints."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from diffsight.label_maps import COCO_KEYPOINTS
 from diffsight.ops.draw import Draw
-from diffsight.rooms.materials import LOOKS, material, plain
+from diffsight.rooms.materials import LOOKS, make_material, make_plain
 from diffsight.rooms.models import Model, Style
 from diffsight.rooms.world import (
     Material,
@@ -19,8 +19,8 @@ from diffsight.rooms.world import (
     rotation_y,
 )
 
-# flesh over each joint in metres, from nose to ankles: a joint counts as visible when nothing else
-# covers it; a little more than the radius of the limbs that meet there
+# thickness of the flesh over each keypoint in metres, from nose to ankles: a little more than the
+# radius of the limbs that meet there. A keypoint is visible if nothing else covers its flesh.
 _FLESH = (
     *(0.035,) * 3,
     *(0.04,) * 2,
@@ -61,14 +61,14 @@ TROUSERS = ("blue", "black", "brown", "grey", "green", "white")
 
 
 def _swing(pitch: float, outward: float, side: float) -> np.ndarray:
-    """Return the direction of a hanging limb after a swing forwards (+z) and outwards (rad)."""
+    """Return the direction of a hanging limb rotated forwards (+z) and outwards, in radians."""
     s, c = round(math.sin(pitch), 12), round(math.cos(pitch), 12)
     so, co = round(math.sin(outward), 12), round(math.cos(outward), 12)
     return point(side * so, -co * c, co * s)
 
 
-def _pose(draw: Draw, seated: bool) -> dict[str, float]:
-    """Return the joint angles in radians by name; ``_l`` is the person's own left."""
+def _draw_pose(draw: Draw, seated: bool) -> dict[str, float]:
+    """Return random joint angles in radians by name; ``_l`` is the left of the person."""
     pose: dict[str, float] = {"lean": draw.uniform(-0.04, 0.12)}
     stride = draw.uniform(-0.45, 0.45) if draw.chance(0.5) else draw.uniform(-0.08, 0.08)
     for name, sign in (("l", 1.0), ("r", -1.0)):
@@ -90,33 +90,38 @@ def _pose(draw: Draw, seated: bool) -> dict[str, float]:
     return pose
 
 
-def person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
-    """Return a standing, walking or (at this height) sitting person, hips over the origin."""
+def make_person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
+    """Return a person who stands or walks, or who sits on a seat of height ``seat_m``.
+
+    The hips are above the origin.
+    """
     size = draw.uniform(0.88, 1.08)
-    joints = _joints(_pose(draw, seat_m is not None), size, seat_m, draw.uniform(-0.7, 0.7))
+    joints = _compute_joints(
+        _draw_pose(draw, seat_m is not None), size, seat_m, draw.uniform(-0.7, 0.7)
+    )
     colour = draw.choice(SHIRTS)
     pattern: Pattern = draw.choice(("solid", "solid", "stripes"))
     clothes = {
-        "shirt": material(draw, colour, pattern, scale_m=0.12, gloss=0.0),
-        "trousers": material(draw, draw.choice(TROUSERS), gloss=0.0),
-        "skin": plain(draw.choice(SKINS)),
-        "hair": plain(draw.choice(HAIRS)),
-        "shoes": material(draw, draw.choice(("black", "brown", "white", "red"))),
-        "eyes": plain((0.08, 0.07, 0.07)),
+        "shirt": make_material(draw, colour, pattern, scale_m=0.12, gloss=0.0),
+        "trousers": make_material(draw, draw.choice(TROUSERS), gloss=0.0),
+        "skin": make_plain(draw.choice(SKINS)),
+        "hair": make_plain(draw.choice(HAIRS)),
+        "shoes": make_material(draw, draw.choice(("black", "brown", "white", "red"))),
+        "eyes": make_plain((0.08, 0.07, 0.07)),
     }
     model = Model("person", colour, LOOKS[pattern], height=float(joints["head"][1]) + 0.13 * size)
     _dress(model, joints, clothes, size, short_sleeves=draw.chance(0.5))
-    where = np.stack([joints[name] for name in COCO_KEYPOINTS])
-    model.joints = (where, np.array(_FLESH) * size)
-    reach = np.abs(where[:, (0, 2)]).max(axis=0)
+    positions = np.stack([joints[name] for name in COCO_KEYPOINTS])
+    model.joints = (positions, np.array(_FLESH) * size)
+    reach = np.abs(positions[:, (0, 2)]).max(axis=0)
     model.half_x, model.half_z = max(float(reach[0]), 0.22), max(float(reach[1]), 0.18) + 0.05
     return model
 
 
-def _joints(
+def _compute_joints(
     pose: dict[str, float], size: float, seat_m: float | None, turn: float
 ) -> dict[str, np.ndarray]:
-    """Return the positions of the keypoints and of head, neck, toes and hands."""
+    """Return the positions of the keypoints, head, neck, crown, toes and hands, and the gaze."""
     up = _swing(math.pi - pose["lean"], 0.0, 1.0)
     joints: dict[str, np.ndarray] = {}
     for name, side in (("left", 1.0), ("right", -1.0)):
@@ -132,7 +137,7 @@ def _joints(
         toe = ankle + point(side * 0.02, -0.03, 0.13) * size
         parts = {"hip": hip, "knee": knee, "ankle": ankle, "shoulder": shoulder, "elbow": elbow}
         parts |= {"wrist": wrist, "hand": hand, "toe": toe}
-        joints |= {f"{name}_{part}": where for part, where in parts.items()}
+        joints |= {f"{name}_{part}": positions for part, positions in parts.items()}
     joints["neck"] = up * 0.56 * size
     joints["head"] = joints["neck"] + up * 0.15 * size + point(0, 0, 0.02 * size)
     look = rotation_y(turn)
@@ -147,7 +152,7 @@ def _joints(
     return {k: v if k == "gaze" else v + point(0, lift, 0) for k, v in joints.items()}
 
 
-def _ball(radius: float) -> Vector:
+def _sphere_radii(radius: float) -> Vector:
     return radius, radius, radius
 
 
@@ -159,7 +164,7 @@ def _dress(
     *,
     short_sleeves: bool,
 ) -> None:
-    """Add flesh and cloth around the joints."""
+    """Add the solids of body and clothes around the joints."""
     skin, shirt, trousers = clothes["skin"], clothes["shirt"], clothes["trousers"]
     hips = (joints["left_hip"] + joints["right_hip"]) / 2
     chest = joints["neck"] * 0.55 + hips * 0.45
@@ -168,18 +173,18 @@ def _dress(
     turn = np.stack([across, spine, cross(across, spine)], axis=1)
     model.add("ellipsoid", chest, (0.175 * size, 0.30 * size, 0.115 * size), shirt, rotation=turn)
     model.add("ellipsoid", hips, (0.165 * size, 0.13 * size, 0.12 * size), trousers)
-    model.limb(joints["left_shoulder"], joints["right_shoulder"], 0.068 * size, shirt)
-    model.limb(joints["neck"] - point(0, 0.05, 0) * size, joints["head"], 0.05 * size, skin)
+    model.add_limb(joints["left_shoulder"], joints["right_shoulder"], 0.068 * size, shirt)
+    model.add_limb(joints["neck"] - point(0, 0.05, 0) * size, joints["head"], 0.05 * size, skin)
     for s in ("left", "right"):
-        model.limb(joints[f"{s}_shoulder"], joints[f"{s}_elbow"], 0.052 * size, shirt)
+        model.add_limb(joints[f"{s}_shoulder"], joints[f"{s}_elbow"], 0.052 * size, shirt)
         sleeve = skin if short_sleeves else shirt
-        model.limb(joints[f"{s}_elbow"], joints[f"{s}_wrist"], 0.04 * size, sleeve)
-        model.add("ellipsoid", joints[f"{s}_hand"], _ball(0.045 * size), skin)
-        model.limb(joints[f"{s}_hip"], joints[f"{s}_knee"], 0.08 * size, trousers)
-        model.limb(joints[f"{s}_knee"], joints[f"{s}_ankle"], 0.058 * size, trousers)
-        model.limb(joints[f"{s}_ankle"], joints[f"{s}_toe"], 0.042 * size, clothes["shoes"])
-        model.add("ellipsoid", joints[f"{s}_eye"], _ball(0.014 * size), clothes["eyes"])
-        model.add("ellipsoid", joints[f"{s}_ear"], _ball(0.022 * size), skin)
+        model.add_limb(joints[f"{s}_elbow"], joints[f"{s}_wrist"], 0.04 * size, sleeve)
+        model.add("ellipsoid", joints[f"{s}_hand"], _sphere_radii(0.045 * size), skin)
+        model.add_limb(joints[f"{s}_hip"], joints[f"{s}_knee"], 0.08 * size, trousers)
+        model.add_limb(joints[f"{s}_knee"], joints[f"{s}_ankle"], 0.058 * size, trousers)
+        model.add_limb(joints[f"{s}_ankle"], joints[f"{s}_toe"], 0.042 * size, clothes["shoes"])
+        model.add("ellipsoid", joints[f"{s}_eye"], _sphere_radii(0.014 * size), clothes["eyes"])
+        model.add("ellipsoid", joints[f"{s}_ear"], _sphere_radii(0.022 * size), skin)
     gaze = joints["gaze"]
     look = np.stack([cross(point(0, 1, 0), gaze), point(0, 1, 0), gaze], axis=1)
     model.add(

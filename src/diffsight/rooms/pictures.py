@@ -1,4 +1,4 @@
-"""Colour pictures of labels, to look at."""
+"""Colour images of labels, for people to look at."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -18,7 +18,7 @@ _BONES = (
     (5, 7), (7, 9), (6, 8), (8, 10), (5, 6), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15),
     (12, 14), (14, 16), (0, 5), (0, 6),
 )  # fmt: skip
-_TOPS = {
+_DISPLAY_MAXIMA = {
     "reshading": 1.0,
     "edge_occlusion": 0.2,
     "edge_texture": 0.1,
@@ -27,33 +27,33 @@ _TOPS = {
 }
 
 
-def heat(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return colours of numbers in [0, 1], ``h w 3`` of uint8; invalid is black."""
-    place = np.clip(values, 0, 1) * (len(_STOPS) - 1)
-    channels = [np.interp(place, np.arange(len(_STOPS)), _STOPS[:, i]) for i in range(3)]
+def colour_heat(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Return a heat map of values in [0, 1], ``h w 3`` of uint8; invalid pixels are black."""
+    position = np.clip(values, 0, 1) * (len(_STOPS) - 1)
+    channels = [np.interp(position, np.arange(len(_STOPS)), _STOPS[:, i]) for i in range(3)]
     colours = (np.stack(channels, axis=-1) * 255 + 0.5).astype(np.uint8)
     colours[~valid] = 0
     return colours
 
 
-def palette(ids: np.ndarray) -> np.ndarray:
-    """Return a colour of its own for every whole number, ``h w 3`` of uint8."""
+def colour_ids(ids: np.ndarray) -> np.ndarray:
+    """Return an image with another colour for every id, ``h w 3`` of uint8."""
     codes = (ids.astype(np.int64) + 1) * 2654435761 % 2**32
     return np.stack([codes >> 3 & 255, codes >> 11 & 255, codes >> 19 & 255], axis=-1).astype(
         np.uint8
     )
 
 
-def picture(rendering: Rendering, label: str) -> np.ndarray:
-    """Return one label in colour, ``h w 3`` of uint8."""
+def colour_label(rendering: Rendering, label: str) -> np.ndarray:
+    """Return a colour image of one label, ``h w 3`` of uint8."""
     value, valid = rendering.labels[label], rendering.valid[label]
     if label in ("semantic", "instance"):
-        return palette(value)
+        return colour_ids(value)
     if label in ("depth_m", "euclidean_depth_m"):
         low, high = np.min(value[0], where=valid, initial=1e9), np.max(value)
-        return heat((high - value[0]) / max(high - low, 1e-6), valid)
-    if label in _TOPS:
-        return heat(value[0] / _TOPS[label], valid)
+        return colour_heat((high - value[0]) / max(high - low, 1e-6), valid)
+    if label in _DISPLAY_MAXIMA:
+        return colour_heat(value[0] / _DISPLAY_MAXIMA[label], valid)
     if label == "normals":
         colours = ((value + 1) / 2 * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
     elif label == "principal_curvature_per_m":
@@ -66,8 +66,8 @@ def picture(rendering: Rendering, label: str) -> np.ndarray:
     return colours
 
 
-def people_drawn(rendering: Rendering) -> np.ndarray:
-    """Return the image with keypoints (green visible, orange covered) and boxes."""
+def draw_people(rendering: Rendering) -> np.ndarray:
+    """Return the image with boxes and keypoints, ``h w 3``: green is visible, orange covered."""
     image = Image.fromarray(np.ascontiguousarray(rendering.image.transpose(1, 2, 0)))
     draw = ImageDraw.Draw(image)
     dot = max(min(image.size) / 160, 1.0)
@@ -83,11 +83,11 @@ def people_drawn(rendering: Rendering) -> np.ndarray:
     return np.asarray(image)
 
 
-def contact_sheet(renderings: list[Rendering]) -> np.ndarray:
-    """Return a row per scene: image, people, every label; ``h w 3`` of uint8."""
+def make_contact_sheet(renderings: list[Rendering]) -> np.ndarray:
+    """Return an image with a row per scene: image, people, all labels; ``h w 3`` of uint8."""
     rows = []
     for rendering in renderings:
-        columns = [rendering.image.transpose(1, 2, 0), people_drawn(rendering)]
-        columns += [picture(rendering, label) for label in rendering.labels]
+        columns = [rendering.image.transpose(1, 2, 0), draw_people(rendering)]
+        columns += [colour_label(rendering, label) for label in rendering.labels]
         rows.append(np.concatenate(columns, axis=1))
     return np.concatenate(rows, axis=0)

@@ -1,4 +1,4 @@
-"""``PeopleRooms``: rooms with people, and their joints."""
+"""``PeopleRooms``, a data set of rooms with people and their keypoints."""
 
 from typing import Literal
 
@@ -10,29 +10,30 @@ from diffsight.errors import InputError
 from diffsight.rooms.dataset import AbstractRooms, camera_of
 from diffsight.rooms.labels import Geometry
 from diffsight.rooms.people import Person, find_people
-from diffsight.rooms.referring import ELSEWHERE
+from diffsight.rooms.referring import REPLACEMENT_OFFSET
 from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 from diffsight.types import People
 
-LEAST_PX = 0.01  # of the image that a person covers
-LEAST_JOINTS = 6  # inside the image
+MIN_AREA_FRACTION = 0.01  # of the pixels of the image that show the person
+MIN_JOINTS = 6  # inside the image
 
 
 class PeopleRooms(AbstractRooms):
-    """Rooms in which at least one person is seen well: 1 % of the image, six joints inside it.
+    """Rooms with at least one person who covers 1 % of the image and has six keypoints inside it.
 
-    Label ``keypoints`` is ``m 17 3`` in the order of COCO: x and y in pixels, and 0 (outside of the
-    image), 1 (covered) or 2 (seen). Less of a person than that is treated as a crowd.
+    The label ``keypoints`` is ``m 17 3`` in the order of COCO: x and y in pixels, and the
+    visibility: 0 outside the image, 1 covered, 2 visible. A person who covers less, or has fewer
+    keypoints inside, is marked as a crowd.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        size: one number, or (height, width) in pixels.
-        seed: another seed gives other scenes.
-        each: what a sample is: an ``image`` with all people, to evaluate on, or its largest
-            ``person``, to train on (with ``PersonCrop``).
+        size: side in pixels, or (height, width).
+        seed: every seed has its own scenes.
+        each: ``image`` for samples with all people of an image, for evaluation; ``person`` for
+            samples with the largest person alone, for training (with ``PersonCrop``).
     """
 
     world = "people-rooms"
@@ -49,17 +50,23 @@ class PeopleRooms(AbstractRooms):
         self.each = each
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the scene with this index."""
+        """Return the sample of the scene with this index.
+
+        Raises:
+            InputError: if no scene with a visible person is drawn.
+        """
         self.require(index)
-        scene, clean, found = self._with_people(index)
+        scene, clean, visible = self._sample_with_people(index)
         if self.each == "person":
-            found = [max(filter(self._is_seen, found), key=lambda one: one.visible_px)]
+            visible = [
+                max(filter(self._is_clearly_visible, visible), key=lambda one: one.visible_px)
+            ]
         people = People(
-            edges=torch.tensor([one.box for one in found], dtype=torch.float32),
-            scores=torch.ones(len(found)),
-            keypoints=torch.from_numpy(np.stack([one.keypoints for one in found])).float(),
-            areas=torch.tensor([float(one.visible_px) for one in found]),
-            is_crowd=torch.tensor([not self._is_seen(one) for one in found]),
+            edges=torch.tensor([one.box for one in visible], dtype=torch.float32),
+            scores=torch.ones(len(visible)),
+            keypoints=torch.from_numpy(np.stack([one.keypoints for one in visible])).float(),
+            areas=torch.tensor([float(one.visible_px) for one in visible]),
+            is_crowd=torch.tensor([not self._is_clearly_visible(one) for one in visible]),
         )
         return Sample(
             id=scene.id,
@@ -70,18 +77,18 @@ class PeopleRooms(AbstractRooms):
             people=people,
         )
 
-    def _with_people(self, index: int) -> tuple[Scene, np.ndarray, list[Person]]:
+    def _sample_with_people(self, index: int) -> tuple[Scene, np.ndarray, list[Person]]:
         for attempt in range(1000):
-            scene = sample_scene(self.split, self.seed, index + attempt * ELSEWHERE)
+            scene = sample_scene(self.split, self.seed, index + attempt * REPLACEMENT_OFFSET)
             if all(thing.joints is None for thing in scene.things):
                 continue
             clean = render_clean(scene, *self.size)
-            found = list(find_people(scene, Geometry(scene, *self.size, clean).instance))
-            if any(map(self._is_seen, found)):
-                return scene, clean, found
-        raise InputError(f"scene {index} of {self.name}: nobody is seen: choose another seed")
+            visible = list(find_people(scene, Geometry(scene, *self.size, clean).instance))
+            if any(map(self._is_clearly_visible, visible)):
+                return scene, clean, visible
+        raise InputError(f"scene {index} of {self.name}: no person is visible: choose another seed")
 
-    def _is_seen(self, person: Person) -> bool:
+    def _is_clearly_visible(self, person: Person) -> bool:
         pixels = self.size[0] * self.size[1]
         joints = int((person.keypoints[:, 2] > 0).sum())
-        return person.visible_px >= LEAST_PX * pixels and joints >= LEAST_JOINTS
+        return person.visible_px >= MIN_AREA_FRACTION * pixels and joints >= MIN_JOINTS

@@ -1,8 +1,9 @@
-"""First hits of camera rays, and shadows: which primitive, how far.
+"""The primitive that each camera ray hits first, and shadows.
 
-Camera rays have direction ``(x, y, 1)`` in camera axes, so that ``t`` is the z-depth in metres. In
-the frame of a primitive each component of the direction is a number per column plus a number per
-row, and a primitive is only tried inside the rectangle that the box around it covers.
+Camera rays have direction ``(x, y, 1)`` in camera axes, so that ``t`` is the depth along the
+optical axis in metres. In the frame of a primitive, each component of the direction is a number per
+column plus a number per row. A primitive is only tested inside the image rectangle of its bounding
+box.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from diffsight.rooms.world import Scene, View, length
 
 @dataclass(frozen=True)
 class Grid:
-    """Image-plane coordinates of rays: one number per column and one per row, at depth 1."""
+    """Image-plane coordinates of a grid of rays at depth 1: ``x`` per column, ``y`` per row."""
 
     x: np.ndarray
     y: np.ndarray
@@ -24,7 +25,7 @@ class Grid:
     def of_image(
         cls, view: View, height: int, width: int, per_pixel: int = 1, dtype: type = np.float64
     ) -> "Grid":
-        """Return rays through pixel centres, or through a grid in each pixel."""
+        """Return the rays through a grid of ``per_pixel`` x ``per_pixel`` points in each pixel."""
         focal = view.focal_px(height, width)
         columns = (np.arange(width * per_pixel) + 0.5) / per_pixel - width / 2
         rows = (np.arange(height * per_pixel) + 0.5) / per_pixel - height / 2
@@ -33,7 +34,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Hits:
-    """What camera rays meet first: z-depth in metres and index of the primitive, ``h w`` each."""
+    """First hits of camera rays: depth in metres and index of the primitive, ``h w`` each."""
 
     depth_m: np.ndarray
     primitive: np.ndarray
@@ -42,18 +43,18 @@ class Hits:
 def local_rays(
     scene: Scene, index: int, x: np.ndarray, y: np.ndarray
 ) -> tuple[list[float], list[np.ndarray]]:
-    """Return origin and directions of camera rays in a primitive's frame."""
+    """Return the origin and the directions of camera rays in the frame of a primitive."""
     origin = scene.frames.position[index].tolist()
     return origin, [a * x + (b * y + c) for a, b, c in scene.frames.axes[index].tolist()]
 
 
 def cast(scene: Scene, grid: Grid) -> Hits:
-    """Return the first hits of camera rays; every ray meets something, the room is closed."""
+    """Return the first hits of camera rays. The room is closed, so every ray hits a primitive."""
     shape = (len(grid.y), len(grid.x))
     depth = np.full(shape, np.inf, dtype=grid.x.dtype)
     index = np.zeros(shape, dtype=np.int16)
     bounds = scene.frames.bounds
-    # a margin for single precision
+    # the margin allows for rounding in single precision
     left, right = (np.searchsorted(grid.x, bounds[:, i] + e) for i, e in ((0, -1e-5), (1, 1e-5)))
     top, bottom = (np.searchsorted(grid.y, bounds[:, i] + e) for i, e in ((2, -1e-5), (3, 1e-5)))
     for i in np.flatnonzero((left < right) & (top < bottom)).tolist():
@@ -69,19 +70,19 @@ def cast(scene: Scene, grid: Grid) -> Hits:
 def occluded(
     scene: Scene,
     origins: np.ndarray,
-    which: np.ndarray,
+    origin_index: np.ndarray,
     points: np.ndarray,
     *,
     to_eye: bool = False,
 ) -> np.ndarray:
-    """Return where something stands between a point and its origin.
+    """Return a mask ``(p,)`` of the points with a solid between them and their origin.
 
     Args:
-        scene: the solids; planes of the room and window panes do not count.
-        origins: a few positions, ``(3, k)``.
-        which: index of the origin of every point.
-        points: world positions, ``(3, p)``; the last thousandth of the way is ignored.
-        to_eye: lamps' shades count too: they hide, though they throw no shadow.
+        scene: the scene. The planes of the room and window panes are ignored.
+        origins: world positions of lamps or of the camera, ``(3, k)``.
+        origin_index: index of the origin of every point, ``(p,)``.
+        points: world positions, ``(3, p)``. The last thousandth of the way to them is ignored.
+        to_eye: True if the origin is the camera: lamp shades count, which throw no shadow.
     """
     blocked = np.zeros(points.shape[1], dtype=bool)
     middle = (origins.min(axis=1) + origins.max(axis=1)) / 2
@@ -93,10 +94,10 @@ def occluded(
         if radius == 0:
             continue
         ball = (centre - middle, radius + extent)
-        near = np.flatnonzero(_behind_ball(*ball, from_middle, squared) & ~blocked)
+        near = np.flatnonzero(_is_behind_ball(*ball, from_middle, squared) & ~blocked)
         if len(near) == 0:
             continue
-        source = which[near]
+        source = origin_index[near]
         parts = [points[i, near] - origins[i, source] for i in range(3)]
         hit = np.zeros(len(near), dtype=bool)
         for primitive in scene.primitives[thing.first : thing.first + thing.count]:
@@ -111,17 +112,17 @@ def occluded(
 
 
 def rotate_rows(matrix: np.ndarray, rows: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
-    """Return matrix times ``(3, p)`` by explicit sums."""
+    """Return the product of a matrix and vectors ``(3, p)``, with explicit sums."""
     x, y, z = rows
     return [a * x + b * y + c * z for a, b, c in matrix.tolist()]
 
 
-def _behind_ball(
+def _is_behind_ball(
     to_ball: np.ndarray, radius: float, way: np.ndarray, way_squared: np.ndarray
 ) -> np.ndarray:
-    """Return where a point may lie in a ball's shadow: a cone behind it.
+    """Return a mask of the points that may lie in the shadow of a ball: a cone behind it.
 
-    The ball is enlarged a little for single precision.
+    The ball is enlarged a little to allow for rounding in single precision.
     """
     far = length(to_ball)
     radius = radius * 1.001 + 2e-3

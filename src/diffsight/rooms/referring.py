@@ -1,4 +1,4 @@
-"""``ReferringRooms``: a thing in a room, and what may be said of it."""
+"""``ReferringRooms``, a data set of rooms with referring expressions."""
 
 import numpy as np
 import torch
@@ -12,20 +12,20 @@ from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 
-# a scene in which no thing can be identified is replaced by one that no data set of rooms reaches
-ELSEWHERE = 10**9
+# a scene without an expression is replaced by the one with this much larger index
+REPLACEMENT_OFFSET = 10**9
 
 
 class ReferringRooms(AbstractRooms):
-    """One thing per scene, with one or two expressions that fit it and nothing else in view.
+    """Rooms with one or two expressions that describe exactly one visible object.
 
-    Label ``referent`` is ``h w`` of int64, 1 where the thing is; every pixel counts.
+    The label ``referent`` is ``h w`` of int64, 1 at the pixels of the object; all pixels are valid.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        size: one number, or (height, width) in pixels.
-        seed: another seed gives other scenes.
+        size: side in pixels, or (height, width).
+        seed: every seed has its own scenes.
     """
 
     world = "referring-rooms"
@@ -40,9 +40,9 @@ class ReferringRooms(AbstractRooms):
         super().__init__(split, count, size, seed)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the scene with this index; its prompt is the first of its sentences."""
+        """Return the sample of the scene with this index; its first sentence is the prompt."""
         self.require(index)
-        scene, thing, sentences = self._referent(index)
+        scene, thing, sentences = self._sample_referent(index)
         clean = render_clean(scene, *self.size)
         instance = Geometry(scene, *self.size, clean).instance
         mask = torch.from_numpy(np.asarray(instance == thing))
@@ -56,14 +56,14 @@ class ReferringRooms(AbstractRooms):
             sentences=sentences,
         )
 
-    def _referent(self, index: int) -> tuple[Scene, int, tuple[str, ...]]:
-        """Return a scene, one of its things and the expressions for it."""
+    def _sample_referent(self, index: int) -> tuple[Scene, int, tuple[str, ...]]:
+        """Return a scene, the index of one of its things and the expressions for this thing."""
         while True:
             scene = sample_scene(self.split, self.seed, index)
             phrases = expressions(scene, look_around(scene, *self.size))
             if phrases:
                 break
-            index += ELSEWHERE
+            index += REPLACEMENT_OFFSET
         things = sorted({thing for _, thing in phrases})
         thing = stream(self.split, self.seed, index, "referent").choice(things)
         return scene, thing, tuple(text for text, own in phrases if own == thing)

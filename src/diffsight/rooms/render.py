@@ -1,23 +1,24 @@
-"""Colour: materials, light and shadow at four places of every pixel; sensor noise."""
+"""Render a scene: materials, light and shadow at 2 x 2 points per pixel, and sensor noise."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffsight.rooms.draw import stream
-from diffsight.rooms.materials import albedo
-from diffsight.rooms.primitives import normal, points_on, texture_coordinates
+from diffsight.rooms.materials import compute_albedo
+from diffsight.rooms.primitives import compute_normals, compute_texture_coordinates, points_on
 from diffsight.rooms.raycast import Grid, cast, local_rays, occluded, rotate_rows
 from diffsight.rooms.world import Light, Material, Scene, rotation_y
 
 _LEVELS = 4096
-# encoded value of every level of linear light: a table, because powers differ in their last bits
+# encoded value of every level of linear light; a table, because powers differ in their last bits
+# between machines
 _ENCODE = np.array(
     [round((i / (_LEVELS - 1)) ** (1 / 2.2), 7) for i in range(_LEVELS)], dtype=np.float32
 )
 
 
 def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 h w"]:
-    """Return the image without sensor noise: encoded RGB in [0, 1], float32."""
+    """Return the image without sensor noise: gamma-encoded RGB in [0, 1], float32."""
     grid = Grid.of_image(scene.view, height, width, per_pixel=2, dtype=np.float32)
     hits = cast(scene, grid)
     index = hits.primitive.ravel()
@@ -26,12 +27,12 @@ def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 
     surfaces = _Surfaces(
         scene, index[order], grid.x[columns], grid.y[rows], hits.depth_m.ravel()[order]
     )
-    # the four light samples of a pixel belong to its four places
+    # each of the four points of a pixel sees another of the four points of a lamp
     phase = columns % 2 + 2 * (rows % 2)
     light = surfaces.glow
     for lamp in scene.lights:
-        light += surfaces.lit(lamp, phase)
-    light += surfaces.ambient()
+        light += surfaces.reflect_lamp(lamp, phase)
+    light += surfaces.reflect_ambient()
     colour = np.empty_like(light)
     colour[:, order] = light
     colour = colour.reshape(3, height, 2, width, 2)
@@ -42,15 +43,15 @@ def render_clean(scene: Scene, height: int, width: int) -> Float[np.ndarray, "3 
 
 
 def _encode(light: np.ndarray) -> np.ndarray:
-    """Return display values of linear light: soft shoulder, then exponent 1 / 2.2."""
-    # slope 1.5 in the dark, 1 becomes 1, and what is brighter is cut
+    """Return gamma-encoded values of linear light, after tone mapping with a soft shoulder."""
+    # the slope is 1.5 in the dark; 1 becomes 1, and brighter light is clipped
     tone = light * (1.5 + 0.45 * light) / (1 + 0.95 * light)
     level = np.minimum(tone * (_LEVELS - 1) + 0.5, _LEVELS - 1).astype(np.int32)
     return _ENCODE[level]
 
 
 def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarray, "3 h w"]:
-    """Return the 8-bit image with sensor noise: a function of the scene and the size."""
+    """Return the 8-bit image with sensor noise, which depends on the scene and the size only."""
     _, height, width = clean.shape
     draw = stream(scene.split, scene.seed, scene.index, f"noise/{height}x{width}")
     noisy = clean + draw.noise(clean.shape) * np.float32(scene.noise)
@@ -58,7 +59,7 @@ def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarr
 
 
 class _Surfaces:
-    """Visible points sorted by primitive, with what light does to them."""
+    """The visible points, sorted by primitive, with their material and the light they reflect."""
 
     def __init__(
         self, scene: Scene, index: np.ndarray, x: np.ndarray, y: np.ndarray, depth: np.ndarray
@@ -77,32 +78,34 @@ class _Surfaces:
         bounds = np.searchsorted(index, np.arange(len(scene.primitives) + 1))
         for i in np.flatnonzero(np.diff(bounds)):
             part = slice(int(bounds[i]), int(bounds[i + 1]))
-            self._fill(int(i), part, x[part], y[part], depth[part])
+            self._fill_primitive(int(i), part, x[part], y[part], depth[part])
         facing = self.normal * self.to_camera
         flip = facing[0] + facing[1] + facing[2] < 0
         self.normal[:, flip] *= -1
 
-    def _fill(self, i: int, part: slice, x: np.ndarray, y: np.ndarray, depth: np.ndarray) -> None:
+    def _fill_primitive(
+        self, i: int, part: slice, x: np.ndarray, y: np.ndarray, depth: np.ndarray
+    ) -> None:
         primitive = self.scene.primitives[i]
         if primitive.sky:
             self.normal[:, part] = self.to_camera[:, part]
             self.albedo[:, part] = 0
-            self.glow[:, part] = _sky(self.scene, -self.to_camera[1, part])
+            self.glow[:, part] = _compute_sky(self.scene, -self.to_camera[1, part])
             return
         origin, direction = local_rays(self.scene, i, x, y)
         local = points_on(origin, direction, depth)
-        world = rotate_rows(primitive.rotation, list(normal(primitive, local)))
+        world = rotate_rows(primitive.rotation, list(compute_normals(primitive, local)))
         for axis in range(3):
             self.normal[axis, part] = world[axis]
         surface: Material = primitive.material
-        colour = albedo(surface, *texture_coordinates(primitive, local))
+        colour = compute_albedo(surface, *compute_texture_coordinates(primitive, local))
         self.albedo[:, part] = colour
         self.gloss[part] = surface.gloss
         if surface.glow:
             self.glow[:, part] = colour * np.float32(surface.glow)
 
-    def lit(self, lamp: Light, phase: np.ndarray) -> np.ndarray:
-        """Return the light of one lamp that leaves towards the camera."""
+    def reflect_lamp(self, lamp: Light, phase: np.ndarray) -> np.ndarray:
+        """Return the light of one lamp that the points reflect towards the camera, ``3 p``."""
         result = np.zeros_like(self.position)
         way = lamp.points.astype(np.float32)[:, phase] - self.position
         distance2 = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]
@@ -110,21 +113,23 @@ class _Surfaces:
         cosine = along[0] + along[1] + along[2]
         reached = cosine > 0
         if lamp.gate is not None:
-            reached &= _through(lamp, phase, self.position, way)
+            reached &= _enters_window(lamp, phase, self.position, way)
         lit = np.flatnonzero(reached)
         shadow = occluded(self.scene, lamp.points, phase[lit], self.position[:, lit])
         lit = lit[~shadow]
         distance = np.sqrt(distance2[lit])
         cosine = cosine[lit] / distance
         fall = 1 / (1 + distance2[lit] * np.float32(1 / lamp.half_distance_m**2))
-        shine = self._highlight(lit, way, distance)
+        shine = self._compute_highlight(lit, way, distance)
         for channel in range(3):
             power = fall * np.float32(lamp.colour[channel])
             result[channel, lit] = power * (self.albedo[channel, lit] * cosine + shine)
         return result
 
-    def _highlight(self, lit: np.ndarray, way: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Return Blinn's highlight with exponent 32, of the points that have gloss."""
+    def _compute_highlight(
+        self, lit: np.ndarray, way: np.ndarray, distance: np.ndarray
+    ) -> np.ndarray:
+        """Return the highlight of glossy points (Blinn's model with exponent 32)."""
         shine = np.zeros_like(distance)
         glossy = np.flatnonzero(self.gloss[lit])
         at = lit[glossy]
@@ -138,8 +143,8 @@ class _Surfaces:
         shine[glossy] = self.gloss[at] * power
         return shine
 
-    def ambient(self) -> np.ndarray:
-        """Return light from everywhere: less in corners and around the feet of things."""
+    def reflect_ambient(self) -> np.ndarray:
+        """Return the reflected ambient light, ``3 p``, which is weaker in corners."""
         half_x, half_y, half_z = (np.float32(v) for v in self.scene.half_size)
         x, y, z = self.position
         open_ = np.ones_like(x)
@@ -153,12 +158,12 @@ class _Surfaces:
             near = np.float32(1) - np.minimum(gap * np.float32(1.6), 1)
             open_ = open_ * (1 - np.float32(0.45) * near * near * (1 - facing))
         floor = np.flatnonzero((up > np.float32(0.9)) & (y < np.float32(0.02)))
-        open_[floor] *= self._under_furniture(x[floor], z[floor])
+        open_[floor] *= self._shade_floor(x[floor], z[floor])
         sky = (np.float32(0.9) + np.float32(0.1) * np.abs(up)) * open_
         return self.albedo * np.array(self.scene.ambient, np.float32)[:, None] * sky
 
-    def _under_furniture(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Return the fraction of the light that reaches the floor under and near things."""
+    def _shade_floor(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Return the fraction of the ambient light that reaches points of the floor near things."""
         fraction = np.ones_like(x)
         for thing in self.scene.things:
             if thing.support is not None or thing.position[1] > 0 or thing.height < 0.1:
@@ -174,8 +179,10 @@ class _Surfaces:
         return fraction
 
 
-def _through(lamp: Light, phase: np.ndarray, position: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """Return where the ray from the sun comes in through its window."""
+def _enters_window(
+    lamp: Light, phase: np.ndarray, position: np.ndarray, way: np.ndarray
+) -> np.ndarray:
+    """Return a mask of the points whose ray to the sun passes through the window."""
     assert lamp.gate is not None
     axis, coordinate, low, high = lamp.gate
     fraction = (np.float32(coordinate) - position[axis]) / np.where(
@@ -189,8 +196,8 @@ def _through(lamp: Light, phase: np.ndarray, position: np.ndarray, way: np.ndarr
     return inside
 
 
-def _sky(scene: Scene, upward: np.ndarray) -> np.ndarray:
-    """Return the radiance of the sky in directions of this slope."""
+def _compute_sky(scene: Scene, upward: np.ndarray) -> np.ndarray:
+    """Return the radiance of the sky in directions with these vertical components, ``3 p``."""
     horizon, zenith, ground = (np.array(c, np.float32)[:, None] for c in scene.sky)
     up = np.clip(upward * np.float32(2.5), 0, 1)
     return np.where(

@@ -1,4 +1,4 @@
-"""``TaskonomyRooms``: rooms with the ten labels that Taskonomy has."""
+"""``TaskonomyRooms``, a data set of rooms with the labels of the ten tasks of Taskonomy."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 from diffsight.datasets.base import Sample
 from diffsight.rooms.dataset import Rooms
 
-# Taskonomy's curvature labels end at a radius of 3 cm
+# Taskonomy's curvature labels have a radius of at least 3 cm
 MAX_CURVATURE_PER_M = 1 / 0.03
 TASKONOMY_LABELS = (
     "euclidean_depth_m",
@@ -24,13 +24,15 @@ TASKONOMY_LABELS = (
 
 
 class TaskonomyRooms(Rooms):
-    """Rooms with all ten labels, 0 where not valid; a room is rendered once and stays in memory.
+    """Rooms with all ten labels. A room is rendered once and then kept in memory.
+
+    Labels are 0 at invalid pixels.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        size: one number, or (height, width) in pixels.
-        seed: another seed gives other scenes.
+        size: side in pixels, or (height, width).
+        seed: every seed has its own scenes.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class TaskonomyRooms(Rooms):
         self._samples: dict[int, Sample] = {}
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the scene with this index."""
+        """Return the sample of the scene with this index."""
         self.require(index)
         if index not in self._samples:
             sample = super().__getitem__(index)

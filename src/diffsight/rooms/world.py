@@ -1,6 +1,6 @@
-"""The records that make up a scene.
+"""The data classes that describe a scene.
 
-World axes: x and z along the floor, y up, metres; the origin is the middle of the floor.
+The world frame is in metres: x and z along the floor, y up. Its origin is the middle of the floor.
 """
 
 import math
@@ -48,23 +48,24 @@ Shape = Literal["plane", "box", "ellipsoid", "frustum", "capsule"]
 Pattern = Literal[
     "solid", "checker", "stripes", "dots", "tiles", "bricks", "wood", "planks", "marble"
 ]
-Real = float | int  # the type checks of the tests distinguish them
+Real = float | int  # the type checks of the tests distinguish int from float
 Vector = tuple[Real, Real, Real]
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface looks like.
+    """The look of a surface.
 
     Attributes:
         pattern: name of a pattern in ``materials``.
-        colour: linear RGB in [0, 1].
-        second: linear RGB of the pattern's other colour.
-        scale_m: size of one repeat of the pattern.
-        seed: of the pattern's own randomness.
+        colour: linear RGB in [0, 1] of the first colour of the pattern.
+        second: linear RGB of the second colour.
+        scale_m: size of one repeat of the pattern in metres.
+        seed: seed of the random parts of the pattern.
         gloss: strength of the highlight, 0 to 1.
-        glow: light that the surface gives off by itself, as a multiple of its colour.
-        lower: another material below ``lower_m`` (skirting, tiled dado of a wall).
+        glow: light that the surface emits, as a multiple of its colour.
+        lower: another material below ``lower_m`` (skirting board or tiles of a wall).
+        lower_m: height below which ``lower`` is used, in metres.
     """
 
     pattern: Pattern
@@ -80,20 +81,20 @@ class Material:
 
 @dataclass(frozen=True)
 class Primitive:
-    """One solid with an exact ray intersection, in a frame of its own.
+    """A solid in a local frame, with an exact ray intersection. All lengths are in metres.
 
     Attributes:
         shape: ``plane`` (local y is its normal; infinite), ``box`` (half extents), ``ellipsoid``
             (radii), ``frustum`` (radius at the bottom, radius at the top, half height; around local
             y) or ``capsule`` (radius, half length, unused; around local y).
-        centre: in the world.
-        rotation: columns are the local axes in the world.
+        centre: position of the centre in the world frame.
+        rotation: columns are the local axes in the world frame.
         size: see ``shape``.
-        material: its look.
-        thing: index of the thing that it belongs to.
-        caps: of a frustum: which ends are closed (bottom, top).
-        casts_shadow: False for a lamp's own shade and for window panes.
-        sky: the primitive is an opening through which the sky is seen.
+        material: look of the surface.
+        thing: index of the thing that it is part of.
+        caps: True for each closed end of a frustum (bottom, top).
+        casts_shadow: False for lamp shades and window panes.
+        sky: True for an opening through which the sky is seen.
     """
 
     shape: Shape
@@ -107,7 +108,7 @@ class Primitive:
     sky: bool = False
 
     def half_extents(self) -> Vector:
-        """Return the half the size of the box around it in its own frame."""
+        """Return half the size of its bounding box in its local frame."""
         if self.shape == "frustum":
             radius = max(self.size[0], self.size[1])
             return (radius, self.size[2], radius)
@@ -122,15 +123,16 @@ class Thing:
 
     Attributes:
         kind: one of ``CLASSES``.
-        colour: colour word of the part that people would name it by.
+        colour: colour word of its main part.
         look: word for the pattern or material ("wooden", "striped"), or "".
-        position: centre of its foot on the floor or on its support.
-        half_x: half its width, before ``yaw``.
-        half_z: half its depth.
-        height: metres.
-        yaw: rotation about y; 0 faces +z.
-        support: index of the thing that it stands on, or None for the floor or wall.
-        joints: of a person: 17 COCO keypoints in the world, with the thickness of flesh over each.
+        position: centre of its foot on the floor or on its support, in metres.
+        half_x: half its width in metres, before the rotation by ``yaw``.
+        half_z: half its depth in metres.
+        height: height in metres.
+        yaw: rotation about y in radians; 0 faces +z.
+        support: index of the thing on which it stands, or None for the floor or a wall.
+        joints: for a person, positions of the 17 COCO keypoints in the world, ``17 3``, and the
+            thickness of the flesh over each, ``17``, in metres; None for all others.
         first: index of its first primitive.
         count: number of its primitives.
     """
@@ -151,14 +153,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Light:
-    """A small lamp, four points of which are sampled.
+    """A small lamp or the sun, sampled at four points.
 
     Attributes:
-        points: world positions, ``(3, 4)``: every pixel sees the same four, one per sub-pixel.
+        points: world positions of the four points, ``(3, 4)``; each sub-pixel uses one of them.
         colour: linear RGB times power.
-        half_distance_m: where the light has fallen to half; infinite for the sun.
-        gate: for the sun: the window that lets it in, as (axis, coordinate, low, high) with the
-            rectangle's corners in the world; None for a lamp.
+        half_distance_m: distance at which half of the light is left; infinite for the sun.
+        gate: for the sun, the window through which it shines, as (axis of its normal, coordinate on
+            that axis, lowest corner, highest corner) in the world; None for a lamp.
     """
 
     points: np.ndarray
@@ -169,12 +171,12 @@ class Light:
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera is. The longer side of an image spans ``fov_rad``.
+    """The pose and the field of view of the camera.
 
     Attributes:
-        position: in the world.
+        position: position in the world, in metres.
         rotation: columns are right, down and forward in the world.
-        fov_rad: full angle over the longer side.
+        fov_rad: full angle of view along the longer side of an image, in radians.
     """
 
     position: np.ndarray
@@ -188,13 +190,14 @@ class View:
 
 @dataclass(frozen=True)
 class Frames:
-    """The camera in the frame of every primitive, and every primitive on the image plane.
+    """The camera in the local frame of every primitive, and their bounds on the image plane.
 
     Attributes:
-        position: of the camera in each primitive's frame, ``n 3``.
-        axes: the camera's right, down and forward there, as columns, ``n 3 3``.
-        bounds: lowest x, highest x, lowest y, highest y at depth 1 of the box around it, ``n 4``:
-            infinite where it reaches behind the camera, and reversed where it is all behind.
+        position: position of the camera in the frame of each primitive, ``n 3``.
+        axes: right, down and forward of the camera in that frame, as columns, ``n 3 3``.
+        bounds: lowest x, highest x, lowest y and highest y of the bounding box at depth 1, ``n 4``.
+            They are infinite if the box reaches behind the camera, and reversed if all of it is
+            behind the camera.
     """
 
     position: np.ndarray
@@ -203,7 +206,7 @@ class Frames:
 
     @classmethod
     def of(cls, primitives: tuple[Primitive, ...], view: View) -> "Frames":
-        """Return all frames at once, by explicit sums."""
+        """Return the frames of all primitives, computed with explicit sums."""
         turn = np.stack([p.rotation for p in primitives])
         offset = view.position - np.stack([p.centre for p in primitives])
         position = np.sum([turn[:, i] * offset[:, i, None] for i in range(3)], axis=0)
@@ -212,7 +215,7 @@ class Frames:
         centre = np.sum([-offset[:, i, None] * view.rotation[i] for i in range(3)], axis=0)
         reach = half[:, :, None] * _CORNERS
         offsets = np.sum([axes[:, i, :, None] * reach[:, i, None] for i in range(3)], axis=0)
-        bounds = _bounds(centre[:, :, None] + offsets)
+        bounds = _bound_boxes(centre[:, :, None] + offsets)
         bounds[[p.shape == "plane" for p in primitives]] = _EVERYWHERE
         return cls(position, axes, bounds)
 
@@ -222,8 +225,8 @@ _EVERYWHERE = (-math.inf, math.inf, -math.inf, math.inf)
 _NOWHERE = (math.inf, -math.inf, math.inf, -math.inf)
 
 
-def _bounds(corners: np.ndarray) -> np.ndarray:
-    """Return bounds on the image plane of boxes with these camera-frame corners ``n 3 8``."""
+def _bound_boxes(corners: np.ndarray) -> np.ndarray:
+    """Return the bounds at depth 1 of boxes with these corners in camera axes, ``n 3 8``."""
     depth = corners[:, 2]
     safe = np.maximum(depth, NEAR_M)
     x, y = corners[:, 0] / safe, corners[:, 1] / safe
@@ -233,7 +236,7 @@ def _bounds(corners: np.ndarray) -> np.ndarray:
     return bounds
 
 
-def _ball(solids: tuple[Primitive, ...]) -> tuple[np.ndarray, float]:
+def _bound_thing(solids: tuple[Primitive, ...]) -> tuple[np.ndarray, float]:
     if any(p.shape == "plane" for p in solids):
         return np.zeros(3), 0.0
     centres = np.stack([p.centre for p in solids])
@@ -250,19 +253,21 @@ def _ball(solids: tuple[Primitive, ...]) -> tuple[np.ndarray, float]:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is, before a size is chosen.
+    """A complete scene, from which images of any size can be rendered.
 
     Attributes:
         room_type: one of ``ROOM_TYPES``.
-        half_size: half width, height and half depth of the room.
+        half_size: half width, half height and half depth of the room in metres.
         primitives: all solids; the first six are the planes of the room.
         things: all instances.
-        lights: one or two.
-        ambient: linear RGB of the light that comes from everywhere.
+        lights: one or two lights.
+        ambient: linear RGB of the ambient light.
         sky: linear RGB at the horizon, at the zenith and of the ground outside.
         view: the camera.
-        noise: deviation of the sensor noise in [0, 1] of the encoded image.
-        split: with ``seed`` and ``index`` the name of the scene.
+        noise: standard deviation of the sensor noise; encoded image values are in [0, 1].
+        split: name of the split.
+        seed: seed of the data set.
+        index: index of the scene.
     """
 
     room_type: str
@@ -280,22 +285,24 @@ class Scene:
 
     @cached_property
     def frames(self) -> "Frames":
-        """The camera as the primitives see it, computed once."""
+        """The camera in the frame of every primitive, computed once."""
         return Frames.of(self.primitives, self.view)
 
     @cached_property
     def balls(self) -> tuple[tuple[np.ndarray, float], ...]:
-        """Centre and radius of a ball around each thing; planes have none (radius 0)."""
-        return tuple(_ball(self.primitives[t.first : t.first + t.count]) for t in self.things)
+        """Centre and radius of a bounding ball of each thing; the radius of planes is 0."""
+        return tuple(
+            _bound_thing(self.primitives[t.first : t.first + t.count]) for t in self.things
+        )
 
     @property
     def id(self) -> str:
-        """Name of the scene, the same everywhere."""
+        """Name of the scene, made of split, seed and index."""
         return f"rooms-{self.split}-{self.seed}-{self.index:06d}"
 
 
 def point(x: Real, y: Real, z: Real) -> np.ndarray:
-    """Return a position or direction."""
+    """Return a position or a direction as an array."""
     return np.array([x, y, z], dtype=np.float64)
 
 
@@ -305,19 +312,19 @@ def length(v: np.ndarray) -> float:
 
 
 def rotation_y(yaw: Real) -> np.ndarray:
-    """Return a rotation about y, rounded, so that no library's last bits reach a pixel."""
+    """Return a rotation about y, rounded so that it is the same with every math library."""
     s, c = round(math.sin(yaw), 12), round(math.cos(yaw), 12)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
 
 def rotate(matrix: np.ndarray, vector: Vector | np.ndarray) -> np.ndarray:
-    """Return matrix times vector by explicit sums (BLAS's last bits vary by machine)."""
+    """Return matrix times vector, with explicit sums (BLAS varies in the last bits)."""
     x, y, z = (float(v) for v in vector)
     return np.array([a * x + b * y + c * z for a, b, c in matrix.tolist()])
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the matrix product by explicit sums."""
+    """Return the product of two matrices, with explicit sums."""
     columns = list(zip(*b.tolist(), strict=True))
     return np.array([[p * x + q * y + r * z for x, y, z in columns] for p, q, r in a.tolist()])
 

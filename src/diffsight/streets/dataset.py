@@ -1,4 +1,4 @@
-"""``Streets``: the procedural street world as a data set."""
+"""``Streets``, the data set of procedural streets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.rig_picture import sheet_of
+from diffsight.datasets.rig_picture import draw_rig
 from diffsight.errors import InputError
 from diffsight.ops.machine import require_bytes
 from diffsight.rig import Rig, check_cells
@@ -16,23 +16,26 @@ from diffsight.streets.scene import SPLITS, sample_scene, stream
 from diffsight.streets.sensors import CAMERAS, RAYS, camera_poses, photograph, scan
 
 MIN_SIZE = 8
-RAY_BYTES, CELL_BYTES = 100, 100  # memory that a ray and a cell take, at least
+RAY_BYTES, CELL_BYTES = 100, 100  # least memory that a ray and a cell need
 
 
 class Streets(AbstractDataset):
-    """Rendered streets around a vehicle, with the map of the ground; see docs/streets.md.
+    """Rendered streets around a vehicle, with maps of the ground. See docs/streets.md.
+
+    The label ``map`` is ``6 cells cells`` of float32, 1 where a cell is of a class.
 
     Args:
-        split: ``train``, ``val`` or ``test``: three worlds without a scene in common.
+        split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
-        image_hw: size of the image of each camera.
-        lidar: False for cameras alone.
-        cells: of the map, along each axis.
+        image_hw: height and width in pixels of the image of each camera.
+        lidar: whether samples have the points of a LiDAR, too.
+        cells: cells of the map along each axis.
         cell_m: length of a cell in metres.
-        seed: another seed gives other scenes.
+        seed: every seed has its own scenes.
 
     Raises:
-        InputError: for an unknown split, or a number that is too small.
+        InputError: for an unknown split, a number that is too small, or images and a map that are
+            too large for the memory.
     """
 
     class_names: Mapping[str, tuple[str, ...]] = {"map": CLASSES}
@@ -50,7 +53,7 @@ class Streets(AbstractDataset):
         if split not in SPLITS:
             raise InputError(f"unknown split {split!r} of streets: choose from {', '.join(SPLITS)}")
         if count < 1:
-            raise InputError(f"count {count} of streets: ask for at least one scene")
+            raise InputError(f"count {count} of streets: give at least 1")
         if len(image_hw) != 2 or min(image_hw) < MIN_SIZE:
             raise InputError(
                 f"image_hw {tuple(image_hw)} of streets: give (height, width), each at least "
@@ -59,8 +62,8 @@ class Streets(AbstractDataset):
         check_cells(cells, cell_m)
         height, width = image_hw
         needed = height * width * RAYS**2 * RAY_BYTES + cells**2 * CELL_BYTES
-        what = f"images of {width} x {height} px and {cells} x {cells} cells of streets"
-        require_bytes(needed, what, "choose smaller ones")
+        subject = f"images of {width} x {height} px and {cells} x {cells} cells of streets"
+        require_bytes(needed, subject, "choose a smaller size")
         self.name = f"streets-{split}"
         self.split = split
         self.count = count
@@ -75,7 +78,7 @@ class Streets(AbstractDataset):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the scene with this index."""
+        """Return the sample of the scene with this index."""
         if not 0 <= index < self.count:
             raise IndexError(f"streets has scenes 0 to {self.count - 1}, not {index}")
         grid = {"cells": self.cells, "cell_m": self.cell_m}
@@ -92,7 +95,7 @@ class Streets(AbstractDataset):
         )
         return Sample(
             id=scene.id,
-            image=sheet_of(rig),
+            image=draw_rig(rig),
             labels={"map": scene.ground.draw(torch.eye(4))},
             valid={"map": torch.ones(self.cells, self.cells, dtype=torch.bool)},
             rig=rig,

@@ -1,4 +1,4 @@
-"""Random scenes: roads, what is painted on them, what stands beside them, colours and light."""
+"""Sample random street scenes: ground, solids, colours and light."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ from diffsight.streets.solids import Colour, Solid
 
 WORLD_VERSION = "streets-1"
 SPLITS = ("train", "val", "test")
-FAR_M = 55.0  # nothing stands farther along a road
-LINE_M = 0.3  # least width of a divider; one as wide as a cell of the map has no holes there
-MARGIN_M = 0.3  # between things
+FAR_M = 55.0  # greatest distance of solids along a road
+LINE_M = 0.3  # least width of a divider; it is as wide as a cell, so that its map has no holes
+MARGIN_M = 0.3  # least distance between things
 PARKING_M = 2.2  # width of the strip along the kerb where cars are parked
-PAINTED = [CROSSING, STOP_LINE, DIVIDER]
-TEXTURE = 64  # rows and columns
+PAINTED_CLASSES = [CROSSING, STOP_LINE, DIVIDER]
+TEXTURE_SIZE = 64  # rows and columns of the texture of the ground
 VEHICLE = Solid(0.0, 0.0, 0.0, (2.4, 1.0), (0.0, 1.5), (0.0, 0.0, 0.0))
 
 Thing = tuple[Solid, ...]  # the first one stands on the ground
@@ -39,11 +39,11 @@ class Look:
     """Colours and light of a scene.
 
     Attributes:
-        materials: RGB in [0, 1] of every material of the ground.
+        materials: RGB in [0, 1] of every material of the ground, ``n 3``.
         sky: RGB at the horizon and at the zenith.
-        light: RGB by which every other colour is multiplied.
-        sun: direction towards it, of length 1.
-        texture: of the ground, in [-1, 1]; repeated.
+        light: RGB of the light, a factor of all colours.
+        sun: unit vector towards the sun.
+        texture: repeated brightness pattern of the ground, ``n n`` in [-1, 1].
     """
 
     materials: np.ndarray
@@ -55,12 +55,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything there is around the vehicle.
+    """A complete scene around the vehicle.
 
     Attributes:
-        id: name of the scene, the same everywhere.
-        ground: with its map.
-        solids: boxes that stand on it.
+        id: name of the scene.
+        ground: the ground and its map.
+        solids: boxes that make up cars, houses, trees, poles and people.
         look: colours and light.
     """
 
@@ -71,46 +71,58 @@ class Scene:
 
 
 def stream(key: str) -> Draw:
-    """Return one stream of random decisions."""
+    """Return the stream of random numbers with this name."""
     return Draw(f"{WORLD_VERSION}/{key}")
 
 
-def _colour(draw: Draw, low: float, high: float) -> Colour:
-    """Return RGB, each in [low, high)."""
+def _draw_colour(draw: Draw, low: float, high: float) -> Colour:
+    """Return a random RGB colour with values in [low, high)."""
     return draw.uniform(low, high), draw.uniform(low, high), draw.uniform(low, high)
 
 
 def sample_scene(split: str, seed: int, index: int, *, cells: int, cell_m: float) -> Scene:
-    """Return a scene; the cells change only its map and the width of dividers."""
+    """Return a scene, which depends only on the arguments and on ``WORLD_VERSION``.
+
+    Args:
+        split: one of ``SPLITS``.
+        seed: seed of the data set.
+        index: index of the scene.
+        cells: cells of the map along each axis.
+        cell_m: length of a cell in metres; it is also the least width of dividers.
+    """
     name = f"streets-{split}-{seed}-{index:06d}"
     draw = stream(f"{name}/ground")
-    roads = _roads(draw)
+    roads = _draw_roads(draw)
     line_m = max(LINE_M, cell_m)
-    ground = Ground(roads, _arms(draw, roads), _car_parks(draw, roads[0]), line_m, cells, cell_m)
-    solids = _solids(stream(f"{name}/solids"), ground)
-    return Scene(name, ground, solids, _look(stream(f"{name}/look")))
+    ground = Ground(
+        roads, _draw_arms(draw, roads), _draw_car_parks(draw, roads[0]), line_m, cells, cell_m
+    )
+    solids = _draw_solids(stream(f"{name}/solids"), ground)
+    return Scene(name, ground, solids, _draw_look(stream(f"{name}/look")))
 
 
-def _roads(draw: Draw) -> tuple[Road, ...]:
-    """Return the road of the vehicle, and one or two that cross it or begin at it."""
+def _draw_roads(draw: Draw) -> tuple[Road, ...]:
+    """Return the road of the vehicle, and one or two roads that cross it or begin at it."""
     heading = draw.uniform(-0.6, 0.6) if draw.chance(0.25) else draw.uniform(-0.07, 0.07)
     lanes, lane_m = 1 + draw.chance(0.4), draw.uniform(3, 3.7)
     lane = 0 if lanes == 1 or draw.chance(0.5) else 1
     # the vehicle drives to the right of the centre line, about in the middle of its lane
     across = (lane + 0.5) * lane_m + draw.uniform(-0.4, 0.4)
     x, y = -across * math.sin(heading), across * math.cos(heading)
-    roads = [_road(draw, (x, y), heading, lanes, lane_m)]
+    roads = [_draw_road(draw, (x, y), heading, lanes, lane_m)]
     along = draw.uniform(-22, 24)
     for _ in range(1 + draw.chance(0.5)):
         turn = math.pi / 2 + draw.uniform(-0.4, 0.4) + math.pi * draw.chance(0.5)
         lanes, lane_m = 1 + draw.chance(0.3), draw.uniform(3, 3.7)
         begin = 0.0 if draw.chance(0.35) else -math.inf
-        roads.append(_road(draw, roads[0].point(along, 0.0), heading + turn, lanes, lane_m, begin))
+        roads.append(
+            _draw_road(draw, roads[0].point(along, 0.0), heading + turn, lanes, lane_m, begin)
+        )
         along += math.copysign(draw.uniform(40, 60), -along)
     return tuple(roads)
 
 
-def _road(
+def _draw_road(
     draw: Draw,
     position: tuple[float, float],
     heading: float,
@@ -124,7 +136,7 @@ def _road(
     return Road(*position, heading, half, draw.uniform(1.6, 4), dividers, has_parking, begin_m)
 
 
-def _arms(draw: Draw, roads: tuple[Road, ...]) -> tuple[Arm, ...]:
+def _draw_arms(draw: Draw, roads: tuple[Road, ...]) -> tuple[Arm, ...]:
     pairs = [pair for i in range(1, len(roads)) for pair in ((0, i), (i, 0))]
     return tuple(
         Arm(
@@ -138,7 +150,7 @@ def _arms(draw: Draw, roads: tuple[Road, ...]) -> tuple[Arm, ...]:
     )
 
 
-def _car_parks(draw: Draw, road: Road) -> tuple[CarPark, ...]:
+def _draw_car_parks(draw: Draw, road: Road) -> tuple[CarPark, ...]:
     parks = []
     for side in (-1, 1):
         if draw.chance(0.45):
@@ -148,44 +160,51 @@ def _car_parks(draw: Draw, road: Road) -> tuple[CarPark, ...]:
     return tuple(parks)
 
 
-def _solids(draw: Draw, ground: Ground) -> tuple[Solid, ...]:
-    """Return boxes that stand where they may, and not in one another."""
-    ground = replace(ground, line_m=LINE_M)  # the same boxes for cells of any size
-    found = [VEHICLE]
+def _draw_solids(draw: Draw, ground: Ground) -> tuple[Solid, ...]:
+    """Return random boxes that stand on suitable ground and do not overlap."""
+    ground = replace(ground, line_m=LINE_M)  # the boxes must not depend on the size of the cells
+    solids = [VEHICLE]
     for things, may_stand in (
-        (_cars_in_parks(draw, ground), _is_in_park),
-        (_cars_on_roads(draw, ground), _is_on_plain_road),
-        (_houses(draw, ground), _is_outside),
-        (_trees(draw, ground), _is_outside),
-        (_poles_and_people(draw, ground), _is_on_walkway),
+        (_draw_cars_in_parks(draw, ground), _is_in_park),
+        (_draw_cars_on_roads(draw, ground), _is_on_plain_road),
+        (_draw_houses(draw, ground), _is_outside),
+        (_draw_trees(draw, ground), _is_outside),
+        (_draw_poles_and_people(draw, ground), _is_on_walkway),
     ):
-        found += _placed(list(things), ground, may_stand, found)
-    return tuple(found[1:])
+        solids += _keep_free(list(things), ground, may_stand, solids)
+    return tuple(solids[1:])
 
 
-def _placed(
+def _keep_free(
     things: list[Thing],
     ground: Ground,
     may_stand: Callable[[np.ndarray], np.ndarray],
     solids: list[Solid],
 ) -> list[Solid]:
-    """Return the boxes of those things that overlap nothing else."""
+    """Return the boxes of the things that stand on suitable ground and overlap no other box.
+
+    Args:
+        things: candidates, in order.
+        ground: the ground.
+        may_stand: returns a mask of suitable points from their classes.
+        solids: boxes that are already part of the scene.
+    """
     if not things:
         return []
     footprints = np.stack([thing[0].footprint(7) for thing in things])
     classes = ground.classes_at(footprints.reshape(-1, 2)).reshape(*footprints.shape[:2], -1)
-    placed: list[Solid] = []
+    kept: list[Solid] = []
     for i in np.flatnonzero(may_stand(classes).all(axis=1)).tolist():
         base = things[i][0]
         near = (
             one
-            for one in (*solids, *placed)
+            for one in (*solids, *kept)
             if math.hypot(one.x_m - base.x_m, one.y_m - base.y_m)
             < one.reach_m + base.reach_m + MARGIN_M
         )
         if not any(one.covers(footprints[i], MARGIN_M).any() for one in near):
-            placed += things[i]
-    return placed
+            kept += things[i]
+    return kept
 
 
 def _is_in_park(classes: np.ndarray) -> np.ndarray:
@@ -193,7 +212,7 @@ def _is_in_park(classes: np.ndarray) -> np.ndarray:
 
 
 def _is_on_plain_road(classes: np.ndarray) -> np.ndarray:
-    return classes[..., DRIVABLE] > classes[..., PAINTED].any(axis=-1)
+    return classes[..., DRIVABLE] > classes[..., PAINTED_CLASSES].any(axis=-1)
 
 
 def _is_outside(classes: np.ndarray) -> np.ndarray:
@@ -204,9 +223,9 @@ def _is_on_walkway(classes: np.ndarray) -> np.ndarray:
     return classes[..., WALKWAY]
 
 
-def _car(draw: Draw, position: tuple[float, float], heading: float) -> Thing:
+def _draw_car(draw: Draw, position: tuple[float, float], heading: float) -> Thing:
     grey = draw.uniform(0.08, 0.9)
-    colour = _colour(draw, 0.1, 0.85) if draw.chance(0.5) else (grey, grey, grey)
+    colour = _draw_colour(draw, 0.1, 0.85) if draw.chance(0.5) else (grey, grey, grey)
     half, width = draw.uniform(2.0, 2.4), draw.uniform(0.82, 0.92)
     waist, top = draw.uniform(0.8, 1.0), draw.uniform(1.4, 1.8)
     body = Solid(*position, heading, (half, width), (0.0, waist), colour)
@@ -217,11 +236,11 @@ def _car(draw: Draw, position: tuple[float, float], heading: float) -> Thing:
     return body, cabin, roof
 
 
-def _sides(ground: Ground) -> Iterator[tuple[Road, int]]:
+def _iterate_sides(ground: Ground) -> Iterator[tuple[Road, int]]:
     return ((road, side) for road in ground.roads for side in (-1, 1))
 
 
-def _cars_in_parks(draw: Draw, ground: Ground) -> Iterator[Thing]:
+def _draw_cars_in_parks(draw: Draw, ground: Ground) -> Iterator[Thing]:
     for park in ground.car_parks:
         road = ground.roads[park.road]
         kerb = road.half_width_m + road.walkway_m
@@ -229,38 +248,42 @@ def _cars_in_parks(draw: Draw, ground: Ground) -> Iterator[Thing]:
             for along in np.arange(park.begin_m + 1.4, park.end_m - 1.3, 2.8).tolist():
                 if draw.chance(0.45):
                     position = road.point(along, park.side * (kerb + row))
-                    yield _car(draw, position, road.heading + math.copysign(math.pi / 2, row - 4))
+                    yield _draw_car(
+                        draw, position, road.heading + math.copysign(math.pi / 2, row - 4)
+                    )
 
 
-def _cars_on_roads(draw: Draw, ground: Ground) -> Iterator[Thing]:
-    for road, side in _sides(ground):
+def _draw_cars_on_roads(draw: Draw, ground: Ground) -> Iterator[Thing]:
+    for road, side in _iterate_sides(ground):
         heading = road.heading + math.pi * (side > 0)
         for line in road.dividers_m[len(road.dividers_m) // 2 :]:
             for _ in range(2):
                 across = line + 1.6 + draw.uniform(-0.2, 0.2)
-                yield _car(draw, road.point(draw.uniform(-FAR_M, FAR_M), side * across), heading)
+                yield _draw_car(
+                    draw, road.point(draw.uniform(-FAR_M, FAR_M), side * across), heading
+                )
         for slot in np.arange(-FAR_M, FAR_M, 5.6).tolist():
             if road.has_parking and draw.chance(0.35):
                 across = road.half_width_m - draw.uniform(1.05, 1.2)
-                yield _car(draw, road.point(slot, side * across), heading)
+                yield _draw_car(draw, road.point(slot, side * across), heading)
 
 
-def _houses(draw: Draw, ground: Ground) -> Iterator[Thing]:
-    for road, side in _sides(ground):
+def _draw_houses(draw: Draw, ground: Ground) -> Iterator[Thing]:
+    for road, side in _iterate_sides(ground):
         along = -FAR_M
         while along < FAR_M:
             half, depth = draw.uniform(4, 10), draw.uniform(4, 7)
             back = draw.uniform(1, 6) + depth
             position = road.point(along + half, side * (road.half_width_m + road.walkway_m + back))
             top = draw.uniform(3.5, 16)
-            wall = _colour(draw, 0.35, 0.8)
+            wall = _draw_colour(draw, 0.35, 0.8)
             if draw.chance(0.75):
                 yield (Solid(*position, road.heading, (half, depth), (0.0, top), wall),)
             along += 2 * half + draw.uniform(1, 8)
 
 
-def _trees(draw: Draw, ground: Ground) -> Iterator[Thing]:
-    for road, side in _sides(ground):
+def _draw_trees(draw: Draw, ground: Ground) -> Iterator[Thing]:
+    for road, side in _iterate_sides(ground):
         for _ in range(6):
             edge = road.half_width_m + road.walkway_m
             across = side * (edge + draw.uniform(0.5, 3))
@@ -273,8 +296,8 @@ def _trees(draw: Draw, ground: Ground) -> Iterator[Thing]:
             yield trunk, crown
 
 
-def _poles_and_people(draw: Draw, ground: Ground) -> Iterator[Thing]:
-    for road, side in _sides(ground):
+def _draw_poles_and_people(draw: Draw, ground: Ground) -> Iterator[Thing]:
+    for road, side in _iterate_sides(ground):
         for is_pole in (True,) * 5 + (False,) * 5:
             across = draw.uniform(0.3, 0.5) if is_pole else draw.uniform(0.4, road.walkway_m)
             along = draw.uniform(-0.6 * FAR_M, 0.6 * FAR_M)
@@ -284,10 +307,10 @@ def _poles_and_people(draw: Draw, ground: Ground) -> Iterator[Thing]:
                 yield (Solid(*position, road.heading, (0.08, 0.08), z_m, (0.3, 0.3, 0.32)),)
             else:
                 size, z_m = (0.18, 0.25), (0.0, draw.uniform(1.5, 1.9))
-                yield (Solid(*position, road.heading, size, z_m, _colour(draw, 0.1, 0.8)),)
+                yield (Solid(*position, road.heading, size, z_m, _draw_colour(draw, 0.1, 0.8)),)
 
 
-def _look(draw: Draw) -> Look:
+def _draw_look(draw: Draw) -> Look:
     asphalt, paint = draw.uniform(0.26, 0.4), draw.uniform(0.82, 0.95)
     paving, green = asphalt + draw.uniform(0.18, 0.3), draw.uniform(0.3, 0.46)
     grey = (asphalt, asphalt, 1.03 * asphalt)
@@ -306,5 +329,5 @@ def _look(draw: Draw) -> Look:
     around, high = draw.uniform(-math.pi, math.pi), draw.uniform(0.4, 1.2)
     flat = math.cos(high)
     sun = (flat * math.cos(around), flat * math.sin(around), math.sin(high))
-    texture = 2 * draw.generator.random((TEXTURE, TEXTURE), dtype=np.float32) - 1
+    texture = 2 * draw.generator.random((TEXTURE_SIZE, TEXTURE_SIZE), dtype=np.float32) - 1
     return Look(np.array(materials, dtype=np.float32), sky, light, sun, texture)

@@ -1,4 +1,4 @@
-"""Six cameras and a LiDAR on a vehicle, and what they see of a scene."""
+"""The six cameras and the LiDAR of the vehicle: their poses, images and points."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from diffsight.ops.draw import Draw
-from diffsight.streets.scene import TEXTURE, Scene, stream
+from diffsight.streets.scene import TEXTURE_SIZE, Scene, stream
 from diffsight.streets.solids import GROUND, SKY, Hits, cast
 
-# position in metres, direction in degrees to the left, angle of view in degrees
+# name -> position in metres, yaw in degrees (left is positive), horizontal angle of view in degrees
 CAMERAS = {
     "front": ((0.9, 0.0, 1.5), 0, 70),
     "front right": ((0.7, -0.5, 1.5), -55, 70),
@@ -19,18 +19,18 @@ CAMERAS = {
     "back left": ((0.2, 0.5, 1.55), 110, 70),
     "back right": ((0.2, -0.5, 1.55), -110, 70),
 }
-HORIZON = 0.25  # of the height of an image: the ground fills most of it
-RAYS = 2  # along each side of a pixel
-TEXTURE_M = 0.2  # size of a grain of the ground
+HORIZON = 0.25  # row of the horizon as a fraction of the image height
+RAYS = 2  # rays along each side of a pixel
+TEXTURE_M = 0.2  # size of a cell of the ground texture
 TEXTURE_STRENGTH = 0.06
-PIXEL_NOISE = 0.012  # deviation, of full scale
+PIXEL_NOISE_STD = 0.012  # as a fraction of full scale
 
 LIDAR_M = (0.0, 0.0, 1.8)
 BEAMS_DEG = (-30.0, 10.0)
 BEAMS, AZIMUTHS = 32, 360
 RANGE_M = 60.0
 RANGE_NOISE_M = 0.02
-# of 255, by material: paint is bright
+# intensity of LiDAR points by material of the ground, 0 to 255
 INTENSITY = np.array([18, 8, 60, 24, 60, 12, 60, 8, 28], dtype=np.float32)
 
 
@@ -39,9 +39,9 @@ class CameraPose:
     """A pinhole camera on the vehicle; the centre of the top-left pixel is (0, 0).
 
     Attributes:
-        intrinsics: in pixels.
-        to_vehicle: from camera axes (x right, y down, z forward) to the frame of the vehicle.
-        hw: size of its images.
+        intrinsics: matrix in pixels.
+        to_vehicle: transform from camera axes (x right, y down, z forward) to the vehicle frame.
+        hw: height and width of its images in pixels.
     """
 
     intrinsics: Float[np.ndarray, "4 4"]
@@ -49,7 +49,10 @@ class CameraPose:
     hw: tuple[int, int]
 
     def rays(self, per_side: int) -> Float[np.ndarray, "3 h w"]:
-        """Return directions of length 1 along the optical axis, ``per_side``² in every pixel."""
+        """Return directions of rays whose component along the optical axis is 1.
+
+        Every pixel has ``per_side`` x ``per_side`` rays.
+        """
         rows, columns = (
             ((np.arange(size * per_side) + 0.5) / per_side - 0.5).astype(np.float32)
             for size in self.hw
@@ -61,7 +64,7 @@ class CameraPose:
 
 
 def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
-    """Return the cameras; their poses differ a little from scene to scene."""
+    """Return the poses of the cameras, which vary a little between scenes."""
     draw = stream(f"{scene.id}/cameras")
     poses = []
     for (x, y, z), yaw_deg, view_deg in CAMERAS.values():
@@ -82,27 +85,27 @@ def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
 
 
 def photograph(scene: Scene, pose: CameraPose, noise: Draw) -> UInt8[np.ndarray, "3 h w"]:
-    """Return the image of a camera."""
+    """Return the image of a camera, with sensor noise from ``noise``."""
     rays, origin = pose.rays(RAYS), pose.to_vehicle[:3, 3]
     hits = cast(scene.solids, origin, rays)
     look = scene.look
     colours = np.empty_like(rays)
     is_ground, is_sky = hits.solid == GROUND, hits.solid == SKY
     ground = hits.points(origin, rays, is_ground)
-    colours[:, is_ground] = _ground_colours(scene, ground)
-    colours[:, is_sky] = _sky_colours(scene, rays[:, is_sky])
+    colours[:, is_ground] = _colour_ground(scene, ground)
+    colours[:, is_sky] = _colour_sky(scene, rays[:, is_sky])
     is_solid = ~(is_ground | is_sky)
     solid = hits.solid[is_solid]
-    colours[:, is_solid] = _solid_colours(scene, hits.points(origin, rays, is_solid), solid)
+    colours[:, is_solid] = _colour_solids(scene, hits.points(origin, rays, is_solid), solid)
     colours *= np.array(look.light, dtype=np.float32)[:, None, None]
     height, width = pose.hw
     image = colours.reshape(3, height, RAYS, width, RAYS).mean(axis=(2, 4))
-    image += noise.noise(image.shape) * np.float32(PIXEL_NOISE)
+    image += noise.noise(image.shape) * np.float32(PIXEL_NOISE_STD)
     return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 def scan(scene: Scene) -> Float[np.ndarray, "n 5"]:
-    """Return x, y, z in metres, intensity (of 255) and age (0 s) of what a LiDAR meets."""
+    """Return the points of the LiDAR: x, y, z in metres, intensity (0 to 255) and age (0 s)."""
     draw = stream(f"{scene.id}/lidar")
     up = np.radians(np.linspace(*BEAMS_DEG, BEAMS))[:, None]
     around = np.radians(np.arange(AZIMUTHS) * (360 / AZIMUTHS))[None]
@@ -112,8 +115,8 @@ def scan(scene: Scene) -> Float[np.ndarray, "n 5"]:
     origin = np.array(LIDAR_M)
     hits = cast(scene.solids, origin, rays)
     hits = Hits(hits.distance + draw.noise(hits.distance.shape) * RANGE_NOISE_M, hits.solid)
-    is_met = hits.distance <= RANGE_M
-    points, solid = hits.points(origin, rays, is_met).T, hits.solid[is_met]
+    is_near = hits.distance <= RANGE_M
+    points, solid = hits.points(origin, rays, is_near).T, hits.solid[is_near]
     is_ground = solid == GROUND
     brightness = np.array([np.mean(one.colour) for one in scene.solids] + [0], dtype=np.float32)
     intensity = 10 + 40 * brightness[solid]
@@ -123,21 +126,21 @@ def scan(scene: Scene) -> Float[np.ndarray, "n 5"]:
     return np.concatenate([points, intensity[:, None], age[:, None]], axis=1).astype(np.float32)
 
 
-def _ground_colours(scene: Scene, points: np.ndarray) -> np.ndarray:
+def _colour_ground(scene: Scene, points: np.ndarray) -> np.ndarray:
     look = scene.look
     colours = look.materials[scene.ground.materials_at(points[:2].T)].T
-    x, y = (np.floor(one / TEXTURE_M).astype(np.int32) % TEXTURE for one in points[:2])
+    x, y = (np.floor(one / TEXTURE_M).astype(np.int32) % TEXTURE_SIZE for one in points[:2])
     return colours * (1 + np.float32(TEXTURE_STRENGTH) * look.texture[x, y])
 
 
-def _sky_colours(scene: Scene, rays: np.ndarray) -> np.ndarray:
+def _colour_sky(scene: Scene, rays: np.ndarray) -> np.ndarray:
     low, high = (np.array(one, dtype=np.float32)[:, None] for one in scene.look.sky)
     rise = np.clip(2 * rays[2], 0, 1)
     return low + (high - low) * rise
 
 
-def _solid_colours(scene: Scene, points: np.ndarray, solid: Int[np.ndarray, " n"]) -> np.ndarray:
-    """Return colours of points on boxes: brighter on sides that face the sun."""
+def _colour_solids(scene: Scene, points: np.ndarray, solid: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Return the colours of points on boxes; sides that face the sun are brighter."""
     if len(solid) == 0:
         return points
     rows = [

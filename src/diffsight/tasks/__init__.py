@@ -1,4 +1,4 @@
-"""Tasks: what the numbers of a map mean. One kind of label, one file, with its prediction."""
+"""Tasks: the meaning of the labels. One kind of label is one file, with its prediction."""
 
 from diffsight.tasks.base import AbstractTask
 from diffsight.tasks.bev import BEV, BEVPrediction

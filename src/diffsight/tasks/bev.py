@@ -1,4 +1,4 @@
-"""Maps seen from above: classes that may overlap on a grid of cells around a vehicle (DDP)."""
+"""BEV map segmentation: classes that may overlap, on a grid of cells around a vehicle (DDP)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.label_maps import NUSCENES_CLASSES
 from diffsight.ops.map_counts import best_iou, count_cells, require_same_cells
-from diffsight.ops.resize import resized_label
+from diffsight.ops.resize import resize_label
 from diffsight.outputs import Masks, Output, OutputSpec, SoftLabels
 from diffsight.rig import check_cells
 from diffsight.tasks.base import AbstractTask, LabelMaps
@@ -28,30 +28,30 @@ AXES = {
     "x": "forward (x), columns to the left (y)",
     "y": "to the right (x), columns forward (y)",
 }
-IS_THERE = 0.5  # a class is drawn and counted above this probability
+THRESHOLD = 0.5  # a class is drawn and counted above this probability
 
 
 class BEV(AbstractTask):
-    """Classes of the cells around a vehicle; a cell may be of several, or of none.
+    """Classes of the cells around a vehicle; a cell may have several classes, or none.
 
-    The label is ``k x y`` of zeros and ones, the vehicle in the middle.
+    The label has the shape ``k x y`` and is 0 or 1; the vehicle is in the middle.
 
     Args:
-        names: of the classes.
-        cells: along each axis.
+        names: names of the classes.
+        cells: number of cells along each axis.
         cell_m: length of a cell in metres.
-        gamma: of the focal loss, whose weights of the two sides are equal.
+        gamma: focusing parameter of the focal loss; positive and negative cells have equal weight.
         label: key of ``Sample.labels``.
-        forward_axis: axis of the map that runs forward: ``x``, with y to the left, or ``y``, with x
-            to the right, as in the frame of nuScenes' LiDAR.
+        forward_axis: axis of the map that points forward: ``x``, with y to the left, or ``y``,
+            with x to the right, as in the frame of nuScenes' LiDAR.
 
     Raises:
-        InputError: if names are repeated, or there is no cell.
+        InputError: if a name is repeated, or there are no names or cells.
     """
 
     metric_name = "mean IoU, %"
     higher_is_better = True
-    is_mirrorable = False  # a mirrored camera is another one
+    is_mirrorable = False  # the calibration of a mirrored camera differs
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class BEV(AbstractTask):
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
-        """Masks on the grid of cells."""
+        """One mask per class on the grid of cells."""
         return (OutputSpec("masks", len(self.names), grid=(self.cells, self.cells)),)
 
     def restrict_to(self, names: Sequence[str]) -> Self:
-        """Refuse: maps keep all their classes.
+        """Raise an error, because maps always have all their classes.
 
         Raises:
             InputError: always.
@@ -98,43 +98,46 @@ class BEV(AbstractTask):
         if output.space == "probabilities":
             logits = logits.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY).logit()
         valid = target.valid[:, None].expand_as(logits)
-        there = torch.where(valid, target.label.float(), 0)
-        nll = functional.binary_cross_entropy_with_logits(logits, there, reduction="none")
-        of_truth = torch.where(there > 0.5, logits.sigmoid(), 1 - logits.sigmoid())
-        focal = nll * (1 - of_truth) ** self.gamma
+        label = torch.where(valid, target.label.float(), 0)
+        nll = functional.binary_cross_entropy_with_logits(logits, label, reduction="none")
+        probability = torch.where(label > 0.5, logits.sigmoid(), 1 - logits.sigmoid())
+        focal = nll * (1 - probability) ** self.gamma
         loss = torch.where(valid, focal, 0).sum() / target.valid.sum().clamp(min=1)
         return {"loss": loss, "focal": loss.detach()}
 
     def decode(self, output: Output) -> list["BEVPrediction"]:
         """Return the probabilities of the cells."""
         output = Masks.expect(output)
-        doubts = [None] * len(output.maps)
+        uncertainties = [None] * len(output.maps)
         if output.uncertainty is not None:
-            doubts = list(output.uncertainty[:, 0])
+            uncertainties = list(output.uncertainty[:, 0])
         return [
-            BEVPrediction(one, self.names, self.cell_m, self.forward_axis, doubt)
-            for one, doubt in zip(output.probabilities, doubts, strict=True)
+            BEVPrediction(probability, self.names, self.cell_m, self.forward_axis, uncertainty)
+            for probability, uncertainty in zip(output.probabilities, uncertainties, strict=True)
         ]
 
     def truth(self, target: Target) -> list["BEVPrediction"]:
         """Return the labels as perfect predictions."""
-        about = (self.names, self.cell_m, self.forward_axis)
-        return [BEVPrediction(one.float(), *about) for one in target.label]
+        grid = (self.names, self.cell_m, self.forward_axis)
+        return [BEVPrediction(label.float(), *grid) for label in target.label]
 
     def to_label(self, output: Output) -> Maps:
         """Return the probabilities."""
         return Masks.expect(output).probabilities
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "7 k 3"]:
-        """Return true and false positives and false negatives, by threshold and class."""
+        """Return counts of true positives, false positives and false negatives.
+
+        The axes are threshold, class and kind of count.
+        """
         return count_cells(label, target.label.float(), target.valid)
 
     def score(self, sums: Float64[Tensor, "7 k 3"]) -> float:
-        """Return the mean IoU in percent, each class at its best threshold (BEVFusion)."""
+        """Return the mean IoU in percent, each class at its best threshold, as in BEVFusion."""
         return 100 * float(best_iou(sums).mean())
 
     def figures(self, sums: Float64[Tensor, "7 k 3"]) -> dict[str, float]:
-        """Return the mean IoU, and that of every class."""
+        """Return the mean IoU and the IoU of every class, in percent."""
         best = zip(self.names, best_iou(sums).tolist(), strict=True)
         return {
             self.metric_name: self.score(sums),
@@ -142,11 +145,11 @@ class BEV(AbstractTask):
         }
 
     def constant(self, label: Maps, valid: ValidMasks) -> Float[Tensor, " k"]:
-        """Return the fraction of the cells that is of each class."""
+        """Return the fraction of the valid cells that has each class."""
         return label.movedim(1, -1)[valid].float().mean(dim=0)
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the fraction of every class, everywhere and in every cell."""
+        """Return the fraction of each class, over all cells and at every cell."""
         total = count = torch.zeros(())
         for values, valid in labels:
             total = total + torch.where(valid, values.float(), 0)
@@ -156,21 +159,24 @@ class BEV(AbstractTask):
         return {"constant mean": everywhere, "mean map": mean}
 
     def oriented(self, values: Map) -> Map:
-        """Return a map of the cells with forward up."""
+        """Return a map of the cells rotated so that forward is up."""
         return _forward_up(values, self.forward_axis)
 
     def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the map as it is, whatever the size of an image, and where it is valid."""
+        """Return the label in its own size, and its mask of valid cells; ``hw`` is not used."""
         return sample.labels[self.label], sample.valid[self.label]
 
     def panel(
         self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction
     ) -> UInt8[Tensor, "3 h _"]:
-        """Return the cameras, truth, prediction and error side by side; the image is in [0, 1]."""
+        """Return camera images, truth, prediction and error side by side.
+
+        The image is in [0, 1].
+        """
         return _side_by_side(image, *truth.draw_with(prediction, image))
 
     def from_baseline(self, baseline: Tensor, target: Target) -> "BEVPrediction":
-        """Return a baseline as a prediction."""
+        """Return a baseline as the prediction for an image."""
         size = target.valid.shape[-2:]
         maps = functional.interpolate(baseline[None].float(), size, mode="nearest")[0]
         return BEVPrediction(maps, self.names, self.cell_m, self.forward_axis)
@@ -178,14 +184,14 @@ class BEV(AbstractTask):
 
 @dataclass(frozen=True)
 class BEVPrediction(Prediction):
-    """A map around a vehicle.
+    """A predicted map around a vehicle.
 
     Attributes:
-        probability: of every class; the axes are x and y.
-        names: of the classes.
+        probability: probability of every class; the last two axes are x and y.
+        names: names of the classes.
         cell_m: length of a cell in metres.
-        forward_axis: axis of the map that runs forward.
-        uncertainty: in [0, 1], of a method that gives one.
+        forward_axis: axis of the map that points forward.
+        uncertainty: uncertainty in [0, 1]; None if the method has none.
     """
 
     probability: Float[Tensor, "k h w"]
@@ -200,16 +206,16 @@ class BEVPrediction(Prediction):
         return self.probability
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``map`` (``h w k`` of probabilities), and the uncertainty."""
-        found = {"map": StoredArray(self.probability.movedim(0, -1).half().cpu().numpy())}
+        """Return ``map`` (probabilities, ``h w k``) and, if there is one, ``uncertainty``."""
+        arrays = {"map": StoredArray(self.probability.movedim(0, -1).half().cpu().numpy())}
         if self.uncertainty is not None:
-            found["uncertainty"] = StoredArray(self.uncertainty.half().cpu().numpy())
-        return found
+            arrays["uncertainty"] = StoredArray(self.uncertainty.half().cpu().numpy())
+        return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return the classes, the cells and their axes."""
-        there = (self.probability > IS_THERE).float().mean(dim=(1, 2))
-        fractions = [round(float(one), 6) for one in there]
+        """Return the classes, the size and axes of the grid, and the fraction of each class."""
+        fraction = (self.probability > THRESHOLD).float().mean(dim=(1, 2))
+        fractions = [round(float(f), 6) for f in fraction]
         return {
             "size": list(self.hw[::-1]),
             "classes": list(self.names),
@@ -219,39 +225,43 @@ class BEVPrediction(Prediction):
         }
 
     def draw(self, image: Float[Tensor, "3 _ _"] | None = None) -> Picture:
-        """Draw later classes over earlier ones, on white; forward is up, left is left."""
+        """Return the classes in their colours on white; forward is up, and left is left.
+
+        Later classes are drawn over earlier ones.
+        """
         picture = torch.full((3, *self.hw), 255, dtype=torch.uint8)
-        there = (self.probability > IS_THERE).cpu()
-        for mask, colour in zip(there, self.legend().values(), strict=True):
+        masks = (self.probability > THRESHOLD).cpu()
+        for mask, colour in zip(masks, self.legend().values(), strict=True):
             picture[:, mask] = torch.tensor(colour, dtype=torch.uint8)[:, None]
         return _forward_up(picture, self.forward_axis)
 
     def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
-        """Return the cameras and the map side by side."""
+        """Return the camera images and the map side by side."""
         return self.draw() if image is None else _side_by_side(image, self.draw())
 
     def legend(self) -> dict[str, Colour]:
-        """Return the colours of the classes."""
+        """Return the RGB colour of each class."""
         return dict(zip(self.names, palette(len(self.names)), strict=True))
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 _ _"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error: red where a class is wrong."""
-        wrong = ((self.probability > IS_THERE) != (other.probability > IS_THERE)).any(dim=0).cpu()
+        """Return truth, prediction and error: red where any class is wrong."""
+        masks, other_masks = self.probability > THRESHOLD, other.probability > THRESHOLD
+        wrong = (masks != other_masks).any(dim=0).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
         error[1:, wrong] = 60
         return self.draw(), other.draw(), _forward_up(error, self.forward_axis)
 
 
 def _forward_up(cells: Tensor, forward_axis: ForwardAxis) -> Tensor:
-    """Return cells, whose last axes are x and y, as a picture with forward up."""
+    """Return cells, whose last two axes are x and y, rotated so that forward is up."""
     return cells.flip((-2, -1)) if forward_axis == "x" else cells.transpose(-2, -1).flip(-2)
 
 
 def _side_by_side(
     image: Float[Tensor, "3 _ _"], *maps: UInt8[Tensor, "3 _ _"]
 ) -> UInt8[Tensor, "3 _ _"]:
-    """Return an image and maps of its height, side by side."""
+    """Return an image and maps side by side; the maps are resized to its height."""
     height = image.shape[-2]
-    sizes = ((height, round(one.shape[-1] * height / one.shape[-2])) for one in maps)
-    drawn = [resized_label(one, hw) for one, hw in zip(maps, sizes, strict=True)]
-    return torch.cat([to_pixels(image), *drawn], dim=2)
+    sizes = ((height, round(cells.shape[-1] * height / cells.shape[-2])) for cells in maps)
+    resized = [resize_label(cells, hw) for cells, hw in zip(maps, sizes, strict=True)]
+    return torch.cat([to_pixels(image), *resized], dim=2)

@@ -1,4 +1,4 @@
-"""Colour maps of 256 RGB rows, from formulas in the perceptual space Oklab (Ottosson, 2020)."""
+"""Colour maps as tables of 256 RGB rows, computed in the colour space Oklab (Ottosson, 2020)."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -24,19 +24,25 @@ _UNKNOWN = np.array(UNKNOWN_RGB, dtype=np.uint8)
 
 
 def paint(values: Plane, valid: np.ndarray, table: Table) -> UInt8[np.ndarray, "h w 3"]:
-    """Colours for values in [0, 1] (clipped); dark grey where ``valid`` is False."""
+    """Return the colours of values in [0, 1] (clipped); dark grey where ``valid`` is False."""
     steps = np.where(valid, values, 0).clip(0, 1) * 255
     return np.where(valid[..., None], table[steps.round().astype(np.uint8)], _UNKNOWN)
 
 
 def depth_table() -> Table:
-    """Near is pale yellow, far is dark blue; lightness falls evenly, so it also reads in grey."""
+    """Return the colour map of depth: from pale yellow (near) to dark blue (far).
+
+    Lightness falls evenly, so that the map can also be read in grey.
+    """
     t = np.linspace(0, 1, 256)
     return _oklch(0.92 - 0.69 * t, 0.18 * np.sin(np.pi * (0.13 + 0.77 * t)), 95 - 190 * t)
 
 
 def error_table() -> Table:
-    """White in the middle, blue below, red above, equally strong on both sides."""
+    """Return the colour map of errors: blue below, white in the middle, red above.
+
+    Both sides are equally strong.
+    """
     t = np.linspace(-1, 1, 256)
     return _oklch(0.97 - 0.42 * abs(t), 0.16 * abs(t), np.where(t < 0, 255, 28))
 

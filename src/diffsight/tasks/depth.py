@@ -1,4 +1,4 @@
-"""Metric depth: metres with their validity, and pictures of them."""
+"""Metric depth: the task, and its prediction in metres with a mask of valid pixels."""
 
 import math
 from collections.abc import Mapping
@@ -16,33 +16,39 @@ from diffsight.losses.silog import sigloss, silog
 from diffsight.tasks.base import LabelMaps
 from diffsight.tasks.colour import depth_table
 from diffsight.tasks.numbers import AbstractNumbers, Bins, mean_map
-from diffsight.tasks.prediction import Prediction, StoredArray, draw_gap, draw_map
+from diffsight.tasks.prediction import Prediction, StoredArray, draw_error, draw_map
 from diffsight.types import DepthType, Map, Maps, Mask, Picture, Target
 
-# the narrowest scale of a picture, far / near: below it noise would look like a room
+# smallest ratio of far to near in the scale of a picture, so that noise does not look like a room
 MIN_CONTRAST = 1.25
 # the error picture has full colour where a pixel fails the metric d2
 FULL_ERROR = 1.25**2
-LARGEST_M = 65.535  # that 16 bits of millimetres hold
-DEFAULT_BINS = 50  # few_shot, section 4
+LARGEST_M = 65.535  # the largest depth that can be stored as 16 bits of millimetres
+DEFAULT_BINS = 50  # as in few_shot, section 4
 
 
 class Depth(AbstractNumbers):
     """Depth in metres.
 
-    Values are learned by a logarithmic loss, a distribution over bins as in few_shot (equation 5).
+    Values are trained with a logarithmic loss, a distribution over bins as in few_shot
+    (equation 5).
 
     Args:
-        min_depth_m: a smaller prediction is marked invalid.
-        max_depth_m: a larger prediction is marked invalid, and heads for values are bounded by it.
+        min_depth_m: smaller predictions are marked invalid.
+        max_depth_m: larger predictions are marked invalid, and heads for values are bounded by it.
             None becomes twice the largest label when the bins are fitted.
-        depth_type: what the labels measure, carried into every prediction.
+        depth_type: kind of depth in the labels, ``z`` along the optical axis or ``euclidean`` along
+            the ray; every prediction has it too.
         label: key of ``Sample.labels``, one channel in metres.
-        bins: classes of a distribution over depth; ``auto`` is 50, or as many as there are
-            different labels; None offers values alone.
-        spacing: of the bins, see ``ScalarBins.fit``.
+        bins: number of bins of a distribution over depth. ``auto`` is 50, or the number of
+            different labels if that is smaller; None supports values only.
+        spacing: spacing of the bins, see ``ScalarBins.fit``.
         alpha: weight of the squared error beside the cross-entropy of a distribution.
-        log_loss: of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
+        log_loss: loss of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
+
+    Raises:
+        InputError: unless 0 < ``min_depth_m`` < ``max_depth_m``, or if there are fewer than two
+            bins.
     """
 
     metric_name = "RMSE, m"
@@ -80,7 +86,11 @@ class Depth(AbstractNumbers):
         self.depth_type: DepthType = depth_type
 
     def fitted(self, values: Float[Tensor, "m 1"]) -> Self:
-        """Return the task with bins for these depths, and a range that holds them."""
+        """Return the task with bins that are fitted to these depths, and a range that covers them.
+
+        Raises:
+            InputError: if no bins can be fitted to the depths.
+        """
         task = super().fitted(values)
         assert task.codec is not None
         low, high = float(values.min()), float(values.max())
@@ -91,9 +101,9 @@ class Depth(AbstractNumbers):
         )
 
     def value_loss(self, values: Maps, target: Target) -> dict[str, Tensor]:
-        """Return the logarithmic loss over every pixel with a positive label.
+        """Return the logarithmic loss over all valid pixels with a positive label.
 
-        There is no upper bound in training, as in VPD.
+        Training has no upper bound of the depth, as in VPD.
         """
         depth_m = target.label[:, 0]
         loss_of = silog if self.log_loss == "silog" else sigloss
@@ -101,46 +111,53 @@ class Depth(AbstractNumbers):
         return {"loss": loss, self.log_loss: loss.detach()}
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "4"]:
-        """Return the sums of squared and of relative errors, of ratios below 1.25, and the pixels.
+        """Return four sums over the valid pixels.
 
-        The order is squared errors, pixels, relative errors (of positive labels), ratios below
-        1.25.
+        They are the squared errors, the number of pixels, the relative errors of positive labels,
+        and the number of pixels whose ratio of prediction and label is below 1.25.
         """
         valid = target.valid[:, None]
-        gap = (label - target.label).double()[valid]
-        depth_m, truth_m = label.double()[valid], target.label.double()[valid]
-        known = truth_m > 0
-        ratio = torch.maximum(depth_m / truth_m, truth_m / depth_m)
+        error = (label - target.label).double()[valid]
+        depth_m, label_m = label.double()[valid], target.label.double()[valid]
+        is_positive = label_m > 0
+        ratio = torch.maximum(depth_m / label_m, label_m / depth_m)
         sums = [
-            gap.square().sum(),
+            error.square().sum(),
             valid.sum().double(),
-            (gap.abs() / truth_m)[known].sum(),
-            (known & (depth_m > 0) & (ratio < 1.25)).sum().double(),
+            (error.abs() / label_m)[is_positive].sum(),
+            (is_positive & (depth_m > 0) & (ratio < 1.25)).sum().double(),
         ]
         return torch.stack(sums)
 
     def figures(self, sums: Float64[Tensor, "4"]) -> dict[str, float]:
-        """Return RMSE, AbsRel and d1."""
+        """Return RMSE in metres, AbsRel, and d1 in [0, 1]."""
         rows = {"AbsRel": sums[2] / sums[1], "d1": sums[3] / sums[1]}
         return {self.metric_name: self.score(sums), **{k: float(v) for k, v in rows.items()}}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the median, and the mean at every pixel position."""
+        """Return the median of positive depths, and their mean at every pixel position."""
         return mean_map(labels, positive=True)
 
     def prediction(
         self, values: Float[Tensor, "1 h w"], std: Map | None, valid: Mask | None = None
     ) -> "DepthPrediction":
-        """Return depth, not clamped; ``valid`` is finite and within the task's range."""
+        """Return the depth of one image, not clamped.
+
+        Args:
+            values: depth in metres.
+            std: standard deviation in metres.
+            valid: valid pixels of a label; default: pixels within the task's range. Pixels that
+                are not finite and positive are never valid.
+        """
         depth_m = values[0]
         if valid is None:
-            # NaN and infinities fail the comparisons
+            # comparisons with NaN are False
             valid = (depth_m >= self.min_depth_m) & (depth_m <= (self.max_depth_m or math.inf))
         valid = valid & (depth_m > 0) & depth_m.isfinite()
-        shown = None
+        display_m = None
         if self.codec is not None:
-            shown = float(self.codec.centres.min()), float(self.codec.centres.max())
-        return DepthPrediction(depth_m, valid, self.depth_type, std, shown)
+            display_m = float(self.codec.centres.min()), float(self.codec.centres.max())
+        return DepthPrediction(depth_m, valid, self.depth_type, std, display_m)
 
 
 @dataclass(frozen=True)
@@ -148,13 +165,14 @@ class DepthPrediction(Prediction):
     """Metric depth of one image.
 
     Attributes:
-        depth_m: metres.
-        valid: False where the value is not finite or outside the task's range.
-        depth_type: ``z`` along the optical axis, ``euclidean`` along the ray.
-        uncertainty_m: in metres. Of a distribution, or of the steps and seeds of a sampler, its
-            standard deviation; else that of the views
-            of the plan (windows, flips), NaN where fewer than two views were, or None with one.
-        display_m: linear range of pictures; None: logarithmic, from the 2nd to the 98th percentile.
+        depth_m: depth in metres.
+        valid: False where the depth is not finite or outside the task's range.
+        depth_type: ``z`` along the optical axis, or ``euclidean`` along the ray.
+        uncertainty_m: standard deviation in metres: of the predicted distribution, or over a
+            sampler's steps and seeds; for other methods over the plan's views (windows, flips),
+            NaN where fewer than two views overlap. None for a single view.
+        display_m: range of pictures in metres, which are then linear; None: logarithmic pictures
+            from the 2nd to the 98th percentile.
     """
 
     depth_m: Map
@@ -166,64 +184,64 @@ class DepthPrediction(Prediction):
     kind = "depth"
 
     def to_label(self) -> Float[Tensor, "1 h w"]:
-        """Return metres."""
+        """Return the depth in metres."""
         return self.depth_m[None]
 
     @property
     def std(self) -> Map | None:
-        """The uncertainty in metres."""
+        """The uncertainty in metres; None if there is none."""
         return self.uncertainty_m
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``depth`` (16-bit millimetres, 0 is unknown) and ``uncertainty`` (metres).
+        """Return ``depth`` (16-bit millimetres, 0 is invalid) and ``uncertainty`` (metres).
 
-        Where a depth does not fit into 16 bits, ``metres`` has all of them as numbers.
+        If a depth does not fit into 16 bits, ``metres`` has all depths as floats.
         """
         counts = (self.depth_m.double() * 1000).round()
         fits = self.valid & (counts > 0) & (counts <= 65535)
         values = torch.where(fits, counts, 0).to(torch.int32).cpu().numpy().astype(np.uint16)
         notes = {"depth_unit": "mm", "depth_invalid": "0"}
-        found = {"depth": StoredArray(values, notes=notes)}
+        arrays = {"depth": StoredArray(values, notes=notes)}
         if bool((self.valid & ~fits).any()):
             metres = torch.where(self.valid, self.depth_m, 0).float()
-            found["metres"] = StoredArray(metres.cpu().numpy())
+            arrays["metres"] = StoredArray(metres.cpu().numpy())
         if self.uncertainty_m is not None:
-            found["uncertainty"] = StoredArray(self.uncertainty_m.cpu().numpy())
-        return found
+            arrays["uncertainty"] = StoredArray(self.uncertainty_m.cpu().numpy())
+        return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return unit, scale, validity and the range of the depth."""
-        known = self.depth_m[self.valid].double().cpu().numpy()
-        low, middle, high = (
-            np.percentile(known, [0, 50, 100]).round(4) if known.size else [None] * 3
+        """Return size, unit, scale, fraction of valid pixels, and range of the depth."""
+        valid_m = self.depth_m[self.valid].double().cpu().numpy()
+        low, median, high = (
+            np.percentile(valid_m, [0, 50, 100]).round(4) if valid_m.size else [None] * 3
         )
-        about: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "size": list(self.hw[::-1]),
             "unit": "mm",
             "scale": 0.001,
             "scale_means": "metres per count",
             "invalid": 0,
             "depth_type": self.depth_type,
-            "valid": round(known.size / self.depth_m.numel(), 6),
+            "valid": round(valid_m.size / self.depth_m.numel(), 6),
             "beyond_range_fraction": round(
-                float((known > LARGEST_M).sum()) / self.depth_m.numel(), 6
+                float((valid_m > LARGEST_M).sum()) / self.depth_m.numel(), 6
             ),
-            "depth_m": {"min": low, "median": middle, "max": high},
+            "depth_m": {"min": low, "median": median, "max": high},
         }
         if self.uncertainty_m is not None:
-            median = torch.nanmedian(self.uncertainty_m).item()
-            about["uncertainty_m"] = {"kind": "standard deviation", "median": round(median, 6)}
-        return about
+            std_m = torch.nanmedian(self.uncertainty_m).item()
+            metadata["uncertainty_m"] = {"kind": "standard deviation", "median": round(std_m, 6)}
+        return metadata
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """Near is pale yellow, far dark blue, unknown dark grey."""
+        """Return the depth in colours: near pale yellow, far dark blue, invalid dark grey."""
         return self._draw(self._near_far_m())
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error on the truth's scale.
+        """Return truth, prediction and error on the scale of the truth.
 
-        The error is white where they agree, blue where the prediction is too near and red where it
-        is too far; it has full colour from a factor of 1.25^2 on, or with a linear scale from a
+        The error is white where both agree, blue where the prediction is too near, and red where it
+        is too far. Its colour is full from a factor of 1.25^2 on; with a linear scale, from a
         quarter of the range on.
         """
         near_far_m = self._near_far_m()
@@ -247,13 +265,13 @@ class DepthPrediction(Prediction):
         return draw_map((depth_m - near) / (far - near), valid, depth_table())
 
     def _draw_error(self, other: "DepthPrediction") -> Picture:
-        (truth_m, known), (depth_m, there) = self._numpy(), other._numpy()
-        valid = known & there
+        (truth_m, truth_valid), (depth_m, depth_valid) = self._numpy(), other._numpy()
+        valid = truth_valid & depth_valid
         if self.display_m is not None:
             low, high = self.display_m
-            return draw_gap(truth_m, depth_m, valid, (high - low) / 4)
-        truth, found = (np.log(np.where(valid, metres, 1)) for metres in (truth_m, depth_m))
-        return draw_gap(truth, found, valid, math.log(FULL_ERROR))
+            return draw_error(truth_m, depth_m, valid, (high - low) / 4)
+        truth, depth = (np.log(np.where(valid, metres, 1)) for metres in (truth_m, depth_m))
+        return draw_error(truth, depth, valid, math.log(FULL_ERROR))
 
     def _numpy(self) -> tuple[np.ndarray, np.ndarray]:
         return self.depth_m.detach().double().cpu().numpy(), self.valid.cpu().numpy()

@@ -1,7 +1,7 @@
 """The metric of a task over a data set.
 
-In a file of its own: torchmetrics imports matplotlib where it is installed, which running a model
-does not need.
+It has its own module, because torchmetrics imports matplotlib if it is installed, and predicting
+needs neither.
 """
 
 import torch
@@ -13,7 +13,11 @@ from diffsight.types import Target
 
 
 class TaskMetric(Metric):
-    """The metric of a task over a data set, summed over all pixels."""
+    """The metric of a task over a data set, accumulated over all pixels.
+
+    Args:
+        task: task whose ``measure`` and ``figures`` are used.
+    """
 
     full_state_update = False
 
@@ -23,9 +27,10 @@ class TaskMetric(Metric):
         self.add_state("sums", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, label: Tensor, target: Target) -> None:
-        """Add a batch; ``label`` is what ``AbstractTask.to_label`` gives."""
+        """Add a batch of predictions, in the form that ``AbstractTask.to_label`` returns."""
         self.sums = self.sums + self.task.measure(label, target).cpu()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the task's figures by their names."""
-        return {name: torch.tensor(one) for name, one in self.task.figures(self.sums).items()}
+        """Return the task's figures by name."""
+        figures = self.task.figures(self.sums)
+        return {name: torch.tensor(value) for name, value in figures.items()}

@@ -1,4 +1,4 @@
-"""Directions per pixel, such as surface normals."""
+"""Surface normals, and other directions per pixel: the task and its prediction."""
 
 import math
 from collections.abc import Mapping
@@ -17,26 +17,27 @@ from diffsight.tasks.numbers import AbstractNumbers, Bins
 from diffsight.tasks.prediction import NumbersPrediction, draw_red, draw_rgb
 from diffsight.types import Map, Maps, Mask, Masks, Picture, Target
 
-DEFAULT_BINS = 40  # few_shot, section 4
+DEFAULT_BINS = 40  # as in few_shot, section 4
 WITHIN_DEG = (11.25, 22.5, 30.0)
-FULL_ERROR_DEG = 45.0  # full colour of the error picture
-MIRROR = torch.tensor([-1.0, 1.0, 1.0])
+FULL_ERROR_DEG = 45.0  # the error picture has full colour from this angle on
+MIRROR = torch.tensor([-1.0, 1.0, 1.0])  # factors of x, y and z in a mirrored image
 
 
 class Normals(AbstractNumbers):
     """Unit vectors: x right, y down, z forward. The metric is the mean angle in degrees.
 
-    The squared error is that of the expected vector as it is; only predictions are brought to
-    length 1.
+    The loss compares the expected vector of a distribution as it is; only predictions are
+    normalised to length 1.
 
     Args:
         label: key of ``Sample.labels``, three channels.
-        bins: vectors of a codebook on the sphere; ``auto`` is 40, or as many as there are different
-            labels; None offers values alone.
-        alpha: weight of the squared error beside the cross-entropy; infinity leaves it alone.
-        simplices: triangles of the codebook; set when it is fitted.
-        hard_labels: a direction becomes the nearest codebook vector, not a mixture of the three
-            around it.
+        bins: number of codebook vectors on the sphere. ``auto`` is 40, or the number of different
+            labels if that is smaller; None supports values only.
+        alpha: weight of the squared error beside the cross-entropy; infinity trains with the
+            squared error alone.
+        simplices: number of the codebook's triangles, set when it is fitted.
+        hard_labels: encode a direction as the nearest codebook vector, not as a mixture of the
+            three around it.
     """
 
     metric_name = "mean angle, °"
@@ -62,11 +63,11 @@ class Normals(AbstractNumbers):
         )
 
     def mirror_label(self, label: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-        """Mirror the grid and change the sign of x."""
+        """Return the mirrored label; x changes its sign."""
         return label.flip(-1) * MIRROR.to(label)[:, None, None]
 
     def mirror_output(self, output: Output) -> Output:
-        """Mirror the grid and change the sign of x, in a distribution that of its moments."""
+        """Return the mirrored output; x changes its sign. A distribution becomes its moments."""
         match output:
             case Values(maps):
                 return Values(self.mirror_label(maps))
@@ -79,12 +80,16 @@ class Normals(AbstractNumbers):
     def prediction(
         self, values: Float[Tensor, "3 h w"], std: Map | None, valid: Mask | None = None
     ) -> "NormalPrediction":
-        """Return directions of length 1; ``valid`` is finite."""
+        """Return directions of length 1; by default pixels are valid if they are finite."""
         units = functional.normalize(values, dim=0, eps=1e-6)
         return NormalPrediction(units, units.isfinite().all(dim=0) if valid is None else valid, std)
 
     def measure(self, label: Float[Tensor, "b 3 h w"], target: Target) -> Float64[Tensor, "5"]:
-        """Return the sum of the angles, the number of pixels, and those within some angles."""
+        """Return five sums over the valid pixels.
+
+        They are the angles in degrees, the number of pixels, and the numbers of pixels with angles
+        below 11.25, 22.5 and 30 degrees.
+        """
         angle = self.error(label.double(), target.label.double())[target.valid]
         below = [(angle < limit).sum().double() for limit in WITHIN_DEG]
         return torch.stack([angle.sum(), target.valid.sum().double(), *below])
@@ -109,9 +114,9 @@ class Normals(AbstractNumbers):
         return float(sums[0] / sums[1])
 
     def figures(self, sums: Float64[Tensor, "5"]) -> dict[str, float]:
-        """Return the mean angle, and the percentage of pixels within 11.25, 22.5 and 30 degrees."""
-        rows = zip(WITHIN_DEG, sums[2:].tolist(), strict=True)
-        within = {f"within {limit}°, %": 100 * count / float(sums[1]) for limit, count in rows}
+        """Return the mean angle, and the percentage of pixels below 11.25, 22.5 and 30 degrees."""
+        counts = zip(WITHIN_DEG, sums[2:].tolist(), strict=True)
+        within = {f"within {limit}°, %": 100 * count / float(sums[1]) for limit, count in counts}
         return {self.metric_name: self.score(sums), **within}
 
     def constant(self, label: Float[Tensor, "b 3 h w"], valid: Masks) -> Float[Tensor, "3"]:
@@ -124,9 +129,9 @@ class NormalPrediction(NumbersPrediction):
     """Directions of one image.
 
     Attributes:
-        values: unit vectors, x right, y down, z forward.
+        values: unit vectors; x right, y down, z forward.
         valid: False where a component is not finite.
-        uncertainty: standard deviation of the components, root mean square over the three.
+        uncertainty: standard deviation, root mean square over the three components.
     """
 
     values: Float[Tensor, "3 h w"]
@@ -136,11 +141,11 @@ class NormalPrediction(NumbersPrediction):
     notes = MappingProxyType({"directions": "unit vectors: x right, y down, z forward"})
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """RGB = (x, y, z) from -1 to 1."""
+        """Return x, y and z, from -1 to 1, as red, green and blue."""
         return draw_rgb((self.values.cpu() + 1) / 2, self.valid)
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error, white to red, full at 45 degrees."""
+        """Return truth, prediction and error: white to red, which is full at 45 degrees."""
         cosine = (self.values * other.values).sum(dim=0).clamp(-1, 1).cpu()
         angle = torch.rad2deg(cosine.acos())
         error = draw_red(angle / FULL_ERROR_DEG, self.valid & other.valid)

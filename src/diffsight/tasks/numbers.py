@@ -1,4 +1,4 @@
-"""What the tasks of numbers share: depth, normals and other values, and their fitted classes."""
+"""The common base class of tasks with values per pixel: depth, normals and other values."""
 
 import abc
 import math
@@ -31,31 +31,31 @@ from diffsight.tasks.base import (
 from diffsight.tasks.prediction import Prediction, PredictionSet, StoredArray
 from diffsight.types import ErrorKind, Map, Maps, Mask, Masks, PixelErrors, Target
 
-# Smallest scale of an error, in standard deviations of the labels. With 0.1, a few pixels of small
-# predicted deviation made all intervals wide, in a trial with ten labelled rooms.
+# Smallest scale of an error, in standard deviations of the labels. In a trial with ten labelled
+# rooms, 0.1 let a few pixels with a small predicted deviation make all intervals wide.
 MIN_SCALE = 0.3
 Bins = int | Literal["auto"]
-"""A number of classes, or as many as a task has by default and its labels allow."""
+"""A number of classes; ``auto`` is the task's default, or fewer if there are fewer labels."""
 
 
 class AbstractNumbers(AbstractTask):
-    """Numbers per pixel, given as values or as a distribution over fitted classes.
+    """Values per pixel, predicted directly or as a distribution over fitted classes.
 
-    A distribution is learned as in few_shot (equation 5): L = L_cls + alpha L_reg, where L_reg is
-    in units of the labels' standard deviation, so that alpha means the same for every task.
+    A distribution is trained as in few_shot (equation 5): L = L_cls + alpha L_reg. L_reg is in
+    units of the labels' standard deviation, so that alpha means the same for every task.
 
     Args:
-        channels: numbers per pixel.
+        channels: values per pixel.
         label: key of ``Sample.labels``.
-        bins: classes of a distribution: bins of a scalar, or vectors of a codebook; None offers
-            values alone.
-        default_bins: how many ``auto`` is.
-        alpha: weight of L_reg; infinity leaves it alone (regression).
-        bounds: of values.
-        spacing: of the bins of a scalar, see ``ScalarBins.fit``.
+        bins: number of classes of a distribution: bins of a scalar, or vectors of a codebook. None
+            supports values only.
+        default_bins: number of classes for ``auto``.
+        alpha: weight of L_reg; infinity trains with L_reg alone (regression).
+        bounds: lower and upper bound of values.
+        spacing: spacing of a scalar's bins, see ``ScalarBins.fit``.
         spherical: whether vectors are directions.
-        simplices: of the codebook; set when it is fitted.
-        hard_labels: the class of a vector is the nearest codebook vector, not a mixture of those
+        simplices: number of the codebook's simplices, set when it is fitted.
+        hard_labels: encode a vector as the nearest codebook vector, not as a mixture of those
             around it.
     """
 
@@ -96,7 +96,7 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
-        """A distribution where there are classes, and values."""
+        """Values, and before them a distribution if there are classes."""
         values = OutputSpec("values", self.channels, bounds=self.bounds, codec=self.codec)
         if self.codec is None:
             return (values,)
@@ -104,11 +104,16 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def needs_fitting(self) -> bool:
-        """Whether there are classes without values."""
+        """Whether there are classes that are not fitted to labels yet."""
         return self.codec is not None and not self.codec.is_fitted
 
     def fitted(self, values: Float[Tensor, "m d"]) -> Self:
-        """Return the task with bins or a codebook for these labels."""
+        """Return the task with bins or a codebook that are fitted to these labels.
+
+        Raises:
+            InputError: if they are constant or not finite, or there are fewer different ones than
+                bins.
+        """
         count = bin_count(self.bins or "auto", self.default_bins, values)
         if self.channels == 1:
             codec = ScalarBins.fit(values, count, spacing=self.spacing)
@@ -120,15 +125,15 @@ class AbstractNumbers(AbstractTask):
         return self.with_codec(codec, bins=count, simplices=len(book.simplices))
 
     def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
-        """Return the task of the same constructor call, with other arguments and this codec."""
-        made = type(self)(**{**self._arguments, **arguments})
-        made.codec = codec
-        return made
+        """Return a copy of the task with other constructor arguments and this codec."""
+        task = type(self)(**{**self._arguments, **arguments})
+        task.codec = codec
+        return task
 
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
-        """Return the loss of values, or L_cls + alpha L_reg of a distribution, and its parts."""
+        """Return the loss of values, or L_cls + alpha L_reg and its parts for a distribution."""
         match output:
             case Values(maps) | Moments(maps):
                 return self.value_loss(maps, target)
@@ -144,23 +149,23 @@ class AbstractNumbers(AbstractTask):
         raise unsupported(self, output)
 
     def value_loss(self, values: Maps, target: Target) -> dict[str, Tensor]:
-        """Return the squared error, in units of the labels' deviation where it is known."""
+        """Return the mean squared error; with a codec, in units of the labels' deviation."""
         loss = self._squared_error(values, target)
         return {"loss": loss, "value": loss.detach()}
 
     def _squared_error(self, values: Maps, target: Target) -> Tensor:
-        # 0 where labels are not valid, and may be NaN
-        gap = torch.where(target.valid[:, None], values - target.label, 0)
+        # invalid labels may be NaN, so their error is set to 0
+        error = torch.where(target.valid[:, None], values - target.label, 0)
         if self.codec is not None:
-            gap = gap / self.codec.label_std.to(values)[:, None, None]
-        return masked_mean(gap.square().mean(dim=1), target.valid)
+            error = error / self.codec.label_std.to(values)[:, None, None]
+        return masked_mean(error.square().mean(dim=1), target.valid)
 
     def encode_label(self, label: Maps) -> SoftLabels | None:
-        """Return the classes of a label."""
+        """Return the soft labels of a label; None without classes."""
         return None if self.codec is None else self.codec.encode(label)
 
     def decode(self, output: Output) -> list[Prediction]:
-        """Return the numbers with the standard deviation of their distribution or of the views."""
+        """Return the values and their standard deviation, of the distribution or over views."""
         match output:
             case Values(maps, std):
                 rms = None if std is None else std.float().square().mean(dim=1).sqrt()
@@ -173,13 +178,19 @@ class AbstractNumbers(AbstractTask):
 
     def _predictions(self, values: Maps, std: Float[Tensor, "b h w"] | None) -> list[Prediction]:
         stds: Sequence[Tensor | None] = [None] * len(values) if std is None else std.unbind()
-        return [self.prediction(one, s) for one, s in zip(values, stds, strict=True)]
+        return [self.prediction(value, s) for value, s in zip(values, stds, strict=True)]
 
     @abc.abstractmethod
     def prediction(
         self, values: Float[Tensor, "d h w"], std: Map | None, valid: Mask | None = None
     ) -> Prediction:
-        """Return the prediction of one image; ``valid`` is that of a label."""
+        """Return the prediction for one image.
+
+        Args:
+            values: values in the unit of the task.
+            std: standard deviation, root mean square over the channels; None if unknown.
+            valid: valid pixels of a label; None for an output, whose validity is computed.
+        """
 
     def truth(self, target: Target) -> list[Prediction]:
         """Return the labels as perfect predictions."""
@@ -187,7 +198,7 @@ class AbstractNumbers(AbstractTask):
         return [self.prediction(label, None, valid) for label, valid in pairs]
 
     def to_label(self, output: Output) -> Maps:
-        """Return the numbers."""
+        """Return the values."""
         match output:
             case Values(maps):
                 return maps
@@ -196,30 +207,30 @@ class AbstractNumbers(AbstractTask):
         raise unsupported(self, output)
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, " sums"]:
-        """Return the sum of squared errors and the number of pixels."""
-        gap = (label - target.label).double().square().mean(dim=1)[target.valid]
-        return torch.stack([gap.sum(), target.valid.sum().double()])
+        """Return the sum of squared errors and the number of valid pixels."""
+        error = (label - target.label).double().square().mean(dim=1)[target.valid]
+        return torch.stack([error.sum(), target.valid.sum().double()])
 
     def score(self, sums: Float64[Tensor, "..."]) -> float:
-        """Return the root mean squared error, of the first two sums."""
+        """Return the root mean squared error, computed from the first two sums."""
         return float((sums[0] / sums[1]).sqrt())
 
     def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:
-        """Return the mean."""
+        """Return the mean of the valid labels."""
         return label.movedim(1, -1)[valid].mean(dim=0)
 
     def nonconformity(self, output: Output, label: Maps) -> Float[Tensor, "b h w"]:
-        """Return the error in predicted standard deviations (Lei et al. 2018, section 5.2).
+        """Return the error divided by its predicted scale (Lei et al. 2018, section 5.2).
 
         ``|y - f(x)| / s(x)``, with the norm over the channels. The scale ``s`` is the standard
-        deviation of the predicted distribution, but at least ``MIN_SCALE`` of that of the labels;
-        for values without a distribution it is that of the labels.
+        deviation of the predicted distribution, but at least ``MIN_SCALE`` times the labels'
+        standard deviation. For values without a distribution it is the labels' standard deviation.
         """
         error = self.error(self.to_label(output).float(), label)
         return (error / self._scale(output)).nan_to_num(nan=math.inf, posinf=math.inf)
 
     def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors | None:
-        """Return the errors of one image and their standard deviation."""
+        """Return the errors of one image and their standard deviation; None without one."""
         std = prediction.std
         if std is None:
             return None
@@ -229,18 +240,18 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def error_kind(self) -> ErrorKind:
-        """A number, or a vector."""
+        """``number`` for one channel, ``vector`` for several."""
         return "number" if self.channels == 1 else "vector"
 
     def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
-        """Return the distance of two maps at every pixel: the norm over the channels."""
+        """Return the error of every pixel: the norm of the difference over the channels."""
         return torch.linalg.vector_norm(values - label, dim=1)
 
     def prediction_set(self, output: Output, q: float) -> PredictionSet:
-        """Return ``low`` and ``high`` of one number; of several the ``radius`` around them.
+        """Return ``low`` and ``high`` for one channel, the ``radius`` of a ball for several.
 
-        The model abstains where the radius is larger than the standard deviation of the labels,
-        so that the interval is wider than that of the labels' mean plus and minus one deviation.
+        The model abstains where the radius is larger than the labels' standard deviation. There the
+        interval is wider than the labels' mean plus and minus one standard deviation.
         """
         values, radius = self.to_label(output).float()[0], q * self._scale(output)[0]
         abstain = ~(radius <= self._label_deviation())
@@ -251,22 +262,22 @@ class AbstractNumbers(AbstractTask):
             return PredictionSet(arrays, abstain.cpu(), {"abstain_where": rule, **self._radius})
         ends = {"low": (values[0] - radius).clamp(min=self.lower_bound), "high": values[0] + radius}
         arrays = {name: StoredArray(end.cpu().numpy()) for name, end in ends.items()}
-        about = {"abstain_where": rule, "low_high_unit": self.unit}
-        return PredictionSet(arrays, abstain.cpu(), about)
+        meaning = {"abstain_where": rule, "low_high_unit": self.unit}
+        return PredictionSet(arrays, abstain.cpu(), meaning)
 
     @property
     def _radius(self) -> Mapping[str, Any]:
-        """What a radius means, for the JSON file."""
+        """The meaning of a radius, for the JSON file."""
         return {"radius_is": "Euclidean distance from the values", "radius_unit": self.unit}
 
     def _label_deviation(self) -> float:
-        """Return the standard deviation of the labels in the unit of ``error``; 1 if not known."""
+        """Return the labels' standard deviation in the unit of ``error``; 1 without a codec."""
         if self.codec is None:
             return 1.0
         return float(torch.linalg.vector_norm(self.codec.label_std))
 
     def _scale(self, output: Output) -> Float[Tensor, "b h w"]:
-        """Return the scale of an error at every pixel, in the unit of ``error``."""
+        """Return the scale of the error at every pixel, in the unit of ``error``."""
         deviation = self._label_deviation()
         match output:
             case Moments():
@@ -276,17 +287,17 @@ class AbstractNumbers(AbstractTask):
         raise unsupported(self, output)
 
     def _std_of_error(self, std: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Return a standard deviation, root mean square over channels, in the unit of ``error``."""
+        """Return a standard deviation (root mean square over channels) in the unit of ``error``."""
         return std.float() * self.channels**0.5
 
     def totals(self, label: Float[Tensor, "d h w"], valid: Mask) -> Mapping[str, float]:
-        """Return the mean of one number over the valid pixels; none of several."""
+        """Return the ``mean`` over the valid pixels for one channel; nothing for several."""
         if self.channels > 1:
             return {}
         return {"mean": float(label[0][valid & label[0].isfinite()].double().mean())}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the median, and the mean at every pixel position; of one channel."""
+        """Return the median, and the mean at every pixel position; nothing for several channels."""
         return mean_map(labels)
 
 
@@ -294,12 +305,12 @@ def bin_count(bins: Bins, default: int, values: Float[Tensor, "m d"] | None = No
     """Return the number of classes.
 
     Args:
-        bins: as many, or ``auto``: ``default``, but no more than there are different values.
-        default: of ``auto``.
-        values: labels.
+        bins: a number, or ``auto``.
+        default: number for ``auto``, if there are not fewer different labels.
+        values: labels; None if they are not known yet.
 
     Raises:
-        InputError: for fewer than two.
+        InputError: for fewer than two classes.
     """
     if bins == "auto":
         return default if values is None else max(2, min(default, len(values.unique(dim=0))))
@@ -309,18 +320,26 @@ def bin_count(bins: Bins, default: int, values: Float[Tensor, "m d"] | None = No
 
 
 def mean_map(labels: LabelMaps, *, positive: bool = False) -> dict[str, Tensor]:
-    """Return the median, and the mean at every pixel position."""
-    total = seen = torch.zeros(())
-    some: list[Tensor] = []
+    """Return the median of all labels, and their mean at every pixel position.
+
+    Args:
+        labels: labels of one size.
+        positive: use only positive labels.
+
+    Returns:
+        ``constant median``, 1 x 1, and ``mean map``, ``h w``; nothing for several channels.
+    """
+    total = count = torch.zeros(())
+    subsets: list[Tensor] = []
     for values, valid in labels:
         if values.ndim == 3 and len(values) > 1:
             return {}
         values = values.reshape(values.shape[-2:]).double()
-        known = valid & (values > 0) if positive else valid
-        total = total + torch.where(known, values, 0)
-        seen = seen + known
-        # every 7th pixel is enough for a median and coprime to most widths
-        some.append(values[known][::7])
-    median = torch.cat(some).median()
-    mean = torch.where(seen > 0, total / seen.clamp(min=1), median)
+        is_used = valid & (values > 0) if positive else valid
+        total = total + torch.where(is_used, values, 0)
+        count = count + is_used
+        # every 7th pixel is enough for a median; 7 is coprime to most widths
+        subsets.append(values[is_used][::7])
+    median = torch.cat(subsets).median()
+    mean = torch.where(count > 0, total / count.clamp(min=1), median)
     return {"constant median": median.float().reshape(1, 1), "mean map": mean.float()}

@@ -1,4 +1,4 @@
-"""What every prediction says of itself: its arrays, what they mean, and its picture."""
+"""The base class of predictions: their arrays, their metadata, and their picture."""
 
 import abc
 from collections.abc import Mapping
@@ -14,15 +14,16 @@ from diffsight.tasks.colour import Plane, Table, error_table, paint
 from diffsight.types import Map, Mask, People, Picture
 
 Colour = tuple[int, int, int]
+"""RGB from 0 to 255."""
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array as it is written to disk.
+    """An array that is written to disk.
 
     Attributes:
-        values: ``h w`` or ``h w c``. Whole numbers (bytes, or 16 bits) become a PNG, others NPY.
-        palette: RGB by number, for a PNG of indices.
+        values: ``h w`` or ``h w c``. Unsigned integers of 8 or 16 bits become a PNG, others NPY.
+        palette: RGB colours by index, for a PNG of indices.
         notes: text chunks of the PNG.
     """
 
@@ -38,12 +39,12 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """The labels that every pixel of an image may have, by a threshold of nonconformity.
+    """The set of labels of every pixel whose nonconformity is below a threshold.
 
     Attributes:
-        arrays: what is written to disk, by the end of the file's name (``low``).
-        abstain: True where the set is too large to say much.
-        meaning: what the arrays and the mask mean, as plain data for a JSON file.
+        arrays: arrays that are written to disk, by the suffix of the file's name (``low``).
+        abstain: True where the set is so large that the model abstains.
+        meaning: meaning of the arrays and the mask, as plain data for a JSON file.
     """
 
     arrays: Mapping[str, StoredArray]
@@ -55,23 +56,23 @@ class Prediction(abc.ABC):
     """The prediction of a task for one image, at the size of the image.
 
     Attributes:
-        kind: what it is, for the protocols that score it: ``depth``, ``classes``, ``mask``, or a
-            name of its own.
+        kind: kind of prediction, by which a protocol decides whether it can score it: ``depth``,
+            ``classes``, ``mask``, ``pose``, ``map``, or any other name.
     """
 
     kind: ClassVar[str] = ""
 
     def to_people(self) -> People:
-        """Return the people of a pose, with the scores of their joints.
+        """Return the predicted people, with a score for every joint.
 
         Raises:
-            TypeError: if it is no pose.
+            TypeError: if the prediction is no pose.
         """
         raise TypeError(f"{type(self).__name__} has no joints")
 
     @property
     def std(self) -> Map | None:
-        """Standard deviation of numbers, root mean square over the channels; None: not known."""
+        """Standard deviation of values, root mean square over the channels; None if unknown."""
         return None
 
     @property
@@ -82,45 +83,47 @@ class Prediction(abc.ABC):
 
     @abc.abstractmethod
     def to_label(self) -> Tensor:
-        """Return the prediction in the form of a label: ``d h w`` of numbers or ``h w`` of ids."""
+        """Return the prediction in the form of a label: values ``d h w`` or ids ``h w``."""
 
     @abc.abstractmethod
     def arrays(self) -> Mapping[str, StoredArray]:
-        """Return what is written to disk, by the end of the file's name (``depth``)."""
+        """Return the arrays that are written to disk, by the suffix of the file's name."""
 
     @abc.abstractmethod
     def metadata(self) -> dict[str, Any]:
-        """Return what the arrays mean, as plain data for a JSON file."""
+        """Return the meaning of the arrays, as plain data for a JSON file."""
 
     @abc.abstractmethod
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """Return a colour picture; ``image`` in [0, 1] is for predictions drawn over it."""
+        """Return a colour picture; some predictions are drawn over ``image``, in [0, 1]."""
 
     def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
         """Return the picture that is written to ``NAME_colour.png``; default: ``draw``."""
         return self.draw(image)
 
     def legend(self) -> Mapping[str, Colour]:
-        """Return what the colours of ``draw`` stand for, by name; default: nothing."""
+        """Return the colours of ``draw`` by their meaning; default: none."""
         return {}
 
     @abc.abstractmethod
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return the picture of this, of another prediction on the same scale, and of the error.
+        """Return pictures of this truth, of a prediction on the same scale, and of the error.
 
-        This is the truth, the other the prediction; the image is in [0, 1].
+        Args:
+            other: prediction for the image, of the same class.
+            image: image in [0, 1].
         """
 
 
 class NumbersPrediction(Prediction):
-    """Numbers of one image, of one or several channels.
+    """Values of one image, with one or several channels.
 
     Attributes:
-        values: the numbers; what is not valid may hold anything.
-        valid: False where a number is not finite.
-        uncertainty: standard deviation; root mean square over the channels.
-        unit: of the numbers, empty where they have none.
-        notes: what else their metadata says.
+        values: predicted values; invalid pixels may have any value.
+        valid: False where a value is not finite.
+        uncertainty: standard deviation, root mean square over the channels; None if unknown.
+        unit: unit of the values, empty if they have none.
+        notes: further entries of the metadata.
     """
 
     values: Float[Tensor, "d h w"]
@@ -130,63 +133,73 @@ class NumbersPrediction(Prediction):
     notes: ClassVar[Mapping[str, str]] = {}
 
     def to_label(self) -> Float[Tensor, "d h w"]:
-        """Return the numbers."""
+        """Return the values."""
         return self.values
 
     @property
     def std(self) -> Map | None:
-        """The uncertainty."""
+        """The standard deviation; None if unknown."""
         return self.uncertainty
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``values`` (``h w`` or ``h w d``, NaN is unknown) and ``uncertainty``."""
+        """Return ``values`` (``h w`` or ``h w d``, NaN is invalid) and ``uncertainty``."""
         values = torch.where(self.valid, self.values, torch.nan).movedim(0, -1)
         values = values[..., 0] if values.shape[-1] == 1 else values
-        found = {"values": StoredArray(values.cpu().numpy())}
+        arrays = {"values": StoredArray(values.cpu().numpy())}
         if self.uncertainty is not None:
-            found["uncertainty"] = StoredArray(self.uncertainty.cpu().numpy())
-        return found
+            arrays["uncertainty"] = StoredArray(self.uncertainty.cpu().numpy())
+        return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return size, unit, validity and the notes."""
-        about: dict[str, Any] = {
+        """Return size, unit, fraction of valid pixels, and the notes."""
+        metadata: dict[str, Any] = {
             "size": list(self.hw[::-1]),
             "unit": self.unit,
             "valid": round(float(self.valid.float().mean()), 6),
             **self.notes,
         }
         if self.uncertainty is not None:
-            about["uncertainty_is"] = "standard deviation of the predicted distribution"
-        return about
+            metadata["uncertainty_is"] = "standard deviation of the predicted distribution"
+        return metadata
 
 
 def to_pixels(image: Float[Tensor, "3 h w"]) -> Picture:
-    """Return an image in [0, 1] as bytes on the CPU."""
+    """Return an image in [0, 1] as integers from 0 to 255, on the CPU."""
     return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def draw_map(fraction: Plane, valid: np.ndarray, table: Table) -> Picture:
-    """Return the colours of a table for fractions in [0, 1]; dark grey where not valid."""
+    """Return a picture of fractions in [0, 1] by a colour map; dark grey where invalid.
+
+    Args:
+        fraction: fractions in [0, 1]; others are clipped.
+        valid: mask of valid pixels.
+        table: colour map, as ``depth_table`` returns it.
+    """
     pixels = paint(fraction, valid, table)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def draw_gap(truth: Plane, prediction: Plane, valid: np.ndarray, full: float) -> Picture:
-    """Return white where both agree, blue where the prediction is too small, red if too large.
+def draw_error(truth: Plane, prediction: Plane, valid: np.ndarray, full: float) -> Picture:
+    """Return a picture of the error: white is none, blue is too small, red is too large.
 
-    A difference of ``full`` has full colour.
+    Args:
+        truth: labels.
+        prediction: predicted values.
+        valid: mask of pixels that are valid in both; others are dark grey.
+        full: error at which the colour is full.
     """
-    gap = np.subtract(prediction, truth, where=valid, out=np.zeros_like(truth))
-    return draw_map(0.5 + 0.5 * gap / full, valid, error_table())
+    error = np.subtract(prediction, truth, where=valid, out=np.zeros_like(truth))
+    return draw_map(0.5 + 0.5 * error / full, valid, error_table())
 
 
 def draw_rgb(fraction: Float[Tensor, "3 h w"], valid: Mask) -> Picture:
-    """Return fractions of 255 as bytes; dark grey where not valid."""
+    """Return a picture of fractions in [0, 1] as RGB; dark grey where invalid."""
     pixels = (fraction.clamp(0, 1) * 255).round().to(torch.uint8)
     return torch.where(valid.cpu(), pixels, torch.full_like(pixels, 64))
 
 
 def draw_red(fraction: Map, valid: Mask) -> Picture:
-    """Return white (0) to red (1)."""
+    """Return a picture of fractions in [0, 1], from white to red; dark grey where invalid."""
     fraction = 0.5 + 0.5 * fraction.clamp(0, 1).double()
     return draw_map(fraction.numpy(), valid.cpu().numpy(), error_table())

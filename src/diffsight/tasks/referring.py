@@ -1,4 +1,4 @@
-"""Referring segmentation: the mask of the one thing that a sentence means."""
+"""Referring segmentation: the mask of the object that a sentence refers to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distrib
 from diffsight.tasks.prediction import Prediction, StoredArray, to_pixels
 from diffsight.types import Map, Mask, Masks, Picture, Target
 
-TINT = (230, 40, 60)  # RGB of a mask in pictures
+TINT = (230, 40, 60)  # RGB colour of a mask in pictures
 
 
 class Referring(AbstractTask):
-    """Two classes per pixel: something else, and the thing that is meant.
+    """Two classes per pixel: the background, and the object that the sentence refers to.
 
     Args:
-        weights: of background and thing in the loss.
-        label: key of ``Sample.labels``, 1 where the thing is.
+        weights: weights of background and object in the loss.
+        label: key of ``Sample.labels``; the label is 1 on the object and 0 elsewhere.
     """
 
     requires_prompt = True
@@ -45,9 +45,9 @@ class Referring(AbstractTask):
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy, a weighted mean over the pixels with a label.
+        """Return the cross-entropy, a weighted mean over the valid pixels.
 
-        VPD and EVP: all pixels have one.
+        In the data of VPD and EVP all pixels are valid.
         """
         output = Classes.expect(output)
         ids = torch.where(target.valid, target.label, 0).long()
@@ -63,7 +63,7 @@ class Referring(AbstractTask):
         return {"loss": loss, "cross_entropy": loss.detach()}
 
     def decode(self, output: Output) -> list["MaskPrediction"]:
-        """Return the thing where it is the more probable class."""
+        """Return the pixels at which the object is more probable than the background."""
         output = Classes.expect(output)
         maps = output.maps.float()
         masks = maps[:, 1] > maps[:, 0]
@@ -76,47 +76,47 @@ class Referring(AbstractTask):
         return [MaskPrediction(mask, mask.float()) for mask in masks]
 
     def to_label(self, output: Output) -> Int[Tensor, "b h w"]:
-        """Return 1 where the thing is."""
+        """Return 1 where the object is more probable than the background, else 0."""
         output = Classes.expect(output)
         return (output.maps[:, 1] > output.maps[:, 0]).long()
 
     def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "2"]:
-        """Return the pixels of intersection and union."""
-        truth, found = target.label == 1, label == 1
-        areas = [(part & target.valid).sum() for part in (truth & found, truth | found)]
-        return torch.stack(areas).double()
+        """Return the numbers of valid pixels in the intersection and in the union."""
+        truth, predicted = target.label == 1, label == 1
+        masks = (truth & predicted, truth | predicted)
+        return torch.stack([(mask & target.valid).sum() for mask in masks]).double()
 
     def score(self, sums: Float64[Tensor, "2"]) -> float:
         """Return the overall IoU in percent."""
         return 100 * float(sums[0] / sums[1].clamp(min=1))
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
-        """Return 1: a mask of everything has a larger IoU than none."""
+        """Return 1, because the mask of the whole image has a larger IoU than an empty mask."""
         return torch.ones((), dtype=torch.long)
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return everything, and the best fixed mask.
+        """Return the mask of the whole image (``everything``) and the best fixed mask.
 
-        Of the masks that keep the positions where the thing is most often, that is the one with the
-        largest overall IoU.
+        The fixed mask has the positions at which the object is most frequent. Their number is
+        chosen so that the overall IoU is largest.
         """
         counts = count_classes(labels, 2)
-        things, images = counts[1].double(), counts.sum(dim=0).double()
-        often, order = (things / images.clamp(min=1)).flatten().sort(descending=True)
-        found = things.flatten()[order].cumsum(dim=0)
-        union = things.sum() + images.flatten()[order].cumsum(dim=0) - found
-        threshold = often[(found / union.clamp(min=1)).argmax()]
-        best = things / images.clamp(min=1) >= threshold
+        objects, images = counts[1].double(), counts.sum(dim=0).double()
+        frequency, order = (objects / images.clamp(min=1)).flatten().sort(descending=True)
+        intersection = objects.flatten()[order].cumsum(dim=0)
+        union = objects.sum() + images.flatten()[order].cumsum(dim=0) - intersection
+        threshold = frequency[(intersection / union.clamp(min=1)).argmax()]
+        best = objects / images.clamp(min=1) >= threshold
         return {"everything": torch.ones(1, 1, dtype=torch.long), "best place": best.long()}
 
 
 @dataclass(frozen=True)
 class MaskPrediction(Prediction):
-    """The thing that a sentence means, in one image.
+    """The mask of the object that a sentence refers to, in one image.
 
     Attributes:
-        mask: where it is.
-        probability: of being it.
+        mask: True on the object.
+        probability: probability of the object at every pixel.
     """
 
     mask: Mask
@@ -124,25 +124,25 @@ class MaskPrediction(Prediction):
     kind = "mask"
 
     def to_label(self) -> Int[Tensor, "h w"]:
-        """Return 1 where the thing is."""
+        """Return 1 on the object, 0 elsewhere."""
         return self.mask.long()
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``mask`` (255 is the thing) and ``probability``."""
+        """Return ``mask`` (255 on the object, else 0) and ``probability``."""
         mask = self.mask.cpu().numpy().astype(np.uint8) * 255
         probability = self.probability.half().cpu().numpy()
         return {"mask": StoredArray(mask), "probability": StoredArray(probability)}
 
     def metadata(self) -> dict[str, Any]:
-        """Return size and area."""
+        """Return the size of the image, and the number of pixels of the object."""
         return {"size": list(self.hw[::-1]), "pixels": int(self.mask.sum())}
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """White on black."""
+        """Return the mask in white on black."""
         return (self.mask.cpu().to(torch.uint8) * 255).expand(3, -1, -1)
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth and prediction over the image, and red where they differ."""
+        """Return truth and prediction over the image, and their difference in red."""
         truth, prediction = self.mask.cpu(), other.mask.cpu()
         pixels = to_pixels(image)
         blank = torch.full_like(pixels, 245)
@@ -151,5 +151,6 @@ class MaskPrediction(Prediction):
 
 
 def _over(pixels: Picture, mask: Tensor) -> Picture:
+    """Return a picture with the pixels of a mask tinted."""
     tint = torch.tensor(TINT, dtype=torch.uint8)[:, None, None]
     return torch.where(mask, pixels // 3 + tint // 3 * 2, pixels)

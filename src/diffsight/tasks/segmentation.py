@@ -1,4 +1,4 @@
-"""Segmentation: cross-entropy, class ids with their names, and pictures of them."""
+"""Semantic segmentation: the task, and its prediction of class ids and confidences."""
 
 import colorsys
 import copy
@@ -16,35 +16,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffsight.errors import InputError
-from diffsight.label_maps import class_names
-from diffsight.losses.boxes import partial_label_nll, projection_nll, projections
+from diffsight.label_maps import resolve_class_names
+from diffsight.losses.boxes import check_projections, partial_label_nll, projection_nll
 from diffsight.losses.lovasz import lovasz_softmax
 from diffsight.outputs import Classes, Output, OutputSpec, SoftLabels
 from diffsight.tasks.base import AbstractTask, LabelMaps, count_classes, distribution_loss
 from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, StoredArray
 from diffsight.types import Boxes, ErrorKind, Map, Mask, Masks, Picture, PixelErrors, Target
 
-NONE = -1  # id of a pixel without a label
-HUE_STEP = 0.301  # from one class to the next, by trial: 20 classes and 150 stay well apart
-HIGHEST_ID = 65535  # that a file of one channel can hold
+NO_LABEL = -1  # id of a pixel without a label
+HUE_STEP = 0.301  # between the hues of two classes; chosen so that 20 or 150 colours differ clearly
+HIGHEST_ID = 65535  # largest id in a file of one channel
 
 
 class Segmentation(AbstractTask):
-    """One of several classes per pixel; labels are numbered from 0 in the order of the names.
+    """One class per pixel; labels are class numbers from 0 in the order of the names.
 
     Args:
-        names: of the classes, or the name of a list (``label_maps``).
-        ids: of the classes in label files and predictions; default: their numbers.
-        colours: RGB of the classes, 0 to 255; default: a palette of our own.
-        weights: of the classes in the loss; default: all 1.
-        lovasz_weight: of the Lovász-softmax loss, added to the cross-entropy (Meta Prompts: 1).
-        auxiliary_weight: of the cross-entropy of a method's second head, where it has one.
-        average: pixels that the cross-entropy is divided by: those with a label, or all of them
-            (mmsegmentation 0.30, with which the authors of VPD and Meta Prompts trained).
+        names: names of the classes, or the name of a list in ``label_maps``.
+        ids: ids of the classes in label files and predictions; default: the class numbers.
+        colours: RGB colours of the classes, 0 to 255; default: ``palette``.
+        weights: weights of the classes in the loss; default: all 1.
+        lovasz_weight: weight of the Lovász-softmax loss (Meta Prompts: 1).
+        auxiliary_weight: weight of the cross-entropy of a method's auxiliary head, if it has one.
+        average: number of pixels that divides the sum of the cross-entropy: those with a label, or
+            all (mmsegmentation 0.30, with which the authors of VPD and Meta Prompts trained).
         label: key of ``Sample.labels``.
 
     Raises:
-        InputError: if names are repeated, or ids, colours or weights are not as many.
+        InputError: for fewer than two names or a repeated name, or if there is not one id, colour
+            or weight per class.
     """
 
     metric_name = "mIoU, %"
@@ -64,12 +65,12 @@ class Segmentation(AbstractTask):
         label: str = "semantic",
     ) -> None:
         super().__init__()
-        names = class_names(names)
+        names = resolve_class_names(names)
         if len(set(names)) != len(names) or len(names) < 2:
             raise InputError("segmentation needs two or more different class names")
-        for what, given in (("ids", ids), ("colours", colours), ("weights", weights)):
-            if given is not None and len(given) != len(names):
-                raise InputError(f"{len(names)} classes, but {len(given)} {what}: give one each")
+        for option, values in (("ids", ids), ("colours", colours), ("weights", weights)):
+            if values is not None and len(values) != len(names):
+                raise InputError(f"{len(names)} classes, but {len(values)} {option}: give one each")
         self.class_names = names
         self.ids = tuple(range(len(names)) if ids is None else ids)
         self.names: Mapping[int, str] = dict(zip(self.ids, names, strict=True))
@@ -88,32 +89,33 @@ class Segmentation(AbstractTask):
         return (OutputSpec("classes", len(self.class_names)),)
 
     def restrict_to(self, names: Sequence[str]) -> Self:
-        """Return the same task, which predicts these classes alone; ids stay.
+        """Return a copy of the task that predicts only these classes; ids stay the same.
 
         Raises:
-            InputError: for an unknown name (naming the nearest), a repeated one, or none.
+            InputError: for an unknown name (suggesting the nearest), a repeated one, or no name.
         """
-        known = self.class_names
+        classes = self.class_names
         for name in names:
-            if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            if name not in classes:
+                nearest = difflib.get_close_matches(name, classes, n=1, cutoff=0)[0]
                 raise InputError(
-                    f"unknown class {name!r}: did you mean {nearest!r}? (known: {', '.join(known)})"
+                    f"unknown class {name!r}: did you mean {nearest!r}? "
+                    f"(classes: {', '.join(classes)})"
                 )
         if len(set(names)) < len(names) or not names:
             raise InputError(f"classes {', '.join(names)}: give different names, at least one")
         task = copy.copy(self)
-        task._allowed = torch.tensor([name in names for name in known])
+        task._allowed = torch.tensor([name in names for name in classes])
         return task
 
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
-        """Return the cross-entropy, mean over the pixels with a label (weighted by class).
+        """Return the cross-entropy, a mean over the pixels with a label, weighted by class.
 
-        The Lovász-softmax loss and the cross-entropy of a second head are added where they have
-        weights. 0 with its graph where no pixel has a label. With boxes, the mean is over the
-        pixels in boxes too, and the loss of their projections is added (``losses.boxes``).
+        The Lovász-softmax loss and the cross-entropy of an auxiliary head are added with their
+        weights. Without any labelled pixel the loss is 0 and still has a gradient. With boxes, the
+        mean is over pixels in boxes too, and the projection loss is added (``losses.boxes``).
         """
         output = Classes.expect(output)
         if target.boxes is not None:
@@ -128,15 +130,15 @@ class Segmentation(AbstractTask):
             lovasz = lovasz_softmax(output.probabilities, target.label, target.valid)
             loss, parts["lovasz"] = loss + self.lovasz_weight * lovasz, lovasz.detach()
         if output.auxiliary is not None and self.auxiliary_weight:
-            second = self._cross_entropy(output.auxiliary, target)
-            loss, parts["auxiliary"] = loss + self.auxiliary_weight * second, second.detach()
+            auxiliary = self._cross_entropy(output.auxiliary, target)
+            loss, parts["auxiliary"] = loss + self.auxiliary_weight * auxiliary, auxiliary.detach()
         return {"loss": loss, **parts}
 
     def _cross_entropy(self, logits: Float[Tensor, "b k h w"], target: Target) -> Float[Tensor, ""]:
         weight = None if self.weights is None else self.weights.to(logits)
-        ids = torch.where(target.valid, target.label, NONE)
+        ids = torch.where(target.valid, target.label, NO_LABEL)
         total = functional.cross_entropy(
-            logits.float(), ids, weight=weight, ignore_index=NONE, reduction="sum"
+            logits.float(), ids, weight=weight, ignore_index=NO_LABEL, reduction="sum"
         )
         if self.average == "all":
             return total / ids.numel()
@@ -158,115 +160,115 @@ class Segmentation(AbstractTask):
         return {"loss": likelihood + projection, **parts}
 
     def encode_label(self, label: Int[Tensor, "b h w"]) -> SoftLabels:
-        """Return one class per pixel; numbers that are no class become the nearest one."""
+        """Return one class per pixel; numbers out of range become the first or the last class."""
         return SoftLabels.hard(label.clamp(0, len(self.class_names) - 1))
 
     def decode(self, output: Output) -> list["ClassPrediction"]:
-        """Return the most probable class of every pixel, out of those that are allowed."""
+        """Return the most probable of the allowed classes at every pixel, as ids."""
         confidence, index = self._allowed_probabilities(output).max(dim=1)
         ids = torch.tensor(self.ids, device=index.device)[index]
         return self._predictions(ids, confidence, Classes.expect(output).uncertainty)
 
     def truth(self, target: Target) -> list["ClassPrediction"]:
-        """Return the labels as perfect predictions, -1 where there is none."""
+        """Return the labels as perfect predictions, with id -1 where there is no label."""
         stored = torch.tensor(self.ids, device=target.label.device)
-        ids = torch.where(target.valid, stored[self.encode_label(target.label).ids[:, 0]], NONE)
+        ids = torch.where(target.valid, stored[self.encode_label(target.label).ids[:, 0]], NO_LABEL)
         return self._predictions(ids, target.valid.float())
 
     def _predictions(
         self, ids: Tensor, confidence: Tensor, uncertainty: Tensor | None = None
     ) -> list["ClassPrediction"]:
-        doubts = itertools.repeat(None) if uncertainty is None else uncertainty[:, 0]
-        return [
-            ClassPrediction(one, sure, self.names, self.colours, doubt)
-            for one, sure, doubt in zip(ids, confidence, doubts, strict=False)
-        ]
+        uncertainties = itertools.repeat(None) if uncertainty is None else uncertainty[:, 0]
+        rows = zip(ids, confidence, uncertainties, strict=False)
+        return [ClassPrediction(i, c, self.names, self.colours, u) for i, c, u in rows]
 
     def to_label(self, output: Output) -> Int[Tensor, "b h w"]:
-        """Return the numbers of the most probable classes."""
+        """Return the number of the most probable class at every pixel."""
         output = Classes.expect(output)
         return output.maps.argmax(dim=1)
 
     def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "n n"]:
-        """Return pixels by true and predicted class.
+        """Return the number of pixels by true class (rows) and predicted class (columns).
 
-        Of a box, every row and column counts as half of its pixels: of the class of the box where
-        the class was predicted anywhere in it, else of that class but predicted as background.
+        In a box, every row and column counts as half of its pixels. Their true class is the box's.
+        It is also their predicted class if it is predicted anywhere in them, else the background.
         """
         n = len(self.class_names)
         pair = target.label * n + label
         sums = torch.bincount(pair[target.valid], minlength=n * n).double().reshape(n, n)
-        for one, boxes in zip(label, target.boxes or [None] * len(label), strict=True):
+        for ids, boxes in zip(label, target.boxes or [None] * len(label), strict=True):
             if boxes is None:
                 continue
-            for number, pixels, hit in projections(one, boxes):
+            for number, pixels, hit in check_projections(ids, boxes):
                 sums[number, number] += pixels[hit].sum()
                 sums[number, boxes.background] += pixels[~hit].sum()
         return sums
 
     def score(self, sums: Float64[Tensor, "n n"]) -> float:
-        """Return the mean IoU in percent over the classes that occur."""
+        """Return the mean IoU in percent over the classes that occur in the labels."""
         return 100 * float(_iou(sums)[sums.sum(dim=1) > 0].mean())
 
     def figures(self, sums: Float64[Tensor, "n n"]) -> dict[str, float]:
-        """Return mean IoU, pixel accuracy, and the IoU of every class that occurs, in percent."""
+        """Return mean IoU, pixel accuracy, and the IoU of every class in the labels, in percent."""
         total = float(sums.sum())
         occurs = (sums.sum(dim=1) > 0).tolist()
         rows = zip(self.class_names, _iou(sums).tolist(), occurs, strict=True)
         return {
             self.metric_name: self.score(sums),
             "pixel accuracy, %": 100 * float(sums.diagonal().sum()) / max(total, 1.0),
-            **{f"IoU {name}, %": 100 * iou for name, iou, there in rows if there},
+            **{f"IoU {name}, %": 100 * iou for name, iou, is_present in rows if is_present},
         }
 
     def nonconformity(self, output: Output, label: Int[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
         """Return 1 minus the probability of the label's class.
 
-        Its sets are the smallest on average of all sets of one coverage (Sadinle et al. 2019).
+        Of all prediction sets with the same coverage, these are the smallest on average (Sadinle et
+        al. 2019).
         """
         ids = self.encode_label(label).ids.to(output.stack.device)
         probability = Classes.expect(output).probabilities.gather(1, ids)[:, 0]
         return (1 - probability).nan_to_num(nan=math.inf, posinf=math.inf)
 
     def prediction_set(self, output: Output, q: float) -> PredictionSet:
-        """Return a mask for every class, ``k h w``; the most probable class is always in the set.
+        """Return ``set``, a mask for every class, ``k h w``.
 
-        The model abstains where the set of a pixel has several classes.
+        The most probable class is always in the set of a pixel. The model abstains where a set has
+        several classes.
         """
         probability = Classes.expect(output).probabilities[0]
-        there = 1 - probability <= q
-        there.scatter_(0, probability.argmax(dim=0, keepdim=True), value=True)
-        about = {
+        is_in_set = 1 - probability <= q
+        is_in_set.scatter_(0, probability.argmax(dim=0, keepdim=True), value=True)
+        meaning = {
             "abstain_where": "the set of a pixel has several classes",
             "set_is": "a mask for every class, in the order of names",
         }
-        arrays = {"set": StoredArray(there.cpu().numpy())}
-        return PredictionSet(arrays, (there.sum(dim=0) > 1).cpu(), about)
+        arrays = {"set": StoredArray(is_in_set.cpu().numpy())}
+        return PredictionSet(arrays, (is_in_set.sum(dim=0) > 1).cpu(), meaning)
 
     @property
     def error_kind(self) -> ErrorKind:
-        """Right or wrong classes."""
+        """``classes``: a class is right or wrong."""
         return "classes"
 
     def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors:
-        """Return which pixels are wrong, and their uncertainty or 1 minus their confidence."""
+        """Return which pixels are wrong, and their uncertainty (or 1 minus the confidence)."""
         predicted = ClassPrediction.expect(prediction)
         wrong = (predicted.to_label() != target.label[0].to(predicted.ids.device)).float()
-        confidence, doubt = predicted.confidence.float(), predicted.uncertainty
-        return PixelErrors(wrong, 1 - confidence if doubt is None else doubt.float(), confidence)
+        confidence, std = predicted.confidence.float(), predicted.uncertainty
+        return PixelErrors(wrong, 1 - confidence if std is None else std.float(), confidence)
 
     def totals(self, label: Int[Tensor, "h w"], valid: Mask) -> Mapping[str, float]:
-        """Return the fraction of the valid pixels that is of every class."""
+        """Return ``area.NAME`` of every class: its fraction of the valid pixels."""
         count = torch.bincount(label[valid], minlength=len(self.class_names)).double()
         areas = (count / count.sum().clamp(min=1)).tolist()
         return {f"area.{name}": area for name, area in zip(self.class_names, areas, strict=True)}
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
-        """Return the number of the most frequent class; the first where no pixel has a label."""
+        """Return the number of the most frequent class; without labels, that of the first."""
         return torch.bincount(label[valid], minlength=len(self.class_names)).argmax()
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the most frequent class, and that of every pixel position."""
+        """Return the most frequent class of all labels, and of every pixel position."""
         counts = count_classes(labels, len(self.class_names))
         majority = counts.flatten(1).sum(dim=1).argmax()
         nowhere = counts.sum(dim=0) == 0
@@ -284,14 +286,14 @@ class Segmentation(AbstractTask):
 
 @dataclass(frozen=True)
 class ClassPrediction(Prediction):
-    """Classes of one image.
+    """The predicted classes of one image.
 
     Attributes:
-        ids: of ``names``, as the label files have them.
-        confidence: probability of the class.
-        names: of the ids.
-        palette: RGB of the ids.
-        uncertainty: in [0, 1], of a method that says more of it than the confidence does.
+        ids: class ids, as in label files.
+        confidence: probability of the predicted class.
+        names: names of the classes by id.
+        palette: RGB colours of the classes by id.
+        uncertainty: uncertainty in [0, 1], if the method estimates it besides the confidence.
     """
 
     ids: Int[Tensor, "h w"]
@@ -303,10 +305,10 @@ class ClassPrediction(Prediction):
 
     @classmethod
     def expect(cls, prediction: Prediction) -> "ClassPrediction":
-        """Return a prediction of classes.
+        """Return the prediction, after checking that it has classes.
 
         Raises:
-            TypeError: if it is of another kind.
+            TypeError: if it is a prediction of another kind.
         """
         if not isinstance(prediction, cls):
             raise TypeError(f"expected {cls.__name__}, got {type(prediction).__name__}")
@@ -314,19 +316,19 @@ class ClassPrediction(Prediction):
 
     @property
     def ids_are_colours(self) -> bool:
-        """Whether every id is the 24-bit number of its colour, as in label files of colours."""
+        """Whether every id is its colour as a 24-bit number, as in label files with colours."""
         colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
         return bool(self.palette) and list(self.palette) == list(colours)
 
     def to_label(self) -> Int[Tensor, "h w"]:
         """Return the numbers of the classes, in the order of their names."""
         ids = self.ids.long()
-        known, order = torch.tensor(list(self.names), device=ids.device).sort()
-        position = torch.searchsorted(known, ids).clamp(max=len(known) - 1)
-        return torch.where(known[position] == ids, order[position], 0)
+        sorted_ids, order = torch.tensor(list(self.names), device=ids.device).sort()
+        position = torch.searchsorted(sorted_ids, ids).clamp(max=len(sorted_ids) - 1)
+        return torch.where(sorted_ids[position] == ids, order[position], 0)
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``classes`` (ids, palette indices, or colours) and how sure they are."""
+        """Return ``classes`` (ids, palette indices or colours), confidence and uncertainty."""
         ids = self.ids.cpu().numpy()
         if self._in_colours:
             pixels = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=2).astype(np.uint8)
@@ -335,14 +337,14 @@ class ClassPrediction(Prediction):
             classes = StoredArray(ids.astype(np.uint16))
         else:
             classes = StoredArray(ids.astype(np.uint8), palette=self.palette)
-        found = {"classes": classes}
+        arrays = {"classes": classes}
         for name, values in (("confidence", self.confidence), ("uncertainty", self.uncertainty)):
             if values is not None:
-                found[name] = StoredArray(values.half().cpu().numpy())
-        return found
+                arrays[name] = StoredArray(values.half().cpu().numpy())
+        return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return the names of the ids and the number of their pixels."""
+        """Return size, encoding of the ids, class names, and the number of pixels per class."""
         return {
             "size": list(self.hw[::-1]),
             "classes_are": self._encoding,
@@ -352,7 +354,7 @@ class ClassPrediction(Prediction):
         }
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """In the colours of the classes; black where there is none."""
+        """Return the classes in their colours; black where there is no class."""
         picture = torch.zeros(3, *self.ids.shape, dtype=torch.uint8)
         ids = self.ids.cpu()
         for number, colour in self.palette.items():
@@ -360,14 +362,13 @@ class ClassPrediction(Prediction):
         return picture
 
     def legend(self) -> dict[str, Colour]:
-        """Return the colours of the classes that occur."""
-        there = set(self.ids.unique().tolist())
-        shown = there & self.names.keys()
+        """Return the colours of the classes that occur, by name."""
+        shown = set(self.ids.unique().tolist()) & self.names.keys()
         return {self.names[n]: rgb for n, rgb in self.palette.items() if n in shown}
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error; nothing is wrong where there is no label."""
-        wrong = ((self.ids != other.ids) & (self.ids != NONE)).cpu()
+        """Return truth, prediction and error (red); pixels without a label have no error."""
+        wrong = ((self.ids != other.ids) & (self.ids != NO_LABEL)).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
         error[1:, wrong] = 60
         return self.draw(), other.draw(), error
@@ -385,12 +386,12 @@ class ClassPrediction(Prediction):
 
 
 def _iou(sums: Float64[Tensor, "n n"]) -> Float64[Tensor, " n"]:
-    found = sums.diagonal()
-    return found / (sums.sum(dim=1) + sums.sum(dim=0) - found).clamp(min=1)
+    intersection = sums.diagonal()
+    return intersection / (sums.sum(dim=1) + sums.sum(dim=0) - intersection).clamp(min=1)
 
 
 def palette(count: int) -> list[Colour]:
-    """Return colours that tell classes apart, the same every time."""
+    """Return distinct RGB colours for a number of classes; they are the same in every run."""
     rows = []
     for i in range(count):
         value, saturation = (0.95, 0.75, 0.55)[i % 3], (0.65, 0.9)[i // 3 % 2]

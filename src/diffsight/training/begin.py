@@ -1,39 +1,68 @@
-"""A training that begins with the weights of a saved model."""
+"""Start a training from the weights of a saved model."""
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from diffsight import hub
+from diffsight.config import to_config
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
 
 METHOD = "method."
-NAMED = 3  # tensors that a line lists
+NAMED = 3  # tensors that the log line names
 log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def begin_with(model: DenseModel, source: str) -> None:
-    """Copy the weights of a saved model's method that have the same names and shapes.
+    """Copy those weights of a saved model's method that have the same names and shapes.
 
-    All others start as they would without it, such as the last layers of another list of classes;
-    the log names them. What a task has fitted to its labels stays.
+    All other weights keep their initial values (for example the last layer, if the classes differ);
+    the log names them, and those of the source that are not used. It warns if the methods differ in
+    an argument that their weights show, such as a number of passes. Values that the task has fitted
+    to its labels are not replaced.
 
     Args:
-        model: to be trained.
+        model: model that will be trained.
         source: folder or file of a saved model, or a hub id.
 
     Raises:
-        InputError: if it cannot be loaded, or nothing in it fits.
+        InputError: if it cannot be loaded, or none of its weights fits.
     """
-    theirs = hub.load(source).state_dict()
+    start = hub.load(source)
+    theirs = {k: v for k, v in start.state_dict().items() if k.startswith(METHOD)}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(METHOD)}
     fitting = {k: theirs[k] for k, v in ours.items() if k in theirs and theirs[k].shape == v.shape}
     if not fitting:
         raise InputError(f"{source}: none of its weights fits the model: begin with another one")
     model.load_state_dict(fitting, strict=False)
-    anew = [name.removeprefix(METHOD) for name in ours if name not in fitting]
-    more = ", ..." if len(anew) > NAMED else ""
-    rest = f"; new: {', '.join(anew[:NAMED])}{more}" if anew else ""
-    log.info("%s: %d of %d tensors are its%s", source, len(fitting), len(ours), rest)
+    lists = {
+        "new": [name for name in ours if name not in fitting],
+        "unused": [name for name in theirs if name not in ours],
+    }
+    rest = "".join(f"; {title}: {_shorten(names)}" for title, names in lists.items() if names)
+    log.info("%s: loaded %d of %d tensors%s", source, len(fitting), len(ours), rest)
+    names = [name.removeprefix(METHOD) for name in (*ours, *theirs)]
+    for argument in type(model.method).infer_arguments(names):
+        given, own = (_arguments(one).get(argument) for one in (start, model))
+        if given != own and given is not None:
+            log.warning(
+                "%s: its %r is %s, that of this model is %s: only weights with the same names are "
+                "loaded",
+                *(source, argument, given, own),
+            )
+
+
+def _arguments(model: DenseModel) -> Mapping[str, Any]:
+    """Return the arguments of a model's method as plain data."""
+    call: Any = to_config(model.method)
+    return call["init_args"]
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """Return the first names and the number of the others."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(name.removeprefix(METHOD) for name in names[:NAMED]) + more

@@ -44,12 +44,12 @@ def _scores(trainer: Trainer) -> dict[str, float]:
 
 
 class Checkpoints(Callback):
-    """Keeps the last state, every so many steps and at the end, and the best one by a score.
+    """Saves the last state (regularly and at the end), and the state with the best score.
 
     Args:
-        folder: where ``last.ckpt`` and ``best.ckpt`` go.
-        every: optimiser steps.
-        monitor: score without its prefix ``val/``.
+        folder: folder of ``last.ckpt`` and ``best.ckpt``.
+        every: optimiser steps between checkpoints.
+        monitor: name of the score that decides, without its prefix ``val/``.
     """
 
     def __init__(self, folder: Path, *, every: int, monitor: str) -> None:
@@ -63,7 +63,7 @@ class Checkpoints(Callback):
 
     @property
     def seconds(self) -> float:
-        """Spent on the training, the interrupted runs before included."""
+        """Time spent on the training in seconds, interrupted runs included."""
         return self.past_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,44 +71,44 @@ class Checkpoints(Callback):
         return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore both."""
+        """Restore the best score and the time spent."""
         self.best, self.past_s = state_dict["best"], state_dict["seconds"]
 
     def save(self, trainer: Trainer) -> None:
-        """Write ``last.ckpt``, unless it is of this step."""
+        """Write ``last.ckpt``, unless it already holds this step."""
         if trainer.global_step != self.saved_step:
             trainer.save_checkpoint(self.folder / LAST)
             self.saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save on time."""
-        on_time = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
-        if on_time and at_step_end(trainer):
+        """Save if a checkpoint is due."""
+        is_due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
+        if is_due and at_step_end(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best.
+        """Save a new best state.
 
         Raises:
-            InputError: if nothing of the name ``monitor`` was scored.
+            InputError: if there is no score named ``monitor``.
         """
         scores = _scores(trainer)
         if self.monitor not in scores:
-            known = ", ".join(scores)
-            raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {known}")
+            names = ", ".join(scores)
+            raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {names}")
         score = scores[self.monitor]
         cost = -score if larger_is_better(self.monitor) else score
         if not cost < self.best:
             return
         self.best = cost
-        self.saved_step = -1  # the best score has changed: it belongs into the file
+        self.saved_step = -1  # the checkpoint must hold the new best score
         self.save(trainer)
         if trainer.is_global_zero:
             link_or_copy(self.folder / LAST, self.folder / BEST)
 
 
 class Interrupts(Callback):
-    """SIGTERM and Ctrl-C end the training after the current step, with a checkpoint.
+    """Ends the training on SIGTERM or Ctrl-C, after the current step and with a checkpoint.
 
     A second signal ends it at once.
     """
@@ -124,7 +124,7 @@ class Interrupts(Callback):
             signal.signal(signal.SIGINT, self._note)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save and leave, all devices together.
+        """Save a checkpoint and exit, all devices together.
 
         Raises:
             SystemExit: 75 after SIGTERM, 130 after Ctrl-C.
@@ -133,9 +133,9 @@ class Interrupts(Callback):
             return
         if trainer.strategy.reduce_boolean_decision(self.status != 0, all=False):
             self.checkpoints.save(trainer)
-            where = self.checkpoints.folder / LAST
+            path = self.checkpoints.folder / LAST
             log.info(
-                "stopped at step %d, saved %s: continue with --resume", trainer.global_step, where
+                "stopped at step %d, saved %s: continue with --resume", trainer.global_step, path
             )
             raise SystemExit(self.status or PREEMPTED)
 
@@ -146,12 +146,14 @@ class Interrupts(Callback):
 
 
 class Pictures(Callback):
-    """Image | truth | prediction | error of the first validation images: PNG files, TensorBoard.
+    """Draws image, label, prediction and error of the first validation images.
+
+    The pictures are PNG files and TensorBoard images.
 
     Args:
-        folder: where the files go.
-        task: draws.
-        count: images.
+        folder: folder of the PNG files.
+        task: task that draws them.
+        count: number of images.
     """
 
     def __init__(self, folder: Path, task: AbstractTask, *, count: int = 4) -> None:
@@ -169,18 +171,18 @@ class Pictures(Callback):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """Draw while there are too few; the first device only."""
+        """Draw until there are ``count`` images, on the first device only."""
         missing = self.count - len(self.rows)
         if not trainer.is_global_zero or missing <= 0:
             return
-        # predictions of a plan are on the CPU
+        # predictions of an evaluation plan are on the CPU
         batch = batch.to(outputs["predictions"][0].to_label().device)
         truths = self.task.truth(batch.target)
         triples = zip(batch.inputs.image, truths, outputs["predictions"], strict=True)
         self.rows += [self.task.panel(*triple) for triple in list(triples)[:missing]]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what was drawn."""
+        """Write the pictures."""
         if not self.rows:
             return
         widest = max(row.shape[-1] for row in self.rows)
@@ -200,17 +202,17 @@ def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -
 
 
 class ProgressBar(Callback):
-    """A bar with the time left on a terminal, and a line per validation anywhere.
+    """Shows a bar with the time left on a terminal, and logs a line per validation.
 
     Args:
-        validate_every: steps between validations, which are a part of the time left.
+        validate_every: steps between validations, which the time left includes.
     """
 
     def __init__(self, validate_every: int) -> None:
         self.validate_every = validate_every
         self.time_left = TimeLeft(0, 0, validate_every)
         console = Console(stderr=True)
-        self.shown = console.is_terminal
+        self.is_shown = console.is_terminal
         self.bar = progress.Progress(
             progress.TextColumn("training"),
             progress.BarColumn(),
@@ -219,7 +221,7 @@ class ProgressBar(Callback):
             progress.TimeElapsedColumn(),
             progress.TextColumn("{task.fields[left]}"),
             console=console,
-            disable=not self.shown,
+            disable=not self.is_shown,
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -236,14 +238,14 @@ class ProgressBar(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Advance, if anybody looks: reading the loss waits for the device."""
-        if self.shown and trainer.is_global_zero:
+        """Advance the bar if it is shown; reading the loss waits for the device."""
+        if self.is_shown and trainer.is_global_zero:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
             left = self.time_left.describe(trainer.global_step)
             self.bar.update(self.task, completed=trainer.global_step, loss=loss, left=left)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time."""
+        """Start the clock of the validation."""
         self.time_left.begin_scoring()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -255,9 +257,9 @@ class ProgressBar(Callback):
             log.info("step %d: %s%s", trainer.global_step, text, left and f" ({left})")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.bar.stop()

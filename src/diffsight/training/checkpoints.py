@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without executing anything."""
+"""Checkpoint files: written completely or not at all, read without executing code."""
 
 import hashlib
 import os
@@ -18,18 +18,18 @@ from diffsight.errors import InputError
 from diffsight.formats.tensors import is_dense, load_torch
 from diffsight.formats.text import reading
 
-SEAL = "diffsight_sha256"  # of everything else in a checkpoint
-KEY = "diffsight"  # our part of a checkpoint; the rest is Lightning's
+SEAL = "diffsight_sha256"  # key of the checksum of all other entries
+KEY = "diffsight"  # key of our entry; the other entries are Lightning's
 PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Checkpoints of Lightning; a full disk leaves the previous file whole."""
+    """Reads and writes Lightning's checkpoints; a full disk keeps the previous file intact."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint``.
+        """Write a checkpoint.
 
         Raises:
             OSError: one line, if it cannot be written.
@@ -40,16 +40,16 @@ class AtomicCheckpoints(CheckpointIO):
             cause = error.__cause__
             reason = (cause.strerror if isinstance(cause, OSError) else None) or cause
             raise OSError(
-                f"the checkpoint {path} could not be written ({reason}); the previous one is whole"
+                f"the checkpoint {path} could not be written ({reason}); the previous one is intact"
             ) from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; nothing in it is executed, whatever ``weights_only`` says.
+        """Read a checkpoint without executing code in it, whatever ``weights_only`` says.
 
         Raises:
-            InputError: if it is damaged, or no checkpoint of diffsight.
+            InputError: if it is damaged, or not a checkpoint of diffsight.
         """
         return load(path, map_location=map_location, check=True)
 
@@ -59,7 +59,7 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 def save_torch(content: Any, path: Path) -> None:
-    """Write what ``torch.load`` reads with ``weights_only``, and wait until it is on the disk.
+    """Write a file for ``torch.load`` with ``weights_only``, and wait until it is on disk.
 
     Raises:
         InputError: if it cannot be written.
@@ -67,7 +67,7 @@ def save_torch(content: Any, path: Path) -> None:
     with replacing(path) as partial, partial.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # of a short write
+        except RuntimeError as error:  # raised after a short write
             cause = error.__cause__ or error.__context__
             if isinstance(cause, OSError):
                 raise cause from None
@@ -82,13 +82,13 @@ def load(
     """Return a checkpoint of ``fit``, ``pretrain`` or ``adapt``.
 
     Args:
-        path: the file.
-        map_location: where its tensors go.
+        path: path of the checkpoint.
+        map_location: device of the tensors.
         mmap: read tensors only when they are used.
-        check: compare the contents with the checksum that was written with them.
+        check: verify the checksum of the contents.
 
     Raises:
-        InputError: if it cannot be read safely, is truncated, or is no checkpoint of diffsight.
+        InputError: if it cannot be read safely, is truncated, or is not a checkpoint of diffsight.
     """
     if not Path(path).exists():
         raise InputError(f"{path}: no such checkpoint: start without --resume")
@@ -98,17 +98,16 @@ def load(
         raise InputError(
             f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"
         )
-    expected = checkpoint.pop(SEAL, None)  # earlier versions wrote none
+    expected = checkpoint.pop(SEAL, None)  # missing in files of earlier versions
     if check and expected is not None and digest(checkpoint) != expected:
         raise InputError(
-            f"{path}: damaged (its contents are not those that were written): restore it or start "
-            "again"
+            f"{path}: damaged (its contents do not match their checksum): restore it or start again"
         )
     return checkpoint
 
 
 def digest(content: Any) -> str:
-    """Return the SHA-256 of plain data and tensors, whatever they are nested in."""
+    """Return the SHA-256 of nested plain data and tensors."""
     sum_ = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -136,9 +135,10 @@ def digest(content: Any) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` the file that ``source`` now is, atomically; free where links are possible.
+    """Make ``target`` a hard link to ``source``, or a copy where links are impossible, atomically.
 
-    ``source`` may be replaced later: checkpoints are never written in place.
+    A later replacement of ``source`` does not change ``target``: checkpoints are never written in
+    place.
     """
     with replacing(target) as partial:
         try:
@@ -150,10 +150,10 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that a result depends on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

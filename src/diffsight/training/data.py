@@ -15,24 +15,24 @@ from diffsight.datasets.person_crop import PersonCrop
 from diffsight.datasets.transforms import Resize
 from diffsight.errors import InputError
 from diffsight.inference.text_features import TextFeatureCache
-from diffsight.ops.groups import neighbours
+from diffsight.ops.groups import group_consecutive
 from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Draws, TextFeatures
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A batch and the seeds of what the model draws for it."""
+    """A batch with the seeds of its random numbers in the model."""
 
     batch: Batch
     draws: Draws
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """Copy images and labels to ``device``."""
+        """Return the batch on ``device``."""
         return replace(self, batch=self.batch.to(device))
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.batch.ids)
 
 
@@ -42,9 +42,9 @@ class TrainingStream(AbstractStream):
 
     Attributes:
         dataset: training set.
-        label: the task's key of ``Sample.labels``.
-        augment: changes, applied in order.
-        text_features: of sentences, encoded once for all epochs as far as they fit.
+        label: the task's key in ``Sample.labels``.
+        augment: augmentations, applied in order.
+        text_features: cache of encoded sentences for all epochs.
     """
 
     dataset: AbstractDataset
@@ -59,13 +59,13 @@ class TrainingStream(AbstractStream):
 
     @property
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
         return self.dataset.name
 
     def short_side(self) -> int | None:
         """Return the pixels of the shorter side of a training image before it is cropped.
 
-        None for several cameras, whose images the model itself brings to its size.
+        None for several cameras: the model resizes their images itself.
         """
         sample = self.dataset[0]
         if sample.rig is not None:
@@ -80,12 +80,12 @@ class TrainingStream(AbstractStream):
         return min(sample.image.shape[-2:])
 
     def example_pixels(self) -> int:
-        """Return the numbers of the image of a training sample, as the model is given it."""
+        """Return how many numbers the image of an augmented training sample has."""
         ((sample, _),) = self._augmented([(0, 0)])
         return sample.numel
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
-        """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
+        """Yield the rows of device ``rank`` (of ``world``) of every batch from number ``start`` on.
 
         Raises:
             InputError: for a sample that cannot be read, or a batch of different sizes.
@@ -98,7 +98,7 @@ class TrainingStream(AbstractStream):
     def validation_batches(
         self, dataset: AbstractDataset, rank: int, world: int
     ) -> Iterator[Batch]:
-        """Yield a device's part of a validation set, read and batched like the training set."""
+        """Yield a device's batches of a validation set, read and batched like the training set."""
         return validation_batches(
             dataset,
             label=self.label,
@@ -119,7 +119,7 @@ class TrainingStream(AbstractStream):
             for change in self.augment:
                 if sample.rig is not None and not change.accepts_rigs:
                     raise InputError(
-                        f"{type(change).__name__} does not change several cameras: use "
+                        f"{type(change).__name__} does not support several cameras: use "
                         "RandomCameras and RandomVehicle"
                     )
                 sample = change(sample, generator)
@@ -142,13 +142,13 @@ def validation_batches(
     Consecutive samples of one size are in one batch.
 
     Args:
-        dataset: what is scored.
-        label: the task's key of ``Sample.labels``.
-        batch_size: most images per batch of all devices together.
-        workers: processes that read; 0 does it in the training process.
-        rank: this device.
-        world: devices; sample i belongs to device i modulo ``world``.
-        text_features: of sentences that were encoded before.
+        dataset: validation set.
+        label: the task's key in ``Sample.labels``.
+        batch_size: largest batch, over all devices together.
+        workers: processes that read; 0 reads in the training process.
+        rank: number of this device.
+        world: number of devices; sample i belongs to device i modulo ``world``.
+        text_features: cache of encoded sentences.
 
     Raises:
         InputError: for a sample that cannot be read, or if a device has none.
@@ -158,14 +158,14 @@ def validation_batches(
             f"data set {dataset.name!r} has no sample to validate on for each of {world} devices"
         )
     read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
-    samples = (one for sample in read for one in sample.per_sentence())
+    samples = (one for sample in read for one in sample.split_by_sentence())
     size = max(1, batch_size // world)
-    for batch in neighbours(samples, size, lambda s: (s.image.shape, s.labels[label].shape)):
+    for batch in group_consecutive(samples, size, lambda s: (s.image.shape, s.labels[label].shape)):
         yield with_text_features(collate(batch, label), text_features)
 
 
 def with_text_features(batch: Batch, text_features: TextFeatures | None) -> Batch:
-    """Return a batch whose sentences are looked up before they are encoded."""
+    """Return a batch that looks its sentences up in a cache before encoding them."""
     return replace(batch, inputs=replace(batch.inputs, text_features=text_features))
 
 
@@ -173,8 +173,8 @@ def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iter
     """Yield every sample once, in order, with one label only.
 
     Args:
-        dataset: what to read.
-        label: key of ``Sample.labels`` to keep: what workers send takes shared memory.
+        dataset: data set to read.
+        label: key in ``Sample.labels`` to keep; others would take shared memory of the workers.
         workers: processes that read; 0 reads in this process.
 
     Raises:
@@ -193,14 +193,14 @@ def _only(dataset: AbstractDataset, label: str, index: int) -> Sample:
 
 
 def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Yield what ``read`` gives for every key, in order."""
+    """Yield ``read`` of every key, in order."""
     loader = DataLoader(
         _Rows(read),
         batch_size=None,
         sampler=keys,
         num_workers=workers,
         collate_fn=_same,
-        # its own: the loader would otherwise take a number from torch's global one
+        # otherwise the loader would draw a number from torch's global generator
         generator=torch.Generator(),
         worker_init_fn=_worker,
     )
@@ -211,7 +211,7 @@ def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> 
 
 
 class _Rows(torch.utils.data.Dataset):
-    """Rows by key. A bad one travels as its error: users see one line, no traceback of a worker."""
+    """Rows by key. A worker returns an error as a row, so that users see no traceback."""
 
     def __init__(self, read: Callable[[Any], Any]) -> None:
         self.read = read

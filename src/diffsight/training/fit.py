@@ -1,4 +1,4 @@
-"""``fit``: a plain function whose signature is the schema of a recipe."""
+"""``fit``: train a model. Its signature is the schema of a recipe."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +17,11 @@ from diffsight.config import Plain, to_config
 from diffsight.datasets.base import AbstractDataset, AbstractTransform
 from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.baselines import baselines_of
-from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, protocol_for
+from diffsight.inference.baselines import compute_baselines
+from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, resolve_protocol
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
+from diffsight.ops.device import mixed_dtype
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.begin import begin_with
 from diffsight.training.callbacks import LAST, Pictures
@@ -45,8 +46,8 @@ from diffsight.training.trainer import (
     trainer_for,
 )
 
-# a resumed run must agree with the interrupted one in these
-RESUME_INVARIANTS = ("task", "method", "augment", "optim", "schedule", "accumulate", "precision")
+# keys that a resumed run must share with the interrupted one
+RESUME_INVARIANTS = ("task", "method", "augment", "optim", "schedule", "accumulate", "dtype")
 DAYS = (
     "this takes days: a GPU is faster, and so are the small recipes (minutes on two cores), such "
     "as vpd/folder_depth_small, vpd/folder_semantic_small and those of rooms/; `diffsight show "
@@ -61,12 +62,11 @@ class Fitted:
     """A finished training.
 
     Attributes:
-        model: with the last weights.
-        folder: the run's folder; ``model/`` in it is the saved model.
-        scores: of the validation set at the end: the protocol's, without one ``loss``.
-        validation: what was scored.
-        evaluation: the scores of model and baselines with all they depend on; None without a
-            protocol.
+        model: model with the last weights.
+        folder: folder of the run; its sub-folder ``model`` is the saved model.
+        scores: final scores of the validation set: those of the protocol, or ``loss`` without one.
+        validation: validation set.
+        evaluation: scores of model and baselines with all their settings; None without a protocol.
     """
 
     model: DenseModel
@@ -99,28 +99,28 @@ def fit(
     75 and 130.
 
     Args:
-        task: what the numbers mean; bins are fitted to the training set.
-        method: the architecture.
+        task: meaning of the labels; bins are fitted to the training set.
+        method: builder of the architecture.
         train: training set.
         val: validation set, scored every ``validate_every`` steps and at the end.
         optim: AdamW and its parameter groups.
         out: folder of the run.
         schedule: learning rate over the training; default: constant.
-        augment: random changes of a training sample, in order.
-        protocol: how validation is scored; without one there is the loss alone.
-        evaluation_plan: how validation images are run, in training as at the end; default: the
-            whole image in one pass. With a plan, validation has no ``loss``.
+        augment: augmentations of a training sample, in order.
+        protocol: protocol of the validation; without one only the loss is computed.
+        evaluation_plan: how validation images are run, during the training and at the end;
+            default: the whole image in one pass. With a plan, validation has no ``loss``.
         oracle_scene: give the model the scene type of each validation sample (protocols of depth).
-        options: of ``FitOptions``.
+        options: fields of ``FitOptions``.
 
     Raises:
-        InputError: one line about what cannot be used, with the repair.
+        InputError: if an input cannot be used: one line with the repair.
     """
-    given = {**locals()}
+    arguments = {**locals()}
     if protocol is None and (evaluation_plan is not None or oracle_scene):
         raise InputError("evaluation_plan and oracle_scene are for a protocol: give one")
-    settings = FitOptions(**given.pop("options"))
-    resolved = {**given, **vars(settings)}
+    settings = FitOptions(**arguments.pop("options"))
+    resolved = {**arguments, **vars(settings)}
     recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
     done, checkpoint = _begin(out, recipe, settings)
     for data in (train, val):
@@ -132,7 +132,7 @@ def fit(
     if settings.begin is not None and checkpoint is None:
         begin_with(model, settings.begin)
     stream = _stream(train, task.label, augment or (), settings)
-    rules = protocol_for(protocol, model, oracle_scene=oracle_scene) if protocol else None
+    rules = resolve_protocol(protocol, model, oracle_scene=oracle_scene) if protocol else None
     learner = Learner(
         Supervised(model, rules, evaluation_plan),
         stream=stream,
@@ -171,12 +171,12 @@ def _stream(
 
 
 def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:
-    """Return the images of a validation, counted in training images of as many pixels."""
+    """Return the number of validation images, in units of a training image's pixels."""
     if not len(val):
         return 0.0
     sample = val[0]
     trained = stream.example_pixels()
-    return len(val) * len(sample.per_sentence()) * sample.numel / trained
+    return len(val) * len(sample.split_by_sentence()) * sample.numel / trained
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
@@ -186,22 +186,22 @@ def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[i
         raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
     if cache is not None and cache.resolve() == out.resolve():
         raise InputError(
-            f"{cache}: is the run's own folder, whose samples go: give another --cache"
+            f"{cache}: is the folder of the run, which deletes its samples: give another --cache"
         )
     continues = settings.resume and has_begun(out)
     done = steps_done(out, recipe, RESUME_INVARIANTS) if continues else 0
     if not continues:
         start(out, recipe)
     if not settings.resume:
-        _forget(out)
+        _delete_samples(out)
     return done, out / LAST if continues else None
 
 
 @rank_zero_only
-def _forget(out: Path) -> None:
-    """Delete samples that an earlier run read: the files may have changed since.
+def _delete_samples(out: Path) -> None:
+    """Delete samples that an earlier run has read: their files may have changed.
 
-    The first process alone does it, before it reads its own and the others come.
+    Only the first process does it, before the other processes start.
     """
     for path in out.glob(f"*{SAMPLES}"):
         path.unlink(missing_ok=True)
@@ -216,7 +216,7 @@ def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Pat
 
 @contextmanager
 def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the time left on a terminal; yield what is called after each of ``total``."""
+    """Show a bar with the time left on a terminal; yield a function that advances it by one."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(text, total=total)
@@ -226,7 +226,7 @@ def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
 def _finish(
     learner: Learner, trainer: Trainer, val: AbstractDataset, out: Path, settings: FitOptions
 ) -> Fitted | None:
-    """Save the model and score it; what other devices than the first need not do."""
+    """Save and score the model on the first device; return None on all others."""
     assert isinstance(learner.objective, Supervised)
     assert isinstance(learner.stream, TrainingStream)
     model, protocol, stream = learner.objective.model, learner.objective.protocol, learner.stream
@@ -234,12 +234,12 @@ def _finish(
         trainer.validate(learner, verbose=False)
     if not leave_others(trainer):
         return None
-    _forget(out)
+    _delete_samples(out)
     info = {
         "training": {"steps": learner.steps, "samples": len(stream.dataset)},
         "short_side": stream.short_side(),
     }
-    model.baselines = baselines_of(stream.dataset, model.task)
+    model.baselines = compute_baselines(stream.dataset, model.task)
     folder = hub.save(model, out / "model", info=info)
     if protocol is None:
         return Fitted(model, out, learner.scores, val, None)
@@ -247,7 +247,7 @@ def _finish(
         model,
         replace(learner.objective.plan or Plan(), batch_size=stream.batch_size),
         device=trainer.strategy.root_device,
-        dtype=settings.dtype,
+        dtype=mixed_dtype(settings.dtype),
     )
     with _bar(f"evaluating on {val.name}", len(val)) as advance:
         evaluation = evaluate(predictor, val, protocol, baselines=model.baselines, advance=advance)

@@ -1,4 +1,4 @@
-"""What a training will need, measured on a real step or two before it starts."""
+"""Cost of a training, measured on one or two real steps before it starts."""
 
 import time
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from diffsight.formats.durations import duration
+from diffsight.formats.durations import format_duration
 from diffsight.ops.precision import has_tf32, training_products
 from diffsight.training.objective import AbstractObjective
 from diffsight.training.stream import AbstractStream
 
 DAY_S = 24 * 3600
-FORWARD_FRACTION = 1 / 3  # of the time of a forward and backward pass
-LONG_STEP_S = 10.0  # a second measurement is not worth waiting for
+FORWARD_FRACTION = 1 / 3  # time of a forward pass relative to forward and backward
+LONG_STEP_S = 10.0  # longer steps are measured only once
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Forecast:
     """Cost of a training per device.
 
     Attributes:
-        parameters: numbers in the model.
-        trainable: those that learn.
-        weights_bytes: weights and buffers.
-        training_bytes: gradients and the two moments of AdamW.
-        activations_bytes: what the backward pass keeps, for one batch.
-        seconds_per_step: forward, backward and reading the data, over all batches of a step. The
-            optimiser's own time and the exchange between devices are not in it.
-        steps: to do.
-        validations: to do, the final evaluation included.
-        seconds_per_validation: forward passes and reading, estimated from a training step.
-        uses_tf32: whether products of 32-bit numbers are made in TF32.
+        parameters: number of parameters of the model.
+        trainable: number of trainable parameters.
+        weights_bytes: memory of weights and buffers.
+        training_bytes: memory of gradients and of AdamW's two moments.
+        activations_bytes: memory that the backward pass of one batch keeps.
+        seconds_per_step: time for reading, forward and backward passes of all batches of a step,
+            without the optimiser and the communication between devices.
+        steps: steps that are left.
+        validations: validations that are left, the final evaluation included.
+        seconds_per_validation: time for reading and forward passes, estimated from a training step.
+        uses_tf32: whether products of 32-bit numbers are rounded to TF32.
     """
 
     parameters: int
@@ -51,12 +51,12 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Of all steps and validations."""
+        """Time of all steps and validations."""
         scoring_s = self.validations * self.seconds_per_validation
         return self.steps * self.seconds_per_step + scoring_s
 
     def describe(self) -> str:
-        """Return three lines."""
+        """Return three lines on parameters, memory and time."""
         products = ", products of 32-bit numbers in TF32" if self.uses_tf32 else ""
         memory = self.weights_bytes + self.training_bytes + self.activations_bytes
         scoring = ""
@@ -66,12 +66,12 @@ class Forecast:
                 "final evaluation included"
             )
         return (
-            f"{self.parameters:,} parameters, {self.trainable:,} of them learn\n"
+            f"{self.parameters:,} parameters, {self.trainable:,} of them trainable\n"
             f"about {_gib(memory)} of memory per device: weights {_gib(self.weights_bytes)}, "
             f"gradients and moments {_gib(self.training_bytes)}, "
             f"activations {_gib(self.activations_bytes)}\n"
             f"{self.steps:,} steps of {self.seconds_per_step:.3g} s{scoring}: about "
-            f"{duration(self.seconds)}{products}"
+            f"{format_duration(self.seconds)}{products}"
         )
 
 
@@ -82,32 +82,32 @@ def forecast(
     steps: int,
     accumulate: int = 1,
     world: int = 1,
-    autocast: torch.dtype | None = None,
+    dtype: torch.dtype | None = None,
     validations: int = 0,
     scored_images: float = 0.0,
 ) -> Forecast:
-    """Measure one or two forward and backward passes on the first batch, leaving no trace.
+    """Measure one or two forward and backward passes on the first batch.
 
-    Weights are not touched; buffers (running means), gradients and random states are put back. It
-    needs the memory of a training step, but not of the optimiser's moments.
+    Weights do not change; buffers (running means), gradients and random states are restored. It
+    needs the memory of a training step without the optimiser's moments.
 
     Args:
-        objective: what learns.
+        objective: objective of the training.
         stream: training batches.
-        steps: to do.
+        steps: steps that are left.
         accumulate: batches per step.
-        world: devices.
-        autocast: type of mixed precision.
-        validations: to do, the final evaluation included.
-        scored_images: of a validation; one of twice the pixels of a training image counts twice.
+        world: number of devices.
+        dtype: dtype of mixed precision; None for none.
+        validations: validations that are left, the final evaluation included.
+        scored_images: images of a validation, in units of a training image's pixels.
     """
     began = time.perf_counter()
     batch = next(replace(stream, workers=0).batches(world=world))
     reading_s = time.perf_counter() - began
     with _untouched(objective), training_products(next(objective.parameters()).device):
-        computing_s, sizes = _timed(objective, batch, autocast)
+        computing_s, sizes = _timed(objective, batch, dtype)
         if computing_s < LONG_STEP_S:
-            computing_s, _ = _timed(objective, batch, autocast)
+            computing_s, _ = _timed(objective, batch, dtype)
     weights = [*objective.parameters(), *objective.buffers()]
     own = {tensor.untyped_storage().data_ptr() for tensor in weights}
     trainable = [p for p in objective.parameters() if p.requires_grad]
@@ -126,22 +126,22 @@ def forecast(
         seconds_per_validation=scored_images
         / (len(batch) * world)
         * (FORWARD_FRACTION * computing_s + reading_s),
-        uses_tf32=has_tf32(trainable[0].device) and autocast is None,
+        uses_tf32=has_tf32(trainable[0].device) and dtype is None,
     )
 
 
 def validations_left(step: int, steps: int, every: int) -> int:
-    """Return how often a training still validates after a step, the final evaluation included."""
+    """Return the number of validations after a step, the final evaluation included."""
     return steps // every - step // every + 1
 
 
 @dataclass
 class TimeLeft:
-    """The time that is left of a training, from what its steps and validations took so far.
+    """Time left of a training, estimated from its steps and validations so far.
 
     Attributes:
-        step: at which the clock was started.
-        steps: of the whole training.
+        step: step at which the clock was started.
+        steps: steps of the whole training.
         every: steps between validations.
     """
 
@@ -154,16 +154,16 @@ class TimeLeft:
     _scoring_since: float = 0.0
 
     def begin_scoring(self) -> None:
-        """Note that a validation begins."""
+        """Start the clock of a validation."""
         self._scoring_since = time.monotonic()
 
     def end_scoring(self) -> None:
-        """Note that it has ended."""
+        """Stop the clock of a validation."""
         self.scoring_s += time.monotonic() - self._scoring_since
         self.scored += 1
 
     def seconds(self, step: int) -> float | None:
-        """Return the seconds that are left after a step; None before the first one."""
+        """Return the seconds left after a step; None before the first one."""
         if step <= self.step:
             return None
         step_s = (time.monotonic() - self.began - self.scoring_s) / (step - self.step)
@@ -172,9 +172,9 @@ class TimeLeft:
         return (self.steps - step) * step_s + scorings * validation_s
 
     def describe(self, step: int) -> str:
-        """Return the time that is left in a few characters; empty before the first step."""
+        """Return a short text with the time left; empty before the first step."""
         seconds = self.seconds(step)
-        return "" if seconds is None else f"about {duration(seconds)} left"
+        return "" if seconds is None else f"about {format_duration(seconds)} left"
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _timed(
-    objective: AbstractObjective, batch: Any, autocast: torch.dtype | None
+    objective: AbstractObjective, batch: Any, dtype: torch.dtype | None
 ) -> tuple[float, dict[int, int]]:
     """Return the seconds of one pass, and the bytes of every storage kept for the backward pass."""
     sizes: dict[int, int] = {}
@@ -203,7 +203,7 @@ def _timed(
     device = next(objective.parameters()).device
     began = time.perf_counter()
     moved = batch.to(device)
-    mixed = torch.autocast(device.type, autocast) if autocast else nullcontext()
+    mixed = torch.autocast(device.type, dtype) if dtype else nullcontext()
     with mixed, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         loss = objective.losses(moved)["loss"]
     loss.backward()

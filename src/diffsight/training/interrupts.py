@@ -1,4 +1,4 @@
-"""Ctrl-C between the steps of a training, not within one."""
+"""Ctrl-C takes effect between the steps of a training, not within one."""
 
 import logging
 import signal
@@ -16,13 +16,13 @@ class TornStepError(KeyboardInterrupt):
 
 @contextmanager
 def between_steps() -> Iterator[Callable[[], None]]:
-    """Return a context with a function; the first Ctrl-C waits for the next call of it.
+    """Yield a function to be called after every step; the first Ctrl-C waits for that call.
 
-    Where Ctrl-C has another handler, or outside the main thread, nothing changes.
+    Nothing changes outside the main thread, or if Ctrl-C has another handler.
 
     Raises:
-        KeyboardInterrupt: by the call after a Ctrl-C.
-        TornStepError: at once, by a second one.
+        KeyboardInterrupt: from the next call after a Ctrl-C.
+        TornStepError: at once, after a second Ctrl-C.
     """
     pressed = False
 
@@ -37,8 +37,8 @@ def between_steps() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield check
         return
     signal.signal(signal.SIGINT, note)

@@ -1,4 +1,4 @@
-"""The one LightningModule: it drives the training step, and wires scores and checkpoints."""
+"""The LightningModule of all trainings: it runs training steps, scores and checkpoints."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -24,19 +24,19 @@ ClipNorm = float | dict[str, float] | None
 
 
 class Learner(LightningModule):
-    """Train an objective on a stream of batches, and score it.
+    """Trains an objective on a stream of batches, and scores it.
 
     Args:
-        objective: what learns, its losses and scores.
+        objective: module to train, with its losses and scores.
         stream: training batches.
         optim: builder of parameter groups and optimiser.
         schedule: learning rate over the training.
         steps: optimiser steps of the whole training.
         accumulate: batches per optimiser step.
-        validation: gives a device's batches for its number and the number of devices.
+        validation: returns a device's validation batches for its rank and the number of devices.
         recipe: the resolved recipe, stored in every checkpoint.
-        clip_norm: largest norm of the gradient, or one for each beginning of parameters' names;
-            None does not clip.
+        clip_norm: largest norm of the gradient, or one for each prefix of parameter names; None
+            does not clip.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class Learner(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return one optimiser; its rates are set in ``on_before_optimizer_step``.
 
-        On a CPU in 32 bit it is fused, a fifth of the time of its own; Lightning refuses to clip
-        the gradients of a fused one in mixed precision.
+        On a CPU in 32 bit it is fused, which takes a fifth of the time. In mixed precision
+        Lightning refuses to clip the gradients of a fused optimiser.
         """
-        plain = self.trainer.precision == "32-true" and self.device.type == "cpu"
-        return self.step.optimiser(fused=plain)
+        is_fused = self.trainer.precision == "32-true" and self.device.type == "cpu"
+        return self.step.optimiser(fused=is_fused)
 
     def train_dataloader(self) -> "_Batches":
-        """Return this device's part of the stream, from the present step on."""
-        where = {"rank": self.global_rank, "world": self.trainer.world_size}
-        return _Batches(lambda: self.stream.batches(self._start, **where))
+        """Return this device's batches of the stream, from the current step on."""
+        device = {"rank": self.global_rank, "world": self.trainer.world_size}
+        return _Batches(lambda: self.stream.batches(self._start, **device))
 
     def val_dataloader(self) -> "_Batches":
-        """Return this device's part of the validation set."""
+        """Return this device's batches of the validation set."""
         return _Batches(lambda: self.validation(self.global_rank, self.trainer.world_size))
 
     def transfer_batch_to_device(
@@ -107,7 +107,7 @@ class Learner(LightningModule):
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the rate of every group for this step."""
+        """Set the learning rate of every group for this step."""
         lr = self.step.set_rates(optimizer, self.global_step)
         epoch = self.step.clock(self.global_step).epoch
         self.log_dict({"train/lr": lr, "train/epoch": epoch}, batch_size=1)
@@ -117,32 +117,32 @@ class Learner(LightningModule):
         self.step.clip()
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Finish the previous step, which is complete whatever the precision and accumulation."""
+        """Finish the previous optimiser step, which is complete at this point."""
         if self.global_step:
             self.objective.after_step()
 
     def on_validation_start(self) -> None:
-        """Remember the random state: a training is the same with and without validation."""
+        """Store the random state, so that validation does not change the training."""
         self._rng_before_validation = rng_state()
 
     def validation_step(self, batch: Any, index: int) -> dict[str, Any]:
-        """Score one batch, and give its predictions to the callbacks."""
+        """Score one batch, and pass its predictions to the callbacks."""
         return {"predictions": self.objective.score(batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of all devices together."""
         self.scores = {name: float(value) for name, value in self.objective.scores().items()}
         self.scored_step = self.global_step
-        # the same on every device already; Lightning requires sync_dist all the same
+        # equal on all devices already, but Lightning requires sync_dist
         logged = {f"val/{name}": value for name, value in self.scores.items()}
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def on_validation_end(self) -> None:
-        """Put the random state back."""
+        """Restore the random state."""
         restore_rng(self._rng_before_validation)
 
     def on_train_start(self) -> None:
-        """Continue the random numbers of the interrupted run."""
+        """Restore the random state of the interrupted run."""
         if len(self._resumed_rng) == self.trainer.world_size:
             restore_rng(self._resumed_rng[self.global_rank])
 
@@ -150,7 +150,7 @@ class Learner(LightningModule):
         return outside(state, (f"objective.{path}" for path in self.objective.frozen))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know: position in the data, random states, recipe."""
+        """Add the position in the data, the random states and the recipe to a checkpoint."""
         states: list[Any] = [rng_state()]
         if self.trainer.world_size > 1:
             states *= self.trainer.world_size
@@ -168,12 +168,12 @@ class Learner(LightningModule):
         """Restore the position in the data and the random states.
 
         Raises:
-            InputError: if the checkpoint was trained on another stream, or holds another model.
+            InputError: if the checkpoint belongs to another stream or another model.
         """
-        wanted = self._outside_frozen(self.state_dict())
-        if different := wanted.keys() ^ checkpoint["state_dict"].keys():
+        ours = self._outside_frozen(self.state_dict())
+        if different := ours.keys() ^ checkpoint["state_dict"].keys():
             raise InputError(
-                f"the checkpoint is of another model ({len(different)} tensors differ, first "
+                f"the checkpoint belongs to another model ({len(different)} tensors differ, first "
                 f"{min(different)}): resume with the recipe of the run"
             )
         self._start = self.stream.batches_seen(checkpoint[KEY]["loader"])
@@ -181,7 +181,7 @@ class Learner(LightningModule):
 
 
 class _Batches:
-    """Iterable for Lightning, which knows neither length nor epochs; a list it would take apart."""
+    """Iterable of batches without a length, so that Lightning counts no epochs."""
 
     def __init__(self, begin: Callable[[], Iterable[Any]]) -> None:
         self.begin = begin

@@ -1,4 +1,4 @@
-"""The training log as a CSV file that a resumed run continues."""
+"""Training log as a CSV file, which a resumed run continues."""
 
 import csv
 from argparse import Namespace
@@ -14,13 +14,14 @@ from diffsight.formats.text import parse_csv, read_text, reading
 
 
 class CsvLog(Logger):
-    """One row per number: ``step,name,value``.
+    """Writes one row per value: ``step,name,value``.
 
-    Lightning's own would delete the file of the interrupted run.
+    Lightning's own CSV logger deletes the file of the interrupted run.
 
     Args:
-        path: the file.
-        first_step: rows of later steps are dropped, because they will be written again.
+        path: path of the file.
+        first_step: first step of this run; existing rows from it on are deleted, because they will
+            be written again.
     """
 
     def __init__(self, path: Path, *, first_step: int) -> None:
@@ -30,17 +31,17 @@ class CsvLog(Logger):
 
     @property
     def name(self) -> str:
-        """Of the log."""
+        """Name of the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one."""
+        """Empty: there is a single version."""
         return ""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the numbers."""
+        """Append the values of a step."""
         with self.path.open("a", newline="") as file:
             rows = (
                 (step, name, f"{value:.8g}") for name, value in metrics.items() if name != "epoch"

@@ -18,7 +18,7 @@ from diffsight.datasets.base import Sample
 from diffsight.model import DenseModel
 from diffsight.ops.machine import require_bytes
 from diffsight.ops.precision import training_products
-from diffsight.ops.resize import resized_image, resized_label_and_mask, working_hw
+from diffsight.ops.resize import resize_image, resize_label_and_mask, working_hw
 from diffsight.outputs import Output, SoftLabels
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.state import load_trained_state, trained_state
@@ -30,34 +30,34 @@ from diffsight.types import Boxes, Draws, Encoded, Inputs, Target
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device and precision that a method runs with.
+    """Device and dtype that a method runs with.
 
     Attributes:
-        device: of method, images and labels.
-        dtype: of mixed precision; None is 32 bit.
+        device: device of method, images and labels.
+        dtype: dtype of mixed precision; None is 32 bit.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
 
     def mixed(self) -> torch.autocast:
-        """Return a context for the passes."""
+        """Return the autocast context of forward passes."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
-IMAGE_BYTES = 16  # memory of a pixel of an encoded image, at least: three colours and a label
+IMAGE_BYTES = 16  # smallest memory of a pixel of an encoded image: three colours and a label
 CPU = Runtime()
 
 
 @dataclass(frozen=True)
 class Example:
-    """One view of a labelled image with all that is frozen, or several of one size as a batch.
+    """A view of a labelled image with its frozen features, or a batch of views of one size.
 
     Attributes:
-        inputs: the image at the working size.
-        encoded: as the method's ``encode`` gives it.
-        target: at the working size.
-        soft_labels: classes of the labels; None for tasks without any.
+        inputs: image at the working size.
+        encoded: result of the method's ``encode``.
+        target: label at the working size.
+        soft_labels: classes of the label; None for tasks without classes.
         draws: random numbers of a step.
     """
 
@@ -69,14 +69,14 @@ class Example:
 
 
 Views = tuple[Example, ...]
-"""The views of one image: as it is and, where that is allowed, mirrored."""
+"""Views of one image: the original and, where that is allowed, its mirror image."""
 
 
 def require_memory(count: int, short_side: int, runtime: Runtime) -> None:
     """Refuse images that cannot be kept in memory at their working size.
 
     Raises:
-        InputError: if there is too little.
+        InputError: if there is too little memory.
     """
     require_bytes(
         count * short_side**2 * IMAGE_BYTES,
@@ -95,10 +95,10 @@ def encode(
     *,
     mirror: bool = True,
 ) -> Views:
-    """Return a sample at its working size, and its mirror image, through all that is frozen."""
+    """Return the views of a sample at its working size, encoded by the frozen part."""
     task = model.task
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
-    image = resized_image(sample.image[None].float() / 255, hw)
+    image = resize_image(sample.image[None].float() / 255, hw)
     target = target_of(sample, hw, task.label)
     label, valid, boxes = target.label[0], target.valid[0], (target.boxes or (None,))[0]
     sides = [(image, label, valid, boxes)]
@@ -106,26 +106,26 @@ def encode(
         mirrored = boxes and boxes.mirrored(hw[1])
         sides.append((image.flip(-1), task.mirror_label(label), valid.flip(-1), mirrored))
     views = []
-    for picture, one, mask, some in sides:
+    for picture, one, mask, side_boxes in sides:
         inputs = Inputs(picture.to(runtime.device), (sample.prompt,) if sample.prompt else None)
         with runtime.mixed():
             encoded = model.encode(inputs)
-        known = None if some is None else (some,)
-        target = Target(one[None], mask[None], known).to(runtime.device)
+        batch_boxes = None if side_boxes is None else (side_boxes,)
+        target = Target(one[None], mask[None], batch_boxes).to(runtime.device)
         views.append(Example(inputs, encoded, target, task.encode_label(target.label)))
     return tuple(views)
 
 
 def target_of(sample: Sample, hw: tuple[int, int], label: str) -> Target:
-    """Return a label of a sample at a size, as a batch of one."""
-    one, valid = resized_label_and_mask(sample.labels[label], sample.valid[label], hw)
+    """Return a label of a sample, resized to ``hw``, as a batch of one."""
+    one, valid = resize_label_and_mask(sample.labels[label], sample.valid[label], hw)
     height, width = sample.image.shape[-2:]
     boxes = sample.boxes and sample.boxes.resized((height, width), hw)
     return Target(one[None], valid[None], boxes and (boxes,))
 
 
 def fit_statistics(model: DenseModel, images: Sequence[Views]) -> None:
-    """Let a method take statistics of its training images."""
+    """Fit the feature statistics of a method to its training images."""
     labels = [(view.soft_labels, view.target.valid) for image in images for view in image]
     take_statistics(model, [image[0].encoded for image in images], labels)
 
@@ -142,12 +142,12 @@ def train(
     """Train in a plain loop: one optimiser step per batch, until the training's last step.
 
     Args:
-        step: what a step does; its module is put into training mode, and into evaluation mode at
-            the end.
-        batches: one for each step from ``start`` on.
-        start: steps that are done.
-        optimiser: of an interrupted training.
-        runtime: device and precision.
+        step: training step; its module is in training mode during the loop, in evaluation mode
+            afterwards.
+        batches: one batch for each step from ``start`` on.
+        start: number of finished steps.
+        optimiser: optimiser of an interrupted training.
+        runtime: device and dtype.
         advance: called after every step with its number and the losses.
     """
     optimiser = optimiser or step.optimiser()
@@ -171,8 +171,8 @@ def few_shot_losses(model: DenseModel) -> Callable[[Example], dict[str, Tensor]]
     """Return the losses of a model for batches of encoded examples."""
 
     def losses(batch: Example) -> dict[str, Tensor]:
-        known = {"encoded": batch.encoded, "soft_labels": batch.soft_labels, "draws": batch.draws}
-        return model.losses(batch.inputs, batch.target, **known)
+        rest = {"encoded": batch.encoded, "soft_labels": batch.soft_labels, "draws": batch.draws}
+        return model.losses(batch.inputs, batch.target, **rest)
 
     return losses
 
@@ -180,12 +180,12 @@ def few_shot_losses(model: DenseModel) -> Callable[[Example], dict[str, Tensor]]
 def few_shot_batches(
     images: Sequence[Views], batch_size: int, seed: int, *, start: int = 0
 ) -> Iterator[Example]:
-    """Return batches without end. Every random number is a function of seed and step.
+    """Yield batches without end. Every random number is a function of seed and step.
 
     Args:
-        images: encoded; those of one size share a batch.
-        batch_size: images per step, at most.
-        seed: of batches, mirrors, noise and timesteps.
+        images: encoded images; a batch holds images of one size.
+        batch_size: largest number of images per step.
+        seed: seed of batches, mirrors, noise and timesteps.
         start: number of the first step.
     """
     by_size: dict[tuple[int, ...], list[Views]] = defaultdict(list)
@@ -206,9 +206,9 @@ def few_shot_batches(
 def seconds_per_step(
     model: DenseModel, step: TrainingStep, batches: Iterator[Any], runtime: Runtime = CPU
 ) -> float:
-    """Return the time of a step, from a few that are thrown away.
+    """Return the seconds of a step, measured on a few steps that are undone afterwards.
 
-    Reading the losses waits for the GPU.
+    ``train`` reads the losses, which waits for the GPU.
     """
     state = copy.deepcopy(trained_state(model))
     count = step.steps
@@ -224,10 +224,10 @@ def seconds_per_step(
 
 
 def flat_labels(labels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` of classes.
+    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` for class ids.
 
     Args:
-        labels: ``d h w``, or ``h w`` of classes, with valid pixels ``h w``.
+        labels: labels ``d h w``, or class ids ``h w``, each with its valid pixels ``h w``.
     """
     columns = [label[valid] if label.ndim == 2 else label[:, valid].T for label, valid in labels]
     flat = torch.cat(columns)
@@ -243,7 +243,7 @@ def measure_variants(
 ) -> list[Tensor]:
     """Return the metric sums of every held-out image, a row for each variant of the method.
 
-    Outputs are brought to the size of the targets. All images share the noise of seed 0, as in
+    Outputs are resized to the size of the targets. All images share the noise of seed 0, as in
     prediction.
     """
     sums = []
@@ -257,18 +257,19 @@ def measure_variants(
 
 
 def label_at(task: AbstractTask, output: Output, target: Target) -> Tensor:
-    """Return an output in the form of a label, at the size of a target."""
+    """Return an output as a label map at the size of a target."""
     hw = (target.valid.shape[-2], target.valid.shape[-1])
     if output.hw != hw:
         output = output.reduced()
-        output = output.with_stack(resized_image(output.stack, hw))
+        output = output.with_stack(resize_image(output.stack, hw))
     return task.to_label(output)
 
 
 def split_folds(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Return positions of training and held-out examples, in the order of their content.
+    """Yield the positions of training and held-out images of every fold.
 
-    File names do not matter, and the same picture under two names is in one fold.
+    Folds depend on the content of the images, not on file names; a picture with two names is in one
+    fold.
     """
     numbers = {id: number % folds for number, id in enumerate(dict.fromkeys(ids))}
     for fold in range(folds):

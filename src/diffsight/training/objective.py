@@ -1,4 +1,4 @@
-"""What a training minimises and how it is scored: the one thing in which trainings differ."""
+"""Objectives: the losses that a training minimises, and the scores of its validation."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from diffsight.training.data import TrainingBatch
 
 
 class AbstractObjective(nn.Module, abc.ABC):
-    """Losses of a batch, scores of a validation."""
+    """Losses of a training batch and scores of a validation set."""
 
-    frozen: tuple[str, ...] = ()  # paths of parts that never learn, left out of checkpoints
+    frozen: tuple[str, ...] = ()  # paths of frozen parts, which checkpoints leave out
 
     @property
     @abc.abstractmethod
     def trained(self) -> nn.Module:
-        """The module whose parameters learn."""
+        """The module whose parameters are trained."""
 
     @abc.abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
@@ -32,11 +32,11 @@ class AbstractObjective(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def after_step(self) -> None:
-        """Do what follows an optimiser step, such as a running mean of the weights."""
+        """Update after an optimiser step, for example a running mean of the weights."""
 
     @abc.abstractmethod
     def score(self, batch: Any) -> Sequence[Any]:
-        """Add one validation batch to the scores; return what pictures may want."""
+        """Add one validation batch to the scores; return its predictions for the pictures."""
 
     @abc.abstractmethod
     def scores(self) -> Mapping[str, Tensor]:
@@ -44,12 +44,12 @@ class AbstractObjective(nn.Module, abc.ABC):
 
 
 class Supervised(AbstractObjective):
-    """A model learns from labels.
+    """Supervised training of a model on labels.
 
     Args:
-        model: what learns; loss, decoding and meaning are its task's.
-        protocol: how it is scored; None gives the loss alone.
-        plan: how images are run to be scored; None runs a batch in one pass, which has a loss too.
+        model: model to train, with the loss of its task.
+        protocol: protocol of the validation; None scores the loss alone.
+        plan: how validation images are run; None runs a batch in one pass, and scores its loss too.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Supervised(AbstractObjective):
 
     @property
     def has_loss(self) -> bool:
-        """Whether validation computes a loss: if one pass over an image is its prediction."""
+        """Whether validation computes a loss, which needs predictions from a single pass."""
         return self.plan is None and not self.model.task.has_regions
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Return those of the task."""
+        """Return the losses of the task."""
         inputs, target = batch.batch.inputs, batch.batch.target
         return self.model.losses(inputs, target, draws=batch.draws)
 
@@ -82,7 +82,7 @@ class Supervised(AbstractObjective):
         """Do nothing."""
 
     def score(self, batch: Batch) -> Sequence[Any]:
-        """Add measures, and in one pass the loss; return the predictions."""
+        """Add the measures, and in a single pass the loss; return the predictions."""
         uses_prompt = self.protocol is not None and self.protocol.uses_prompt
         uses_prompt = uses_prompt or self.model.requires_prompt
         inputs = batch.inputs if uses_prompt else replace(batch.inputs, prompts=None)
@@ -103,7 +103,7 @@ class Supervised(AbstractObjective):
         return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return the protocol's measures, and ``loss`` where there is one pass."""
+        """Return the protocol's measures, and ``loss`` for single passes."""
         scores = {}
         if self.has_loss:
             scores["loss"] = self.mean_loss.compute()

@@ -1,4 +1,4 @@
-"""AdamW with explicit parameter groups: what learns, how fast, and what decays."""
+"""AdamW with explicit parameter groups, each with its learning rate and weight decay."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from diffsight.errors import InputError
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with one learning rate and one decay.
+    """Parameters with the same learning rate and weight decay.
 
     Attributes:
-        name: where they are in the model.
-        parameters: by name.
-        lr_scale: factor on the schedule's rate.
-        weight_decay: AdamW's.
+        name: prefix or pattern of their names.
+        parameters: parameters by name.
+        lr_scale: factor on the scheduled learning rate.
+        weight_decay: AdamW's weight decay.
     """
 
     name: str
@@ -32,17 +32,17 @@ class ParameterGroup:
 
     @property
     def numel(self) -> int:
-        """Numbers in all of them."""
+        """Number of values in all parameters."""
         return sum(p.numel() for p in self.parameters.values())
 
 
 class Rule(Configurable):
-    """An exception: parameters whose names fit a pattern get a rate and a decay of their own.
+    """Learning rate and weight decay of parameters whose names match a pattern.
 
     Args:
-        pattern: with ``*`` for any letters, over the whole name in the model.
+        pattern: pattern of the whole name in the model; ``*`` matches any letters.
         lr_scale: factor on the learning rate.
-        decays: whether they decay.
+        decays: whether weight decay applies.
     """
 
     def __init__(self, pattern: str, *, lr_scale: float = 1.0, decays: bool = True) -> None:
@@ -52,17 +52,17 @@ class Rule(Configurable):
 
 
 class AdamW(Configurable):
-    """Builder of ``torch.optim.AdamW`` and of its parameter groups. Frozen parameters are left out.
+    """Builder of ``torch.optim.AdamW`` and its parameter groups, without frozen parameters.
 
     Args:
-        lr: learning rate, the schedule's base.
-        weight_decay: decoupled decay.
-        betas: decay of the two moments.
+        lr: base learning rate of the schedule.
+        weight_decay: decoupled weight decay.
+        betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         lr_scale: factor on the learning rate by name prefix in the model; the longest prefix wins.
-        no_decay: ``vectors``: tensors of one axis or less and everything named ``bias`` do not
-            decay; ``none``: everything does.
-        rules: exceptions to both; the first that fits a name wins.
+        no_decay: parameters without weight decay: ``vectors`` (tensors of at most one axis, and
+            everything named ``bias``) or ``none``.
+        rules: exceptions to both; the first matching rule wins.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class AdamW(Configurable):
         self.rules = tuple(rules)
 
     def groups(self, model: nn.Module) -> tuple[ParameterGroup, ...]:
-        """Return the rules' groups, then the prefixes', the decaying part of each first.
+        """Return the groups of the rules, then those of the prefixes (decaying parameters first).
 
         Raises:
-            InputError: if a rule or prefix names no trainable parameter, or nothing is trainable.
+            InputError: if a rule or prefix matches no trainable parameter, or nothing is trainable.
         """
         decay = {True: self.weight_decay, False: 0.0}
         ruled = [ParameterGroup(r.pattern, {}, r.lr_scale, decay[r.decays]) for r in self.rules]
@@ -107,8 +107,8 @@ class AdamW(Configurable):
         for name, parameter in names.items():
             group = next((group for group in ruled if fnmatchcase(name, group.name)), None)
             if group is None:
-                vector = parameter.ndim <= 1 or name.endswith("bias")
-                group = rest[self._prefix(name), self.no_decay == "none" or not vector]
+                is_vector = parameter.ndim <= 1 or name.endswith("bias")
+                group = rest[self._prefix(name), self.no_decay == "none" or not is_vector]
             group.parameters[name] = parameter
         self._refuse_unused({prefix for (prefix, _), g in rest.items() if g.parameters}, names)
         for group in ruled:
@@ -119,10 +119,10 @@ class AdamW(Configurable):
     def build(
         self, groups: tuple[ParameterGroup, ...], *, fused: bool = False
     ) -> torch.optim.AdamW:
-        """Return the optimiser; the first step's rates are set by the schedule.
+        """Return the optimiser; the schedule sets the learning rates before the first step.
 
         Args:
-            groups: of parameters.
+            groups: parameter groups.
             fused: update all tensors in one kernel.
         """
         return torch.optim.AdamW(

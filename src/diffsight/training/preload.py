@@ -1,6 +1,7 @@
-"""Samples that are read once: kept in memory, and in a folder.
+"""Samples that are read once and kept in memory and in a folder.
 
-The processes of a run and a resumed run find them there: nothing is rendered or decoded again.
+Other processes of the run, and a resumed run, load them from the folder instead of rendering or
+decoding them again.
 """
 
 import hashlib
@@ -34,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class InMemory(AbstractDataset):
-    """Samples of a data set that were read before.
+    """Samples of a data set in memory.
 
     Args:
-        dataset: where they are from.
-        samples: all of them, in its order.
+        dataset: data set that they were read from.
+        samples: all its samples, in order.
     """
 
     def __init__(self, dataset: AbstractDataset, samples: Sequence[Sample]) -> None:
@@ -47,11 +48,11 @@ class InMemory(AbstractDataset):
         self._samples = samples
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample at ``index``."""
+        """Return the sample at ``index``."""
         return self._samples[index]
 
 
@@ -63,22 +64,22 @@ def preload(
     workers: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> InMemory:
-    """Return all samples, from ``folder`` if it holds this data set, else read and written there.
+    """Return all samples of a data set. They are read from ``folder``, or written there first.
 
     Args:
-        dataset: what to read.
-        folder: where files of samples lie, one for each data set and label.
-        label: key of ``Sample.labels`` to keep.
+        dataset: data set to read.
+        folder: folder with a file for each data set and label.
+        label: key in ``Sample.labels`` to keep.
         workers: processes that read; 0 reads in this process.
         progress: called after every sample that is read.
 
     Raises:
-        InputError: for a sample that cannot be read, a damaged file of samples, or one that cannot
-            be written.
+        InputError: for a sample that cannot be read, a damaged file of samples, or a file that
+            cannot be written.
     """
     # a path in the configuration may be relative
     key = [to_config(dataset), label, str(Path.cwd()), diffsight.__version__]
-    # in its own order, which of classes is the order of their ids
+    # not sorted: the order of class names is that of their ids
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     path = folder / f"{name}{SAMPLES}"
     if path.is_file():
@@ -87,7 +88,9 @@ def preload(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}): give another") from None
+        raise InputError(
+            f"{folder}: cannot be made ({error.strerror}): give another folder"
+        ) from None
     log.info("reading %d samples of %s", len(dataset), dataset.name)
     samples = []
     for sample in read_samples(dataset, label, workers):
@@ -98,14 +101,14 @@ def preload(
 
 
 def _kept(path: Path) -> list[Sample]:
-    with reading(path, "no whole file of samples ({reason}): delete it"):
+    with reading(path, "not a complete file of samples ({reason}): delete it"):
         return [_unpacked(row) for row in load_torch(path, mmap=True)]
 
 
 def _owned(sample: Sample) -> Sample:
     """Return a copy: tensors of a worker are in shared memory and keep a file open.
 
-    What draws the map again is left out: a file of samples holds tensors.
+    The map source is left out, because a file of samples holds tensors only.
     """
     return replace(
         sample,

@@ -1,4 +1,4 @@
-"""A training in a plain loop that can be interrupted and resumed."""
+"""Train in a plain loop that can be interrupted and resumed."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,19 +19,19 @@ def train_resumable(
     runtime: Runtime,
     advance: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Train from where the state is; Ctrl-C waits for the end of the step and saves.
+    """Train from the stored step on; Ctrl-C waits for the end of the step and saves the state.
 
     Args:
-        step: of the training.
-        model: that is trained.
+        step: training step.
+        model: model to train.
         batches: returns the batches from the step ``start`` on.
-        state: notes every step.
-        key: of the training in the state.
-        runtime: device and precision.
+        state: stored state, updated after every step.
+        key: key of the training in the state.
+        runtime: device and dtype.
         advance: called after every step with its number and the losses.
 
     Raises:
-        KeyboardInterrupt: once the state is saved.
+        KeyboardInterrupt: after the state is saved.
     """
     optimiser, done = step.optimiser(), 0
     if state.current.get("run") == key:
@@ -54,7 +54,7 @@ def train_resumable(
                 runtime=runtime,
                 advance=note,
             )
-    except TornStepError:  # what was saved last is whole
+    except TornStepError:  # the last saved state is complete
         raise
     except KeyboardInterrupt:
         state.stop(key, done, model, optimiser)

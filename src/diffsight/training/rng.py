@@ -1,4 +1,4 @@
-"""The global random states of a process as plain data, to be saved and put back."""
+"""Global random states of a process as plain data, to be saved and restored."""
 
 import random
 from typing import Any
@@ -27,7 +27,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put back what ``rng_state`` gave; CUDA only if there are as many devices as then."""
+    """Restore the result of ``rng_state``; CUDA only if the number of devices is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]

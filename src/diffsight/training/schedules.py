@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of where a training stands."""
+"""Learning-rate schedules as pure functions of the progress of a training."""
 
 import abc
 import math
@@ -13,12 +13,12 @@ from diffsight.errors import InputError
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes:
-        step: optimiser steps done.
-        steps: of the whole training.
-        steps_per_epoch: may be a fraction.
+        step: finished optimiser steps.
+        steps: optimiser steps of the whole training.
+        steps_per_epoch: optimiser steps per epoch; may be a fraction.
     """
 
     step: int
@@ -27,29 +27,29 @@ class Clock:
 
     @property
     def fraction(self) -> float:
-        """0 at the start, 1 at the end."""
+        """Finished fraction of the training, in [0, 1]."""
         return self.step / self.steps
 
     @property
     def epoch(self) -> float:
-        """Fractional epochs done."""
+        """Finished epochs, as a fraction."""
         return self.step / self.steps_per_epoch
 
     @property
     def epochs(self) -> float:
-        """Of the whole training."""
+        """Epochs of the whole training."""
         return self.steps / self.steps_per_epoch
 
 
 class AbstractSchedule(Configurable, abc.ABC):
-    """The learning rate over a training; parameter groups multiply it by their own scale."""
+    """Learning rate over a training; parameter groups multiply it by their own scale."""
 
     @abc.abstractmethod
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return the rate of the next step; ``base_lr`` is the optimiser's."""
+        """Return the learning rate of the next step, given the optimiser's ``base_lr``."""
 
     def momentum(self, base: float, clock: Clock) -> float:
-        """Return the momentum of the next step; default: the optimiser's own, ``base``."""
+        """Return the momentum of the next step; the default is the optimiser's ``base``."""
         return base
 
 
@@ -61,7 +61,7 @@ def warmed_up(clock: Clock, steps: int, ratio: float) -> float:
 
 
 class Constant(AbstractSchedule):
-    """The same rate throughout."""
+    """A constant learning rate."""
 
     def lr(self, base_lr: float, clock: Clock) -> float:
         """Return ``base_lr``."""
@@ -69,12 +69,12 @@ class Constant(AbstractSchedule):
 
 
 class RiseAndFall(AbstractSchedule):
-    """Polynomial from ``min_lr`` up to the peak and as long down again (VPD and MIM, depth).
+    """Polynomial rise from ``min_lr`` to the peak, and an equally long fall (VPD and MIM, depth).
 
     Args:
-        min_lr: at the start, and from twice the peak's time on.
-        peak: fraction of the training at which the rate is highest. VPD: epoch 12 of 25, 0.48.
-        power: of the polynomial.
+        min_lr: learning rate at the start, and from twice the peak's time on.
+        peak: fraction of the training with the highest rate. VPD: epoch 12 of 25, 0.48.
+        power: exponent of the polynomial.
     """
 
     def __init__(self, *, min_lr: float, peak: float = 0.48, power: float = 0.9) -> None:
@@ -96,10 +96,10 @@ class Poly(AbstractSchedule):
     VPD, segmentation: power 1, 1500 warm-up steps. VPD, referring: power 0.9, no warm-up.
 
     Args:
-        power: of the polynomial.
-        min_lr: at the end.
-        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
-        warmup_ratio: the factor of the first step.
+        power: exponent of the polynomial.
+        min_lr: learning rate at the end.
+        warmup_steps: steps in which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: factor of the first step.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Poly(AbstractSchedule):
         self.warmup_ratio = warmup_ratio
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return the decayed rate; during warm-up a part of it."""
+        """Return the decayed rate, multiplied by the warm-up factor."""
         decayed = (base_lr - self.min_lr) * (1 - clock.fraction) ** self.power + self.min_lr
         return decayed * warmed_up(clock, self.warmup_steps, self.warmup_ratio)
 
@@ -128,7 +128,7 @@ class Cosine(AbstractSchedule):
     authors' did.
 
     Args:
-        min_lr: before the warm-up, and where the cosine would end.
+        min_lr: learning rate before the warm-up and at the end of the cosine.
         warmup_epochs: length of the warm-up.
     """
 
@@ -146,15 +146,15 @@ class Cosine(AbstractSchedule):
 
 
 class Steps(AbstractSchedule):
-    """Constant between epochs at which the rate is multiplied, after a linear warm-up (mmpose).
+    """Step decay at given epochs, after a linear warm-up (mmpose).
 
     Meta Prompts, pose: epochs 170 and 200 of 210, 500 warm-up steps.
 
     Args:
-        milestones: epochs.
-        factor: by which the rate changes at each of them.
-        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
-        warmup_ratio: the factor of the first step.
+        milestones: epochs of the decays.
+        factor: factor on the learning rate at every milestone.
+        warmup_steps: steps in which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: factor of the first step.
     """
 
     def __init__(
@@ -171,9 +171,9 @@ class Steps(AbstractSchedule):
         self.warmup_ratio = warmup_ratio
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return ``base_lr`` times the factors of the epochs that are over."""
-        over = sum(clock.epoch >= milestone for milestone in self.milestones)
-        rate = base_lr * self.factor**over
+        """Return ``base_lr`` times one factor for every milestone that has passed."""
+        passed = sum(clock.epoch >= milestone for milestone in self.milestones)
+        rate = base_lr * self.factor**passed
         return rate * warmed_up(clock, self.warmup_steps, self.warmup_ratio)
 
 
@@ -181,9 +181,9 @@ class HalfCosine(AbstractSchedule):
     """Constant, then a half cosine down to 0 at the end (few labelled images; DDP, depth).
 
     Args:
-        constant_fraction: of the training before the rate falls.
-        warmup_steps: over which a factor rises from ``warmup_ratio`` to 1.
-        warmup_ratio: the factor of the first step.
+        constant_fraction: fraction of the training before the decay.
+        warmup_steps: steps in which a factor rises from ``warmup_ratio`` to 1.
+        warmup_ratio: factor of the first step.
     """
 
     def __init__(
@@ -213,13 +213,13 @@ class HalfCosine(AbstractSchedule):
 class CosineCycle(AbstractSchedule):
     """A half cosine up to a multiple of the rate, and another down to a fraction (DDP, maps).
 
-    The momentum goes the other way, and comes back. The factors are those of mmcv's ``cyclic``.
+    The momentum falls and rises in the opposite way. The factors are those of mmcv's ``cyclic``.
 
     Args:
         peak: multiple of the rate at the top.
         end: fraction of the rate at the end.
         rise: fraction of the training before the top.
-        momentum_factor: of the momentum at the top.
+        momentum_factor: factor on the momentum at the top.
 
     Raises:
         InputError: if the rise takes the whole training.

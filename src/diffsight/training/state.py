@@ -1,4 +1,4 @@
-"""The state of an interrupted adaptation, in one file that ``--resume`` continues from."""
+"""State of an interrupted adaptation, in a file that ``--resume`` continues from."""
 
 import copy
 import hashlib
@@ -32,35 +32,35 @@ def trained_state(model: DenseModel) -> dict[str, Tensor]:
 
 def outside(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
     """Return the tensors whose names begin with none of the prefixes."""
-    begins = tuple(prefixes)
-    return {name: value for name, value in state.items() if not name.startswith(begins)}
+    excluded = tuple(prefixes)
+    return {name: value for name, value in state.items() if not name.startswith(excluded)}
 
 
 @torch.no_grad()
 def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
-    """Put back what ``trained_state`` gave.
+    """Copy tensors of ``trained_state`` into a model.
 
     Raises:
-        ValueError: if it is of another model.
+        ValueError: if they belong to another model.
     """
     state = model.state_dict()
     for name, value in values.items():
         if name not in state or not is_dense(value) or value.shape != state[name].shape:
-            raise ValueError(f"{name} is no tensor of this model")
+            raise ValueError(f"{name} is not a tensor of this model")
         state[name].copy_(value)
 
 
 @dataclass
 class AdaptState:
-    """Finished trainings with their results, and the one that is under way.
+    """Finished trainings with their results, and the state of the current training.
 
     Attributes:
-        path: of the file; None keeps nothing.
-        key: of all that decides the result; another key is another adaptation.
+        path: path of the file; None writes no file.
+        key: hash of everything that decides the result.
         plan: steps of every training, by method.
-        runs: finished trainings: ``trained`` and, where images were held out, ``sums`` and
-            ``constant``.
-        current: ``run``, ``step``, ``trained``, ``optimiser`` and ``rng`` of the one under way.
+        runs: finished trainings by name: ``trained`` and, if images were held out, ``sums`` and
+            ``per_image``.
+        current: ``run``, ``step``, ``trained``, ``optimiser`` and ``rng`` of the current training.
     """
 
     path: Path | None
@@ -75,7 +75,7 @@ class AdaptState:
         """Return a new state, or with ``resume`` the stored one.
 
         Raises:
-            InputError: if there is none, it is damaged, or belongs to other images or options.
+            InputError: if the file is missing, damaged, or belongs to other images or options.
         """
         text = json.dumps(decisive, sort_keys=True, default=str)
         state = cls(path, hashlib.sha256(text.encode()).hexdigest())
@@ -103,11 +103,11 @@ class AdaptState:
         return state
 
     def resuming(self) -> AbstractContextManager[None]:
-        """Return a context in which something of the file is put back, and nothing else."""
+        """Return a context that reports errors while the stored state is restored."""
         return reading(self.path or "", "damaged ({reason}): start again without --resume")
 
     def restore(self, model: DenseModel, optimiser: Any) -> int:
-        """Put the training under way back into a model and its optimiser; return its steps.
+        """Restore the current training into a model and its optimiser; return its finished steps.
 
         Raises:
             InputError: if the file is damaged.
@@ -115,46 +115,43 @@ class AdaptState:
         with self.resuming():
             load_trained_state(model, self.current["trained"])
             try:
-                # a copy: a step changes in place what it is given
+                # a copy, because a step changes these tensors in place
                 optimiser.load_state_dict(copy.deepcopy(self.current["optimiser"]))
                 restore_rng(self.current["rng"])
-            except RuntimeError as error:  # of a tensor of another shape or type
+            except RuntimeError as error:  # for a tensor of another shape or dtype
                 raise ValueError(reason_of(error)) from None
             return int(self.current["step"])
 
     def note(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
-        """Write the file after a step, if the last time was some seconds ago."""
+        """Write the file after a step, unless it was written a few seconds ago."""
         if self.path is None or time.monotonic() - self._saved < SAVE_SECONDS:
             return
         self.stop(run, step, model, optimiser)
 
     def stop(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
-        """Write the file in the middle of a training.
-
-        It gets copies, because the training continues.
-        """
+        """Write the file in the middle of a training, with copies of all tensors."""
         self.current = {"run": run, "step": step, "trained": copy.deepcopy(trained_state(model))}
         self.current["optimiser"] = copy.deepcopy(optimiser.state_dict())
         self.current["rng"] = rng_state()
         self.save()
 
-    def finish(self, run: str, found: Mapping[str, Any]) -> None:
-        """Keep the result of a finished training, and write the file."""
-        self.runs[run], self.current = dict(found), {}
+    def finish(self, run: str, result: Mapping[str, Any]) -> None:
+        """Store the result of a finished training, and write the file."""
+        self.runs[run], self.current = dict(result), {}
         self.save()
 
     def save(self) -> None:
-        """Write the file, whole or not at all; a full disk does not end the training."""
+        """Write the complete file or nothing; a full disk does not end the training."""
         if self.path is None:
             return
         content = {"key": self.key, "plan": self.plan, "runs": self.runs, "current": self.current}
         try:
             AtomicCheckpoints().save_checkpoint({KEY: content}, self.path)
         except OSError as error:
-            log.warning("%s: --resume would go on from there", error)
+            log.warning("%s: --resume would continue from that one", error)
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file, which is of no more use."""
+        """Delete the file."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a model takes from its training set before the first step."""
+"""Bins and feature statistics, fitted to the training set before the first step."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,24 +8,24 @@ from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, collate
 from diffsight.datasets.labelled_folder import sample_values
-from diffsight.inference.baselines import even_samples
+from diffsight.inference.baselines import iter_spaced_samples
 from diffsight.methods.base import MethodBuilder, mean_frequencies
 from diffsight.model import DenseModel
 from diffsight.outputs import SoftLabels
 from diffsight.tasks.base import AbstractTask
 
-MOST_SAMPLES = 64
+MAX_SAMPLES = 64
 
 
 @torch.no_grad()
 def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDataset) -> DenseModel:
     """Return a model whose bins and feature statistics are fitted to a training set."""
     if task.needs_fitting:
-        task = task.fitted(sample_values(list(even_samples(train, MOST_SAMPLES)), task.label))
+        task = task.fitted(sample_values(list(iter_spaced_samples(train, MAX_SAMPLES)), task.label))
     model = DenseModel(task=task, method=method)
     if model.method.frozen():
         encoded, labels = [], []
-        for sample in even_samples(train, MOST_SAMPLES):
+        for sample in iter_spaced_samples(train, MAX_SAMPLES):
             batch = collate([sample], task.label)
             encoded.append(model.encode(batch.inputs))
             labels.append((task.encode_label(batch.target.label), batch.target.valid))
@@ -36,11 +36,11 @@ def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDatas
 def take_statistics(
     model: DenseModel, encoded: Sequence[Any], labels: Iterable[tuple[SoftLabels | None, Tensor]]
 ) -> None:
-    """Let a method take statistics of its frozen features.
+    """Fit the statistics of a method to frozen features and labels.
 
     Args:
-        model: whose method takes them.
-        encoded: of training images, as ``encode`` gives them.
+        model: model with the method.
+        encoded: results of ``encode`` for training images.
         labels: soft labels of training images (None for tasks without classes), and valid pixels.
     """
     rows = [(soft.ids, soft.weights, valid) for soft, valid in labels if soft is not None]

@@ -1,4 +1,4 @@
-"""One training step, behind the plain loop and the Lightning driver."""
+"""One training step, shared by the plain loop and the Lightning driver."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,20 +17,20 @@ Losses = Callable[[Any], dict[str, Tensor]]
 
 @dataclass(eq=False)
 class TrainingStep:
-    """What a step does, whoever drives it: losses, learning rates, clipping, optimiser.
+    """A training step: losses, learning rates, gradient clipping and optimiser.
 
     Args:
-        trained: module whose parameters learn.
-        losses: scalars by name for a batch; ``loss`` is minimised.
+        trained: module whose parameters are trained.
+        losses: returns scalars by name for a batch; ``loss`` is minimised.
         optim: builder of parameter groups and optimiser.
         steps: optimiser steps of the whole training.
         schedule: learning rate over the training; default: constant.
-        steps_per_epoch: may be a fraction.
-        clip_norms: largest norm of the gradient, by the beginning of the parameters' names;
-            ``""`` is all of them together.
+        steps_per_epoch: optimiser steps per epoch; may be a fraction.
+        clip_norms: largest norm of the gradient, by prefix of the parameter names; ``""`` means all
+            parameters together.
 
     Raises:
-        InputError: if nothing learns.
+        InputError: if nothing is trainable.
     """
 
     trained: nn.Module
@@ -50,12 +50,12 @@ class TrainingStep:
     def of_settings(
         cls, trained: nn.Module, losses: Losses, settings: FitSettings, steps: int
     ) -> "TrainingStep":
-        """Make the step of a method that is trained on a few images."""
+        """Return the step of a method that is trained on a few images."""
         names = [name for name, p in trained.named_parameters() if p.requires_grad]
         rates = {
             f"method.{prefix}": rate
             for prefix, rate in settings.learning_rates.items()
-            if prefix and any(_begins(name, f"method.{prefix}") for name in names)
+            if prefix and any(_has_prefix(name, f"method.{prefix}") for name in names)
         }
         base = settings.learning_rates.get("", 1.0)
         return cls(
@@ -73,15 +73,15 @@ class TrainingStep:
         )
 
     def clock(self, step: int) -> Clock:
-        """Return where the training is after so many optimiser steps."""
+        """Return the progress of the training after ``step`` optimiser steps."""
         return Clock(step, self.steps, self.steps_per_epoch)
 
     def optimiser(self, *, fused: bool = False) -> torch.optim.Optimizer:
-        """Return a new optimiser; its rates are set step by step."""
+        """Return a new optimiser; ``set_rates`` sets its learning rates before every step."""
         return self.optim.build(self.groups, fused=fused)
 
     def set_rates(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Set rate and momentum of the groups for the step after ``step``; return the base rate."""
+        """Set learning rate and momentum for the step after ``step``; return the base rate."""
         clock = self.clock(step)
         rate = self.schedule.lr(self.optim.lr, clock)
         for group, ours in zip(optimiser.param_groups, self.groups, strict=True):
@@ -91,10 +91,10 @@ class TrainingStep:
         return rate
 
     def clip(self) -> None:
-        """Limit the gradients to their largest norms."""
+        """Clip the gradients to their largest norms."""
         for prefix, norm in self.clip_norms.items():
             named = self.trained.named_parameters()
-            clipped = [p for name, p in named if p.requires_grad and _begins(name, prefix)]
+            clipped = [p for name, p in named if p.requires_grad and _has_prefix(name, prefix)]
             if clipped:
                 nn.utils.clip_grad_norm_(clipped, norm)
 
@@ -104,13 +104,13 @@ class TrainingStep:
         Raises:
             InputError: if a parameter is NaN or infinite.
         """
-        learning = (p for p in self.trained.parameters() if p.requires_grad)
-        if not all(bool(p.detach().isfinite().all()) for p in learning):
+        trainable = (p for p in self.trained.parameters() if p.requires_grad)
+        if not all(bool(p.detach().isfinite().all()) for p in trainable):
             raise InputError(
-                "the training ended in values that are no numbers: check the range of the labels, "
+                "the training ended in values that are not finite: check the range of the labels, "
                 "and --invalid"
             )
 
 
-def _begins(name: str, prefix: str) -> bool:
+def _has_prefix(name: str, prefix: str) -> bool:
     return not prefix or name == prefix or name.startswith(f"{prefix}.")

@@ -1,7 +1,7 @@
-"""The position of a training in its data: an endless stream over shuffled epochs.
+"""Endless streams of batches over shuffled epochs, with a position that can be saved.
 
-Its whole state is a position, so a resumed run sees what the interrupted one would have seen, with
-any number of workers and of devices.
+The position is the whole state: a resumed run sees the same batches as one without interruption,
+with any number of workers and devices.
 """
 
 import abc
@@ -16,24 +16,24 @@ from diffsight.errors import InputError
 
 
 def seed_of(*parts: int) -> int:
-    """Return 63 bits that depend on every part and on their order, the same on every machine."""
+    """Return a 63-bit seed from all parts and their order, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
-    """Return the order of ``size`` samples in an epoch."""
+    """Return the shuffled order of ``size`` samples in an epoch."""
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     return torch.randperm(size, generator=generator).tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractStream(abc.ABC):
-    """Batches without end; the incomplete last batch of an epoch is dropped.
+    """An endless stream of batches; the incomplete last batch of an epoch is dropped.
 
     Attributes:
-        batch_size: images per batch over all devices together; it must divide by their number.
-        seed: of order, changes and draws.
+        batch_size: images per batch over all devices together, a multiple of their number.
+        seed: seed of order, augmentation and noise.
         workers: processes that read; 0 reads in the training process.
 
     Raises:
@@ -45,7 +45,7 @@ class AbstractStream(abc.ABC):
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse less than one batch."""
+        """Check that there is at least one batch."""
         if self.batch_size < 1 or self.size < self.batch_size:
             raise InputError(
                 f"data set {self.name!r} has {self.size} samples for training, less than one "
@@ -60,11 +60,11 @@ class AbstractStream(abc.ABC):
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """Of the data set."""
+        """Name of the data set."""
 
     @abc.abstractmethod
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Yield batches from number ``start`` on, of each the part of device ``rank`` of ``world``.
+        """Yield the rows of device ``rank`` (of ``world``) of every batch from number ``start`` on.
 
         A batch has ``to(device)`` and a length.
 
@@ -74,11 +74,11 @@ class AbstractStream(abc.ABC):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Whole batches."""
+        """Complete batches in an epoch."""
         return self.size // self.batch_size
 
     def state(self, batches_seen: int) -> dict[str, int]:
-        """Return the position after so many batches: the epoch and the samples taken from it."""
+        """Return the position after ``batches_seen`` batches: the epoch and its used samples."""
         epoch, batch = divmod(batches_seen, self.batches_per_epoch)
         return {
             "epoch": epoch,
@@ -92,7 +92,7 @@ class AbstractStream(abc.ABC):
         """Return the number of batches before a position, the inverse of ``state``.
 
         Raises:
-            InputError: if the state is that of another stream.
+            InputError: if the state belongs to another stream.
         """
         for name, ours in self.state(0).items():
             if name not in ("epoch", "position") and state[name] != ours:
@@ -103,7 +103,7 @@ class AbstractStream(abc.ABC):
         return state["epoch"] * self.batches_per_epoch + state["position"] // self.batch_size
 
     def keys(self, start: int, rank: int, world: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield the (epoch, sample) pairs of one device, batch by batch, without end."""
+        """Yield the (epoch, sample) pairs of a device, batch by batch, without end."""
         assert self.batch_size % world == 0, "checked before the training starts"
         size = self.batch_size // world
         epoch, first = divmod(start, self.batches_per_epoch)

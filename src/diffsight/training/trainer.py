@@ -1,4 +1,4 @@
-"""A training from its folder to its last step: what ``fit`` and ``pretrain`` have in common."""
+"""Run a training in a folder: the part that ``fit`` and ``pretrain`` share."""
 
 import functools
 import logging
@@ -17,10 +17,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from diffsight.atomic import replacing
+from diffsight.choices import Dtype
 from diffsight.config import Plain
 from diffsight.errors import InputError
 from diffsight.formats.text import reading
 from diffsight.locks import claim_folder
+from diffsight.ops.device import default_device, mixed_dtype
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.precision import training_products
 from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
@@ -29,18 +31,18 @@ from diffsight.training.forecast import DAY_S, forecast, validations_left
 from diffsight.training.learner import Learner
 from diffsight.training.logs import CsvLog
 from diffsight.training.optim import table
-from diffsight.training.options import Precision, TrainerOptions
+from diffsight.training.options import TrainerOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
 RECIPE = "recipe.yaml"
 log = logging.getLogger(__name__)
-LIGHTNING_PRECISION: Mapping[Precision, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
+LIGHTNING_PRECISION: Mapping[Dtype, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
 }
-# what Lightning would do and this package does itself
+# features of Lightning that this package replaces
 TRAINER_OVERRIDES: Mapping[str, Any] = {
     "use_distributed_sampler": False,
     "enable_checkpointing": False,
@@ -54,10 +56,10 @@ TRAINER_OVERRIDES: Mapping[str, Any] = {
 
 
 def run_alone(training: Callable[P, T]) -> Callable[P, T]:
-    """Return a training that no other run can disturb: its first process claims the folder ``out``.
+    """Return a training whose first process locks the folder ``out`` against other runs.
 
     Args:
-        training: with a keyword argument ``out``.
+        training: function with a keyword argument ``out``.
     """
 
     @functools.wraps(training)
@@ -86,10 +88,10 @@ def start(out: Path, recipe: Mapping[str, Plain]) -> None:
 
 
 def has_begun(out: Path) -> bool:
-    """Whether there is a checkpoint to continue from; without one a run starts again.
+    """Return whether there is a checkpoint to continue from; without one a run starts again.
 
     Raises:
-        InputError: if the folder holds no run at all.
+        InputError: if the folder holds no run.
     """
     if not (out / RECIPE).exists() and not (out / LAST).exists():
         raise InputError(f"{out}: holds no run to continue: start without --resume")
@@ -97,10 +99,15 @@ def has_begun(out: Path) -> bool:
 
 
 def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> int:
-    """Return the steps of the interrupted run, which must have the same ``fixed`` keys.
+    """Return the finished steps of the interrupted run.
+
+    Args:
+        out: folder of the run.
+        recipe: recipe of this run.
+        fixed: keys of the recipe that must equal those of the interrupted run.
 
     Raises:
-        InputError: if it was made with others, or left no checkpoint.
+        InputError: if they differ, or there is no checkpoint.
     """
     ours = load(out / LAST, mmap=True)[KEY]
     with reading(out / LAST, "damaged ({reason}): restore it or start again"):
@@ -119,26 +126,35 @@ def trainer_for(
     """Return Lightning's Trainer with our checkpoints, logs, signals and progress.
 
     Args:
-        learner: what it will train.
+        learner: learner to train.
         out: folder of the run.
-        options: how it runs.
-        pictures: draws during validation.
-        done: steps of the interrupted run.
+        options: options of the training.
+        pictures: callback that draws during validation.
+        done: finished steps of the interrupted run.
 
     Raises:
-        InputError: if the batch does not divide by the devices.
+        InputError: if the batch cannot be divided among the devices, there is no such device, or
+            statistics of batches must be shared by CPU processes.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
         logging.getLogger(name).setLevel(logging.WARNING)
     keep_freed_memory()
     checkpoints = Checkpoints(out, every=options.checkpoint_every, monitor=options.monitor)
-    gpus = torch.cuda.device_count() if options.accelerator != "cpu" else 0
+    device = options.device or default_device()
+    gpus = torch.cuda.device_count() if device == "cuda" else 0
+    if device == "cuda" and not gpus:
+        raise InputError("device 'cuda' cannot be used (there is no GPU): choose device=cpu")
     devices = options.devices or gpus or os.cpu_count() or 1
+    if options.sync_batchnorm and device == "cpu" and devices > 1:
+        raise InputError(
+            f"sync_batchnorm: {devices} CPU processes cannot share the statistics of a batch "
+            "(PyTorch does it on GPUs only): choose sync_batchnorm=false, or devices=1"
+        )
     trainer = Trainer(
-        accelerator=options.accelerator,
+        accelerator=device,
         devices=devices,
         strategy="ddp" if options.strategy == "auto" and devices > 1 else options.strategy,
-        precision=LIGHTNING_PRECISION[options.precision],
+        precision=LIGHTNING_PRECISION[options.dtype],
         sync_batchnorm=options.sync_batchnorm,
         max_steps=learner.steps,
         accumulate_grad_batches=learner.accumulate,
@@ -177,15 +193,15 @@ def announce(
     *,
     advice: str = "",
 ) -> None:
-    """Print what will be trained and its cost, measured on the device.
+    """Print the trained parameters and the cost, measured on the device.
 
     Args:
-        learner: what will be trained.
-        trainer: where.
-        options: how.
-        done: steps of the interrupted run.
-        scored_images: of a validation, see ``forecast``.
-        advice: printed where the training takes days.
+        learner: learner to train.
+        trainer: trainer that runs it.
+        options: options of the training.
+        done: finished steps of the interrupted run.
+        scored_images: images of a validation, see ``forecast``.
+        advice: printed if the training takes days.
     """
     learner.to(trainer.strategy.root_device)
     cost = forecast(
@@ -194,7 +210,7 @@ def announce(
         steps=learner.steps - done,
         accumulate=learner.accumulate,
         world=trainer.world_size,
-        autocast=options.dtype,
+        dtype=mixed_dtype(options.dtype),
         validations=validations_left(done, learner.steps, options.validate_every),
         scored_images=scored_images,
     )
@@ -207,10 +223,10 @@ def announce(
 
 @contextmanager
 def running(trainer: Trainer) -> Iterator[None]:
-    """Return a context for a training: TF32 where the GPU has it, and two warnings less.
+    """Return a context for a training: TF32 if the GPU has it, and without two warnings.
 
-    Users can do nothing about those: Lightning 2.6 builds a class of torch's pytree that torch
-    2.13 deprecates, and it warns of frozen parts, which stay in evaluation mode on purpose.
+    Users cannot act on them: Lightning 2.6 uses a pytree class that torch 2.13 deprecates, and it
+    warns about frozen parts, which stay in evaluation mode on purpose.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -220,9 +236,9 @@ def running(trainer: Trainer) -> Iterator[None]:
 
 
 def leave_others(trainer: Trainer) -> bool:
-    """Whether this is the first device, which continues alone: the others have finished."""
+    """Return whether this is the first device; all other devices have finished."""
     if trainer.world_size > 1:
-        # metrics would wait for the others
+        # otherwise metrics would wait for the other devices
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return trainer.is_global_zero

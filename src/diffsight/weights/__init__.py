@@ -1,4 +1,4 @@
-"""Pretrained weights as people have them: files, folders, and the Hugging Face hub."""
+"""Read pretrained weights from files, folders and the Hugging Face hub."""
 
 from diffsight.weights.files import (
     read_checkpoint,
@@ -9,7 +9,7 @@ from diffsight.weights.files import (
     write_tensors,
 )
 from diffsight.weights.location import hub_errors, locate, part_folder, resolve_folder
-from diffsight.weights.towers import load_tower, read_config, refused
+from diffsight.weights.towers import load_tower, read_config, report_errors
 
 __all__ = [
     "hub_errors",
@@ -19,7 +19,7 @@ __all__ = [
     "read_checkpoint",
     "read_config",
     "read_folder",
-    "refused",
+    "report_errors",
     "require_finite",
     "resolve_folder",
     "variant_of",

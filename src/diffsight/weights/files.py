@@ -1,4 +1,4 @@
-"""Read and write tensors in files. Nothing is unpickled that could run code."""
+"""Read and write files of tensors. Pickles that could run code are not loaded."""
 
 import errno
 import json
@@ -21,19 +21,19 @@ WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin)", re.ASCII
 )
 SHARD = re.compile(r"-\d{5}-of-(\d{5})")
-VARIANTS = (None, ".fp32", ".fp16", ".bf16")  # best first; others come behind them
-WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")  # of DataParallel and of torch.compile
+VARIANTS = (None, ".fp32", ".fp16", ".bf16")  # best first; all others have the lowest rank
+WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")  # prefixes of DataParallel and torch.compile
 
 
 class _Inert:
-    """Stands for an object next to the tensors: the class that it names is not imported."""
+    """Replaces the classes of ``_INERT_CLASSES``, so that they are not imported."""
 
     def __init__(self, *_: Any) -> None: ...
 
     def __setstate__(self, state: Any) -> None: ...
 
 
-# what original files hold next to tensors: settings in VPD's and EVP's referring checkpoints, a
+# classes in original checkpoints: settings in those of VPD and EVP for referring segmentation, a
 # callback and its scores in those of Stable Diffusion 1.x
 _INERT_CLASSES = (
     "argparse.Namespace",
@@ -47,10 +47,10 @@ _INERT_CLASSES = (
 def _read(path: Path) -> Any:
     """Return the contents of a ``.safetensors`` file, or of a torch checkpoint.
 
-    The few classes that original files name next to tensors become empty objects.
+    Objects of ``_INERT_CLASSES`` are replaced by empty objects.
 
     Raises:
-        InputError: if the file is missing, truncated, or names any other class.
+        InputError: if the file is missing or truncated, or has an object of any other class.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -62,7 +62,7 @@ def _read(path: Path) -> Any:
         return load_torch(path, mmap=True, allowed=[(_Inert, name) for name in _INERT_CLASSES])
     except NotPlainError as error:
         raise InputError(
-            f"{path}: refused, because it holds more than tensors and could run code when loaded "
+            f"{path}: refused, because it has more than tensors and could run code when loaded "
             f"({error}): get a .safetensors file, or save its tensors alone with the program that "
             "wrote it"
         ) from None
@@ -73,20 +73,20 @@ def _read(path: Path) -> Any:
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the state dict inside a file, and the reasons why other entries are dropped.
+    """Return the state dict in a file, and for each entry that is left out the reason.
 
-    The state dict is the file itself, or under ``model`` or ``state_dict``. The prefixes
+    The state dict is the whole file, or its entry ``model`` or ``state_dict``. The prefixes
     ``module.`` and ``_orig_mod.`` are removed from its names.
 
     Raises:
-        InputError: if the file cannot be read safely, holds no tensors, or gives an entry twice
-            with different values.
+        InputError: if the file cannot be read safely, has no tensors, or has an entry twice with
+            different values.
     """
     container: Any = _read(Path(path))
     dropped: dict[str, str] = {}
     for wrapper in ("model", "state_dict"):
         if isinstance(container, Mapping) and isinstance(container.get(wrapper), Mapping):
-            reason = f"beside {wrapper}, which holds the weights"
+            reason = f"not part of {wrapper}, which has the weights"
             dropped |= {str(key): reason for key in container if key != wrapper}
             container = container[wrapper]
     if not isinstance(container, Mapping):
@@ -111,17 +111,17 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Return the files of one folder that together hold its weights; empty if there are none.
+    """Return the names of the files with one copy of the weights; an empty list without weights.
 
-    Where a folder has several copies, safetensors come before pickles, 32 bit before 16, and
-    averaged weights before those without averaging (``non_ema``).
+    If there are several copies, safetensors are preferred to pickles, 32 bit to 16 bit, and
+    averaged weights to those without averaging (``non_ema``).
 
     Args:
-        names: of the files in the folder, in diffusers' or transformers' layout. Each copy may be
-            in several files (``model-00001-of-00002.safetensors``).
+        names: names of the files in a folder of diffusers or transformers. A copy may be split
+            into several files (``model-00001-of-00002.safetensors``).
 
     Raises:
-        InputError: if files of the only copy are missing.
+        InputError: if no copy is complete.
     """
     copies: dict[tuple[bool, bool, int, str, int], list[str]] = {}
     for name in sorted(names):
@@ -139,17 +139,17 @@ def weight_files(names: Iterable[str]) -> list[str]:
             return copies[key]
     for key, files in sorted(copies.items()):
         raise InputError(
-            f"{files[0]}: only {len(files)} of {key[-1]} files of these weights are there: "
+            f"{files[0]}: only {len(files)} of {key[-1]} files of these weights exist: "
             "download or copy the others"
         )
     return []
 
 
 def variant_of(folder: Path) -> str | None:
-    """Return the ``variant`` (``fp16`` ...) under which a folder's weights are saved, if any.
+    """Return the ``variant`` of the weights in a folder, such as ``fp16``; None without one.
 
     Raises:
-        InputError: if files of the only copy are missing.
+        InputError: if no copy of the weights is complete.
     """
     files = weight_files(path.name for path in folder.glob("*"))
     match = WEIGHTS.fullmatch(SHARD.sub("", files[0])) if files else None
@@ -157,10 +157,10 @@ def variant_of(folder: Path) -> str | None:
 
 
 def read_folder(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Return the state dict of the weights in a folder, and their first file.
+    """Return the path of the first file with weights in a folder, and their state dict.
 
     Raises:
-        InputError: if there are none, or they cannot be read safely.
+        InputError: if the folder has no weights, or they cannot be read safely.
     """
     try:
         files = weight_files(path.name for path in folder.glob("*") if path.is_file())
@@ -177,23 +177,23 @@ def read_folder(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return folder / files[0], state
 
 
-def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str | Path) -> None:
-    """Refuse weights with infinite values or NaN.
+def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str | Path) -> None:
+    """Raise InputError if weights have infinite values or NaN.
 
     Args:
-        tensors: names and values; those on the meta device have none and pass.
-        where: whose weights they are, for the message.
+        tensors: names and values. Tensors on the meta device have no values and are skipped.
+        source: file or model with the weights, for the message.
 
     Raises:
-        InputError: if one of them is not finite; it names the first.
+        InputError: if a tensor is not finite; the message names the first one.
     """
     for name, value in tensors:
-        # the extremes need one pass and no copy; NaN is passed on
+        # minimum and maximum need one pass and no copy; with a NaN they are NaN
         if value.is_floating_point() and value.numel() and not value.is_meta:
             low, high = value.aminmax()
             if not (low.isfinite() and high.isfinite()):
                 raise InputError(
-                    f"the weights of {where} are not finite (first {name}): copy or download them "
+                    f"the weights of {source} are not finite (first {name}): copy or download them "
                     "again, or give others"
                 )
 
@@ -201,10 +201,15 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str | Path) -> 
 def write_tensors(
     tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; equal tensors and metadata give equal files.
+    """Write a safetensors file. Equal tensors and metadata give equal bytes.
+
+    Args:
+        tensors: tensors by name, on any device.
+        path: file to write.
+        metadata: texts by name; default: ``{"format": "pt"}``.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     metadata = dict(metadata or {"format": "pt"})
     path.touch()
@@ -213,16 +218,16 @@ def write_tensors(
         save_file({n: v.detach().cpu().contiguous() for n, v in tensors.items()}, path, metadata)
         if len(metadata) > 1:
             _sort_metadata(path)
-        path.chmod(mode)  # safetensors makes files that only their owner may read
+        path.chmod(mode)  # safetensors makes files that only the owner can read
     except SafetensorError as error:
-        # safetensors reports a full disk in a text of its own
+        # safetensors reports the operating system's error, such as a full disk, only as text
         code = re.search(r"os error (\d+)", str(error))
         number = int(code.group(1)) if code else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def _sort_metadata(path: Path) -> None:
-    """Rewrite the header of a safetensors file, whose metadata have another order in every run."""
+    """Sort the metadata in the header of a safetensors file; their order differs between runs."""
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -1,4 +1,4 @@
-"""Where a model is: in the package, in a folder, in the hub's cache, or on the hub."""
+"""Locate a model: in the package, in a folder, in the hub's cache, or on the hub."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,18 @@ FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 def locate(
     source: str | Path, parts: Sequence[str] = DIFFUSION, *, revision: str | None = None
 ) -> Path:
-    """Return the local folder or file of a model; a hub id is fetched, or found in the cache.
+    """Return the local folder or file of a model, downloaded if it is a hub id without a cache.
 
     Args:
         source: ``tiny``, a folder or file, a folder of the hub's cache (``models--owner--name``),
-            or a hub id. A folder with the name of the embedded model is ``./tiny``.
-        parts: folders that are needed of a hub id in diffusers' layout. Of one without such folders
-            the model at its top is fetched. Each part comes with one copy of its weights.
+            or a hub id. Write ``./tiny`` for a folder with the name of the embedded model.
+        parts: folders to download from a hub id in diffusers' layout, each with one copy of its
+            weights. If the repository has none of them, the model at its top is downloaded.
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        InputError: if it is neither a path nor a hub id that can be had, or the embedded model is
-            damaged.
+        InputError: if the source is neither a path nor a hub id that can be downloaded or read from
+            the cache, or if the embedded model is damaged.
     """
     if source in assets.NAMES:
         return assets.find(str(source))
@@ -47,17 +47,17 @@ def locate(
         raise InputError(f"{source}: no such file or folder, and not a hub id of the form {_FORM}")
     with hub_errors(source):
         wanted: list[str] = []
-        # without the hub the cache is searched: nothing is wanted that it may not have
+        # offline, the list of files is not available, and an empty list matches the cached snapshot
         with contextlib.suppress(Exception):
             wanted = _needed(HfApi().list_repo_files(str(source), revision=revision), parts)
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
 
 
 def resolve_folder(path: Path) -> Path:
-    """Return the newest snapshot in a folder of the hub's cache; any other path as it is.
+    """Return the current snapshot in a folder of the hub's cache; other paths are not changed.
 
     Raises:
-        InputError: if it has no snapshot, or several and none is the newest.
+        InputError: if the folder has no snapshot, or several and none is that of ``refs/main``.
     """
     if not (path.name.startswith("models--") and path.is_dir()):
         return path
@@ -75,12 +75,12 @@ def resolve_folder(path: Path) -> Path:
 
 
 def part_folder(folder: Path, part: str) -> Path:
-    """Return the folder of a part of a model, or the model's own if it has no such part."""
+    """Return the folder of a part of a model, or the model's folder if it has no such part."""
     return folder / part if (folder / part).is_dir() else folder
 
 
 def _needed(names: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """Return the files of a repository that the parts are loaded from."""
+    """Return the files of a repository that are needed to load the parts."""
     paths = [PurePosixPath(name) for name in names]
     nested = {path.parts[0] for path in paths if len(path.parts) == 2} & {*parts}
     needed: list[str] = []
@@ -95,10 +95,13 @@ def _needed(names: Sequence[str], parts: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def hub_errors(source: str | Path) -> Iterator[None]:
-    """Turn whatever keeps a hub id from being fetched into one line.
+    """Return a context that turns the errors of huggingface_hub into one line for the user.
+
+    Args:
+        source: hub id that is downloaded, for the message.
 
     Raises:
-        InputError: instead of the errors of huggingface_hub.
+        InputError: for every error of huggingface_hub, and every OSError.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Networks of transformers, filled with the weights of a folder."""
+"""Load networks of transformers from configurations and state dicts."""
 
 import contextlib
 import logging
@@ -13,50 +13,51 @@ from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
 from diffsight.weights.files import require_finite
 
-OWN_NORMS = "hidden_states_norms."  # of feature maps; checkpoints lack them, they change little
+OWN_NORMS = "hidden_states_norms."  # norms of feature maps, which checkpoints need not have
 
 
 def read_config(
     cls: Any, folder: Path, missing: str, repair: str, files: Sequence[str] = ("config.json",)
 ) -> Any:
-    """Return a configuration or a tokenizer of transformers.
+    """Return a configuration or a tokenizer of transformers, read from a folder.
 
     Args:
-        cls: its class.
-        folder: where its files are.
-        missing: what is not there, for the message: ``DIR: no CLIP text model there``.
-        repair: what the user can do.
-        files: one of them must be there; without any transformers would invent the values.
+        cls: class of the configuration or the tokenizer.
+        folder: folder with its files.
+        missing: beginning of the error message, such as ``DIR: no CLIP text model there``.
+        repair: end of the error message: what the user can do.
+        files: files of which the folder must have one. Without any of them transformers would
+            return default values.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the files are missing or damaged.
     """
     if not any((folder / file).is_file() for file in files):
         raise InputError(f"{missing} (no {files[0]} in {folder}): {repair}")
     try:
         return cls.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # a tokenizer raises nothing narrow on a damaged file
+    except Exception as error:  # tokenizers raise various errors on damaged files
         raise InputError(f"{missing} ({reason_of(error)}): {repair}") from None
 
 
 def load_tower(
-    cls: Any, config: Any, state: dict[str, Tensor], where: str | Path, kind: str
+    cls: Any, config: Any, state: dict[str, Tensor], source: str | Path, kind: str
 ) -> Any:
     """Return a network of transformers in 32 bit and evaluation mode.
 
     Args:
         cls: class of the network.
-        config: its configuration.
-        state: its weights, under the names of any version of transformers. Those of other networks
-            of the same checkpoint are ignored.
-        where: whose weights they are, for messages.
-        kind: of the network, for messages.
+        config: configuration of the network.
+        state: weights, with the names of any version of transformers. Weights of other networks in
+            the same checkpoint are ignored.
+        source: file or model with the weights, for messages.
+        kind: name of the kind of network, for messages.
 
     Raises:
         InputError: if weights are missing, have another shape, or are not finite.
     """
-    # the model's random start is overwritten
-    with refused(f"{where}: no {kind}"), _quiet(), torch.random.fork_rng(devices=[]):
+    # the random initial weights are overwritten, so the random state is left unchanged
+    with report_errors(f"{source}: no {kind}"), _quiet(), torch.random.fork_rng(devices=[]):
         model, report = cls.from_pretrained(
             None,
             config=config,
@@ -70,19 +71,19 @@ def load_tower(
     if others:
         reason = "missing" if missing else "of another shape"
         raise InputError(
-            f"{where}: its {kind} is of another architecture ({others[0]} is {reason}): give the "
-            "one that was used"
+            f"{source}: its {kind} is of another architecture ({others[0]} is {reason}): give the "
+            "one that the model was trained with"
         )
-    require_finite(model.state_dict().items(), where)
+    require_finite(model.state_dict().items(), source)
     return model.eval()
 
 
 @contextlib.contextmanager
-def refused(what: str) -> Iterator[None]:
-    """Turn what a library raises on a configuration that it did not expect into one line.
+def report_errors(problem: str) -> Iterator[None]:
+    """Return a context that turns the errors of a library on a bad configuration into one line.
 
     Args:
-        what: whose configuration it is and what is not there, for the message.
+        problem: beginning of the message: the configuration and what it lacks.
 
     Raises:
         InputError: for every error inside.
@@ -91,21 +92,24 @@ def refused(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # of sizes that do not fit: anything
-        raise InputError(f"{what} ({reason_of(error)}): give the folder of one") from None
+    except Exception as error:  # libraries raise various errors for sizes that do not fit
+        raise InputError(f"{problem} ({reason_of(error)}): give the folder of one") from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the progress bar and the list of names that transformers shows for every file."""
-    from transformers.utils import logging as theirs
+    """Return a context without the progress bar and the warnings of transformers."""
+    from transformers.utils import logging as transformers_logging
 
-    shown, level = theirs.is_progress_bar_enabled(), theirs.get_verbosity()
-    theirs.disable_progress_bar()
-    theirs.set_verbosity(logging.ERROR)
+    has_progress_bar, level = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        theirs.set_verbosity(level)
-        if shown:
-            theirs.enable_progress_bar()
+        transformers_logging.set_verbosity(level)
+        if has_progress_bar:
+            transformers_logging.enable_progress_bar()

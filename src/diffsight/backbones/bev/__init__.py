@@ -1,4 +1,4 @@
-"""Cameras and a LiDAR of a vehicle as one map seen from above (BEVFusion, on which DDP stands)."""
+"""Backbones for a bird's-eye view of a vehicle's cameras and LiDAR (BEVFusion, used by DDP)."""
 
 from diffsight.backbones.bev.cameras import CameraMap
 from diffsight.backbones.bev.fusion import CameraLidarMap

@@ -1,4 +1,4 @@
-"""Several cameras as one map seen from above: lift, splat, encode (BEVFusion).
+"""A bird's-eye-view map from several cameras: lift, splat, encode (BEVFusion).
 
 The names of the parts are those of DDP's configuration: Swin, a generalised feature pyramid, the
 view transform, a residual network on the map, and a pyramid of two levels.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.backbones.base import AbstractBackbone
-from diffsight.backbones.bev.geometry import Axis, Range, frustum, lifted, pooled
+from diffsight.backbones.bev.geometry import Axis, Range, lift, make_frustum, pool
 from diffsight.backbones.vision import VisionBackbone
 from diffsight.errors import InputError
 from diffsight.ops.camera_crop import CameraCrop
@@ -26,27 +26,27 @@ ONE_IMAGE = (
     "the model reads several cameras: give a rig, not one image (a data set such as NuScenes, or a "
     "JSON file)"
 )
-USUAL_CAMERAS = 6  # of an example
+EXAMPLE_CAMERAS = 6
 
 
 class AbstractRigMap(AbstractBackbone, abc.ABC):
-    """The features of several cameras, and of what else a rig has, on a map.
+    """Base class of backbones that turn a camera rig into a bird's-eye-view feature map.
 
     The map's first axis is x (forward), the second y.
 
     Args:
-        images: encoder of the images, three levels from stride 8 on.
+        images: encoder of the images, with three levels from stride 8 on.
         width: channels of the image features.
-        context: channels that are brought into the map.
+        context: channels of the image features that are lifted into the map.
         depths: bins of the depth.
-        axes: of the cameras' map: x, y and z.
-        image_hw: size at which the encoder sees the images; None: that of the rig. Images of
-            another size are scaled, and cropped to the middle of their lower edge.
-        scaled_width: pixels of a row of such images before the crop.
-        cameras: their number; None: any.
+        axes: axes of the cameras' map: x, y and z.
+        image_hw: height and width at which the encoder sees the images; None: those of the rig.
+            Images of another size are scaled, and cropped at the middle of their lower edge.
+        scaled_width: width of such images in pixels before the crop.
+        cameras: number of cameras; None: any number.
 
     Raises:
-        InputError: if the encoder has another number of levels.
+        InputError: if the encoder has another number of levels, or a number is not positive.
     """
 
     size_multiple = 1
@@ -80,7 +80,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         self.pyramid = ImagePyramid(images.channels, width)
         self.lift = LiftSplat(width, context, depths, axes)
 
-    def of_inputs(self, inputs: Inputs) -> Pyramid:
+    def forward_inputs(self, inputs: Inputs) -> Pyramid:
         """Return the features of the map.
 
         Raises:
@@ -94,7 +94,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         return Pyramid((features,), self.strides, hw)
 
     def check_rig(self, rig: Rig) -> None:
-        """Refuse another number of cameras than the model's, and images that are too small.
+        """Refuse rigs with another number of cameras, or with images that are too small.
 
         Raises:
             InputError: if the rig is refused.
@@ -119,46 +119,46 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         """Return the features of the map."""
 
     def camera_features(self, rig: Rig) -> Map:
-        """Return what the cameras see, on a map of half of the resolution of its cells."""
-        rig = self.fitted(rig)
+        """Return the features of the cameras on the map, at half the resolution of its cells."""
+        rig = self.fit_images(rig)
         count, views = rig.images.shape[:2]
         levels = self.images.levels(rig.images.flatten(0, 1))
         return self.lift(self.pyramid(levels).unflatten(0, (count, views)), rig)
 
-    def fitted(self, rig: Rig) -> Rig:
-        """Return the rig with images of the size that the encoder sees."""
+    def fit_images(self, rig: Rig) -> Rig:
+        """Return the rig with images of the size that the encoder reads."""
         hw = (rig.images.shape[-2], rig.images.shape[-1])
         if self.image_hw is None or hw == self.image_hw:
             return rig
         return CameraCrop.lower_middle(hw, self.image_hw, self.scaled_width / hw[1]).rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return a rig on the meta device, with six cameras if any will do, to count a pass."""
-        shape = (1, self.cameras or USUAL_CAMERAS)
+        """Return a placeholder rig to count a pass, with six cameras if their number is open."""
+        shape = (1, self.cameras or EXAMPLE_CAMERAS)
         pose = torch.eye(4, device="meta").expand(*shape, 4, 4)
         images = torch.empty(*shape, 3, *(self.image_hw or hw), device="meta")
         return Rig(images, pose, pose, pose)
 
 
 class CameraMap(AbstractRigMap):
-    """The features of several cameras on a map; its first axis is x (forward), the second y.
+    """A bird's-eye-view map of several cameras; the first axis is x (forward), the second y.
 
     Args:
-        images: encoder of the images, three levels from stride 8 on.
+        images: encoder of the images, with three levels from stride 8 on.
         width: channels of the image features, and of the map.
-        context: channels that are brought into the map.
+        context: channels of the image features that are lifted into the map.
         depths: bins of the depth: begin, end and step in metres.
-        x: the same of the map's first axis, forward.
-        y: of its second axis, to the left.
-        z: of its height.
-        stages: channels and stride of the stages of the network on the map, two blocks each.
-        image_hw: size at which the encoder sees the images; None: that of the rig. Images of
-            another size are scaled, and cropped to the middle of their lower edge.
-        scaled_width: pixels of a row of such images before the crop.
-        cameras: their number; None: any.
+        x: begin, end and step of the map's first axis (forward) in metres.
+        y: the same for its second axis (to the left).
+        z: the same for its height.
+        stages: channels and stride of each stage of the network on the map; a stage has two blocks.
+        image_hw: height and width at which the encoder sees the images; None: those of the rig.
+            Images of another size are scaled, and cropped at the middle of their lower edge.
+        scaled_width: width of such images in pixels before the crop.
+        cameras: number of cameras; None: any number.
 
     Raises:
-        InputError: if the encoder has another number of levels.
+        InputError: if the encoder has another number of levels, or a number is not positive.
     """
 
     def __init__(
@@ -197,23 +197,24 @@ class CameraMap(AbstractRigMap):
 
 
 class ImagePyramid(nn.Module):
-    """The finest level, joined with the coarser ones from the top down.
+    """Joins three levels of image features from coarse to fine.
 
     Args:
-        channels: of three levels, finest first.
-        width: of what comes out.
+        channels: channels of the three levels, finest first.
+        width: channels of the output.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
         above = (width, channels[2])
         self.lateral = nn.ModuleList(
-            conv_block(own + more, width, 1) for own, more in zip(channels[:2], above, strict=True)
+            conv_block(own + coarser, width, 1)
+            for own, coarser in zip(channels[:2], above, strict=True)
         )
         self.output = nn.ModuleList(conv_block(width, width) for _ in above)
 
     def forward(self, levels: Sequence[Tensor]) -> Float[Tensor, "n c h w"]:
-        """Return the finest level."""
+        """Return the joined features at the finest level."""
         joined = levels[2]
         for fine in (1, 0):
             larger = functional.interpolate(
@@ -225,13 +226,13 @@ class ImagePyramid(nn.Module):
 
 
 class LiftSplat(nn.Module):
-    """Image features at every depth, weighted by its probability and summed in the cells of a map.
+    """Lifts image features to every depth, weighted by its probability, and sums them on a map.
 
     Args:
         width: channels of the image features.
         context: channels that are lifted.
         depths: bins of the depth.
-        axes: of the map: x, y and z.
+        axes: axes of the map: x, y and z.
     """
 
     def __init__(
@@ -255,32 +256,32 @@ class LiftSplat(nn.Module):
         x, y, _ = ((axis.cells + 1) // 2 for axis in self.axes)
         return (x, y)
 
-    def forward(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k x y"]:
-        """Return the map at half of the resolution of its cells."""
-        return self.smooth(self.splat(seen, rig).flatten(1, 2))
+    def forward(self, features: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k x y"]:
+        """Return the map at half the resolution of its cells."""
+        return self.smooth(self.splat(features, rig).flatten(1, 2))
 
-    def splat(self, seen: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k z x y"]:
-        """Return the sums in the cells."""
-        maps = self.depth(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+    def splat(self, features: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k z x y"]:
+        """Return the sums of the lifted features in the cells."""
+        maps = self.depth(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         weights = maps[:, :, : self.depths.cells].softmax(dim=2)
-        points = self.points(rig, (seen.shape[-2], seen.shape[-1]))
-        return pooled(weights, maps[:, :, self.depths.cells :], points, self.axes)
+        points = self.points(rig, (features.shape[-2], features.shape[-1]))
+        return pool(weights, maps[:, :, self.depths.cells :], points, self.axes)
 
     def points(self, rig: Rig, grid_hw: tuple[int, int]) -> Float[Tensor, "b v d h w 3"]:
-        """Return where the cells of the images' grids lie in the frame of the vehicle."""
+        """Return the 3D points of the image cells at every depth, in the vehicle's frame."""
         hw = (rig.images.shape[-2], rig.images.shape[-1])
-        cells = frustum(hw, grid_hw, self.depths, rig.intrinsics.device)
-        with without_autocast(cells):  # 16 bits would move points by a cell
-            return lifted(cells, rig)
+        frustum = make_frustum(hw, grid_hw, self.depths, rig.intrinsics.device)
+        with without_autocast(frustum):  # 16 bits would move points by a cell
+            return lift(frustum, rig)
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut (He et al., 2016).
 
     Args:
-        channels: that come in.
-        width: that go out.
-        stride: of the first convolution.
+        channels: channels of the input.
+        width: channels of the output.
+        stride: stride of the first convolution.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -292,7 +293,7 @@ class ResidualBlock(nn.Module):
             self.shortcut = conv_block(channels, width, 1, stride=stride)[:2]
 
     def forward(self, x: Map) -> Map:
-        """Return the block's map."""
+        """Return the output of the block."""
         return (self.second(self.first(x)) + self.shortcut(x)).relu()
 
 
@@ -300,8 +301,8 @@ class MapEncoder(nn.Module):
     """A residual network on the map.
 
     Args:
-        channels: of the map.
-        stages: channels and stride of each.
+        channels: channels of the map.
+        stages: channels and stride of each stage.
     """
 
     def __init__(self, channels: int, stages: Sequence[tuple[int, int]]) -> None:
@@ -314,21 +315,21 @@ class MapEncoder(nn.Module):
 
     def forward(self, x: Map) -> list[Map]:
         """Return the map after every stage."""
-        return levels_of(self.stages, x)
+        return run_stages(self.stages, x)
 
 
 def check_stages(stages: Sequence[tuple[int, int]]) -> None:
-    """Refuse a network on the map without stages.
+    """Refuse stages of which no network can be built.
 
     Raises:
-        InputError: if there is none, or a number is not positive.
+        InputError: if there is no stage, or a number is not positive.
     """
     if not stages or min(min(stage) for stage in stages) < 1:
         raise InputError(f"stages {list(stages)}: give channels and stride of one or more stages")
 
 
-def levels_of(stages: nn.ModuleList, x: Map) -> list[Map]:
-    """Return the map after every stage."""
+def run_stages(stages: nn.ModuleList, x: Map) -> list[Map]:
+    """Return the map after each of the stages."""
     levels = []
     for stage in stages:
         x = stage(x)
@@ -337,12 +338,12 @@ def levels_of(stages: nn.ModuleList, x: Map) -> list[Map]:
 
 
 class MapPyramid(nn.Module):
-    """The last level at the size of the first one, joined and enlarged by two.
+    """Joins the last level with the first one, and doubles the size.
 
     Args:
         coarse: channels of the last level.
         fine: channels of the first level.
-        width: of what comes out.
+        width: channels of the output.
     """
 
     def __init__(self, coarse: int, fine: int, width: int) -> None:

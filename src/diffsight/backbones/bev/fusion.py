@@ -1,7 +1,7 @@
-"""Cameras and a LiDAR as one map seen from above (BEVFusion).
+"""A bird's-eye-view map from cameras and a LiDAR (BEVFusion).
 
 The two maps are joined, and encoded as in SECOND (Yan et al., 2018): stages of plain convolutions,
-each of which is brought back to the size of the first.
+whose outputs are enlarged to the size of the first one.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from diffsight.backbones.bev.cameras import AbstractRigMap, Map, check_stages, levels_of
+from diffsight.backbones.bev.cameras import AbstractRigMap, Map, check_stages, run_stages
 from diffsight.backbones.bev.geometry import Axis, Range
 from diffsight.backbones.bev.lidar import LidarMap
 from diffsight.backbones.vision import VisionBackbone
@@ -20,25 +20,26 @@ from diffsight.ops.layers import conv_block
 from diffsight.ops.precision import without_autocast
 from diffsight.rig import POINT_CHANNELS, Rig
 
-MORE_LAYERS = 5  # of a stage, after its first one
+MORE_LAYERS = 5  # of a stage, after its first layer
 
 
 class CameraLidarMap(AbstractRigMap):
-    """The features of several cameras and a LiDAR on a map; its first axis is x, the second y.
+    """A bird's-eye-view map of several cameras and a LiDAR; its first axis is x, the second y.
 
     Args:
-        images: encoder of the images, three levels from stride 8 on.
+        images: encoder of the images, with three levels from stride 8 on.
         lidar: encoder of the points.
         width: channels of the image features, of the joined maps, and of every level.
-        context: channels that are brought from the images into the map.
+        context: channels of the image features that are lifted into the map.
         depths: bins of the depth: begin, end and step in metres.
-        x: the same of the cameras' map along its first axis; the map has half as many cells.
-        y: likewise.
-        z: of its height.
-        stages: channels and stride of the stages of the network on the map.
-        image_hw: size at which the encoder sees the images; None: that of the rig.
-        scaled_width: pixels of a row of images of another size, before the crop.
-        cameras: their number; None: any.
+        x: begin, end and step of the cameras' map along its first axis in metres; the output has
+            half as many cells.
+        y: the same for its second axis.
+        z: the same for its height.
+        stages: channels and stride of each stage of the network on the map.
+        image_hw: height and width at which the encoder sees the images; None: those of the rig.
+        scaled_width: width in pixels of images of another size, before they are cropped.
+        cameras: number of cameras; None: any number.
 
     Raises:
         InputError: if the encoder has another number of levels, or the two maps differ in size.
@@ -84,7 +85,7 @@ class CameraLidarMap(AbstractRigMap):
         self.channels, self.strides = (width * len(stages),), (1,)
 
     def check_rig(self, rig: Rig) -> None:
-        """Refuse as ``AbstractRigMap``, and a rig without a LiDAR.
+        """Refuse the same rigs as ``AbstractRigMap``, and rigs without a LiDAR.
 
         Raises:
             InputError: if the rig is refused.
@@ -100,7 +101,7 @@ class CameraLidarMap(AbstractRigMap):
         """Return the features of the map.
 
         Raises:
-            InputError: if numbers of the points are not finite.
+            InputError: if a coordinate or feature of a point is not finite.
         """
         with without_autocast(rig.intrinsics):  # 16 bits would move points by a voxel
             points = rig.moved_points()
@@ -109,9 +110,9 @@ class CameraLidarMap(AbstractRigMap):
         return self.join(self.encoder(self.fuse(both)))
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return a rig on the meta device, to count a pass.
+        """Return a placeholder rig on the meta device, to count a pass.
 
-        It has no points: the cost of the LiDAR depends on their number, and is not counted.
+        It has no points. The cost of the LiDAR depends on their number, and is not counted.
         """
         nothing = torch.empty(0, POINT_CHANNELS, device="meta")
         return replace(super().example_rig(hw), points=(nothing,))
@@ -121,8 +122,8 @@ class PlainStages(nn.Module):
     """Stages of plain convolutions.
 
     Args:
-        channels: of the map.
-        stages: channels and stride of each.
+        channels: channels of the map.
+        stages: channels and stride of each stage.
     """
 
     def __init__(self, channels: int, stages: Sequence[tuple[int, int]]) -> None:
@@ -136,15 +137,15 @@ class PlainStages(nn.Module):
 
     def forward(self, x: Map) -> list[Map]:
         """Return the map after every stage."""
-        return levels_of(self.stages, x)
+        return run_stages(self.stages, x)
 
 
 class SameSize(nn.Module):
-    """All levels at the size of the map, one after another in the channels.
+    """Enlarges all levels to the size of the map, and concatenates them.
 
     Args:
         stages: channels and stride of each level.
-        width: channels of each level that go out.
+        width: output channels of each level.
     """
 
     def __init__(self, stages: Sequence[tuple[int, int]], width: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the pixels of several cameras lie in the frame of the vehicle, at every depth."""
+"""Geometry of lift and splat: 3D points of camera pixels, and sums in the cells of a map."""
 
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ class Axis:
     """One axis of a grid in metres.
 
     Attributes:
-        low_m: where the first cell begins.
-        high_m: where the last cell ends.
+        low_m: begin of the first cell.
+        high_m: end of the last cell.
         step_m: length of a cell.
 
     Raises:
-        InputError: if there is no cell.
+        InputError: if the axis has no cell.
     """
 
     low_m: float
@@ -46,7 +46,7 @@ class Axis:
         return round((self.high_m - self.low_m) / self.step_m)
 
 
-def frustum(
+def make_frustum(
     image_hw: tuple[int, int],
     grid_hw: tuple[int, int],
     depth: Axis,
@@ -54,7 +54,13 @@ def frustum(
 ) -> Frustum:
     """Return column and row in pixels and depth in metres of every cell in front of a camera.
 
-    The cells of a grid are spread evenly over the image, from its first pixel to its last one.
+    The cells are evenly spaced over the image, from its first pixel to its last one.
+
+    Args:
+        image_hw: height and width of the image in pixels.
+        grid_hw: rows and columns of cells.
+        depth: bins of the depth.
+        device: device of the result.
     """
     depths = depth.low_m + depth.step_m * torch.arange(depth.cells, device=device)
     rows = torch.linspace(0, image_hw[0] - 1, grid_hw[0], device=device)
@@ -63,46 +69,46 @@ def frustum(
     return torch.stack([x, y, d], dim=-1)
 
 
-def lifted(cells: Frustum, rig: Rig) -> FrustumPoints:
-    """Return the cells of every camera in the frame of the vehicle, in metres.
+def lift(frustum: Frustum, rig: Rig) -> FrustumPoints:
+    """Return the cells of every camera as points in the frame of the vehicle, in metres.
 
-    The change of the image is undone, the pixel is brought to its depth, and into the frame; that
-    of the vehicle (augmentation) is applied in the end.
+    The change of the image is undone, and the pixel is moved to its depth and into the vehicle's
+    frame. The change of the vehicle (augmentation) comes last.
     """
     change, vehicle = rig.image_change, rig.vehicle_change
-    points = cells - _shift(change)[:, :, None, None, None]
-    points = _turned(_turn(change).inverse(), points)
+    points = frustum - _translation(change)[:, :, None, None, None]
+    points = _multiply(_linear_part(change).inverse(), points)
     points = torch.cat([points[..., :2] * points[..., 2:], points[..., 2:]], dim=-1)
-    points = _turned(rig.intrinsics[..., :3, :3].inverse(), points)
+    points = _multiply(rig.intrinsics[..., :3, :3].inverse(), points)
     points = (
-        _turned(_turn(rig.camera_to_vehicle), points)
-        + _shift(rig.camera_to_vehicle)[:, :, None, None, None]
+        _multiply(_linear_part(rig.camera_to_vehicle), points)
+        + _translation(rig.camera_to_vehicle)[:, :, None, None, None]
     )
     if vehicle is None:
         return points
-    points = _turned(_turn(vehicle)[:, None], points)
-    return points + _shift(vehicle)[:, None, None, None, None]
+    points = _multiply(_linear_part(vehicle)[:, None], points)
+    return points + _translation(vehicle)[:, None, None, None, None]
 
 
-def pooled(
+def pool(
     weights: Float[Tensor, "b v d h w"],
     context: Float[Tensor, "b v c h w"],
     points: FrustumPoints,
     axes: tuple[Axis, Axis, Axis],
 ) -> Float[Tensor, "b c z x y"]:
-    """Return in every cell of a grid the weighted sum of the features whose points lie in it.
+    """Return the weighted sum of the features whose points lie in each cell of a grid.
 
     The depths are added one after another, so that the features of all depths never exist at once.
 
     Args:
-        weights: of the depths of every pixel.
+        weights: weight of each depth of every pixel.
         context: features of the pixels.
-        points: of every pixel and depth, in the frame of the grid.
-        axes: of the grid: x, y and z.
+        points: point of every pixel and depth, in the frame of the grid.
+        axes: axes of the grid: x, y and z.
     """
     count, _, channels, *_ = context.shape
     x, y, z = (axis.cells for axis in axes)
-    cells = cells_of(points, axes)
+    cells = cell_indices(points, axes)
     rows = context.movedim(2, -1).reshape(-1, channels)
     rows = rows.to(torch.promote_types(context.dtype, torch.float32))  # 16 bits would round sums
     sums = rows.new_zeros(count * z * x * y + 1, channels)
@@ -111,11 +117,11 @@ def pooled(
     return sums[:-1].reshape(count, z, x, y, channels).movedim(-1, 1).to(context.dtype)
 
 
-def cells_of(points: FrustumPoints, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
-    """Return the number of the cell of every point, ``z x y`` of one image after another.
+def cell_indices(points: FrustumPoints, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
+    """Return the index of the cell of every point, in the order ``b z x y``.
 
-    Points outside have the number after the last one. Cells are counted from 0 towards both sides,
-    as in the authors' code: a point up to one cell below the first one is in the first one.
+    Points outside the grid have the index after the last cell. Positions are rounded towards 0, as
+    in the authors' code: a point up to one cell below the first cell counts as in the first cell.
     """
     low = points.new_tensor([axis.low_m for axis in axes])
     step = points.new_tensor([axis.step_m for axis in axes])
@@ -129,14 +135,14 @@ def cells_of(points: FrustumPoints, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor
     return torch.where(is_inside.all(-1), cell, len(points) * counts[0] * counts[1] * counts[2])
 
 
-def _turn(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3 3"]:
+def _linear_part(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3 3"]:
     return matrix[..., :3, :3]
 
 
-def _shift(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3"]:
+def _translation(matrix: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 3"]:
     return matrix[..., :3, 3]
 
 
-def _turned(matrix: Float[Tensor, "b _ 3 3"], points: FrustumPoints) -> FrustumPoints:
-    # no matrix product, which TF32 would round to centimetres
+def _multiply(matrix: Float[Tensor, "b _ 3 3"], points: FrustumPoints) -> FrustumPoints:
+    # not a matrix product, which TF32 would round to centimetres
     return (matrix[:, :, None, None, None] * points[..., None, :]).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The points of a LiDAR as a map seen from above: voxels and sparse convolutions (BEVFusion)."""
+"""A bird's-eye-view map from LiDAR points: voxels and sparse convolutions (BEVFusion)."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffsight.backbones.bev.geometry import Axis, Range
-from diffsight.backbones.bev.voxels import Points, Voxels, voxels_of
+from diffsight.backbones.bev.voxels import Points, Voxels, voxelise
 from diffsight.config import Configurable
 from diffsight.errors import InputError
 from diffsight.ops.sparse import (
@@ -15,15 +15,15 @@ from diffsight.ops.sparse import (
     Rules,
     Sites,
     SparseConv3d,
-    dense,
     strided_rules,
     strided_shape,
     submanifold_rules,
+    to_dense,
 )
 from diffsight.rig import POINT_CHANNELS
 
 Features = Float[Tensor, "_ _"]
-BLOCKS = 2  # of each resolution
+BLOCKS = 2  # per resolution
 KERNEL: Cells = (3, 3, 3)
 STRIDE: Cells = (2, 2, 2)
 PADDINGS: tuple[Cells, ...] = ((1, 1, 1), (1, 1, 1), (1, 1, 0))  # of the strided convolutions
@@ -31,29 +31,29 @@ LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (
     (1, 1, 3),
     (1, 1, 2),
     (0, 0, 0),
-)  # reduces the heights alone
+)  # reduces only the heights
 
 
 class LidarMap(nn.Module, Configurable):
-    """The features of a LiDAR on a map; its first axis is x, the second y.
+    """A bird's-eye-view map of LiDAR points; its first axis is x, the second y.
 
     A cell of the map is as long as eight voxels.
 
     Args:
-        x: of the voxels: begin, end and length in metres.
-        y: likewise.
-        z: likewise.
-        max_points: that are kept in a voxel.
+        x: begin, end and length of the voxels along x in metres.
+        y: the same along y.
+        z: the same along z.
+        max_points: largest number of points of a voxel.
         max_voxels: largest number of voxels of a row of the batch, in training and in evaluation.
         widths: channels of the four resolutions.
         width: channels of each height of the map.
 
     Attributes:
-        channels: of the map.
-        map_shape: its cells along x and y.
+        channels: channels of the map.
+        map_shape: cells of the map along x and y.
 
     Raises:
-        InputError: if there is no voxel.
+        InputError: if the voxels leave no cell of the map, or there are not four widths.
     """
 
     def __init__(
@@ -86,26 +86,26 @@ class LidarMap(nn.Module, Configurable):
 
     @property
     def shape(self) -> Cells:
-        """Voxels along the axes; as in the authors' code there is one more height."""
+        """Voxels along the axes, with one more height than the range has, as the authors do."""
         x, y, z = (axis.cells for axis in self.axes)
         return (x, y, z + 1)
 
     def voxels(self, points: Sequence[Points]) -> Voxels:
-        """Return the voxels in which points lie.
+        """Return the occupied voxels.
 
         Raises:
-            InputError: if a number of a point is not finite.
+            InputError: if a coordinate or feature of a point is not finite.
         """
-        most = self.max_voxels[0] if self.training else self.max_voxels[1]
-        return voxels_of(points, self.axes, max_points=self.max_points, max_voxels=most)
+        limit = self.max_voxels[0] if self.training else self.max_voxels[1]
+        return voxelise(points, self.axes, max_points=self.max_points, max_voxels=limit)
 
     def forward(self, points: Sequence[Points]) -> Float[Tensor, "b c x y"]:
         """Return the features of the map, from the points of every row of the batch.
 
         Raises:
-            InputError: if a number of a point is not finite.
+            InputError: if a coordinate or feature of a point is not finite.
         """
-        if points[0].is_meta:  # counted without points
+        if points[0].is_meta:  # a pass is counted without points
             weight = self.encoder.last.conv.weight
             return weight.new_zeros(len(points), self.channels, *self.map_shape)
         voxels = self.voxels(points)
@@ -116,8 +116,8 @@ class ConvNorm(nn.Module):
     """A sparse convolution and batch normalisation.
 
     Args:
-        channels: that come in.
-        width: that go out.
+        channels: channels of the input.
+        width: channels of the output.
         kernel: cells along the axes.
     """
 
@@ -127,7 +127,7 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Features, rules: Rules) -> Features:
-        """Return the features of the cells that the rules write."""
+        """Return the features of the output cells of the rules."""
         return self.norm(self.conv(x, rules))
 
 
@@ -135,7 +135,7 @@ class SparseBlock(nn.Module):
     """Two submanifold convolutions and a shortcut.
 
     Args:
-        width: channels.
+        width: channels of input and output.
     """
 
     def __init__(self, width: int) -> None:
@@ -153,7 +153,7 @@ class SparseEncoder(nn.Module):
 
     Args:
         widths: channels of the resolutions.
-        width: of each height of the map.
+        width: channels of each height of the map.
     """
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
@@ -167,7 +167,7 @@ class SparseEncoder(nn.Module):
         self.last = ConvNorm(widths[-1], width, LAST_KERNEL)
 
     def map_shape(self, shape: Cells) -> Cells:
-        """Return the cells of the map and its heights, for those of the voxels."""
+        """Return the shape (x, y and heights) of the map, for the shape of the voxels."""
         for padding in PADDINGS:
             shape = strided_shape(shape, KERNEL, STRIDE, padding)
         return strided_shape(shape, LAST_KERNEL, LAST_STRIDE, LAST_PADDING)
@@ -185,4 +185,4 @@ class SparseEncoder(nn.Module):
             x = block(x, rules)
         rules = strided_rules(rules.sites, LAST_KERNEL, LAST_STRIDE, LAST_PADDING)
         x = self.last(x, rules).relu()
-        return dense(x, rules.sites).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        return to_dense(x, rules.sites).permute(0, 1, 4, 2, 3).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Points of a LiDAR as the features of the cells of a grid (hard voxelisation, as BEVFusion)."""
+"""Hard voxelisation of LiDAR points: mean features of the occupied cells (as in BEVFusion)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Points = Float[Tensor, "_ 5"]
 
 @dataclass(frozen=True)
 class Voxels:
-    """The cells in which points lie.
+    """The occupied cells of a batch.
 
     Attributes:
         features: mean of the points that are kept in each cell.
         coordinates: row of the batch, and cell along x, y and z.
-        outside: points of each row that lie outside the grid.
+        outside: number of points outside the grid, for each row.
     """
 
     features: Float[Tensor, "m 5"]
@@ -29,25 +29,25 @@ class Voxels:
     outside: Int64[Tensor, " b"]
 
 
-def voxels_of(
+def voxelise(
     rows: Sequence[Points],
     axes: tuple[Axis, Axis, Axis],
     *,
     max_points: int,
     max_voxels: int,
 ) -> Voxels:
-    """Return the cells of a batch in which points lie.
+    """Return the occupied cells of a batch.
 
-    Where points or cells are too many, those that come first in the list of points are kept.
+    If there are too many points or cells, the first ones in the order of the points are kept.
 
     Args:
         rows: points of every row of the batch.
-        axes: of the grid: x, y and z.
-        max_points: that are kept in a cell.
-        max_voxels: that are kept of a row.
+        axes: axes of the grid: x, y and z.
+        max_points: largest number of points of a cell.
+        max_voxels: largest number of cells of a row.
 
     Raises:
-        InputError: if a number of a point is not finite.
+        InputError: if a coordinate or feature of a point is not finite.
     """
     features, coordinates, outside = [], [], []
     for row, points in enumerate(rows):
@@ -58,29 +58,30 @@ def voxels_of(
             )
         cells = _cells(points, axes)
         sizes = cells.new_tensor([axis.cells for axis in axes])
-        inside = ((cells >= 0) & (cells < sizes)).all(dim=1)
-        outside.append((~inside).sum())
-        means, cells = _means(points[inside], cells[inside], sizes, max_points, max_voxels)
+        is_inside = ((cells >= 0) & (cells < sizes)).all(dim=1)
+        outside.append((~is_inside).sum())
+        points, cells = points[is_inside], cells[is_inside]
+        means, cells = _mean_points(points, cells, sizes, max_points, max_voxels)
         features.append(means)
         coordinates.append(torch.cat([torch.full_like(cells[:, :1], row), cells], dim=1))
     return Voxels(torch.cat(features), torch.cat(coordinates), torch.stack(outside))
 
 
 def _cells(points: Points, axes: Sequence[Axis]) -> Int64[Tensor, "_ 3"]:
-    """Return the cells of the points, counted in 32 bit as the authors do."""
+    """Return the cells of the points, computed in 32 bit as in the authors' code."""
     low = points.new_tensor([axis.low_m for axis in axes])
     step = points.new_tensor([axis.step_m for axis in axes])
     return ((points[:, :3] - low) / step).floor().long()
 
 
-def _means(
+def _mean_points(
     points: Points,
     cells: Int64[Tensor, "n 3"],
     sizes: Int64[Tensor, " 3"],
     max_points: int,
     max_voxels: int,
 ) -> tuple[Float[Tensor, "m 5"], Int64[Tensor, "m 3"]]:
-    """Return the means and the cells, in the order in which a first point lies in them."""
+    """Return the mean points and the cells, in the order of the first point of each cell."""
     keys = (cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2]
     keys, order = keys.sort(stable=True)
     is_first = torch.cat([keys.new_ones(min(len(keys), 1)), keys.diff()]) != 0
@@ -92,7 +93,7 @@ def _means(
     kept = (position < max_points) & (rank[group] < max_voxels)
     voxel, position, order = rank[group][kept], position[kept], order[kept]
     count = min(len(first), max_voxels)
-    # one slot for each point: the sum does not depend on the order in which a GPU writes
+    # a slot for each point, so that the sum does not depend on the order in which a GPU writes
     slots = points.new_zeros(count, max_points, POINT_CHANNELS)
     slots[voxel, position] = points[order]
     numbers = voxel.bincount(minlength=count)

@@ -1,4 +1,4 @@
-"""Converters of the authors' checkpoints into diffsight models, with a report of every key."""
+"""Converters of the authors' checkpoints to diffsight models, with a report on every key."""
 
 from collections.abc import Callable, Mapping
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Converter = Callable[..., tuple[DenseModel, KeyReport]]
-"""Builds our model around the tensors of an original state dict; options are keywords."""
+"""A function that takes a state dict and options, and returns the model and a report on keys."""
 
 CONVERTERS: Mapping[str, Converter] = {
     "ddp-bev": convert_ddp_bev,
@@ -49,3 +49,4 @@ CONVERTERS: Mapping[str, Converter] = {
     "vpd-referring": convert_vpd_referring,
     "vpd-segmentation": convert_vpd_segmentation,
 }
+"""The converters by the name that ``diffsight convert`` takes."""

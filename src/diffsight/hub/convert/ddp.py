@@ -1,4 +1,4 @@
-"""Converters of the original checkpoints of DDP, with the encoders inside them."""
+"""Converters of DDP's original checkpoints, including their image encoders."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from diffsight.diffusion import (
 )
 from diffsight.errors import InputError
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.hub.convert.layout import Layout, convert, require
+from diffsight.hub.convert.layout import Layout, convert, read_classes, require
 from diffsight.label_maps import ADE20K_CLASSES
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
@@ -28,16 +28,16 @@ from diffsight.necks import NormalisedFPN
 from diffsight.tasks import Depth, Segmentation
 from diffsight.weights import load_tower
 
-LEAST_M = 1e-3  # depth in metres
-TOWER = "encoder:"  # what the entries of the encoder begin with after ``translated``
+MIN_DEPTH_M = 1e-3
+TOWER = "encoder:"  # prefix of the encoder's entries after ``translate_entries``
 LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
 
 
 def layer_names(layer: str) -> dict[str, str]:
-    """Return our names of a decoder's entries.
+    """Return our names of the entries of a decoder's layers, as ``Layout.names`` takes them.
 
     Args:
-        layer: pattern of what they begin with; its group is the number of the layer.
+        layer: regular expression of their prefix; its group is the number of the layer.
     """
     return {
         layer + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
@@ -111,28 +111,24 @@ def convert_ddp_segmentation(
     steps: int = 3,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return the segmentation model of DDP and the key report.
+    """Return DDP's segmentation model, and a report on every key.
 
     Args:
-        state: of mmseg's checkpoint, on Swin or ConvNeXt; original names, without ``module.``.
-        names: of its classes; default: the 150 of ADE20K.
-        accumulate: average the probabilities of all steps; default: as released, on ADE20K.
-        steps: of the sampler; 10 for the checkpoints of self-aligned denoising.
+        state: checkpoint of mmseg on Swin or ConvNeXt; original names, without ``module.``.
+        names: names of its classes; default: those of Cityscapes for 19 classes (with the ids of
+            ``labelIds``), else the 150 of ADE20K.
+        accumulate: whether the probabilities of all steps are averaged. Default: only for
+            ADE20K's number of classes, as released.
+        steps: number of the sampler's steps; 10 for the checkpoints of self-aligned denoising.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, has another number of classes, or
-            entries are missing.
+        InputError: if it is a checkpoint of another model, has another number of classes, or
+            lacks entries.
     """
     require(state, SEGMENTATION)
-    classes = len(state["decode_head.conv_seg.weight"])
-    names = tuple(names or ADE20K_CLASSES)
-    if len(names) != classes:
-        raise InputError(
-            f"the checkpoint has {classes} classes, but {len(names)} names are given: name them "
-            "with --names"
-        )
-    means = classes == len(ADE20K_CLASSES) if accumulate is None else accumulate
+    names, ids = read_classes(state, names)
+    means = len(names) == len(ADE20K_CLASSES) if accumulate is None else accumulate
     width = state["embedding_table.weight"].shape[1]
     method = bind(
         DDP,
@@ -140,29 +136,30 @@ def convert_ddp_segmentation(
         noise=CosineNoise(),
         sampler=Sampler(steps=steps, accumulate="mean" if means else "last"),
     )
-    task = Segmentation(names, average="all")
+    task = Segmentation(names, ids=ids, average="all")
     return _converted(state, SEGMENTATION, method, task, partial=partial)
 
 
 def convert_ddp_depth(
     state: Mapping[str, Tensor], *, max_depth_m: float = 10.0, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return the depth model of DDP and the key report.
+    """Return DDP's depth model, and a report on every key.
 
-    Whether its layers know the time is read off the checkpoint: in the released code they do not.
+    Its decoder layers have a time input if the checkpoint has weights for it; those of the
+    released code have none.
 
     Args:
-        state: original names, without ``module.``.
+        state: checkpoint with the original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     require(state, DEPTH)
     method = bind(
         DDP,
-        encoding=bind(ScalarMap, low=LEAST_M, missing="released"),
+        encoding=bind(ScalarMap, low=MIN_DEPTH_M, missing="released"),
         noise=UnclampedCosineNoise(),
         sampler=Sampler(),
         time_input="time",
@@ -174,8 +171,8 @@ def convert_ddp_depth(
 def _converted(
     state: Mapping[str, Tensor], layout: Layout, method: Any, task: Any, *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
-    architecture = architecture_of(state)
-    layers = 1 + max(int(found[1]) for key in state if (found := re.match(LAYER, key)))
+    architecture = read_architecture(state)
+    layers = 1 + max(int(match[1]) for key in state if (match := re.match(LAYER, key)))
     width = state["neck.1.down.conv.weight"].shape[0]
     time = state.get("decode_head.encoder.layers.0.time_mlp.1.weight")
     hidden = len(state["decode_head.encoder.layers.0.ffns.0.layers.0.0.weight"])
@@ -193,29 +190,28 @@ def _converted(
         }
         return DenseModel(task=task, method=bind(method, **parts))
 
-    return convert(dict(translated(state, architecture)), layout, build, partial=partial)
+    return convert(dict(translate_entries(state, architecture)), layout, build, partial=partial)
 
 
-def translated(
+def translate_entries(
     state: Mapping[str, Tensor],
     architecture: Mapping[str, Any],
     prefix: str = "backbone.",
     stages: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the entries, those of the encoder under the names that transformers gives them.
+    """Yield all entries; the encoder's get the names that transformers gives them.
 
     Args:
-        state: of mmsegmentation or a relative of it.
-        architecture: of the encoder.
-        prefix: of its entries.
-        stages: whose feature maps are used; default: all.
+        state: checkpoint of mmsegmentation or of a library that is based on it.
+        architecture: configuration of the encoder, as ``read_architecture`` returns it.
+        prefix: prefix of the encoder's entries.
+        stages: stages of the encoder whose feature maps are used; default: all.
     """
     theirs = {}
     for key, value in state.items():
         if key.startswith(prefix):
-            # where the entries are only counted, transformers still needs some values
-            real = torch.zeros(value.shape) if value.is_meta else value
-            theirs[key.removeprefix(prefix)] = real
+            # transformers cannot load tensors on the meta device
+            theirs[key.removeprefix(prefix)] = torch.zeros(value.shape) if value.is_meta else value
         else:
             yield key, value
     network = VisionBackbone(architecture=dict(architecture), stages=stages).network
@@ -226,52 +222,55 @@ def translated(
 
 
 def _encoder_entries(state: Mapping[str, Tensor], *, is_swin: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yield the entries of an encoder under names of transformers' hub checkpoints."""
+    """Yield the entries of an encoder under the names in transformers' hub checkpoints."""
     rules, prefix = (_SWIN, "swin.") if is_swin else (_CONVNEXT, "")
     for key, value in state.items():
         if key.endswith("relative_position_index"):
-            continue  # a constant of the window
-        if found := re.match(r"norm(\d)\.", key):
-            yield f"hidden_states_norms.stage{int(found[1]) + 1}.{key[found.end() :]}", value
-            if is_swin and found[1] == "3":  # of a classifier, which a backbone never runs
-                yield f"swin.layernorm.{key[found.end() :]}", value
+            continue  # a constant that depends on the window size
+        if match := re.match(r"norm(\d)\.", key):
+            yield f"hidden_states_norms.stage{int(match[1]) + 1}.{key[match.end() :]}", value
+            if is_swin and match[1] == "3":  # of the classifier, which a backbone never runs
+                yield f"swin.layernorm.{key[match.end() :]}", value
             continue
         name = prefix + next(
             (
-                found.expand(ours) + key[found.end() :]
+                match.expand(ours) + key[match.end() :]
                 for pattern, ours in rules.items()
-                if (found := re.match(pattern, key))
+                if (match := re.match(pattern, key))
             ),
             key,
         )
         if ".qkv." in name:
-            for part, one in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                yield name.replace("qkv", part), one.clone()
+            for part, weight in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                yield name.replace("qkv", part), weight.clone()
         elif ".downsample." in name:
-            yield name, merged_by_position(value)
+            yield name, reorder_patch_merging(value)
         else:
             yield name, value
 
 
-def merged_by_position(weight: Tensor) -> Tensor:
-    """Return the weights of a patch merging whose inputs are ordered as transformers does.
+def reorder_patch_merging(weight: Tensor) -> Tensor:
+    """Return mmseg's weights of a patch merging in transformers' order of the inputs.
 
-    mmseg flattens a patch of 2 x 2 channel by channel (top left, top right, bottom left, bottom
-    right); transformers position by position, column by column.
+    mmseg flattens a patch of 2 x 2 pixels channel by channel, and within a channel row by row.
+    transformers flattens it pixel by pixel, column by column.
+
+    Args:
+        weight: the last axis runs over the four pixels and the channels of a patch.
     """
     parts = weight.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]]
     return parts.transpose(-1, -2).flatten(-2).contiguous()
 
 
-def architecture_of(state: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str, Any]:
-    """Return the configuration of the encoder in a checkpoint, read off its shapes.
+def read_architecture(state: Mapping[str, Tensor], prefix: str = "backbone.") -> dict[str, Any]:
+    """Return transformers' configuration of the encoder in a checkpoint, from its shapes.
 
     Args:
-        state: of the checkpoint.
-        prefix: of the encoder's entries.
+        state: checkpoint with the original names.
+        prefix: prefix of the encoder's entries.
 
     Raises:
-        InputError: if it is neither Swin nor ConvNeXt.
+        InputError: if the encoder is neither Swin nor ConvNeXt.
     """
     normalised = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -297,5 +296,6 @@ def architecture_of(state: Mapping[str, Tensor], prefix: str = "backbone.") -> d
 
 
 def _depths(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    places = [tuple(map(int, found.groups())) for k in state if (found := re.match(pattern, k))]
-    return [1 + max(block for stage, block in places if stage == s) for s in range(4)]
+    """Return the number of blocks of each stage; the pattern's groups are stage and block."""
+    blocks = [tuple(map(int, match.groups())) for k in state if (match := re.match(pattern, k))]
+    return [1 + max(block for stage, block in blocks if stage == s) for s in range(4)]

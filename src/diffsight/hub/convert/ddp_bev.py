@@ -1,4 +1,4 @@
-"""Converter of DDP's checkpoints of maps seen from above, of cameras, or cameras and a LiDAR."""
+"""Converter of DDP's original BEV map checkpoints: cameras, or cameras and a LiDAR."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from diffsight.backbones.bev.lidar import BLOCKS
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.diffusion import CosineNoise, MaskEmbedding, Sampler
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.hub.convert.ddp import architecture_of, layer_names, translated
+from diffsight.hub.convert.ddp import layer_names, read_architecture, translate_entries
 from diffsight.hub.convert.layout import Layout, convert, require
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
@@ -24,10 +24,10 @@ from diffsight.tasks import BEV
 
 STAGES = ("stage2", "stage3", "stage4")
 CAMERA, LIDAR = "encoders.camera.", "encoders.lidar."
-LEVELS = 4  # resolutions of sparse convolutions
-KERNELS = ((3, 3, 3), (1, 1, 3))  # of them
-CAMERA_SEEDS, FUSION_SEEDS = 5, 4  # of the authors' configurations
-CONTEXT = 80  # channels that are lifted
+LEVELS = 4  # resolutions of the sparse convolutions
+KERNELS = ((3, 3, 3), (1, 1, 3))  # kernel sizes of the sparse convolutions
+CAMERA_SEEDS, FUSION_SEEDS = 5, 4  # numbers of noises in the authors' configurations
+CONTEXT = 80  # channels of the image features that are lifted
 LAYER = r"heads\.map\.encoder\.layers\.(\d+)\."
 _BLOCK = r"decoder\.backbone\.(\d+)\.(\d+)\."
 _SPARSE = r"encoders\.lidar\.backbone\."
@@ -39,11 +39,11 @@ _FUSION = {
     },
     **{
         rf"{_SPARSE}encoder_layers\.encoder_layer{level + 1}\.{block}\.{theirs}{i}\.": (
-            f"backbone.lidar.encoder.blocks.{BLOCKS * level + block}.{place}.{ours}."
+            f"backbone.lidar.encoder.blocks.{BLOCKS * level + block}.{position}.{ours}."
         )
         for level in range(LEVELS)
         for block in range(BLOCKS)
-        for i, place in ((1, "first"), (2, "second"))
+        for i, position in ((1, "first"), (2, "second"))
         for theirs, ours in (("conv", "conv"), ("bn", "norm"))
     },
     **{
@@ -114,42 +114,44 @@ def convert_ddp_bev(
     cameras: int | None = 6,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return the map model of DDP and the key report.
+    """Return DDP's BEV map model, and a report on every key.
 
-    Whether there is a LiDAR, and whether the layers of the decoder know the time, is read off the
-    checkpoint; in the released code they do not know it.
+    It has a LiDAR, and a time input of the decoder layers, if the checkpoint has weights for them;
+    those of the released code have no time input.
 
     Args:
-        state: original names, without ``module.``.
-        x: of the cameras' map: begin, end and step in metres; voxels are a quarter as long.
-        y: likewise.
-        depths: bins of the depth, likewise; default: as many as the checkpoint has, from 1 m on in
-            steps of half a metre.
-        cells: of the map that is predicted, along each axis.
-        cell_m: their length in metres.
-        steps: of the sampler.
-        seeds: noises that are averaged; default: the authors' 5, with a LiDAR 4.
-        image_hw: size at which the encoder sees the images; None: that of the rig.
-        cameras: their number; None: any.
+        state: checkpoint with the original names, without ``module.``.
+        x: range of the cameras' map in metres: begin, end and step; a voxel is a quarter of a step
+            long.
+        y: range along the other axis, likewise.
+        depths: bins of the depth in metres: begin, end and step. Default: as many as the
+            checkpoint has, from 1 m in steps of 0.5 m.
+        cells: cells of the predicted map along each axis.
+        cell_m: length of a cell in metres.
+        steps: number of the sampler's steps.
+        seeds: number of noises that are averaged; default: the authors' 5, or 4 with a LiDAR.
+        image_hw: height and width to which images are resized for the encoder; None: the size of
+            the rig's images.
+        cameras: number of cameras; None: any number.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     require(state, LAYOUT)
-    learned = {k: _in_our_layout(v) for k, v in state.items() if not _CONSTANT.match(k)}
-    has_lidar = any(key.startswith(LIDAR) for key in learned)
-    noises = (FUSION_SEEDS if has_lidar else CAMERA_SEEDS) if seeds is None else seeds
+    weights = {k: _to_spconv_1(v) for k, v in state.items() if not _CONSTANT.match(k)}
+    has_lidar = any(key.startswith(LIDAR) for key in weights)
+    ensemble_size = (FUSION_SEEDS if has_lidar else CAMERA_SEEDS) if seeds is None else seeds
     prefix = f"{CAMERA}backbone."
-    architecture = architecture_of(learned, prefix)
-    layers = 1 + max(int(found[1]) for key in learned if (found := re.match(LAYER, key)))
-    time = learned.get("heads.map.encoder.layers.0.time_mlp.1.weight")
-    width = len(learned["transform.conv.weight"])
-    bins = len(learned[f"{CAMERA}vtransform.depthnet.bias"]) - CONTEXT
-    spans = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
+    architecture = read_architecture(weights, prefix)
+    layers = 1 + max(int(match[1]) for key in weights if (match := re.match(LAYER, key)))
+    time = weights.get("heads.map.encoder.layers.0.time_mlp.1.weight")
+    width = len(weights["transform.conv.weight"])
+    bins = len(weights[f"{CAMERA}vtransform.depthnet.bias"]) - CONTEXT
+    depth_range = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
-        sizes = {"x": x, "y": y, "depths": spans, "context": CONTEXT}
+        sizes = {"x": x, "y": y, "depths": depth_range, "context": CONTEXT}
         sizes |= {"image_hw": image_hw, "cameras": cameras}
         backbone = _backbone(architecture, sizes, has_lidar=has_lidar)
         parts: dict[str, Any] = {
@@ -158,15 +160,15 @@ def convert_ddp_bev(
             "decoder": MapDecoder(
                 width=width, layers=layers, time_width=None if time is None else time.shape[1]
             ),
-            "encoding": bind(MaskEmbedding, width=learned["embedding_table.weight"].shape[1]),
+            "encoding": bind(MaskEmbedding, width=weights["embedding_table.weight"].shape[1]),
             "noise": CosineNoise(),
-            "sampler": Sampler(steps=steps, seeds=noises, accumulate="mean"),
+            "sampler": Sampler(steps=steps, seeds=ensemble_size, accumulate="mean"),
             "covers": cells * cell_m / (x[1] - x[0]),
         }
-        task = BEV(cells=cells, cell_m=cell_m, forward_axis="y")  # the frame of nuScenes' LiDAR
+        task = BEV(cells=cells, cell_m=cell_m, forward_axis="y")  # as in nuScenes' LiDAR frame
         return DenseModel(task=task, method=bind(DDP, **parts))
 
-    entries = dict(translated(learned, architecture, prefix, STAGES))
+    entries = dict(translate_entries(weights, architecture, prefix, STAGES))
     return convert(entries, LAYOUT, build, partial=partial)
 
 
@@ -177,12 +179,12 @@ def _backbone(
     if not has_lidar:
         return CameraMap(images, **sizes)
     low, high, step = zip(sizes["x"], sizes["y"], strict=True)
-    x, y = zip(low, high, (one / 4 for one in step), strict=True)
+    x, y = zip(low, high, (step_m / 4 for step_m in step), strict=True)
     return CameraLidarMap(images, LidarMap(x=x, y=y), **sizes)
 
 
-def _in_our_layout(weight: Tensor) -> Tensor:
-    """Return weights of sparse convolutions as spconv 1 stores them; all others as they are.
+def _to_spconv_1(weight: Tensor) -> Tensor:
+    """Return weights of a sparse convolution in the layout of spconv 1; others unchanged.
 
     spconv 1 stores ``kernel in out``, spconv 2 ``out kernel in``.
     """

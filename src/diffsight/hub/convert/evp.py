@@ -9,7 +9,7 @@ from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.errors import InputError
 from diffsight.heads import MetricBins, ReferringDecoder
-from diffsight.hub.convert.layout import Layout, convert, require, unneeded
+from diffsight.hub.convert.layout import Layout, convert, require, unused_prefixes
 from diffsight.hub.convert.vpd import DEPTH as VPD_DEPTH
 from diffsight.hub.convert.vpd import REFERRING as VPD_REFERRING
 from diffsight.hub.convert.vpd import count_tokens
@@ -20,17 +20,17 @@ from diffsight.prompts import AbstractPrompt, Aggregated, LearnedSentences
 from diffsight.tasks import Depth, Referring
 
 LATENT_STD = {"nyu": 5.07543, "kitti": 4.6211, "refcoco": 4.7164}
-"""Standard deviation of the latents of each data set, by which the authors divide."""
+"""Standard deviation of the latents of each data set; the authors divide the latents by it."""
 
 _CLIP = {
     r"clip_model\.text_model\.": "prompts.tower.",
     r"clip_model\.transformer\.text_model\.": "prompts.tower.",
 }
-_POSITIONS = "numbers 0 to 76, which some versions of transformers store"
+_POSITIONS = "the numbers 0 to 76, which some versions of transformers store"
 
 
 def _refinement(prefix: str) -> dict[str, str]:
-    """Return the names of IMAFR: one layer, then pairs of a halving and a mixture."""
+    """Return the names of IMAFR: one layer, then three pairs of downsampling and mixing layers."""
     names = {
         rf"{prefix}aggregation\.layer1\.spatial_attention\.0\.": "refine.spatial.",
         rf"{prefix}aggregation\.layer1\.conv1\.": "refine.conv.",
@@ -68,7 +68,7 @@ DEPTH = Layout(
         r"attractors\.(\d)\._net\.": r"head.attractors.\1.",
         r"conditional_log_binomial\.mlp\.": "head.distribution.mlp.",
     },
-    dropped=unneeded(VPD_DEPTH.unet, VPD_DEPTH.vae)
+    dropped=unused_prefixes(VPD_DEPTH.unet, VPD_DEPTH.vae)
     | {
         "conditional_log_binomial.log_binomial_transform.": "constants of the distribution",
         "encoder.clip_model.transformer.text_model.embeddings.position_ids": _POSITIONS,
@@ -79,7 +79,7 @@ REFERRING = Layout(
     unet=VPD_REFERRING.unet,
     vae=VPD_REFERRING.vae,
     names={**_refinement(""), **_CLIP, **VPD_REFERRING.names},
-    dropped=unneeded(VPD_REFERRING.unet, VPD_REFERRING.vae)
+    dropped=unused_prefixes(VPD_REFERRING.unet, VPD_REFERRING.vae)
     | {"clip_model.text_model.embeddings.position_ids": _POSITIONS},
 )
 
@@ -92,18 +92,21 @@ def convert_evp_depth(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return EVP's depth model, with its aggregated captions or its CLIP, and the key report.
+    """Return EVP's depth model, and a report on every key.
+
+    The model has aggregated captions or a CLIP text encoder, as the checkpoint has.
 
     Args:
-        state: original names, without ``module.``.
+        state: checkpoint with the original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        latent_std: by which its latents were divided; default: 5.07543 up to 10 m (NYU), 4.6211
-            beyond (KITTI).
-        encoder: CLIP ViT-L/14, for its tokenizer, where the checkpoint has the tower inside.
+        latent_std: standard deviation that the latents are divided by. Default: 5.07543 for a cap
+            of up to 10 m (NYU), else 4.6211 (KITTI).
+        encoder: folder or hub id of CLIP ViT-L/14, whose tokenizer is used if the checkpoint has
+            the text encoder.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     require(state, DEPTH)
     rows = state.get("encoder.class_embeddings")
@@ -139,16 +142,16 @@ def convert_evp_referring(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return EVP's referring model with its text tower, and the key report.
+    """Return EVP's referring model with its text encoder, and a report on every key.
 
     Args:
-        state: original names, without ``module.``.
-        latent_std: by which its latents were divided.
-        encoder: CLIP ViT-L/14, for its tokenizer.
+        state: checkpoint with the original names, without ``module.``.
+        latent_std: standard deviation that the latents are divided by.
+        encoder: folder or hub id of CLIP ViT-L/14, whose tokenizer is used.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     require(state, REFERRING)
     tokens = count_tokens(state)
@@ -168,5 +171,5 @@ def convert_evp_referring(
 
 def _backbone(divisor: float) -> StableDiffusion:
     if divisor <= 0:
-        raise InputError(f"latents are divided by a positive number, not by {divisor:g}")
+        raise InputError(f"latent_std is {divisor:g}: latents are divided by a positive number")
     return StableDiffusion("sd15", latent_scale=1 / divisor, trainable=("unet", "vae"))

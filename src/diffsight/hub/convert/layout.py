@@ -1,4 +1,4 @@
-"""Rules that translate the names of an original checkpoint into ours."""
+"""Rules that map the names in an original checkpoint to ours."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,32 +7,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsight.backbones.diffusion_weights import Part, ldm_renamer
 from diffsight.backbones.ldm_keys import KeyReport, vae_value
-from diffsight.backbones.sources import Part, ldm_renamer
 from diffsight.errors import InputError
+from diffsight.label_maps import ADE20K_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_IDS
 from diffsight.model import DenseModel
 from diffsight.weights import require_finite
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the authors' models.
+    """A kind of checkpoint: one of the authors' models.
 
     Attributes:
-        title: for messages.
-        signs: entries that only it has, or prefixes of entries, which end with a dot.
+        title: name of the model, for messages.
+        distinctive_keys: names by which its checkpoints are recognised; a name that ends with a
+            dot is a prefix.
     """
 
     title: str
-    signs: Sequence[str]
+    distinctive_keys: Sequence[str]
 
-    def missing_signs(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Return the signs that a checkpoint does not have."""
+    def missing_keys(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return the distinctive keys that a checkpoint does not have."""
         return [
-            sign
-            for sign in self.signs
-            if sign not in state
-            and not (sign.endswith(".") and any(key.startswith(sign) for key in state))
+            name
+            for name in self.distinctive_keys
+            if name not in state
+            and not (name.endswith(".") and any(key.startswith(name) for key in state))
         ]
 
 
@@ -60,37 +62,37 @@ KINDS: Mapping[str, Kind] = {
         "VPD referring segmentation", ("classifier.conv1_4.weight", "text_adapter.fc.0.weight")
     ),
 }
-"""By the name of the converter; a checkpoint is of the first kind whose signs it all has."""
+"""Kinds by converter name; a checkpoint is of the first kind whose keys are all in it."""
 
 
 class IncompleteError(InputError):
-    """A checkpoint misses entries that the model needs.
+    """A checkpoint lacks entries that the model needs.
 
     Attributes:
-        report: of every entry; its ``missing`` lists them.
+        report: report on every key; its ``missing`` lists the entries.
     """
 
     def __init__(self, report: KeyReport) -> None:
         first = ", ".join(report.missing[:3]) + (" ..." if len(report.missing) > 3 else "")
         count = len(report.missing)
         super().__init__(
-            f"the checkpoint is not whole, {count} {'entry is' if count == 1 else 'entries are'} "
-            f"missing ({first}): get it whole, or go on with random values for them (--partial)"
+            f"the checkpoint is incomplete, {count} {'entry is' if count == 1 else 'entries are'} "
+            f"missing ({first}): use a complete one, or random values for them (--partial)"
         )
         self.report = report
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the entries of an original checkpoint.
+    """The names in an original checkpoint, and how they map to ours.
 
     Attributes:
         kind: name of the converter.
-        unet: prefix of the UNet's entries; empty: there is none.
-        vae: prefix of the autoencoder's; empty: there is none.
-        names: patterns of the other entries, matched at the beginning, and our names below
-            ``method``.
-        dropped: prefixes of entries that are not needed, and why.
+        unet: prefix of the UNet's entries; empty if there is no UNet.
+        vae: prefix of the autoencoder's entries; empty if there is no autoencoder.
+        names: for the other entries, regular expressions that match the beginning of a name, and
+            what replaces it below ``method.``.
+        dropped: prefixes of entries that are not needed, with the reason.
     """
 
     kind: str
@@ -105,8 +107,16 @@ class Layout:
         return KINDS[self.kind].title
 
 
-def unneeded(unet: str, vae: str) -> dict[str, str]:
-    """Return the prefixes of entries that every checkpoint of VPD holds and never uses."""
+def unused_prefixes(unet: str, vae: str) -> dict[str, str]:
+    """Return the prefixes of entries that VPD's checkpoints have but VPD never uses.
+
+    Args:
+        unet: prefix of the UNet's entries.
+        vae: prefix of the autoencoder's entries.
+
+    Returns:
+        Reasons by prefix, as ``Layout.dropped`` takes them.
+    """
     return {
         vae + "post_quant_conv.": "belongs to the VAE's decoder, which VPD never runs",
         vae + "decoder.": "the VAE's decoder, which VPD never runs",
@@ -116,36 +126,75 @@ def unneeded(unet: str, vae: str) -> dict[str, str]:
 
 
 def require(state: Mapping[str, Tensor], layout: Layout) -> None:
-    """Refuse a checkpoint of another model.
+    """Check that a checkpoint is of the kind that a layout describes.
 
     Raises:
-        InputError: if it is one; names the converter for it, if there is one.
+        InputError: if it is of another kind; the message names the converter for it, if there is
+            one.
     """
-    found = next((name for name, kind in KINDS.items() if not kind.missing_signs(state)), None)
-    if found == layout.kind:
+    actual = next((name for name, kind in KINDS.items() if not kind.missing_keys(state)), None)
+    if actual == layout.kind:
         return
-    if found:
-        reason = f"it looks like {KINDS[found].title}: convert it as {found}"
+    if actual:
+        reason = f"it looks like {KINDS[actual].title}: convert it as {actual}"
     else:
         first = next(iter(state), "none")
-        missing = KINDS[layout.kind].missing_signs(state)[0]
+        missing = KINDS[layout.kind].missing_keys(state)[0]
         reason = f"it has no {missing} (its first entry is {first})"
     raise InputError(f"not a checkpoint of {layout.title}: {reason}")
+
+
+def read_classes(
+    state: Mapping[str, Tensor], names: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """Return names and ids of the classes of a segmentation checkpoint.
+
+    Args:
+        state: checkpoint of mmseg.
+        names: names of its classes; default: those of Cityscapes for 19 classes, else the 150 of
+            ADE20K.
+
+    Returns:
+        Names, and the ids as for ``Segmentation``, see ``class_ids``.
+
+    Raises:
+        InputError: if it has another number of classes.
+    """
+    key = "decode_head.conv_seg.weight"
+    if state[key].ndim != 4:
+        raise InputError(f"{key} has shape {tuple(state[key].shape)}: a convolution has four axes")
+    count = len(state[key])
+    default = CITYSCAPES_CLASSES if count == len(CITYSCAPES_CLASSES) else ADE20K_CLASSES
+    names = tuple(names or default)
+    if len(names) != count:
+        raise InputError(
+            f"the checkpoint has {count} classes, but {len(names)} names are given: name them "
+            "with --names"
+        )
+    return names, class_ids(names)
+
+
+def class_ids(names: Sequence[str]) -> tuple[int, ...] | None:
+    """Return the ids of Cityscapes' classes (``labelIds``, which its benchmark reads).
+
+    None for other classes, which are numbered from 0.
+    """
+    return CITYSCAPES_IDS if tuple(names) == CITYSCAPES_CLASSES else None
 
 
 def convert(
     state: Mapping[str, Tensor], layout: Layout, build: Callable[[], DenseModel], *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
-    """Return our model with the checkpoint's values, and the key report.
+    """Return our model with the checkpoint's values, and a report on every key.
 
     Args:
-        state: original names, without ``module.``.
-        layout: names of the checkpoint.
-        build: makes the model.
+        state: checkpoint with the original names, without ``module.``.
+        layout: names in the checkpoint.
+        build: function that builds the model.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if an entry has another shape.
+        InputError: if an entry has a wrong shape or values that are not finite.
         IncompleteError: if entries are missing.
     """
     with torch.device("meta"):
@@ -155,7 +204,7 @@ def convert(
     if report.missing and not partial:
         raise IncompleteError(report)
     constants = dict(model.named_buffers()).keys() - model.state_dict().keys()
-    if report.missing or constants:  # which no checkpoint holds
+    if report.missing or constants:  # values that are not in the checkpoint must be computed
         model = build()
     require_finite(ours.items(), "the checkpoint")
     model.load_state_dict(ours, assign=True, strict=not report.missing)
@@ -171,7 +220,7 @@ def _rename(
         for part, prefix in parts
         if prefix
     }
-    wanted = model.state_dict()
+    expected = model.state_dict()
     report, ours = KeyReport(), {}
     for key, value in state.items():
         reason = next((why for prefix, why in layout.dropped.items() if key.startswith(prefix)), "")
@@ -186,12 +235,12 @@ def _rename(
             value = vae_value(target or "", value)
         else:
             target = _join("method.", _renamed(key, layout.names))
-        if target is None or target not in wanted:
+        if target is None or target not in expected:
             report.unused.append(key)
-        elif value.shape != wanted[target].shape:
+        elif value.shape != expected[target].shape:
             raise InputError(
                 f"{key} has shape {tuple(value.shape)}, {layout.title} needs "
-                f"{tuple(wanted[target].shape)}"
+                f"{tuple(expected[target].shape)}"
             )
         else:
             report.used[key] = target
@@ -201,8 +250,8 @@ def _rename(
 
 def _renamed(key: str, names: Mapping[str, str]) -> str | None:
     for pattern, ours in names.items():
-        if found := re.match(pattern, key):
-            return found.expand(ours) + key[found.end() :]
+        if match := re.match(pattern, key):
+            return match.expand(ours) + key[match.end() :]
     return None
 
 

@@ -1,5 +1,6 @@
-"""Converters of the original checkpoints of Meta Prompts."""
+"""Converters of Meta Prompts' original checkpoints."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial as bind
 
@@ -10,45 +11,44 @@ from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, UPerHead
-from diffsight.hub.convert.layout import Layout, convert, require
-from diffsight.label_maps import ADE20K_CLASSES
+from diffsight.hub.convert.layout import Layout, convert, read_classes, require
 from diffsight.methods import MetaPrompts
 from diffsight.model import DenseModel
 from diffsight.necks import Fused, PerLevel
 from diffsight.prompts import LearnedTokens
 from diffsight.tasks import Depth, Segmentation
 
-MOST_PASSES = 9
+MAX_PASSES = 9
 _LDM = "unet.unet.diffusion_model."
-_COPIES = "a copy of the UNet's output head, which every pass shares"
+_COPIES = "a copy of the UNet's output head, which all passes share"
 
 
-def _dropped(prefix: str) -> dict[str, str]:
+def _dropped_prefixes(prefix: str) -> dict[str, str]:
     vae, unet = f"{prefix}encoder_vq.", prefix + _LDM
-    copies = {f"{prefix}cross_unet_conv{i}.": _COPIES for i in range(2, MOST_PASSES + 1)}
+    copies = {f"{prefix}cross_unet_conv{i}.": _COPIES for i in range(2, MAX_PASSES + 1)}
     return copies | {
         vae + "post_quant_conv.": "belongs to the VAE's decoder, which Meta Prompts never runs",
         vae + "decoder.": "the VAE's decoder, which Meta Prompts never runs",
-        unet + "time_embed.": "embeds timesteps, in whose place Meta Prompts learns embeddings",
+        unet + "time_embed.": "embeds timesteps; Meta Prompts learns an embedding per pass instead",
         "sd_model.": "constants of the noise schedule, which Meta Prompts never uses",
     }
 
 
-def _levels() -> dict[str, str]:
-    """Return the names of the depth model's levels of 1 to 3 doublings."""
+def _level_names() -> dict[str, str]:
+    """Return the names of the depth model's levels that are enlarged once to three times."""
     names = {}
     for level in (1, 2, 3):
         theirs, ours = rf"encoder\.layer{level + 1}\.", f"rearrange.levels.{level}."
         names[theirs + r"deconv_layers\."] = ours
-        for place in (0, 1):
-            names[theirs + rf"conv_layers\.{place}\."] = f"{ours}{3 * level + place}."
+        for i in (0, 1):
+            names[theirs + rf"conv_layers\.{i}\."] = f"{ours}{3 * level + i}."
     return names
 
 
-def _per_pass() -> dict[str, str]:
-    """Return the names of the depth model's prompts, adapters and embeddings of each pass."""
+def _pass_names() -> dict[str, str]:
+    """Return the names of the prompts, adapters and time embeddings of each depth model's pass."""
     names = {}
-    for i in range(MOST_PASSES):
+    for i in range(MAX_PASSES):
         names[rf"encoder\.meta_prompts{i + 1}$"] = f"prompts.{i}.rows"
         names[rf"encoder\.text_adapter{i + 1}\.fc\."] = f"prompts.{i}.adapter."
         names[rf"encoder\.t{i + 1}$"] = f"times.{i}"
@@ -59,8 +59,8 @@ DEPTH = Layout(
     kind="meta-prompts-depth",
     unet="encoder." + _LDM,
     vae="encoder.encoder_vq.",
-    names=_per_pass()
-    | _levels()
+    names=_pass_names()
+    | _level_names()
     | {
         r"encoder\.layer1\.": "rearrange.levels.0.",
         r"encoder\.out_layer\.": "rearrange.mix.",
@@ -68,7 +68,7 @@ DEPTH = Layout(
         r"decoder\.conv_layers\.": "head.conv.",
         r"last_layer_depth\.": "head.output.",
     },
-    dropped=_dropped("encoder."),
+    dropped=_dropped_prefixes("encoder."),
 )
 SEGMENTATION = Layout(
     kind="meta-prompts-segmentation",
@@ -76,13 +76,13 @@ SEGMENTATION = Layout(
     vae="encoder_vq.",
     names={
         r"meta_prompts$": "prompts.0.rows",
-        **{rf"t{i + 1}$": f"times.{i}" for i in range(MOST_PASSES)},
+        **{rf"t{i + 1}$": f"times.{i}" for i in range(MAX_PASSES)},
         **{rf"upconv{i + 1}\.": f"rearrange.levels.{i}." for i in range(4)},
         r"decode_head\.conv_seg\.": "head.output.",
         r"auxiliary_head\.conv_seg\.": "head.auxiliary.2.",
     }
     | {
-        theirs + rf"{part}\.": f"{ours}{place}."
+        theirs + rf"{part}\.": f"{ours}{i}."
         for theirs, ours in {
             r"decode_head\.psp_modules\.(\d+)\.1\.": r"head.pooled.\1.",
             r"decode_head\.bottleneck\.": "head.context.",
@@ -91,9 +91,9 @@ SEGMENTATION = Layout(
             r"decode_head\.fpn_bottleneck\.": "head.join.",
             r"auxiliary_head\.convs\.0\.": "head.auxiliary.0.",
         }.items()
-        for place, part in enumerate(("conv", "bn"))
+        for i, part in enumerate(("conv", "bn"))
     },
-    dropped=_dropped(""),
+    dropped=_dropped_prefixes(""),
 )
 
 
@@ -104,17 +104,19 @@ def convert_meta_prompts_depth(
     enlarge_by: int | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return the depth model of Meta Prompts and the key report.
+    """Return Meta Prompts' depth model, and a report on every key.
+
+    The checkpoint decides the number of passes.
 
     Args:
-        state: original names, without ``module.``; the number of passes is read off them.
+        state: checkpoint with the original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        enlarge_by: as of ``MetaPrompts``; default: 1 for a cap of 10 m, else 2, as released for NYU
-            and KITTI.
+        enlarge_by: as for ``MetaPrompts``. Default: 1 for a cap of up to 10 m, else 2, as released
+            for NYU and KITTI.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     passes = _passes(state, DEPTH, "encoder.")
     count, dim = _table(state, "encoder.meta_prompts1")
@@ -138,27 +140,23 @@ def convert_meta_prompts_depth(
 def convert_meta_prompts_segmentation(
     state: Mapping[str, Tensor], *, names: Sequence[str] | None = None, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return the segmentation model of Meta Prompts (UPerNet) and the key report.
+    """Return Meta Prompts' segmentation model (UPerNet), and a report on every key.
+
+    The checkpoint decides the number of passes.
 
     Args:
-        state: of mmseg's checkpoint; original names, without ``module.``; the number of passes is
-            read off them.
-        names: of its classes; default: the 150 of ADE20K.
+        state: checkpoint of mmseg; original names, without ``module.``.
+        names: names of its classes; default: those of Cityscapes for 19 classes (with the ids of
+            ``labelIds``), else the 150 of ADE20K.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, has another number of classes, or
-            entries are missing.
+        InputError: if it is a checkpoint of another model, has another number of classes, or
+            lacks entries.
     """
     passes = _passes(state, SEGMENTATION, "")
     count, dim = _table(state, "meta_prompts")
-    classes = len(state["decode_head.conv_seg.weight"])
-    names = tuple(names or ADE20K_CLASSES)
-    if len(names) != classes:
-        raise InputError(
-            f"the checkpoint has {classes} classes, but {len(names)} names are given: name them "
-            "with --names"
-        )
+    names, ids = read_classes(state, names)
 
     def build() -> DenseModel:
         method = bind(
@@ -169,7 +167,7 @@ def convert_meta_prompts_segmentation(
             head=UPerHead,
             passes=passes,
         )
-        task = Segmentation(names, lovasz_weight=1.0, average="all")
+        task = Segmentation(names, ids=ids, lovasz_weight=1.0, average="all")
         return DenseModel(task=task, method=method)
 
     return convert(state, _layout(SEGMENTATION, passes), build, partial=partial)
@@ -180,7 +178,7 @@ def _backbone(passes: int) -> StableDiffusion:
 
 
 def _layout(layout: Layout, passes: int) -> Layout:
-    """Return the layout; of one pass, the UNet's output head is not needed."""
+    """Return the layout for a number of passes; one pass does not need the UNet's output head."""
     if passes > 1:
         return layout
     unused = {layout.unet + "out.": "the UNet's output head, which a single pass never runs"}
@@ -191,30 +189,51 @@ def _passes(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> int:
     """Return the number of passes of a checkpoint.
 
     Raises:
-        InputError: if it is of another model, or the copies of the UNet's output head differ.
+        InputError: if it is a checkpoint of another model, if its parts have different numbers of
+            passes, or if the copies of the UNet's output head differ.
     """
     require(state, layout)
-    passes = 0
-    while f"{prefix}t{passes + 1}" in state and passes < MOST_PASSES:
-        passes += 1
-    for key, value in state.items():
+    passes = _last_number(state, prefix + r"t(\d+)$", default=0)
+    others = {"copies of the UNet's output head": r"cross_unet_conv(\d+)\."}
+    if layout is DEPTH:
+        others |= {"prompts": r"meta_prompts(\d+)$", "adapters": r"text_adapter(\d+)\."}
+    for part, name in others.items():
+        # a single pass has no copy, and the others one each
+        count = _last_number(state, prefix + name, default=1)
+        if count != passes:
+            raise InputError(
+                f"{layout.title}: the checkpoint has time embeddings for {_count(passes)}, but "
+                f"{part} for {_count(count)}: convert one that is complete"
+            )
+    if passes > MAX_PASSES:
+        raise InputError(f"the checkpoint has {passes} passes: at most {MAX_PASSES} can be read")
         if key.startswith(f"{prefix}cross_unet_conv"):
-            whole = state.get(f"{layout.unet}out.{key.split('.', 1 + prefix.count('.'))[-1]}")
-            if whole is not None and not value.is_meta and not torch.equal(whole, value):
+            original = state.get(f"{layout.unet}out.{key.split('.', 1 + prefix.count('.'))[-1]}")
+            if original is not None and not value.is_meta and not torch.equal(original, value):
                 raise InputError(
-                    f"{key} differs from the UNet's output head, whose copy it is: the checkpoint "
-                    "is not one of the released code"
+                    f"{key} should be a copy of the UNet's output head, but differs from it: "
+                    "convert a checkpoint of the released code"
                 )
     return passes
 
 
+def _last_number(state: Mapping[str, Tensor], pattern: str, *, default: int) -> int:
+    """Return the largest number in the names that match a pattern, which has it as its group."""
+    return max((int(m[1]) for key in state if (m := re.match(pattern, key))), default=default)
+
+
+def _count(passes: int) -> str:
+    return "1 pass" if passes == 1 else f"{passes} passes"
+
+
 def _table(state: Mapping[str, Tensor], key: str) -> tuple[int, int]:
-    """Return number and width of the prompts.
+    """Return number and width of the learned prompts.
 
     Raises:
-        InputError: if the entry is no table.
+        InputError: if it is no table.
     """
-    if key not in state or state[key].ndim != 2:
-        raise InputError(f"{key}: the checkpoint has no table of prompts of that name")
+    if state[key].ndim != 2:
+        shape = tuple(state[key].shape)
+        raise InputError(f"{key} has shape {shape}: a table of prompts is prompts x width")
     count, dim = state[key].shape
     return count, dim

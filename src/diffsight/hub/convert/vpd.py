@@ -9,7 +9,7 @@ from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.backbones.stable_diffusion import StableDiffusion
 from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, ReferringDecoder, SemanticFPN
-from diffsight.hub.convert.layout import Layout, convert, require, unneeded
+from diffsight.hub.convert.layout import Layout, class_ids, convert, require, unused_prefixes
 from diffsight.label_maps import ADE20K_CLASSES, NYU_SCENES
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
@@ -17,7 +17,7 @@ from diffsight.necks import FPN, Merging
 from diffsight.prompts import ClassTokens, Sentences, TextTable
 from diffsight.tasks import Depth, Referring, Segmentation
 
-MAX_TOKENS = 77  # of a sentence; CLIP's text tower takes no more
+MAX_TOKENS = 77  # longest sentence of CLIP's text encoder
 _LDM = "unet.unet.diffusion_model."
 DEPTH = Layout(
     kind="vpd-depth",
@@ -34,7 +34,7 @@ DEPTH = Layout(
         r"decoder\.conv_layers\.": "head.conv.",
         r"last_layer_depth\.": "head.output.",
     },
-    dropped=unneeded("encoder." + _LDM, "encoder.encoder_vq."),
+    dropped=unused_prefixes("encoder." + _LDM, "encoder.encoder_vq."),
 )
 SEGMENTATION = Layout(
     kind="vpd-segmentation",
@@ -50,7 +50,7 @@ SEGMENTATION = Layout(
         r"decode_head\.scale_heads\.(\d+)\.(\d+)\.bn\.": r"head.scales.\1.\2.1.",
         r"decode_head\.conv_seg\.": "head.output.",
     },
-    dropped=unneeded(_LDM, "encoder_vq."),
+    dropped=unused_prefixes(_LDM, "encoder_vq."),
 )
 REFERRING = Layout(
     kind="vpd-referring",
@@ -62,12 +62,12 @@ REFERRING = Layout(
         r"classifier\.conv1_1\.": "head.output.",
     }
     | {
-        rf"classifier\.{kind}{layer}_{4 - stage}\.": f"head.stages.{stage}.{3 * layer - 3 + place}."
+        rf"classifier\.{kind}{layer}_{4 - stage}\.": f"head.stages.{stage}.{3 * layer - 3 + i}."
         for stage in range(3)
         for layer in (1, 2)
-        for place, kind in enumerate(("conv", "bn"))
+        for i, kind in enumerate(("conv", "bn"))
     },
-    dropped=unneeded(_LDM, "encoder_vq."),
+    dropped=unused_prefixes(_LDM, "encoder_vq."),
 )
 
 
@@ -78,17 +78,17 @@ def convert_vpd_depth(
     names: Sequence[str] | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's depth model and the key report, of a ``best.ckpt`` or ``last.ckpt``.
+    """Return VPD's depth model, and a report on every key.
 
     Args:
-        state: original names, without ``module.``.
+        state: the authors' ``best.ckpt`` or ``last.ckpt``; original names, without ``module.``.
         max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
         names: scene names of the rows of its text table; default: the 27 of NYU in the authors'
             order.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     names, width = _rows(state, DEPTH, "encoder.class_embeddings", names or NYU_SCENES)
 
@@ -108,15 +108,16 @@ def convert_vpd_depth(
 def convert_vpd_segmentation(
     state: Mapping[str, Tensor], *, names: Sequence[str] | None = None, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's segmentation model (A32 maps, FPN, Semantic FPN) and the key report.
+    """Return VPD's segmentation model (A32 maps, FPN, Semantic FPN), and a report on every key.
 
     Args:
-        state: of mmseg's checkpoint; original names, without ``module.``.
-        names: of its classes; default: the 150 of ADE20K.
+        state: checkpoint of mmseg; original names, without ``module.``.
+        names: names of its classes; default: the 150 of ADE20K.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, has another number of classes, or
+            lacks entries.
     """
     names, width = _rows(state, SEGMENTATION, "class_embeddings", names or ADE20K_CLASSES)
 
@@ -129,7 +130,7 @@ def convert_vpd_segmentation(
             head=SemanticFPN,
             attention_maps="A32",
         )
-        return DenseModel(task=Segmentation(names), method=method)
+        return DenseModel(task=Segmentation(names, ids=class_ids(names)), method=method)
 
     return convert(state, SEGMENTATION, build, partial=partial)
 
@@ -137,16 +138,18 @@ def convert_vpd_segmentation(
 def convert_vpd_referring(
     state: Mapping[str, Tensor], *, partial: bool = False, encoder: str | None = None
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's referring model (A32 maps, LAVT's decoder) and the key report.
+    """Return VPD's referring model (A32 maps, LAVT's decoder), and a report on every key.
+
+    The size of its decoder decides the number of tokens (40 or 77).
 
     Args:
-        state: original names, without ``module.``; the number of tokens (40 or 77) is read off the
-            decoder.
+        state: checkpoint with the original names, without ``module.``.
         partial: accept missing entries (they keep their random initialisation).
-        encoder: CLIP ViT-L/14's text tower, which is not in the checkpoint, for prompts as texts.
+        encoder: folder or hub id of CLIP ViT-L/14, whose text encoder is not in the checkpoint;
+            without it prompts must be given as text features.
 
     Raises:
-        InputError: if it is a checkpoint of something else, or entries are missing.
+        InputError: if it is a checkpoint of another model, or lacks entries.
     """
     require(state, REFERRING)
     tokens = count_tokens(state)
@@ -167,8 +170,11 @@ def convert_vpd_referring(
 def count_tokens(state: Mapping[str, Tensor]) -> int:
     """Return the number of tokens of a sentence, from the size of the referring decoder.
 
+    Args:
+        state: checkpoint of VPD's or EVP's referring model.
+
     Raises:
-        InputError: if it is of another model.
+        InputError: if the decoder has another shape.
     """
     name = "classifier.conv1_4.weight"
     shape = tuple(state[name].shape)
@@ -183,12 +189,12 @@ def _rows(
     """Return names and width of the checkpoint's text table.
 
     Raises:
-        InputError: if it is another model's, or has another number of rows.
+        InputError: if it is a checkpoint of another model, or has another number of rows.
     """
     require(state, layout)
     if state[table].ndim != 2:
         raise InputError(
-            f"{table} has shape {tuple(state[table].shape)}: a text table has two sizes"
+            f"{table} has shape {tuple(state[table].shape)}: a text table is rows x width"
         )
     rows, width = state[table].shape
     if len(names) != rows:

@@ -1,0 +1,115 @@
+"""What the house rules about language look at: names, docstrings, pages and help texts."""
+
+import ast
+import importlib
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+MAX_PROSE = 120  # characters of a line of prose in a page
+# words that say nothing to a reader who knows PyTorch, in the sense of the rules of language
+UNCLEAR_WORDS = frozenset(
+    """
+    told tell tells ask asks asked beside answer answers place places known found wish wishes
+    lesson lessons learned entrant entrants rival rivals floor floors share shares blind surprise
+    words shop workshop
+    """.split()  # noqa: SIM905 - a list of one word per line would be long
+)
+
+
+def is_unclear(name: str) -> bool:
+    """Return whether a part of a name is one of the unclear words."""
+    return not parts_of_name(name).isdisjoint(UNCLEAR_WORDS)
+
+
+def parts_of_name(name: str) -> set[str]:
+    """Return the words of a name, split at underscores and capitals."""
+    parts = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3_\2\4", name).split("_")
+    return {part.lower() for part in parts if part}
+
+
+def defined_names(tree: ast.AST) -> list[tuple[int, str]]:
+    """Return the names that a module defines, with their lines."""
+    names: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.append((node.lineno, name))
+            case ast.ClassDef(name=name):
+                names.append((node.lineno, name))
+            case ast.arg(arg=name):
+                names.append((node.lineno, name))
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.append((node.lineno, name))
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                names.append((node.lineno, name))
+            case ast.alias(asname=str(name)):
+                names.append((node.lineno, name))
+    return names
+
+
+def undocumented(tree: ast.Module) -> list[str]:
+    """Return public functions and classes whose docstring does not begin with a sentence."""
+    found = []
+    bodies: list[tuple[str, list[ast.stmt]]] = [("", tree.body)]
+    while bodies:
+        owner, body = bodies.pop()
+        for node in body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            text = (ast.get_docstring(node) or "").split("\n\n")[0].strip()
+            if not re.fullmatch(r"[A-Z0-9`\"'].*[.?]", text, re.DOTALL):
+                found.append(f"{node.lineno} {owner}{node.name}: {text[:60]!r}")
+            if isinstance(node, ast.ClassDef):
+                bodies.append((f"{owner}{node.name}.", node.body))
+    return found
+
+
+def long_lines(page: str) -> list[int]:
+    """Return the numbers of lines of prose above 120 characters.
+
+    Tables, code blocks and lines with a link are no prose.
+    """
+    found, is_code = [], False
+    for number, line in enumerate(page.splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        is_prose = not (is_code or line.lstrip().startswith("|") or "](" in line or "://" in line)
+        if is_prose and len(line) > MAX_PROSE:
+            found.append(number)
+    return found
+
+
+def option_texts() -> dict[str, set[str]]:
+    """Return the help texts of all options, each with the places where it is written."""
+    from diffsight.benchmark.options import UnitOptions
+    from diffsight.cli import COMMANDS, flags
+    from diffsight.cli.completion import parser_of
+    from diffsight.pretrain import pretrain
+    from diffsight.training.fit import fit
+    from diffsight.training.options import FitOptions
+
+    sources: set[Any] = {flags.CommonFlags, UnitOptions, fit, FitOptions, pretrain}
+    for name in COMMANDS:
+        module: Any = importlib.import_module(f"diffsight.cli.{name.replace('-', '_')}")
+        for one in vars(module).values():
+            if isinstance(one, flags.Command):
+                sources |= {one.function, *(group.kind for group in one._groups().values())}
+        assert parser_of(name)
+    owners = {part for source in sources for part in getattr(source, "__mro__", (source,))}
+    texts: dict[str, set[str]] = {}
+    for owner in owners - {object}:
+        own = type("Own", (), {"__doc__": owner.__doc__})  # without the base classes
+        for name, text in flags.texts_of(own).items():
+            texts.setdefault(text, set()).add(f"{owner.__module__}.{owner.__qualname__}: {name}")
+    return texts
+
+
+def method_table(page: Path) -> list[list[str]]:
+    """Return the cells of the table of methods and tasks of a page, methods without links."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| method |"))
+    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return [[re.sub(r"\[(`\w+`)\]\(.*\)", r"\1", cell) for cell in row] for row in cells]

@@ -1,0 +1,162 @@
+"""The results page agrees with the kept tables, and its summary and plots with its sections."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from diffsight.errors import InputError
+from tests.support_benchmarks import DOCS, TABLES, block_of, import_script
+
+PAGE = DOCS / "results.md"
+DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+MAX_BYTES = 60_000
+SMALL_PAGE = """# Results
+
+## Depth of 10 rooms
+
+Weights 0123456789ab.
+
+<!-- depth begin -->
+
+| method | RMSE, m | seconds |
+| --- | --- | --- |
+| VPD | 0.5 ± 0.1 (-0.4 ± 0.2) | 3 |
+| mean map | 0.9 | |
+
+`python benchmarks/depth.py
+--seed 0`
+
+<!-- depth end -->
+
+## Speed
+
+```bash
+diffsight demo --out runs --seed 1
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def summary() -> Any:
+    return import_script("results_summary")
+
+
+@pytest.fixture(scope="module")
+def plots(summary: Any) -> Sequence[Any]:
+    return summary.plots(TABLES)
+
+
+@pytest.fixture
+def small_row(summary: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that makes one row of ``SMALL_PAGE`` the only row of the summary."""
+    cell = import_script("summary_rows").Cell
+    row = import_script("summary_rows").Row(
+        "depth",
+        "depth, 10 rooms",
+        "RMSE, m",
+        cell("VPD", "RMSE, m", "VPD"),
+        cell("mean map", "RMSE, m", "mean map"),
+        "embedded model",
+        "python benchmarks/depth.py",
+    )
+    return lambda **changes: monkeypatch.setattr(summary, "ROWS", (replace(row, **changes),))
+
+
+def test_the_summary_has_the_scores_of_the_sections_below(summary: Any) -> None:
+    made = summary.report(PAGE.read_text(encoding="utf-8"))
+    assert block_of(PAGE, "summary") == made, "run benchmarks/results_summary.py"
+
+
+def test_the_page_begins_with_the_summary() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.index("<!-- summary begin -->") < page.index("\n## ")
+
+
+def test_a_row_has_score_baseline_weights_and_command(summary: Any, small_row: Any) -> None:
+    small_row()
+    row = summary.report(SMALL_PAGE).splitlines()[2]
+    assert row == (
+        "| [depth, 10 rooms](#depth-of-10-rooms), RMSE, m | VPD 0.5 ± 0.1 | mean map 0.9 | "
+        "0123456 | `python benchmarks/depth.py` |"
+    )
+
+
+def test_a_row_may_have_another_network_and_no_baseline(summary: Any, small_row: Any) -> None:
+    small_row(network="from scratch", baseline=None)
+    row = summary.report(SMALL_PAGE.replace("Weights 0123456789ab.", "")).splitlines()[2]
+    assert "| none | from scratch |" in row
+
+
+def test_a_command_may_be_in_a_code_block(summary: Any, small_row: Any) -> None:
+    small_row(command="diffsight demo --out runs")
+    page = SMALL_PAGE.replace("## Speed\n", "")
+    assert "`diffsight demo --out runs`" in summary.report(page)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("| VPD |", "| EVP |", "0 cells in column 'RMSE, m' of row 'VPD'"),
+        ("| mean map |", "| VPD | 0.4 | |\n| mean map |", "2 cells in column 'RMSE, m'"),
+        ("| RMSE, m |", "| RMSE, cm |", "0 cells"),
+        ("Weights 0123456789ab", "Weights unknown", "names no weights"),
+        ("/depth.py", "/depth.pyc", "has no command 'python benchmarks/depth.py'"),
+        ("depth begin", "other begin", "has no section or block 'depth'"),
+    ],
+)
+def test_a_row_that_the_page_lacks_is_refused(
+    summary: Any, small_row: Any, old: str, new: str, reason: str
+) -> None:
+    small_row()
+    assert SMALL_PAGE.count(old) == 1
+    with pytest.raises(InputError, match=re.escape(reason)):
+        summary.report(SMALL_PAGE.replace(old, new))
+
+
+def test_every_plot_of_the_page_shows_the_kept_scores(plots: Sequence[Any]) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((\w+)\.svg\)", page)) == {plot.name for plot in plots}
+    for plot in plots:
+        assert plot.markdown in page
+        path = DOCS / f"{plot.name}.svg"
+        (description,) = ElementTree.parse(path).iter(DESCRIPTION)
+        assert description.text == plot.description, "run benchmarks/results_summary.py"
+        assert path.stat().st_size < MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("number", "block"), [(0, "few_shot_orderings"), (1, "pretraining_curve"), (2, "ddp_rooms")]
+)
+def test_a_plot_has_the_scores_of_the_table_above_it(
+    plots: Sequence[Any], number: int, block: str
+) -> None:
+    points = re.findall(r"\d+: (\S+ ± \S+?)(?:;|$)", plots[number].description, re.MULTILINE)
+    differences = len(points) // 2 - 1 if block == "ddp_rooms" else 0  # without the right panel
+    text = block_of(PAGE, block)
+    assert [point for point in points[: len(points) - differences] if point not in text] == []
+
+
+def test_drawing_again_gives_the_same_opaque_picture(plots: Sequence[Any], tmp_path: Path) -> None:
+    write_plot = import_script("plots").write_plot
+    for plot in plots:
+        path = write_plot(plot, tmp_path)
+        drawn = path.read_bytes()
+        assert write_plot(plot, tmp_path).read_bytes() == drawn
+        assert len(drawn) < MAX_BYTES
+        background = next(ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}path"))
+        assert background.get("style") == "fill: #ffffff"
+
+
+@pytest.mark.parametrize("part", ["tasks", "orderings"])
+def test_the_few_shot_tables_are_those_of_the_kept_runs(part: str, tmp_path: Path) -> None:
+    script = import_script("few_shot_rooms")
+    import_script("tables").unpack(TABLES / f"few_shot_{part}.csv", tmp_path)
+    text = script.tasks_table(tmp_path) if part == "tasks" else ""
+    text = text or script.orderings_tables(tmp_path, TABLES)
+    block = block_of(PAGE, f"few_shot_{part}")
+    assert block.startswith(text), f"run benchmarks/few_shot_rooms.py --report --parts {part}"
