@@ -102,6 +102,8 @@ def option_texts() -> dict[str, set[str]]:
     for owner in owners - {object}:
         own = type("Own", (), {"__doc__": owner.__doc__})  # without the base classes
         for name, text in flags.texts_of(own).items():
+            if not name.islower():
+                continue  # an error under "Raises:"
             texts.setdefault(text, set()).add(f"{owner.__module__}.{owner.__qualname__}: {name}")
     return texts
 

@@ -34,7 +34,18 @@ WALLS = {
 MAX_CODE_LINES, MAX_PARAMETERS = 50, 12  # of a function
 MARKDOWN = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
 # names with such a word that are clear nevertheless, each with the reason
-CLEAR_NAMES: dict[str, str] = {}
+CLEAR_NAMES = {
+    **dict.fromkeys(
+        ("floor", "floors", "floor_m2", "_shade_floor", "make_floor_finish", "make_floor_lamp"),
+        "the floor of a room",
+    ),
+    **dict.fromkeys(
+        ("LearnedSentences", "LearnedTokens", "attention_places"),
+        "written in recipes and in saved models",
+    ),
+    "share_folder": "several processes share it",
+    "words": "of 32 bits, in the state of Python's generator",
+}
 # columns of the table of methods and tasks: tasks of docs/methods/pairs.md, and task in recipes
 TABLE_TASKS = (
     (("depth", "depth with bins"), "Depth"),

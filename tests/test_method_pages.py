@@ -61,10 +61,15 @@ def test_options_with_their_defaults_are_those_of_the_constructor(name: str) -> 
             assert stated == str(parameters[names[0]].default).strip("'"), names[0]
 
 
+def published_figures() -> set[str]:
+    """Return all numbers of the two pages whose tables the scripts of benchmarks/ write."""
+    pages = "".join((DOCS / f"{page}.md").read_text("utf-8") for page in ("results", "claims"))
+    return set(NUMBER.findall(pages))
+
+
 @pytest.mark.parametrize("name", SHORT_NAMES)
 def test_measured_figures_are_on_the_pages_of_results(name: str) -> None:
-    measured = "".join((DOCS / f"{page}.md").read_text("utf-8") for page in ("results", "claims"))
-    published = set(NUMBER.findall(measured))
+    published = published_figures()
     results = section(read(name), "Results")
     cells = [row[2] for row in rows(results)]
     assert cells
@@ -81,3 +86,13 @@ def test_recipes_that_a_page_names_exist(name: str) -> None:
     groups = {recipe.partition("/")[0] for recipe in recipes.names()}
     named = [one for one in named if one.partition("/")[0] in groups and not one.endswith("ROW")]
     assert set(named) <= set(recipes.names())
+
+
+def test_figures_of_the_readme_are_on_the_pages_of_results() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    measured = rows(section(readme, "Measured"))
+    published = published_figures()
+    assert len(measured) > 5
+    for title, model, baseline, command in measured:
+        assert set(NUMBER.findall(model + baseline)) <= published, title
+        assert command.startswith(("`python benchmarks/", "`diffsight "))

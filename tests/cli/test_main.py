@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support_pages import parse_command
 
 from diffsight import cli, recipes
-from diffsight.cli import recipe
-from diffsight.cli.completion import parser_of
 from diffsight.errors import InputError
 
 HEAVY = ("torchvision", "diffusers", "transformers", "lightning", "gradio", "scipy", "matplotlib")
@@ -81,20 +80,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"diffsight {command}" in capsys.readouterr().out
 
 
-def parse(command: str, arguments: list[str]) -> None:
-    """Parse the arguments of a command without running it."""
-    if command == "fit":
-        from diffsight.training.fit import fit
-
-        recipe.parse(parser_of(command), arguments, fit)
-    elif command == "pretrain":
-        from diffsight.pretrain import pretrain
-
-        recipe.parse(parser_of(command), arguments, pretrain)
-    else:
-        parser_of(command).parse_args(arguments[1:] if command == "benchmark" else arguments)
-
-
 @pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_help_ends_with_a_valid_example(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -105,7 +90,7 @@ def test_help_ends_with_a_valid_example(
     (example,) = capsys.readouterr().out.partition("\n\nexample: ")[2].splitlines()
     program, name, *arguments = shlex.split(example.partition(" > ")[0])
     assert (program, name) == ("diffsight", command)
-    parse(command, arguments)
+    parse_command(command, arguments)
     for option, value in itertools.pairwise((command, *arguments)):
         if option in ("--recipe", "recipes"):
             assert value in recipes.names()

@@ -53,6 +53,22 @@ def test_predictions_of_a_folder_are_written_with_metadata(
     assert about["evaluated"] == []
 
 
+@pytest.mark.parametrize(("flag", "valid_columns"), [("--released-windows", 1207), (None, 1216)])
+def test_windows_of_a_kitti_image_leave_out_columns_only_as_released(
+    flag: str | None, valid_columns: int, depth_model: Path, tmp_path: Path
+) -> None:
+    street, out = photo(tmp_path / "street.png", 352, 1216), tmp_path / "out"
+    plan = ["--windows", "16", "--short-side", "own", "--batch-size", "4"]
+    assert run(depth_model, street, "--out", out, *plan, *([flag] if flag else [])) == 0
+    about = json.loads((out / "street.json").read_text())
+    with Image.open(out / about["depth"]) as depth:
+        valid = np.asarray(depth) > 0
+    assert valid[:, :valid_columns].all()
+    assert not valid[:, valid_columns:].any()
+    assert about["valid"] == pytest.approx(valid_columns / 1216, abs=1e-6)
+    assert ("16 square windows as released" in about["plan"]) == (flag is not None)
+
+
 def test_json_lines_go_to_stdout_and_messages_to_stderr(
     depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

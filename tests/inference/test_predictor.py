@@ -76,6 +76,27 @@ def test_windows_are_averaged_only_at_pixels_that_they_cover() -> None:
     assert torch.equal(prediction.uncertainty_m.isnan(), has_one_window)
 
 
+@pytest.mark.parametrize("is_released", [True, False])
+def test_square_windows_of_kitti_cover_all_columns_except_in_the_released_plan(
+    *, is_released: bool
+) -> None:
+    """The released code of Meta Prompts takes 16 windows and leaves out the last 9 columns."""
+    plan = Plan(windows=16, released_windows=is_released, batch_size=4)
+    dense = DenseModel(task=Depth(max_depth_m=400.0), method=Columns)
+    prediction = Predictor(dense, plan).one(image(352, 1216))
+    starts = [57 * i for i in range(15)] + [855 if is_released else 864]
+    total, count = torch.zeros(1216), torch.zeros(1216)
+    for start in starts:
+        total[start : start + 352] += torch.arange(352) + 1
+        count[start : start + 352] += 1
+    covered = count > 0
+    assert covered.sum() == (1207 if is_released else 1216)
+    assert torch.equal(prediction.valid, covered.expand(352, -1))
+    expected_m = (total / count)[covered].expand(352, -1)
+    torch.testing.assert_close(prediction.depth_m[:, covered], expected_m)
+    assert prediction.depth_m[:, ~covered].isnan().all()
+
+
 def test_values_of_a_single_pass_have_no_uncertainty() -> None:
     assert Predictor(model(Blur)).one(image(8, 8)).uncertainty_m is None
 

@@ -270,7 +270,9 @@ def test_every_row_of_the_tables_has_a_recipe():
     required.add("meta_prompts/coco_pose")
     rows = ("label_prompts", "caption_prompts", "100_prompts", "1_pass", "2_passes")
     rows += ("no_rearrangement", "fixed_time")
-    required |= {f"meta_prompts/{task}_{row}" for task in ("cityscapes", "depth_nyu") for row in rows}
+    required |= {
+        f"meta_prompts/{task}_{row}" for task in ("cityscapes", "depth_nyu") for row in rows
+    }
     # the other number of prompts is that of the released model
     required |= {"meta_prompts/cityscapes_50_prompts", "meta_prompts/depth_nyu_150_prompts"}
     assert required <= names
@@ -300,12 +302,16 @@ def test_ablations_of_vpd_are_scored_after_4000_and_8000_steps():
         ("evp/depth_nyu_row02", 16, True),
         ("evp/depth_nyu", 16, False),
         ("evp/depth_kitti", 40, False),
+        ("meta_prompts/depth_nyu", 4, False),
+        ("meta_prompts/depth_kitti", 32, False),
     ],
 )
 def test_validation_has_the_plan_of_the_paper(name, passes, oracle):
     data = recipe_data(name)
     hw = (352, 1216) if "kitti" in name else (480, 640)
-    assert Plan(**data["evaluation_plan"]).passes(*hw) == passes
+    plan = Plan(**data["evaluation_plan"])
+    assert plan.passes(*hw) == passes
+    assert plan.make_windows(*hw)[-1][1] == slice(hw[1] - hw[0], hw[1])  # nothing is uncovered
     assert data.get("oracle_scene", False) == oracle
 
 

@@ -123,7 +123,7 @@ def _card(folder: Path) -> tuple[str, str]:
     path = folder / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     licence = re.search(r"^license: (.+)$", text, re.MULTILINE)
-    images = re.search(r"\btrained (?:from nothing )?on ([^.]+)", text)
+    images = re.search(r"\btrained (?:from (?:scratch|nothing) )?on ([^.]+)", text)
     trained_on = " ".join(images[1].replace("`", "").split()) if images else ""
     return licence[1] if licence else "", trained_on
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support_models import ARCHITECTURE
+from tests.support_originals import KINDS, shapes
 
 import diffsight
 from diffsight.backbones import StableDiffusion
@@ -24,31 +25,6 @@ from diffsight.hub.convert import (
     vpd,
 )
 from diffsight.necks import Merging
-
-PARITY = Path(__file__).parents[2] / "parity"
-KINDS = {
-    "ddp-bev": "ddp_bev/manifest_stock",
-    "ddp-depth": "ddp_depth/manifest_nyu_swin_t",
-    "ddp-segmentation": "ddp_seg/manifest_swin_t",
-    "evp-depth": "evp_depth",
-    "evp-referring": "evp_refer",
-    "meta-prompts-depth": "metaprompts_depth",
-    "meta-prompts-segmentation": "metaprompts_seg",
-    "vpd-depth": "vpd_depth",
-    "vpd-referring": "vpd_refer",
-    "vpd-segmentation": "vpd_seg",
-}
-
-
-def shapes(model: str) -> dict[str, torch.Tensor]:
-    """Return the authors' entries without their values."""
-    path = PARITY / model
-    path = path / "manifest.json" if path.is_dir() else path.with_suffix(".json")
-    manifest = json.loads(path.read_text())
-    return {
-        key: torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]), device="meta")
-        for key, entry in manifest.items()
-    }
 
 
 @pytest.fixture
@@ -265,8 +241,8 @@ def test_the_command_refuses_in_one_line(
     assert main(["convert", "vpd", str(tmp_path / "evp.ckpt"), *out]) == 2
     assert "unknown kind 'vpd': choose from ddp-bev" in capsys.readouterr().err
     for option, value, message in (
-        ("--max-depth", "80", "--max-depth: vpd-referring has none"),
-        ("--encoder", "clip", "--encoder: vpd-depth has none"),
+        ("--max-depth", "80", "--max-depth: vpd-referring does not have this option"),
+        ("--encoder", "clip", "--encoder: vpd-depth does not have this option"),
         ("--names", str(tmp_path / "none.txt"), "none.txt: cannot be read as a list of names"),
     ):
         kind = "vpd-referring" if option == "--max-depth" else "vpd-depth"

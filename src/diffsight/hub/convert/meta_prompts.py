@@ -207,6 +207,7 @@ def _passes(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> int:
             )
     if passes > MAX_PASSES:
         raise InputError(f"the checkpoint has {passes} passes: at most {MAX_PASSES} can be read")
+    for key, value in state.items():
         if key.startswith(f"{prefix}cross_unet_conv"):
             original = state.get(f"{layout.unet}out.{key.split('.', 1 + prefix.count('.'))[-1]}")
             if original is not None and not value.is_meta and not torch.equal(original, value):
