@@ -197,7 +197,7 @@ def shots_plot(tables: Path) -> Plot:
         }
         constant = runs(task, "constant", SHOTS[0])
         candidates = (constant, mean_maps(tables, task, constant))
-        best = min(([*scores(each).values()] for each in candidates), key=statistics.mean)
+        best = min(([*scores(each).values()] for each in candidates if each), key=statistics.mean)
         baseline = {f"best baseline without an image, {SHOTS[0]} shots": best}
         panels.append(Panel(title, "labelled rooms", unit, digits, curves, baseline, is_log_x=True))
     caption = "Scores of FewShot and VPD by the number of labelled rooms, with 95 % intervals"

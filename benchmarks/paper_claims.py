@@ -312,14 +312,14 @@ FEW_SHOT = (
     Claim(
         "figure 3",
         "classification, after training",
-        "regression alone",
+        "regression only",
         "",
         few_shot(K0, "few_shot-regression", labels=("depth", "edges")),
     ),
     Claim(
         "figure 3",
         "classification: fewer steps to the same error",
-        "regression alone",
+        "regression only",
         "",
         (),
         "No curves are kept yet (`--curve-every` of the benchmark records them).",

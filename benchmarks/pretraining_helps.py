@@ -381,7 +381,7 @@ def main() -> None:
         pack(args.out, args.table)
         if args.curve:
             plot = curve_plot(args.table)
-            write_plot(plot)
+            write_plot(plot, args.report.parent)
             text = f"{plot.markdown}\n\n{text}"
         write_block(args.report, name, text)
     sys.stdout.write(text + "\n")

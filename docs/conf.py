@@ -57,7 +57,7 @@ def is_current(page: Path) -> bool:
     """Return whether a generated page is that of a module or a function that still exists."""
     path = SOURCE.joinpath(*page.stem.split("."))
     is_module = path.with_suffix(".py").exists() or path.is_dir()
-    return is_module or page.stem.removeprefix("diffsight.") in diffsight.__all__
+    return is_module or page.stem.removeprefix("diffsight.") in dir(diffsight)
 
 
 # autosummary adds pages and keeps those of modules that were renamed

@@ -108,10 +108,15 @@ def option_texts() -> dict[str, set[str]]:
     return texts
 
 
+def table_rows(page: Path, start: str) -> list[list[str]]:
+    """Return the cells of the table of a page whose first line begins with ``start``."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(start))
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
 def method_table(page: Path) -> list[list[str]]:
     """Return the cells of the table of methods and tasks of a page, methods without links."""
-    lines = page.read_text(encoding="utf-8").splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("| method |"))
-    rows = list(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    return [[re.sub(r"\[(`\w+`)\]\(.*\)", r"\1", cell) for cell in row] for row in cells]
+    link = re.compile(r"\[(`\w+`)\]\(.*\)")
+    return [[link.sub(r"\1", cell) for cell in row] for row in table_rows(page, "| method |")]

@@ -1,10 +1,11 @@
 """Write small images and depth maps, and check the form of error messages."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from diffsight.errors import InputError
 
@@ -43,6 +44,15 @@ def rgbd_rows(root: Path) -> str:
 def save(path: Path, array: np.ndarray, **options: object) -> Path:
     """Write an array as an image; return its path."""
     Image.fromarray(array).save(path, **options)
+    return path
+
+
+def write_png_with_gamma(path: Path, array: np.ndarray) -> Path:
+    """Write a PNG with a gAMA chunk of 1, for which decoders that apply it brighten the image."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", struct.pack(">I", 100_000))
+    save(path, array, pnginfo=info)
+    assert b"gAMA" in path.read_bytes()
     return path
 
 

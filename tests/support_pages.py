@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffsight.cli.completion import parser_of
 
@@ -123,7 +124,8 @@ def parse_command(name: str, words: Sequence[str]) -> None:
         from diffsight.pretrain import pretrain
         from diffsight.training.fit import fit
 
-        recipe.parse(parser_of(name), words, fit if name == "fit" else pretrain)
+        parser: Any = parser_of(name)
+        recipe.parse(parser, words, fit if name == "fit" else pretrain)
     else:
         parser_of(name).parse_args(words[1:] if name == "benchmark" else words)
 

@@ -124,7 +124,9 @@ def _write_tables(folder: Path) -> None:
     (folder / "people.json").write_text(json.dumps(people))
     (folder / "names.txt").write_text("crack\nsound\n")
     (folder / "toy.yaml").write_text(yaml.safe_dump(TOY))
-    write_rig(Streets(split="test", count=1, image_hw=(32, 64))[0].rig, folder / "scene")
+    rig = Streets(split="test", count=1, image_hw=(32, 64))[0].rig
+    assert rig is not None
+    write_rig(rig, folder / "scene")
 
 
 def ddp_model() -> DenseModel:

@@ -63,7 +63,7 @@ def test_a_comparison_without_kept_units_is_not_yet_measured(claims: Any, tmp_pa
     assert claims.compare(without_table, tmp_path) == claims.Result("not yet measured")
 
 
-def test_verdicts_of_several_tasks_are_counted(claims: Any) -> None:
+def test_a_claim_about_several_tasks_says_in_how_many_it_held(claims: Any) -> None:
     results = [claims.Result(verdict) for verdict in ("held", "reversed", "held")]
     assert claims.summary(results) == "held in 2, reversed in 1 of 3"
     assert claims.summary(results[:1]) == "held"

@@ -19,6 +19,7 @@ from tests.support_house import (
     method_table,
     option_texts,
     parts_of_name,
+    table_rows,
     undocumented,
 )
 
@@ -258,17 +259,11 @@ def test_the_table_of_methods_and_tasks_agrees_with_the_code() -> None:
     """It is on two pages; ``tests/test_pairs.py`` keeps docs/methods/pairs.md as the code is."""
     table = method_table(ROOT / "README.md")
     assert table == method_table(ROOT / "docs" / "index.md")
-    pairs = (ROOT / "docs" / "methods" / "pairs.md").read_text(encoding="utf-8")
-    rows = [
-        [c.strip() for c in line.strip("|").split("|")]
-        for line in pairs.splitlines()
-        if "|" in line
-    ]
-    (methods,) = (row[1:] for row in rows if row[0] == "task")
+    (_, *methods), _, *pairs = table_rows(ROOT / "docs" / "methods" / "pairs.md", "| task | vpd ")
     works = {
-        (method, row[0])
-        for row in rows
-        for method, cell in zip(methods, row[1:], strict=False)
+        (method, task)
+        for task, *cells in pairs
+        for method, cell in zip(methods, cells, strict=True)
         if cell != "refused"
     }
     trained = {

@@ -106,7 +106,7 @@ def check_whole(out: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_kill_leaves_complete_files_and_the_next_run_cleans_up(kills: int, tmp_path: Path) -> None:
+def test_a_kill_leaves_complete_files_and_the_next_run_cleans(kills: int, tmp_path: Path) -> None:
     assert fight(tmp_path, kills, seed=kills) >= kills
     with claim_folder(tmp_path):
         pass

@@ -43,9 +43,9 @@ def test_values_alone_are_refused_by_methods_of_distributions(task) -> None:
     with pytest.raises(InputError) as caught:
         DenseModel(task=task, method=partial(FewShot, backbone=StableDiffusion(SMALL)))
     message = str(caught.value)
-    assert message.startswith("FewShot gives distribution or classes, ")
+    assert message.startswith("FewShot predicts distribution or classes, but ")
     assert message.endswith(
-        f"{type(task).__name__} learns from {task.outputs[0].describe()}: set the task's bins"
+        f"{type(task).__name__} needs {task.outputs[0].describe()}: set the task's bins"
     )
     assert "\n" not in message
 
@@ -75,7 +75,7 @@ def test_losses_accept_precomputed_features_and_soft_labels() -> None:
     assert torch.equal(predictions[0].to_label(), model(inputs).stack[0])
 
 
-def test_the_task_is_a_part_of_the_model() -> None:
+def test_the_task_is_a_submodule_saved_with_the_model() -> None:
     """Its bins are saved and moved with the weights."""
     task = Values(bins=4).fitted(torch.rand(100, 1))
     model = DenseModel(task=task, method=vpd())

@@ -28,21 +28,26 @@ from tests.support_ddp import CONVNEXT
 PAGE = Path(__file__).parents[1] / "docs" / "methods" / "pairs.md"
 HEADER = """# Which method supports which task
 
-You can combine a method with a task if the method supports a form of output for which the task has
-a loss. `DenseModel` uses the first such form of the task. It refuses other pairs with a message of
-one line.
+A method predicts one of four kinds of output. A task lists the kinds that it has a loss for, in its
+order of preference. `DenseModel` uses the first kind that the method supports, and raises an
+`InputError` of one line if there is none.
 
-| form | meaning |
+| kind | meaning |
 |---|---|
 | values | one number per pixel and channel |
 | classes | one of several classes per pixel |
 | distribution | probabilities of bins or codebook vectors, for a task with `bins` |
-| heatmaps | one map per joint, with a peak at its position; needs `HeatmapHead` |
+| heatmaps | one map per joint with a peak at its position; give the method a `HeatmapHead` |
+
+The table shows the kind that each pair uses. A method that predicts values ignores the bins of a
+task. *values* as a task is a regression of one channel, *several values* of several channels.
 
 """
 FOOTER = """
-For each task, the message for the first method that is refused:
+What to do about the refused pairs:
 
+| task | refused methods | repair |
+| --- | --- | --- |
 """
 HW = (32, 64)
 
@@ -138,8 +143,8 @@ def build_pair(method: str, task: str) -> DenseModel | str:
         return str(error)
 
 
-def form_of(model: DenseModel) -> str:
-    """Return the form of output of a model."""
+def kind_of(model: DenseModel) -> str:
+    """Return the kind of output of a model."""
     kinds = type(model.method).output_kinds
     return next(spec.kind for spec in model.task.outputs if spec.kind in kinds)
 
@@ -147,14 +152,21 @@ def form_of(model: DenseModel) -> str:
 def write_page() -> str:
     """Return the page: a row per task, a column per method, and the refusals."""
     rows = [["task", *METHODS], ["---"] * (1 + len(METHODS))]
-    refusals: list[str] = []
+    repairs: dict[tuple[str, str], list[str]] = {}
     for task in TASKS:
-        models = [build_pair(method, task) for method in METHODS]
-        refused = [reason for reason in models if isinstance(reason, str)]
-        refusals += [f"* {task}: {reason}" for reason in refused[:1]]
-        rows.append([task, *("refused" if isinstance(m, str) else form_of(m) for m in models)])
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return HEADER + table + FOOTER + "\n".join(refusals) + "\n"
+        models = {method: build_pair(method, task) for method in METHODS}
+        for method, reason in models.items():
+            if isinstance(reason, str):
+                repairs.setdefault((task, reason.rpartition(": ")[2]), []).append(method)
+        kinds = ("refused" if isinstance(m, str) else kind_of(m) for m in models.values())
+        rows.append([task, *kinds])
+    refusals = [[task, ", ".join(methods), repair] for (task, repair), methods in repairs.items()]
+    return HEADER + format_rows(rows) + FOOTER + format_rows(refusals)
+
+
+def format_rows(rows: list[list[str]]) -> str:
+    """Return the rows of a table in Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 @pytest.mark.parametrize("task", TASKS)

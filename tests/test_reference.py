@@ -27,7 +27,7 @@ def layers() -> list[set[str]]:
 
 
 def test_the_public_functions_come_first() -> None:
-    names = {name for name in diffsight.__all__ if name not in ("DenseModel", "__version__")}
+    names = {name for name in dir(diffsight) if name not in ("DenseModel", "__version__")}
     assert {name.removeprefix("diffsight.") for name in listed()[0]} == names
 
 

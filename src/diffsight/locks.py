@@ -76,9 +76,10 @@ def claim_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim_name(out: Path) -> Iterator[None]:
-    """Keep other processes from writing a file, or a folder that must not hold other files.
+    """Keep other processes from writing the same output, a file or a folder.
 
-    The lock file is next to it. Leftovers are deleted.
+    The lock file lies next to the output, so that a folder holds the output alone. Temporary files
+    of the output that killed processes left are deleted first.
 
     Raises:
         InputError: if another process writes it (the message names that process), or it cannot be

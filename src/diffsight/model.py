@@ -44,7 +44,7 @@ class DenseModel(nn.Module, Configurable):
         if task.requires_prompt and not self.method.accepts_prompt:
             raise InputError(
                 f"{type(self.method).__name__} reads no sentences, which {type(task).__name__} "
-                "needs: choose VPD or EVP"
+                "needs: choose VPD, EVP or MetaPrompts"
             )
         self.info: dict[str, Any] = {}
         self.baselines: Mapping[str, Tensor] = {}
@@ -120,6 +120,6 @@ def choose_output(task: AbstractTask, method: MethodBuilder) -> OutputSpec:
     has_bins = "distribution" in cls.output_kinds and task.outputs[0].kind == "values"
     hint = "set the task's bins" if has_bins else "choose another method"
     raise InputError(
-        f"{cls.__name__} gives {' or '.join(cls.output_kinds)}, {type(task).__name__} learns from "
+        f"{cls.__name__} predicts {' or '.join(cls.output_kinds)}, but {type(task).__name__} needs "
         f"{wanted}: {hint}"
     )

@@ -89,13 +89,13 @@ class Rig(Record):
         return [self.rows([row]) for row in range(len(self))]
 
     def in_floats(self) -> Self:
-        """Return the images in [0, 1]."""
+        """Return a rig whose images are floats in [0, 1]."""
         if self.images.is_floating_point():
             return self
         return replace(self, images=self.images.float() / 255)
 
     def in_bytes(self) -> Self:
-        """Return the images as bytes."""
+        """Return a rig whose images are bytes."""
         if not self.images.is_floating_point():
             return self
         return replace(self, images=(self.images * 255).round().to(torch.uint8))

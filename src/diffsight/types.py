@@ -101,10 +101,10 @@ class Inputs(Record):
 
 @dataclass(frozen=True)
 class Encoded(Record):
-    """Frozen, noise-free features that a method computes once per image.
+    """Outputs of a method's frozen networks, computed once per image and reused in every step.
 
-    A method with a frozen part declares a subclass. Its fields are tensors with a row per image,
-    tuples of them, or None.
+    They depend on the image alone, not on random noise. A method with frozen networks declares a
+    subclass, whose fields are tensors with one row per image, tuples of such tensors, or None.
     """
 
     def rows(self, index: slice | Sequence[int]) -> Self:

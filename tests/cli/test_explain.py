@@ -82,6 +82,29 @@ def test_several_images_have_a_folder_each(
             assert sum(row["weight"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_prompts_have_a_sheet_of_attention_and_one_of_products(
+    photos: Path, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = MetaPrompts.from_backbone(BackboneSource(pipeline_folder), passes=1)
+    dense = DenseModel(task=Segmentation(["wall", "floor"]), method=method)
+    dense.info["short_side"] = 32
+    saved, out = save(dense, tmp_path / "prompts.safetensors"), tmp_path / "out"
+    assert run("--model", saved, photos / "1.png", "--out", out) == 0
+    sheets = {"concepts.png", "bins.png", "maps.png", "rearranged.png", "explain.json"}
+    assert {p.name for p in out.iterdir()} == sheets
+    about = json.loads((out / "explain.json").read_text())
+    for key in ("maps", "rearranged"):
+        assert about["pictures"][key] == f"{key}.png"
+        assert [row["name"] for row in about[key]] == [f"prompt {i + 1}" for i in range(150)]
+    assert [row["largest"] for row in about["rearranged"]] == pytest.approx([1.0] * 150)
+    assert about["maps"] != about["rearranged"]
+    attention, products = ((out / f"{key}.png").read_bytes() for key in ("maps", "rearranged"))
+    assert attention != products
+    capsys.readouterr()
+    assert run("--model", saved, out, "--out", tmp_path / "again") == 2
+    assert "no images" in capsys.readouterr().err  # pictures of explanations are not read as images
+
+
 def test_invalid_inputs_are_refused_in_one_line(
     photos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,6 +35,7 @@ class MethodContract(abc.ABC):
         without_gradient: parts of the names of trainable parameters that get no gradient in this
             test (such as the queries of an attention over one token).
         prompts: two or more prompts that the model supports, or None.
+        row_dtype: dtype in which the rows of a batch are compared with single images.
     """
 
     subject: ClassVar[type[AbstractMethod]]
@@ -42,6 +43,7 @@ class MethodContract(abc.ABC):
     frozen: ClassVar[tuple[str, ...]] = ()
     without_gradient: ClassVar[tuple[str, ...]] = ()
     prompts: ClassVar[tuple[str, ...] | None] = None
+    row_dtype: ClassVar[torch.dtype] = torch.float32
 
     @abc.abstractmethod
     def build(self) -> DenseModel:
@@ -68,8 +70,9 @@ class MethodContract(abc.ABC):
             assert len(model.task.decode(output)) == 1
 
     def test_row_does_not_depend_on_its_batch(self) -> None:
-        model = enliven(self.build()).eval()
+        model = enliven(self.build()).eval().to(self.row_dtype)
         inputs = self.inputs(3, *self.sizes[-1])
+        inputs = replace(inputs, image=inputs.image.to(self.row_dtype))
         assert_rows_independent(
             lambda i: model(inputs if i is None else row_of(inputs, i)).stack, 3
         )

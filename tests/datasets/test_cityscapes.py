@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.support_datasets import CITYSCAPES_SCALE, write_cityscapes, write_mapillary
+from tests.support_images import write_png_with_gamma
 
 from diffsight.datasets import Cityscapes, MapillaryVistas
 from diffsight.errors import InputError
@@ -29,6 +30,21 @@ def test_label_ids_and_train_ids_give_the_same_classes(tmp_path: Path) -> None:
         assert sample.id == "ulm_000000_000019"
         label = torch.where(sample.valid["semantic"], sample.labels["semantic"], 255)
         assert label[::CITYSCAPES_SCALE, ::CITYSCAPES_SCALE].tolist() == classes.tolist()
+
+
+def test_the_gamma_that_the_images_state_is_not_applied(tmp_path: Path) -> None:
+    label = write_cityscapes(tmp_path, np.full((4, 6), 7))
+    (path,) = (tmp_path / "leftImg8bit").rglob("*.png")
+    height, width = 4 * CITYSCAPES_SCALE, 6 * CITYSCAPES_SCALE
+    stored = np.arange(height * width * 3).reshape(height, width, 3).astype(np.uint8)
+    write_png_with_gamma(path, stored)
+    with Image.open(label) as image:
+        numbers = np.asarray(image)
+    write_png_with_gamma(label, numbers)
+    (sample,) = list(Cityscapes(root=tmp_path))
+    assert torch.equal(sample.image.permute(1, 2, 0), torch.from_numpy(stored))
+    assert (sample.labels["semantic"] == 0).all()
+    assert sample.valid["semantic"].all()
 
 
 def test_images_are_sorted_by_city_and_automatic_labels_are_read(tmp_path: Path) -> None:

@@ -11,12 +11,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support_images import RED, assert_one_line, save, uniform_image
+from tests.support_images import (
+    RED,
+    assert_one_line,
+    save,
+    uniform_image,
+    write_png_with_gamma,
+)
 
 from diffsight.atomic import replacing
 from diffsight.datasets.depth import read_depth, write_depth_png
 from diffsight.datasets.files import decode, read_image
 from diffsight.errors import InputError
+from diffsight.inference.pipeline import to_tensor
 
 
 def write_rgb48_png(path: Path, array: np.ndarray) -> Path:
@@ -40,6 +47,16 @@ def test_lossless_formats_keep_the_pixels(tmp_path: Path, suffix: str) -> None:
     assert image.shape == (3, 20, 24)
     assert image.is_contiguous()
     assert (image == torch.tensor(RED, dtype=torch.uint8)[:, None, None]).all()
+
+
+def test_the_gamma_of_a_png_is_not_applied(tmp_path: Path) -> None:
+    """Images of Cityscapes state a gamma; networks are trained on the stored values."""
+    array = np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, axis=2)
+    path = write_png_with_gamma(tmp_path / "a.png", array)
+    assert torch.equal(read_image(path).permute(1, 2, 0), torch.from_numpy(array))
+    with Image.open(path) as image:
+        assert image.info["gamma"] == pytest.approx(1.0)
+        assert torch.equal(to_tensor(image).permute(1, 2, 0), torch.from_numpy(array))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])

@@ -163,7 +163,7 @@ def test_many_points_of_rare_classes_are_not_taken_for_smoothing(tmp_path: Path)
         ("p0,4,7,wall\np1,4,7,wall", "segmentation", r"at least two classes are needed"),
     ],
 )
-def test_unusable_tables_are_refused_with_their_line(
+def test_the_error_of_an_unusable_table_names_the_bad_line(
     table: str, kind: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message) as error:

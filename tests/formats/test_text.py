@@ -35,7 +35,7 @@ LOADERS = [None, jsonargparse.get_loader("yaml")]
         ("[" * 10_000, "nested too deeply"),
         ('{"a":' * 10_000, "nested too deeply"),
         (f"[{DEEP}]", "nested more than 100 deep"),
-        ("7" * 5000, "an integer of 5000 digits"),
+        ("7" * 5000, "contains an integer of 5000 digits"),
         ('{"a": [18446744073709551616]}', "an integer of 20 digits"),
     ],
 )

@@ -40,6 +40,24 @@ def test_the_plan_of_ade20k_has_the_windows_and_scales_of_the_paper() -> None:
         assert part in line
 
 
+SEVEN = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+def test_the_seven_scales_of_meta_prompts_have_windows_of_one_size() -> None:
+    ade = Plan(**ADE, scales=SEVEN, flip=True)
+    assert [ade.working_hw(512, 683, scale) for scale in SEVEN[::3]] == [
+        *((256, 342), (640, 854), (1024, 1366))
+    ]
+    # below the size of a window the whole image is one window
+    assert ade.make_windows(256, 342) == [(slice(0, 256), slice(0, 342))]
+    assert ade.passes(512, 683) == 2 * sum((1, 1, 2, 2 * 3, 2 * 3, 3 * 4, 3 * 4))
+    streets = Plan(short_side=1024, long_side=2048, tile=1024, stride=512, scales=SEVEN, flip=True)
+    assert [streets.working_hw(1024, 2048, scale) for scale in (0.5, 2.0)] == [
+        *((512, 1024), (2048, 4096))
+    ]
+    assert streets.passes(1024, 2048) == 2 * sum((1, 2, 3, 2 * 4, 2 * 5, 3 * 6, 3 * 7))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

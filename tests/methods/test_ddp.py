@@ -165,7 +165,7 @@ def test_peak_memory_does_not_depend_on_the_number_of_steps() -> None:
 
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(InputError, match=r"features have .*, the decoder reads one map of 16"):
+    with pytest.raises(InputError, match="decoder reads one feature map of 16 channels, but"):
         build_ddp_segmentation(neck=partial(NormalisedFPN, width=8))
     method = partial(DDP, **ddp_parts(encoding=ScalarMap))
     with pytest.raises(InputError, match="values with bounds"):

@@ -11,7 +11,15 @@ from diffsight.adaptation.candidates import candidates
 from diffsight.backbones import BackboneSource
 from diffsight.config import class_of, to_config
 from diffsight.errors import InputError
-from diffsight.methods import EVP, VPD, AbstractMethod, FeatureHead, FewShot, LinearProbe
+from diffsight.methods import (
+    EVP,
+    VPD,
+    AbstractMethod,
+    FeatureHead,
+    FewShot,
+    LinearProbe,
+    MetaPrompts,
+)
 from diffsight.model import DenseModel
 from diffsight.prompts import ClassTokens, TextTable, Unprompted
 from diffsight.prompts.text import build_text_table
@@ -26,7 +34,7 @@ def tiny() -> BackboneSource:
     return BackboneSource("tiny")
 
 
-@pytest.mark.parametrize("method", [VPD, EVP, FewShot, FeatureHead, LinearProbe])
+@pytest.mark.parametrize("method", [VPD, EVP, MetaPrompts, FewShot, FeatureHead, LinearProbe])
 def test_a_builder_exposes_its_class_and_builds_trainable_models(
     tiny: BackboneSource, method: Any
 ) -> None:
@@ -46,7 +54,7 @@ def test_a_builder_exposes_its_class_and_builds_trainable_models(
         assert call["class_path"] == f"{method.__module__}.{method.__name__}"
 
 
-@pytest.mark.parametrize("method", [VPD, EVP])
+@pytest.mark.parametrize("method", [VPD, EVP, MetaPrompts])
 def test_every_model_has_its_own_copy_of_a_trained_unet(tiny: BackboneSource, method: Any) -> None:
     builder, task = method.from_backbone(tiny), Segmentation(("wall", "door"))
     first, second = (DenseModel(task=task, method=builder) for _ in range(2))

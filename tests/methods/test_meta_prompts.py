@@ -212,7 +212,8 @@ def test_explanation_has_the_product_of_the_features_with_every_prompt() -> None
             else:  # the enlarged image is larger than the image in both directions
                 maps = functional.interpolate(maps, (40, 70), mode="bilinear", antialias=True)
             for total, one in zip(expected, maps[0], strict=True):
-                total += (one - one.min()) / (one.max() - one.min()) / len(levels)
+                total += (one - one.min()) / (one.max() - one.min())
+        expected = torch.stack([(x - x.min()) / (x.max() - x.min()) for x in expected])
         names = [f"prompt {i + 1}" for i in range(len(expected))]
         assert list(explanation.rearranged) == list(explanation.maps) == names
         assert len(names) == method.prompts[0].num_tokens
@@ -261,6 +262,7 @@ class TestMetaPromptsForDepth(MethodContract):
 class TestMetaPromptsForPose(MethodContract):
     subject = MetaPrompts
     frozen = ("method.backbone.vae.",)
+    row_dtype = torch.float64  # two passes amplify the rounding of a batch beyond the tolerance
 
     def build(self) -> DenseModel:
         head = partial(HeatmapHead, width=8)

@@ -33,5 +33,5 @@ def test_float32_is_no_mixed_precision(dtype):
 
 @pytest.mark.parametrize("dtype", ["bf16", torch.float64])
 def test_other_dtypes_are_refused(dtype):
-    with pytest.raises(InputError, match="unknown dtype .*: choose float32, bfloat16, float16"):
+    with pytest.raises(InputError, match=r"unknown dtype .*: choose float32, bfloat16, float16"):
         mixed_dtype(dtype)

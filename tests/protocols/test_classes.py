@@ -61,6 +61,20 @@ def test_the_description_names_classes_averaging_and_missing_labels() -> None:
         assert part in line
 
 
+def test_both_multi_scale_protocols_of_ade20k_score_the_official_split_at_their_scales() -> None:
+    """VPD averages five scales, Meta Prompts seven (its table 2)."""
+    vpd, meta_prompts = (protocols.get(f"ade20k-{name}-v1") for name in ("ms", "ms7"))
+    assert "at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror" in vpd.plan
+    scales = "0.5, 0.75, 1, 1.25, 1.5, 1.75 and 2 times the size, each with its mirror image"
+    assert f"as ade20k-ss-v1 at {scales}" in meta_prompts.plan
+    for protocol in (vpd, meta_prompts):
+        assert protocol.applied_to(2000, {(512, 683), (600, 400)}) is protocol
+        assert protocol.applied_to(7, set()).name == f"part of {protocol.name} (7 of 2000 images)"
+        assert protocol.classes == 150
+        with pytest.raises(InputError, match="made for 150 classes, the model has 4"):
+            protocol.metric(Segmentation(list(NAMES.values())))
+
+
 def test_scores_of_classes_and_categories_agree_with_cityscapesscripts() -> None:
     """The expected figures are those of cityscapesscripts 2.3.0 on the same labels.
 

@@ -104,6 +104,7 @@ def test_fingerprints_of_published_protocols_never_change() -> None:
         "rooms-v1": "00c579b4c965",
         "ade20k-ss-v1": "2a41afe35a0e",
         "ade20k-ms-v1": "672c6528c866",
+        "ade20k-ms7-v1": "0bf7f3c83bb1",
         "cityscapes-ss-v1": "20c3814fd2fd",
         "cityscapes-ms-v1": "c215d3d9883f",
         "classes-v1": "973bdc618356",

@@ -138,6 +138,27 @@ def test_a_person_with_two_boxes_is_predicted_once() -> None:
     assert float(kept.scores[0]) == pytest.approx(0.9 * float(kept.keypoints[0, :, 2].mean()))
 
 
+@pytest.mark.parametrize("least", [0.2, 0.5])
+def test_a_score_is_the_box_score_times_the_mean_of_the_joint_scores_above_the_threshold(
+    least: float,
+) -> None:
+    sample, people = scene()
+    pose = task(**({} if least == 0.2 else {"least_joint_score": least}))
+    boxes = replace(people.at(torch.tensor([0, 1])), scores=torch.tensor([0.8, 0.5]))
+    outputs, locations = perfect(pose, boxes, sample.image.float() / 255)
+    # heights of the first person's peaks; those of the second person are below any threshold
+    heights = torch.tensor([0.95, 0.7, 0.45, 0.3, 0.25] + [0.1] * 12)
+    outputs[0] = Heatmaps(outputs[0].maps * heights[:, None, None], 4)
+    outputs[1] = Heatmaps(outputs[1].maps * 0.15, 4)
+    first, second = pose.assemble(outputs, locations, (96, 120)).people.scores.tolist()
+    joint_scores = pose.to_label(outputs[0])[0, 0, :, 2].tolist()
+    counted = [score for score in joint_scores if score > least]
+    assert len(counted) == (5 if least == 0.2 else 2)
+    assert first == pytest.approx(0.8 * sum(counted) / len(counted))
+    assert first != pytest.approx(0.8 * sum(joint_scores) / 17, rel=0.2)
+    assert second == 0.0
+
+
 def test_an_image_without_boxes_of_people_has_an_empty_prediction() -> None:
     pose = task()
     nobody = People.of_boxes(torch.zeros(0, 4), torch.zeros(0))

@@ -58,6 +58,85 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
     assert losses["class"] == losses["loss"]
 
 
+def random_batch() -> tuple[Classes, Target]:
+    """Return logits of two heads for three classes, and labels of which some are ignored."""
+    generator = torch.Generator().manual_seed(24)
+    main, auxiliary = (3 * torch.randn(2, 3, 5, 7, generator=generator) for _ in range(2))
+    label = torch.randint(0, 3, (2, 5, 7), generator=generator)
+    valid = torch.rand(2, 5, 7, generator=generator) < 0.7
+    return Classes(main, auxiliary=auxiliary), Target(torch.where(valid, label, 255), valid)
+
+
+def loop_cross_entropy(maps: torch.Tensor, target: Target) -> tuple[float, int]:
+    """Return the sum of the cross-entropies of the labelled pixels, and their number."""
+    total, count = 0.0, 0
+    for image, label, valid in zip(
+        maps.double().tolist(), target.label.tolist(), target.valid.tolist(), strict=True
+    ):
+        for row, columns in enumerate(label):
+            for column, number in enumerate(columns):
+                if valid[row][column]:
+                    logits = [one[row][column] for one in image]
+                    total += math.log(sum(map(math.exp, logits))) - logits[number]
+                    count += 1
+    return total, count
+
+
+def loop_lovasz(maps: torch.Tensor, target: Target) -> float:
+    """Return the mean over the classes of the integral of 1 - IoU over the error thresholds."""
+    probability = maps.double().softmax(dim=1).movedim(1, -1)[target.valid]
+    label, losses = target.label[target.valid], []
+    for number in range(3):
+        truth = label == number
+        errors = torch.where(truth, 1 - probability[:, number], probability[:, number])
+        loss, previous = 0.0, 0.0
+        for threshold in sorted(errors.tolist()):
+            wrong = errors >= threshold
+            hit, union = (truth & ~wrong).sum(), (truth | wrong).sum()
+            loss += (threshold - previous) * (1 - float(hit) / float(union))
+            previous = threshold
+        losses.append(loss)
+    return sum(losses) / 3
+
+
+@pytest.mark.parametrize("average", ["labelled", "all"])
+def test_lovasz_and_auxiliary_losses_are_added_with_their_weights(average: str) -> None:
+    """With ``all`` the ignored pixels count in the divisor, as in mmsegmentation 0.30."""
+    output, target = random_batch()
+    (main, count), (auxiliary, _) = (
+        loop_cross_entropy(maps, target) for maps in (output.maps, output.auxiliary)
+    )
+    assert 0 < count < 70
+    divisor = 70 if average == "all" else count
+    expected = {
+        "cross_entropy": main / divisor,
+        "lovasz": loop_lovasz(output.maps, target),
+        "auxiliary": auxiliary / divisor,
+    }
+    task = Segmentation(NAMES, lovasz_weight=0.7, auxiliary_weight=0.3, average=average)
+    losses = {name: float(value) for name, value in task.loss(output, target).items()}
+    total = losses.pop("loss")
+    assert losses == pytest.approx(expected, rel=1e-5)
+    weights = {"cross_entropy": 1.0, "lovasz": 0.7, "auxiliary": 0.3}
+    assert total == pytest.approx(sum(weights[name] * expected[name] for name in weights))
+
+
+def test_the_default_loss_has_an_auxiliary_weight_of_two_fifths_and_no_lovasz_loss() -> None:
+    output, target = random_batch()
+    losses = Segmentation(NAMES).loss(output, target)
+    assert losses.keys() == {"loss", "cross_entropy", "auxiliary"}
+    expected = losses["cross_entropy"] + 0.4 * losses["auxiliary"]
+    torch.testing.assert_close(losses["loss"], expected)
+    without = Segmentation(NAMES, auxiliary_weight=0.0).loss(output, target)
+    torch.testing.assert_close(without["loss"], losses["cross_entropy"])
+
+
+def test_an_average_over_all_pixels_has_class_weights_only_in_the_sum() -> None:
+    weighted = Segmentation(NAMES, weights=(1.0, 3.0, 0.5), average="all").loss(OUTPUT, TARGET)
+    expected = -(3 * math.log(0.25) + 0.5 * math.log(0.8)) / 3
+    assert float(weighted["loss"]) == pytest.approx(expected)
+
+
 def test_decoded_classes_have_confidence_and_names() -> None:
     for output in (OUTPUT, OUTPUT.normalised()):
         (prediction,) = Segmentation(NAMES).decode(output)

@@ -3,17 +3,20 @@
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.methods.test_meta_prompts import build_backbone, build_depth, build_segmentation
 from tests.support_inference import Brightness
 from tests.support_models import tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import save
 from diffsight.model import DenseModel
+from diffsight.prompts import LearnedTokens
 from diffsight.tasks import Depth
-from diffsight.training.begin import begin_with
+from diffsight.training.begin import NAMED, begin_with
 
 
 def test_matching_weights_are_loaded_and_the_others_are_logged(
@@ -34,6 +37,70 @@ def test_matching_weights_are_loaded_and_the_others_are_logged(
     assert kept
     assert all(torch.equal(ours[k], before[k]) for k in kept)
     assert "tensors; new: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("build", "theirs", "ours", "unused"),
+    [
+        (build_segmentation, 3, 1, ("backbone.unet.conv_norm_out.weight", 6)),
+        (build_segmentation, 3, 2, ("times.2", 1)),
+        (build_segmentation, 1, 3, None),
+        (build_depth, 3, 1, ("backbone.unet.conv_norm_out.weight", 16)),
+    ],
+)
+def test_another_number_of_passes_is_logged(
+    build: Any,
+    theirs: int,
+    ours: int,
+    unused: tuple[str, int] | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source, model = (of_passes(build, passes) for passes in (theirs, ours))
+    path = save(source, tmp_path / "first.safetensors")
+    with caplog.at_level(logging.INFO):
+        begin_with(model, str(path))
+    (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+    assert f"its 'passes' is {theirs}, that of this model is {ours}: only weights with" in warning
+    start, values = source.state_dict(), model.state_dict()
+    for i in range(min(theirs, ours)):
+        assert torch.equal(values[f"method.times.{i}"], start[f"method.times.{i}"])
+    if unused is None:
+        assert "; new: " in caplog.text
+        assert "unused" not in caplog.text
+        return
+    first, count = unused
+    assert f"; unused: {first}" in caplog.text
+    assert count <= NAMED or f" and {count - NAMED} more" in caplog.text
+
+
+def of_passes(build: Any, passes: int) -> DenseModel:
+    """Return a model of Meta Prompts; depth has one set of prompts for each pass."""
+    options: dict[str, Any] = {"passes": passes, "backbone": build_backbone(conv_out=passes > 1)}
+    if build is build_depth:
+        options["prompts"] = [LearnedTokens(5, dim=24, adapter=True) for _ in range(passes)]
+    return build(**options)
+
+
+def test_passes_that_share_all_weights_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fixed = {"time": "fixed", "backbone": build_backbone(time_embedding=True)}
+    path = save(build_segmentation(**fixed), tmp_path / "first.safetensors")
+    fixed["backbone"] = build_backbone(time_embedding=True)
+    begin_with(build_segmentation(passes=2, **fixed), str(path))
+    assert "its 'passes' is 3, that of this model is 2" in caplog.text
+
+
+def test_equal_passes_and_other_methods_give_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(build_segmentation(), tmp_path / "first.safetensors")
+    with caplog.at_level(logging.INFO):
+        begin_with(build_segmentation(), str(path))
+        assert "unused" not in caplog.text
+        begin_with(tiny(), str(save(tiny(), tmp_path / "vpd.safetensors")))
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def test_a_model_without_matching_weights_is_refused(tmp_path: Path) -> None:

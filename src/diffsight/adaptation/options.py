@@ -85,7 +85,7 @@ class AdaptOptions(FewShotOptions):
         trusted: further packages whose classes ``method`` may name.
 
     Raises:
-        InputError: for an impossible number of minutes or steps, an impossible size or seed.
+        InputError: as ``FewShotOptions``, and for an unknown spacing or a negative ``alpha``.
     """
 
     unit: str | None = None

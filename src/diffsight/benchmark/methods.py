@@ -69,16 +69,16 @@ class Settings(UnitOptions):
 
 @dataclass(frozen=True)
 class Episode:
-    """The data and settings of one training.
+    """Data and settings of one training run.
 
     Attributes:
-        spec: task of the benchmark.
+        spec: the benchmark's definition of the task.
         samples: training images.
-        task: task whose bins or codebook are fitted to the training images.
+        task: the task to train; its bins or codebook are fitted to the training images.
         source: pretrained model.
         short_side: length in pixels to which the short side of images is resized.
-        seed: seed of everything random.
-        repeat: number of the repeat, which decides the training images.
+        seed: seed of all random numbers.
+        repeat: index of the repeat; each repeat has other training images.
         settings: settings of the benchmark.
         score: function that returns a method's score over the test images.
     """

@@ -249,7 +249,12 @@ def _title(task: str, shots: int, rows: Rows) -> str:
 
 
 def _format_entries(entries: Sequence[Mapping[str, Any]], reference: str) -> list[str]:
-    """Return the lines of the table of one task and number of shots."""
+    """Return the table of one task at one number of shots, as lines with a row per method.
+
+    Args:
+        entries: results of the methods.
+        reference: name of the method that the others are compared with.
+    """
     names = [name for name in entries[0]["measures"] if name not in ("images", "skipped")]
     head = ("method", "mean", "spread", "repeats", f"minus {reference}", *names, "training, s")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]

@@ -73,7 +73,7 @@ class LabelFormat:
 
     @property
     def scale(self) -> float:
-        """Number of counts per unit of a scalar.
+        """Stored numbers per unit of a scalar: 100 for the unit ``K/100``, 1 for ``K``.
 
         Raises:
             InputError: if ``unit`` is malformed.

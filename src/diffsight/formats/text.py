@@ -198,7 +198,7 @@ def parse_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
 def _parse_integer(text: str) -> int:
     """Return an integer of JSON, or raise an error if it has more than 64 bits."""
     if len(text) > 20 or abs(value := int(text)) >= INTEGER_LIMIT:
-        raise ValueError(f"an integer of {len(text)} digits")
+        raise ValueError(f"it contains an integer of {len(text)} digits, too large for 64 bits")
     return value
 
 
@@ -225,5 +225,5 @@ def _find_excess(value: Any, max_values: int | None) -> str:
         if count > max_values:
             return f"its aliases make more than {max_values:,} values of it"
         if any(isinstance(child, int) and abs(child) >= INTEGER_LIMIT for child in level):
-            return "an integer of more than 64 bits"
+            return "it contains an integer of more than 64 bits"
     return f"lists and mappings are nested more than {MAX_DEPTH} deep"

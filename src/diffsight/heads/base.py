@@ -67,10 +67,11 @@ def require_maps(head: str, output: OutputSpec) -> None:
 
 
 def to_output(spec: OutputSpec, maps: Maps) -> Output:
-    """Return a network's maps as logits or values.
+    """Return the maps of a network as class logits or as values in the unit of the task.
 
-    A sigmoid brings values into their bounds. Without bounds, values are scaled and shifted by the
-    standard deviation and the mean of the labels, if the codec has them.
+    Values with bounds pass through a sigmoid that is scaled to the bounds. Values without bounds
+    are multiplied by the standard deviation of the training labels, and their mean is added, if
+    the codec of ``spec`` has stored them.
     """
     if spec.kind == "classes":
         return Classes(maps)

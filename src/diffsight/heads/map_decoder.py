@@ -191,8 +191,8 @@ class MapDecoder(nn.Module, Configurable):
         """
         if tuple(channels) != (self.width,) and not (accepts_any and len(channels) == 1):
             raise InputError(
-                f"the features have {tuple(channels)} channels, the decoder reads one map of "
-                f"{self.width}: give both the same width"
+                f"the decoder reads one feature map of {self.width} channels, but gets maps with "
+                f"{', '.join(map(str, channels))} channels: give neck and decoder the same width"
             )
 
     def forward(self, features: Map, time: Float[Tensor, "b e"] | None = None) -> Map:

@@ -167,10 +167,15 @@ def read_baselines(source: str | Path) -> dict[str, Tensor]:
 
 
 def write_baselines(source: str | Path, maps: Mapping[str, Tensor]) -> None:
-    """Store baselines, ``h w`` or ``k h w`` by name, with a saved model.
+    """Add baselines to a saved model.
+
+    Args:
+        source: folder or file of the saved model.
+        maps: predictions that ignore the image (such as the mean map), by name: values ``k h w`` or
+            class ids ``h w``.
 
     Raises:
-        InputError: if there is no model.
+        InputError: if there is no saved model.
     """
     resolve(source).write_baselines(maps)
 

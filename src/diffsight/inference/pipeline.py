@@ -140,7 +140,7 @@ class Pipeline:
         model, predictor = self.model, self._predictor_with(plan, options)
         model.method.check_prompt(prompt)
         if boxes is not None and not model.task.has_regions:
-            raise InputError(f"{type(model.task).__name__} finds no joints: leave boxes out")
+            raise InputError(f"{type(model.task).__name__} predicts no joints: leave boxes out")
         images, kind = _listed(images), "rig" if model.reads_rig else "image"
         if isinstance(images, Picture) or not isinstance(images, Iterable):
             image, rig = _read(images, kind, predictor)

@@ -61,8 +61,8 @@ class Explanation:
     Attributes:
         output: output of the method.
         maps: further maps by name, such as the cross-attention of a token.
-        rearranged: products of the features with each prompt by name, in the range from 0 to 1, if
-            the method multiplies them.
+        rearranged: products of the features with each prompt by name, each scaled to the range from
+            0 to 1, if the method multiplies them.
         values: label values of the classes in this image, in the unit of the labels; None if the
             classes have no values.
         tables: tables of a trained codebook, in the unit of the labels.

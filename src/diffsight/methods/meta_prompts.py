@@ -229,8 +229,9 @@ class MetaPrompts(AbstractMethod):
 
         ``maps`` is the attention to the prompts, averaged over the layers of the decoder.
         ``rearranged`` is the product of the features with the prompts (the paper's figures 3 to 6):
-        every level is enlarged to the image and scaled to the range from 0 to 1, and the mean of
-        the levels is taken. It is empty if the features are not multiplied with the prompts.
+        the maps of every level are enlarged to the image and scaled to the range from 0 to 1, and
+        their mean over the levels is scaled again. It is empty if the features are not multiplied
+        with the prompts.
         """
         output = self(inputs, encoded, draws=Draws((0,)))
         request = MapRequest(self.backbone.map_levels(("up",)), ("up",))
@@ -260,7 +261,7 @@ class MetaPrompts(AbstractMethod):
             levels: maps of each level, which cover the working size.
             height: height of the image.
             width: width of the image.
-            is_scaled: scale each map of each level to the range from 0 to 1 first.
+            is_scaled: scale each map of each level, and each mean, to the range from 0 to 1.
         """
         size, maps = self._working_hw(height, width), []
         for level in levels:
@@ -269,11 +270,11 @@ class MetaPrompts(AbstractMethod):
                 one = one[..., :height, :width]
             else:
                 one = resize_image(one, (height, width))
-            if is_scaled:
-                low, high = one.amin((2, 3), keepdim=True), one.amax((2, 3), keepdim=True)
-                one = (one - low) / (high - low).clamp(min=1e-12)
-            maps.append(one[0])
-        return torch.stack(maps).mean(dim=0) if maps else torch.zeros(0, height, width)
+            maps.append(_scaled(one[0]) if is_scaled else one[0])
+        if not maps:
+            return torch.zeros(0, height, width)
+        mean = torch.stack(maps).mean(dim=0)
+        return _scaled(mean) if is_scaled else mean
 
     @classmethod
     def infer_arguments(cls, names: Collection[str]) -> Mapping[str, int | None]:
@@ -351,3 +352,9 @@ class MetaPrompts(AbstractMethod):
 
 def _by_prompt(maps: Float[Tensor, "n h w"]) -> dict[str, Float[Tensor, "h w"]]:
     return {f"prompt {i + 1}": one for i, one in enumerate(maps)}
+
+
+def _scaled(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Return the maps with a minimum of 0 and a maximum of 1; constant maps become 0."""
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-12)

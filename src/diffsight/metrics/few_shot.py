@@ -356,7 +356,11 @@ def _angles(prediction: Vectors, target: Vectors) -> Angles:
 def _ious(
     confusion: Float64[Tensor, "*b k k"], false_positive_classes: str
 ) -> Float64[Tensor, "*b k"]:
-    """Return the IoU of every class; NaN for classes that do not count."""
+    """Return the IoU of every class; NaN for a class that is left out of the mean.
+
+    A class that is neither labelled nor predicted is left out. One that is predicted but not
+    labelled counts as 0 if ``false_positive_classes`` is ``"zero"``, otherwise it is left out.
+    """
     correct = confusion.diagonal(dim1=-2, dim2=-1)
     truth, predicted = confusion.sum(dim=-1), confusion.sum(dim=-2)
     counts = truth + predicted > 0 if false_positive_classes == "zero" else truth > 0

@@ -84,7 +84,10 @@ def strided_shape(shape: Cells, kernel: Cells, stride: Cells, padding: Cells) ->
 
 
 def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) -> Rules:
-    """Return the rules of a convolution that writes every cell with an input in its kernel."""
+    """Return the rulebook of a strided sparse convolution.
+
+    An output cell exists if at least one input cell lies under its kernel.
+    """
     shape = strided_shape(sites.shape, kernel, stride, padding)
     batch, cells = sites.coordinates[:, :1], sites.coordinates[:, 1:]
     step, last = cells.new_tensor(stride), cells.new_tensor(shape)

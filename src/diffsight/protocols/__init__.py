@@ -3,6 +3,7 @@
 from diffsight.errors import InputError, suggest
 from diffsight.protocols.base import AbstractProtocol, PromptRule
 from diffsight.protocols.classes import (
+    ADE20K_MS7_V1,
     ADE20K_MS_V1,
     ADE20K_SS_V1,
     CITYSCAPES_MS_V1,
@@ -48,6 +49,7 @@ _ALL = (
     ROOMS_V1,
     ADE20K_SS_V1,
     ADE20K_MS_V1,
+    ADE20K_MS7_V1,
     CITYSCAPES_SS_V1,
     CITYSCAPES_MS_V1,
     CLASSES_V1,

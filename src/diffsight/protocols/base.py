@@ -25,6 +25,7 @@ OFFICIAL_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "sun-rgbd-v1": (5050, None),
     "ade20k-ss-v1": (2000, None),
     "ade20k-ms-v1": (2000, None),
+    "ade20k-ms7-v1": (2000, None),
     "coco-pose-v1": (5000, None),
     "nuscenes-map-v1": (6019, None),
 }

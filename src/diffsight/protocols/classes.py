@@ -116,6 +116,13 @@ ADE20K_MS_V1 = ClassProtocol(
     plan="as ade20k-ss-v1 at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror "
     "image, mean of the probabilities (VPD)",
 )
+ADE20K_MS7_V1 = ClassProtocol(
+    name="ade20k-ms7-v1",
+    split="ADE20K validation, 2,000 images",
+    classes=150,
+    plan="as ade20k-ss-v1 at 0.5, 0.75, 1, 1.25, 1.5, 1.75 and 2 times the size, each with its "
+    "mirror image, mean of the probabilities (Meta Prompts)",
+)
 CITYSCAPES_SS_V1 = CategoryProtocol(
     name="cityscapes-ss-v1",
     split="Cityscapes validation, 500 images",

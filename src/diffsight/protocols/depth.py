@@ -39,7 +39,7 @@ class PixelCrop:
             raise InputError(
                 f"the protocol's crop is defined for maps of {self.of_hw[0]} x {self.of_hw[1]} "
                 f"(height x width), these have {height} x {width}: evaluate at the size of the "
-                "ground truth, or choose a protocol without an absolute crop"
+                "ground truth, or choose a protocol whose crop is relative to the size"
             )
         return *self.rows, *self.columns
 

@@ -73,16 +73,16 @@ def edge_occlusion(
 ) -> Float[np.ndarray, "h w"]:
     """Return the strength of occlusion edges, 0 to 1, ``h w``.
 
-    The gap between two neighbour pixels is measured along z: from the point of one to the tangent
-    plane of the other, and the other way round. The smaller of the two distances counts. It is zero
-    on planes and at creases, nearly zero on curved surfaces, and the step in depth at a contour.
-    The strength is the largest gap to the four neighbours, divided by the nearer depth. Next to a
-    window pane, which has no depth, it is 1.
+    The gap between two neighbouring pixels is measured along z, from the point of one to the
+    tangent plane of the other, and vice versa; it is the smaller of the two distances. The gap is zero on
+    planes and at creases, and nearly zero on curved surfaces. At a contour it equals the step in
+    depth. The strength is the largest gap to the four neighbours, divided by the nearer depth. The
+    strength is 1 next to a pixel without depth (sky seen through a window).
 
     Args:
         points: camera coordinates in metres, ``3 h w``.
         normals: unit normals in camera axes, ``3 h w``.
-        solid: False where the sky is seen, ``h w``.
+        solid: True where a pixel has a depth, False where it shows the sky, ``h w``.
     """
     result = np.zeros(solid.shape)
     ray = points / points[2]
@@ -139,7 +139,7 @@ def keypoints3d(
         points: camera coordinates in metres, ``3 h w``.
         normals: unit normals in camera axes, ``3 h w``.
         occlusion: strength of occlusion edges, ``h w``.
-        solid: False where the sky is seen, ``h w``.
+        solid: True where a pixel has a depth, False where it shows the sky, ``h w``.
         focal_px: focal length in pixels.
     """
     step = -(-max(solid.shape) // NARF_GRID_PX)

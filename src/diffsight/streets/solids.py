@@ -82,7 +82,8 @@ def cast(
     Args:
         solids: boxes. A box around the origin is invisible.
         origin: origin of all rays in metres, above the ground.
-        rays: directions. The rays of one column have similar azimuths.
+        rays: directions of the rays. The rays of one column must have similar azimuths: boxes far
+            from a column's azimuths are not tested.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.where(rays[2] < 0, -rays.dtype.type(origin[2]) / rays[2], np.inf)

@@ -132,15 +132,18 @@ class Pose(AbstractTask):
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
-        """Return the mean squared error; unlabelled joints and joints outside the view count as 0.
+        """Return the mean squared error between predicted and target heatmaps.
+
+        The error of a joint that is unlabelled or outside the view is set to 0 and stays in the
+        mean over all joints.
 
         Args:
-            output: heatmaps of views.
+            output: heatmaps of views, which are crops around one person each.
             target: labels of one person per view, in pixels of the view.
             soft_labels: not used.
 
         Raises:
-            InputError: if the views have another size than the task's.
+            InputError: if the views do not have the height and width of the task.
         """
         output = Heatmaps.expect(output)
         height, width = target.valid.shape[-2:]

@@ -142,12 +142,13 @@ def convert_evp_referring(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return EVP's referring model with its text encoder, and a report on every key.
+    """Convert EVP's referring model; return it and a report of used, dropped and missing keys.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
         latent_std: standard deviation that the latents are divided by.
-        encoder: folder or hub id of CLIP ViT-L/14, whose tokenizer is used.
+        encoder: folder or hub id of CLIP ViT-L/14. Only its tokenizer is loaded from there, because
+            ``state`` has the weights; default: OpenAI's on the hub.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:

@@ -231,7 +231,7 @@ def _table(state: Mapping[str, Tensor], key: str) -> tuple[int, int]:
     """Return number and width of the learned prompts.
 
     Raises:
-        InputError: if it is no table.
+        InputError: if the entry does not have two axes.
     """
     if state[key].ndim != 2:
         shape = tuple(state[key].shape)
