@@ -97,11 +97,22 @@ def test_errors_in_recipe_files_are_one_line(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_print_config_prints_the_complete_recipe(capsys):
+def test_print_config_prints_a_complete_recipe_that_can_be_used(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         settings("--print_config")
     assert stop.value.code == 0
-    assert "class_path: diffsight.methods.VPD" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "class_path: diffsight.methods.VPD" in text
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(text)
+    again = ["--recipe", str(recipe), "--out", "run", "--print_config"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *again])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == text
+    recipe.write_text(text.replace("trust: []", "trust: [os]"))
+    assert main(["fit", *again]) == 2
+    assert "trust" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

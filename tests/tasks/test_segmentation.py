@@ -1,11 +1,13 @@
 """Segmentation: the loss computed by hand, ids and names, subsets of classes, pictures."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 from tests.contracts import TaskContract
 from tests.support import images, noise
+from torch import Tensor
 from torch.nn import functional
 
 from diffsight.errors import InputError
@@ -58,16 +60,17 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
     assert losses["class"] == losses["loss"]
 
 
-def random_batch() -> tuple[Classes, Target]:
-    """Return logits of two heads for three classes, and labels of which some are ignored."""
+def random_batch() -> tuple[Classes, Tensor, Target]:
+    """Return logits of two heads, those of the second, and labels of which some are ignored."""
     generator = torch.Generator().manual_seed(24)
     main, auxiliary = (3 * torch.randn(2, 3, 5, 7, generator=generator) for _ in range(2))
     label = torch.randint(0, 3, (2, 5, 7), generator=generator)
     valid = torch.rand(2, 5, 7, generator=generator) < 0.7
-    return Classes(main, auxiliary=auxiliary), Target(torch.where(valid, label, 255), valid)
+    target = Target(torch.where(valid, label, 255), valid)
+    return Classes(main, auxiliary=auxiliary), auxiliary, target
 
 
-def loop_cross_entropy(maps: torch.Tensor, target: Target) -> tuple[float, int]:
+def loop_cross_entropy(maps: Tensor, target: Target) -> tuple[float, int]:
     """Return the sum of the cross-entropies of the labelled pixels, and their number."""
     total, count = 0.0, 0
     for image, label, valid in zip(
@@ -82,7 +85,7 @@ def loop_cross_entropy(maps: torch.Tensor, target: Target) -> tuple[float, int]:
     return total, count
 
 
-def loop_lovasz(maps: torch.Tensor, target: Target) -> float:
+def loop_lovasz(maps: Tensor, target: Target) -> float:
     """Return the mean over the classes of the integral of 1 - IoU over the error thresholds."""
     probability = maps.double().softmax(dim=1).movedim(1, -1)[target.valid]
     label, losses = target.label[target.valid], []
@@ -100,11 +103,13 @@ def loop_lovasz(maps: torch.Tensor, target: Target) -> float:
 
 
 @pytest.mark.parametrize("average", ["labelled", "all"])
-def test_lovasz_and_auxiliary_losses_are_added_with_their_weights(average: str) -> None:
+def test_lovasz_and_auxiliary_losses_are_added_with_their_weights(
+    average: Literal["labelled", "all"],
+) -> None:
     """With ``all`` the ignored pixels count in the divisor, as in mmsegmentation 0.30."""
-    output, target = random_batch()
+    output, second, target = random_batch()
     (main, count), (auxiliary, _) = (
-        loop_cross_entropy(maps, target) for maps in (output.maps, output.auxiliary)
+        loop_cross_entropy(maps, target) for maps in (output.maps, second)
     )
     assert 0 < count < 70
     divisor = 70 if average == "all" else count
@@ -122,7 +127,7 @@ def test_lovasz_and_auxiliary_losses_are_added_with_their_weights(average: str) 
 
 
 def test_the_default_loss_has_an_auxiliary_weight_of_two_fifths_and_no_lovasz_loss() -> None:
-    output, target = random_batch()
+    output, _, target = random_batch()
     losses = Segmentation(NAMES).loss(output, target)
     assert losses.keys() == {"loss", "cross_entropy", "auxiliary"}
     expected = losses["cross_entropy"] + 0.4 * losses["auxiliary"]

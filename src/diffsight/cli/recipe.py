@@ -107,6 +107,8 @@ def parse(
 
     def checked(recipe: str) -> str:
         data = read(recipe)
+        if data.get(TRUST.name) == []:  # as --print_config writes it
+            del data[TRUST.name]
         try:
             call = check_call(function, data, options=options, trusted=trusted)
         except InputError as error:
