@@ -74,8 +74,8 @@ def edge_occlusion(
     """Return the strength of occlusion edges, 0 to 1, ``h w``.
 
     The gap between two neighbouring pixels is measured along z, from the point of one to the
-    tangent plane of the other, and vice versa; it is the smaller of the two distances. The gap is zero on
-    planes and at creases, and nearly zero on curved surfaces. At a contour it equals the step in
+    tangent plane of the other, and vice versa; it is the smaller of the two distances. The gap is
+    zero on planes and at creases, and nearly zero on curved surfaces. At a contour it equals the step in
     depth. The strength is the largest gap to the four neighbours, divided by the nearer depth. The
     strength is 1 next to a pixel without depth (sky seen through a window).
 

@@ -36,8 +36,7 @@ from diffsight.tasks.base import AbstractTask, LabelMaps
 from diffsight.tasks.prediction import Prediction, StoredArray, to_pixels
 from diffsight.types import Masks, People, Picture, Target
 
-# a joint's standard deviation in heatmap pixels, per pixel of a view's height (mmpose: 2 for 256)
-SIGMA_FRACTION = 1 / 128
+SIGMA_FRACTION = 1 / 128  # heatmap pixels of sigma per pixel of a view's height (mmpose: 2 for 256)
 COLOURS = {LEFT: (60, 200, 90), RIGHT: (255, 140, 40), "": (80, 160, 255)}
 
 
@@ -61,8 +60,7 @@ class PersonView:
 class Pose(AbstractTask):
     """Joints of people; every person has a view, which is a crop of the image.
 
-    Unbiased encoding and decoding (UDP), the mean squared error of heatmaps, and the suppression of
-    similar poses are as in mmpose, which Meta Prompts uses.
+    Unbiased coding (UDP), the loss and the suppression of similar poses are mmpose's.
 
     Args:
         names: names of the joints; ``left_X`` and ``right_X`` are swapped in a mirrored image.

@@ -340,5 +340,5 @@ def test_ddp_projects_a_wider_map_to_the_width_of_its_decoder() -> None:
     with torch.no_grad():
         output = model.eval()(make_inputs(make_rig(2)), draws=Draws((0, 1)))
     assert output.maps.shape == (2, 2, 10, 10)
-    with pytest.raises(InputError, match="one feature map of 8 channels, but gets maps with 16 channels"):
+    with pytest.raises(InputError, match="8 channels, but gets maps with 16 channels"):
         DenseModel(task=task, method=partial(DDP, **parts, encoding=None))
