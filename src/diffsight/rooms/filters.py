@@ -75,9 +75,9 @@ def edge_occlusion(
 
     The gap between two neighbouring pixels is measured along z, from the point of one to the
     tangent plane of the other, and vice versa; it is the smaller of the two distances. The gap is
-    zero on planes and at creases, and nearly zero on curved surfaces. At a contour it equals the step in
-    depth. The strength is the largest gap to the four neighbours, divided by the nearer depth. The
-    strength is 1 next to a pixel without depth (sky seen through a window).
+    zero on planes and at creases, and nearly zero on curved surfaces. At a contour it equals the
+    step in depth. The strength is the largest gap to the four neighbours, divided by the nearer
+    depth. It is 1 next to a pixel without depth (sky seen through a window).
 
     Args:
         points: camera coordinates in metres, ``3 h w``.
