@@ -1,11 +1,15 @@
 """Options of an adaptation."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from tests.support_adapt import pictures, run
 
+import diffsight
 from diffsight.backbones import BackboneSource
+from diffsight.errors import InputError
 
 
 def test_spacing_of_the_bins(backbone: BackboneSource, tmp_path: Path) -> None:
@@ -20,3 +24,17 @@ def test_spacing_of_the_bins(backbone: BackboneSource, tmp_path: Path) -> None:
     torch.testing.assert_close(steps, steps[:1].expand(4))
     ratios = edges["log"].log().diff()
     torch.testing.assert_close(ratios, ratios[:1].expand(4), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"stepz": 3}, "unknown option 'stepz': did you mean 'steps'"),
+        ({"dtype": "float16"}, "float16 needs: choose bfloat16"),
+        ({"dtype": "half"}, "unknown dtype 'half'"),
+        ({"classes": "no/names.txt"}, "no/names.txt: cannot be read"),
+    ],
+)
+def test_wrong_options_of_adapt_are_refused(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        diffsight.adapt("images", "labels", kind="segmentation", **options)

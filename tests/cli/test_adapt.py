@@ -137,8 +137,8 @@ BAD_OPTIONS = {
     f"--seed {2**70}": ("seed", "from 0 on, below"),
     "--device meta": ("'meta' cannot be used",),
     "--method few-shot": ("unknown method 'few-shot': did you mean 'few_shot'?",),
-    "--method os.system": ("'os.system'", "is not a class"),
-    "--method tests.support_cli.photo": ("is not a class",),
+    "--method os.system": ("'os.system'", "is not derived from a configurable class"),
+    "--method tests.support_cli.photo": ("is not derived from a configurable class",),
 }
 
 
@@ -313,7 +313,7 @@ def test_a_model_with_a_moved_backbone_needs_its_new_path(
     tower = load_file(weights)
     save_file({name: value * 1.5 for name, value in tower.items()}, weights)
     assert run(*predict, out, "--out", tmp_path / "d", *moved) == 2
-    assert "give the one that it was made with (--backbone)" in capsys.readouterr().err
+    assert "give the backbone that it was trained on (--backbone)" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

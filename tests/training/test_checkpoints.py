@@ -41,7 +41,7 @@ def test_changed_contents_are_refused(tmp_path, change):
     damaged = torch.load(path)
     change(damaged)
     torch.save(damaged, path)
-    with pytest.raises(InputError, match=r"last.ckpt: damaged \(its contents are not those"):
+    with pytest.raises(InputError, match=r"last.ckpt: damaged \(its contents do not match"):
         AtomicCheckpoints().load_checkpoint(path)
     assert load(path)[KEY] == {"step": 3}  # what is not needed is not read
     del damaged["diffsight_sha256"]  # of an earlier version

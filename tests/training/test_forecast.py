@@ -24,11 +24,11 @@ def model_of(width: int) -> Supervised:
 STREAM = TrainingStream(dataset=Stripes(side=16), label="depth_m", batch_size=4)
 
 
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_a_forecast_does_not_change_the_training(autocast):
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_forecast_does_not_change_the_training(dtype):
     model = model_of(4)
     before, random = copy.deepcopy(model.state_dict()), rng_state()
-    forecast(model, STREAM, steps=10, autocast=autocast)
+    forecast(model, STREAM, steps=10, dtype=dtype)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     # Python's own state is left out: beartype draws from it when it checks a call

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
 from diffsight.datasets.base import Sample
+from diffsight.datasets.class_lists import read_class_list
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
-from diffsight.errors import InputError, TooLargeError
+from diffsight.errors import InputError, TooLargeError, suggest
 from diffsight.inference.baselines import compute_small_baselines
 from diffsight.model import DenseModel
 from diffsight.ops.device import mixed_dtype, usable_device
@@ -134,9 +135,17 @@ def adapt(
 
 def _settings(kind: str, options: Mapping[str, Any]) -> AdaptOptions:
     """Return the checked options, with the device and the dtype that the training uses."""
+    names = [field.name for field in fields(AdaptOptions)]
+    for name in options:
+        if name not in names:
+            raise InputError(f"unknown option {name!r}: {suggest(name, names)}")
     settings = AdaptOptions(**options)
     settings.check_kind(kind)
     dtype = mixed_dtype(settings.dtype)
+    if dtype is torch.float16:
+        raise InputError("adapt does not scale its loss, which float16 needs: choose bfloat16")
+    if isinstance(settings.classes, str | Path):
+        settings = replace(settings, classes=read_class_list(Path(settings.classes)))
     return replace(settings, device=usable_device(settings.device), dtype=dtype)
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal, Union
 from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
 from diffsight.errors import InputError
-from diffsight.hub.build import read_plain, resolve_class, suggest_nearest, typed_value
+from diffsight.hub.build import read_plain, typed_value
+from diffsight.hub.classes import resolve_class, suggest_nearest
 from diffsight.methods import (
     DDP,
     EVP,
@@ -192,7 +193,8 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
     """Return the method class with a short name or a full path.
 
     Raises:
-        InputError: for an unknown name (with the nearest one), or a class that is not a method.
+        InputError: for an unknown name (with the nearest one), a class that is not a method, or a
+            constructor with an untyped argument.
     """
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
@@ -201,6 +203,12 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
     cls = resolve_class(name, key="method", trusted=trusted)
     if not issubclass(cls, AbstractMethod):
         raise InputError(f"{name} is not a method: give a subclass of AbstractMethod")
+    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+        if parameter.annotation is parameter.empty and parameter.default is parameter.empty:
+            raise InputError(
+                f"{name}: the argument {parameter.name!r} of its constructor has no type, so a "
+                "saved model could not be loaded: annotate it (backbone: AbstractBackbone)"
+            )
     return cls
 
 

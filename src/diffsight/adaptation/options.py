@@ -58,7 +58,8 @@ class AdaptOptions(FewShotOptions):
             for whole numbers of depth in images, m for points, else the number itself).
         invalid: stored count for "no label" (default: 0 for depth; for class ids 255, unless it
             looks like a class, which is logged).
-        classes: names of the class ids from 0 on, or by id or colour.
+        classes: names of the class ids from 0 on, names by id or colour, or the path of a file of
+            names.
         snap: take the nearest of the frequent values, in smoothed or compressed class masks
             (default: refuse them).
         shots: number of images to use (default: all).
@@ -90,7 +91,7 @@ class AdaptOptions(FewShotOptions):
 
     unit: str | None = None
     invalid: int | float | None = None
-    classes: "Sequence[str] | ClassList" = ()
+    classes: "Sequence[str] | ClassList | str | Path" = ()
     snap: bool = False
     shots: int | None = None
     validation: tuple[str | Path, str | Path] | None = None

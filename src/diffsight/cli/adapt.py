@@ -87,7 +87,6 @@ def main(
     from diffsight.adaptation.adapt import adapt
     from diffsight.adaptation.candidates import split_specs
     from diffsight.cli.show import describe
-    from diffsight.datasets.class_lists import read_class_list
 
     with _progress() as advance:
         model = adapt(
@@ -96,7 +95,7 @@ def main(
             kind=kind,
             method=method,
             backbone=backbone,
-            classes=() if classes is None else read_class_list(classes),
+            classes=classes or (),
             validation=_validation(validation),
             **training.keywords,
             device=runtime.device,

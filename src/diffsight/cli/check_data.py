@@ -42,7 +42,7 @@ def main(
     from dataclasses import asdict
 
     from diffsight.datasets.check import CHECKABLE_DATASETS, check
-    from diffsight.hub.build import suggest_nearest
+    from diffsight.hub.classes import suggest_nearest
 
     if name not in CHECKABLE_DATASETS:
         raise InputError(f"unknown data set {name!r}{suggest_nearest(name, CHECKABLE_DATASETS)}")

@@ -52,7 +52,7 @@ def build_parser(
     """
     import jsonargparse
 
-    from diffsight.hub.build import PARTS
+    from diffsight.hub.classes import PARTS
 
     for part in PARTS:  # importing registers the short names
         importlib.import_module(f"diffsight.{part}")
@@ -232,7 +232,8 @@ def _check_named(tokens: Sequence[str], function: Callable[..., Any]) -> None:
     Raises:
         InputError: if an option names anything else.
     """
-    from diffsight.hub.build import check, check_call, resolve_class
+    from diffsight.hub.build import check, check_call
+    from diffsight.hub.classes import resolve_class
 
     trusted = _named_packages(tokens)
     parameters = inspect.signature(function).parameters

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from diffsight.config import Configurable
-from diffsight.hub.build import suggest_nearest
+from diffsight.hub.classes import suggest_nearest
 
 UNKNOWN = re.compile(r"Option '([\w.-]+)' is not accepted|unrecognized arguments: -*([\w.-]+)")
 UNDASHED = re.compile(r"unrecognized arguments: ([^-\s]\S*)")

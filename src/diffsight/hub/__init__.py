@@ -1,7 +1,8 @@
 """Saved models: ``save``, ``load`` and ``push``."""
 
 from diffsight.hub.artifact import Artifact, fingerprint
-from diffsight.hub.build import build, construct, resolve_class
+from diffsight.hub.build import build, construct
+from diffsight.hub.classes import resolve_class
 from diffsight.hub.load import load, read_config, resolve
 from diffsight.hub.save import push, read_baselines, record, save, write_baselines
 

@@ -8,13 +8,10 @@ configurable class; functions are never called.
 import collections.abc
 import contextlib
 import dataclasses
-import difflib
-import importlib
 import inspect
-import sys
 import typing
 from argparse import ArgumentError
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser, get_loader
@@ -24,23 +21,12 @@ from yaml import YAMLError
 
 from diffsight.config import Configurable, Plain
 from diffsight.errors import InputError
+from diffsight.hub.classes import resolve_class, suggest_nearest
 from diffsight.model import DenseModel
 
 T = TypeVar("T")
 
 # packages in which short class names are looked up; those that import quickly come first
-PARTS = (
-    "tasks",
-    "datasets",
-    "rooms",
-    "streets",
-    "datasets.transforms",
-    "necks",
-    "heads",
-    "prompts",
-    "methods",
-    "backbones",
-)
 
 
 def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseModel:
@@ -128,64 +114,6 @@ def check_call(
     others = {name: value for name, value in arguments.items() if name not in options}
     checker = _Checker(tuple(trusted), accepts_names=True)
     return {**checker.arguments(function, others, "", options), **checker.value(plain, "")}
-
-
-def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> type:
-    """Return the configurable class of a full path, or of a short name that diffsight exports.
-
-    Nothing is imported for a name that is refused.
-
-    Args:
-        name: name of the class, such as ``VPD`` or ``my_package.MyMethod``.
-        key: key of the name in its file, for messages.
-        trusted: further packages whose classes may be named.
-
-    Raises:
-        InputError: if there is no such class (suggesting the nearest name), or if it may not be
-            named.
-    """
-    module, _, attribute = name.rpartition(".")
-    at = f"{key}: " if key else ""
-    if not module:
-        classes: dict[str, type] = {}
-        for part in PARTS:
-            classes |= _exported_classes(part)
-            if name in classes:
-                return classes[name]
-        # classes of higher layers, once those are imported: optimisers, schedules, stages
-        classes = _imported_classes(Configurable) | classes
-        if name in classes:
-            return classes[name]
-        raise InputError(f"{at}there is no class {name!r}{suggest_nearest(name, classes)}")
-    if any(step.startswith("_") for step in name.split(".")):
-        raise InputError(f"{at}class {name!r} is refused: part of its name is private")
-    if not name.startswith(tuple(f"{package}." for package in ("diffsight", *trusted))):
-        package = module.partition(".")[0]
-        raise InputError(
-            f"{at}class {name!r} is refused, because importing it could run any code: add "
-            f"--trust {package} (in Python trusted=[{package!r}]) if you trust that package"
-        )
-    try:
-        value = getattr(importlib.import_module(module), attribute, None)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
-            raise InputError(f"{at}{module} cannot be imported ({error})") from None
-        value = None
-    if value is None:
-        names = vars(sys.modules[module]) if module in sys.modules else {}
-        suggestion = suggest_nearest(attribute, _configurable_classes(names))
-        raise InputError(f"{at}there is no class {name!r}{suggestion}")
-    if not (isinstance(value, type) and issubclass(value, Configurable)):
-        raise InputError(
-            f"{at}{name!r} is refused: it is not derived from a configurable class of diffsight"
-        )
-    return value
-
-
-def suggest_nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return ``: did you mean 'x'?`` with the most similar candidate; empty without candidates."""
-    close = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def read_plain(text: str, *, source: str) -> Any:
@@ -346,30 +274,6 @@ class _Checker:
         raise InputError(
             f"{key}: {owner} takes an object here: write class_path and init_args, not {refused}"
         )
-
-
-def _exported_classes(part: str) -> dict[str, type]:
-    return _configurable_classes(vars(importlib.import_module(f"diffsight.{part}")))
-
-
-def _imported_classes(base: type) -> dict[str, type]:
-    """Return the imported classes of diffsight that are derived from ``base``, by name."""
-    classes: dict[str, type] = {}
-    for cls in base.__subclasses__():
-        classes |= _imported_classes(cls)
-        if cls.__module__.startswith("diffsight.") and not inspect.isabstract(cls):
-            classes[cls.__name__] = cls
-    return classes
-
-
-def _configurable_classes(names: Mapping[str, Any]) -> dict[str, type]:
-    return {
-        name: value
-        for name, value in names.items()
-        if isinstance(value, type)
-        and issubclass(value, Configurable)
-        and not inspect.isabstract(value)
-    }
 
 
 def _takes_object(annotation: Any) -> bool:

@@ -24,7 +24,8 @@ from diffsight.hub.artifact import (
     fingerprint,
     open_tensors,
 )
-from diffsight.hub.build import build, resolve_class, uninitialised, without_weights
+from diffsight.hub.build import build, uninitialised, without_weights
+from diffsight.hub.classes import resolve_class
 from diffsight.methods.base import AbstractMethod
 from diffsight.model import DenseModel
 from diffsight.ops.memory import report_out_of_memory

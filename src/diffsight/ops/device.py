@@ -1,11 +1,14 @@
 """Device and dtype of a computation, as Python, recipes and the command line name them."""
 
+import textwrap
 from typing import get_args
 
 import torch
 
 from diffsight.choices import Dtype
 from diffsight.errors import InputError
+
+MAX_REASON = 90  # characters; torch lists all kinds of devices
 
 
 def default_device() -> str:
@@ -26,7 +29,7 @@ def usable_device(name: torch.device | str | None) -> str:
     try:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = textwrap.shorten(str(error), MAX_REASON, placeholder=" ...")
         repair = "choose another, such as cpu"
         raise InputError(f"device {device!r} cannot be used ({reason}): {repair}") from None
     return device

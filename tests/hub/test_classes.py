@@ -1,0 +1,40 @@
+"""Classes by name, of diffsight and of trusted packages."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffsight.adaptation.candidates import method_class
+from diffsight.errors import InputError
+from diffsight.hub.classes import resolve_class
+
+UNTYPED = """
+from diffsight.methods import AbstractMethod
+
+class Untyped(AbstractMethod):
+    output_kinds = ("values",)
+
+    def __init__(self, *, output, width: int = 8):
+        super().__init__()
+"""
+
+
+def test_a_trusted_module_is_found_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_module_of_a_user.py").write_text(UNTYPED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    before = list(sys.path)
+    cls = resolve_class("own_module_of_a_user.Untyped", trusted=["own_module_of_a_user"])
+    assert cls.__name__ == "Untyped"
+    assert sys.path == before
+    with pytest.raises(InputError, match="'output' of its constructor has no type"):
+        method_class("own_module_of_a_user.Untyped", trusted=["own_module_of_a_user"])
+
+
+def test_a_missing_module_names_its_repair() -> None:
+    line = "there is no module 'no_such_module': run this in the folder of no_such_module, or add"
+    with pytest.raises(InputError, match=line):
+        resolve_class("no_such_module.Method", trusted=["no_such_module"])
