@@ -102,7 +102,7 @@ def test_unusable_models_steps_and_controlnets_are_refused(
         Controller(pipeline_folder, tmp_path / "wide")
 
 
-def test_the_command_writes_one_row_per_model_and_refuses_other_classes(
+def test_control_writes_a_row_per_model_and_requires_the_classes_of_ade20k(
     pipeline_folder: Path, controlnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = [str(tmp_path / name) for name in "ab"]
