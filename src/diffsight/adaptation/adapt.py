@@ -95,7 +95,7 @@ def adapt(
         InputError: if an input cannot be used: one line with the repair.
     """
     settings = _settings(kind, options)
-    runtime = Runtime(torch.device(str(settings.device)), settings.dtype)
+    runtime = Runtime(torch.device(str(settings.device)), mixed_dtype(settings.dtype))
     keep_freed_memory()
     sources = (
         [backbone]
@@ -144,8 +144,6 @@ def _settings(kind: str, options: Mapping[str, Any]) -> AdaptOptions:
     dtype = mixed_dtype(settings.dtype)
     if dtype is torch.float16:
         raise InputError("adapt does not scale its loss, which float16 needs: choose bfloat16")
-    if isinstance(settings.classes, str | Path):
-        settings = replace(settings, classes=read_class_list(Path(settings.classes)))
     return replace(settings, device=usable_device(settings.device), dtype=dtype)
 
 
@@ -190,6 +188,8 @@ def _read(
     """Return the training images and the validation images."""
     form = LabelFormat(kind, settings.unit, settings.invalid, settings.snap)
     names, shots = settings.classes, settings.shots
+    if isinstance(names, str | Path):
+        names = read_class_list(Path(names))
     folder = read_labelled_folder(images, labels, form, classes=names, shots=shots)
     return folder, _read_validation(settings.validation, form, folder)
 
