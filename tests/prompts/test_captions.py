@@ -125,7 +125,7 @@ def test_captions_of_a_folder_skip_damaged_images(
     content = json.loads(out.read_text())
     assert (content["data"], sorted(content["captions"])) == ("images", names)
     for options, message in [
-        (["--out", str(tmp_path)], f"{tmp_path}: is a folder: give the name of a .json file as --out"),
+        (["--out", str(tmp_path)], f"{tmp_path}: is a folder: give the name of a .json"),
         (["--out", str(out), "--batch-size", "0"], "--batch-size 0: give at least 1"),
     ]:
         assert main([*command, *options]) == 2
