@@ -17,6 +17,12 @@ class Untyped(AbstractMethod):
 
     def __init__(self, *, output, width: int = 8):
         super().__init__()
+
+class FurtherOptions(AbstractMethod):
+    output_kinds = ("values",)
+
+    def __init__(self, *, output: object, **options):
+        super().__init__()
 """
 
 
@@ -32,6 +38,8 @@ def test_a_trusted_module_is_found_in_the_working_folder(
     assert sys.path == before
     with pytest.raises(InputError, match="'output' of its constructor has no type"):
         method_class("own_module_of_a_user.Untyped", trusted=["own_module_of_a_user"])
+    further = method_class("own_module_of_a_user.FurtherOptions", trusted=["own_module_of_a_user"])
+    assert further.__name__ == "FurtherOptions"
 
 
 def test_a_missing_module_names_its_repair() -> None:

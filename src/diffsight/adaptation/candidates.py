@@ -204,7 +204,9 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
     if not issubclass(cls, AbstractMethod):
         raise InputError(f"{name} is not a method: give a subclass of AbstractMethod")
     for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-        if parameter.annotation is parameter.empty and parameter.default is parameter.empty:
+        is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        is_untyped = parameter.annotation is parameter.empty is parameter.default
+        if is_named and is_untyped:
             raise InputError(
                 f"{name}: the argument {parameter.name!r} of its constructor has no type, so a "
                 "saved model could not be loaded: annotate it (backbone: AbstractBackbone)"

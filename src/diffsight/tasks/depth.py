@@ -43,7 +43,7 @@ class Depth(AbstractNumbers):
         bins: number of bins of a distribution over depth. ``auto`` is 50, or the number of
             different labels if that is smaller; None supports values only.
         spacing: spacing of the bins, see ``ScalarBins.fit``.
-        alpha: weight of the squared error beside the cross-entropy of a distribution.
+        alpha: weight of the squared error relative to the cross-entropy of a distribution.
         log_loss: loss of values, ``silog`` (VPD, EVP, Meta Prompts) or ``sigloss`` (DDP).
 
     Raises:

@@ -33,7 +33,7 @@ class Normals(AbstractNumbers):
         label: key of ``Sample.labels``, three channels.
         bins: number of codebook vectors on the sphere. ``auto`` is 40, or the number of different
             labels if that is smaller; None supports values only.
-        alpha: weight of the squared error beside the cross-entropy; infinity trains with the
+        alpha: weight of the squared error relative to the cross-entropy; infinity trains with the
             squared error alone.
         simplices: number of the codebook's triangles, set when it is fitted.
         hard_labels: encode a direction as the nearest codebook vector, not as a mixture of the

@@ -33,7 +33,7 @@ class Values(AbstractNumbers):
             vectors, or the number of different labels if that is smaller; None supports values
             only.
         spacing: spacing of a scalar's bins, see ``ScalarBins.fit``.
-        alpha: weight of the squared error beside the cross-entropy; infinity trains with the
+        alpha: weight of the squared error relative to the cross-entropy; infinity trains with the
             squared error alone.
         simplices: number of the codebook's simplices, set when it is fitted.
         hard_labels: encode a vector as the nearest codebook vector, not as a mixture of those
