@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Collection
 
-NEAREST = 3
+MAX_LISTED = 30  # valid names in a message
 
 
 class InputError(ValueError):
@@ -15,16 +15,17 @@ class TooLargeError(InputError):
 
 
 def suggest(name: str, choices: Collection[str], *, listing: str = "") -> str:
-    """Return a "did you mean" question with the names nearest to a mistyped one.
+    """Return the end of a message about an unknown name: similar valid names, or all of them.
 
     Args:
-        name: mistyped name.
-        choices: valid names.
-        listing: command that prints all valid names.
+        name: the unknown name.
+        choices: valid names, at least one.
+        listing: command that prints all valid names; empty if there is none.
     """
-    near = difflib.get_close_matches(name, sorted(choices), n=NEAREST, cutoff=0)
+    near = difflib.get_close_matches(name, sorted(choices))
+    if not near and not listing and len(choices) > MAX_LISTED:
+        near = difflib.get_close_matches(name, sorted(choices), n=1, cutoff=0)
     if not near:
-        return ""
-    others = f"next: {', '.join(map(repr, near[1:]))}" if len(near) > 1 else ""
-    notes = "; ".join(filter(None, (others, listing and f"all: {listing}")))
-    return f"did you mean {near[0]!r}?" + (f" ({notes})" if notes else "")
+        return f"see {listing}" if listing else f"choose from {', '.join(sorted(choices))}"
+    others = f"next: {', '.join(map(repr, near[1:]))}; " if near[1:] else ""
+    return f"did you mean {near[0]!r}?" + (f" ({others}all: {listing})" if listing else "")

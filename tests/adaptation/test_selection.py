@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support_adapt import assert_same_weights, pictures, run
+from tests.support_adapt import assert_same_weights, run, write_pictures
 from tests.training.conftest import Stripes, Tiny
 
 from diffsight.adaptation.adapt import adapt
@@ -35,7 +35,7 @@ from diffsight.training.loop import encode, measure_variants, split_folds
 from diffsight.training.state import AdaptState
 
 
-def test_the_plan_is_reported_before_it_is_run(
+def test_the_plan_is_reported_before_any_image_is_encoded(
     pipeline_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -51,7 +51,7 @@ def test_the_plan_is_reported_before_it_is_run(
         assert {pair.source for pair in plan.candidates} == {source}
 
     options = {"announce": announce, "advance": seen.append, "mirror": False}
-    folder = pictures(tmp_path, count=2)
+    folder = write_pictures(tmp_path, count=2)
     run(folder, source, steps=2, **options)
     assert "5 trainings: feature_head 2 steps each, few_shot 2 steps each" in caplog.messages
     fractions = [progress.fraction for progress in seen]
@@ -63,6 +63,9 @@ def test_the_plan_is_reported_before_it_is_run(
     assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
     assert seen[-1].fraction == pytest.approx(1)
     assert 20 <= model.info["steps"]["feature_head"] <= 200
+    caplog.clear()
+    run(folder, source, method="feature_head", steps=50, **options)
+    assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
 
 
 @pytest.mark.parametrize("cheaper", [1e-4, 1.0])
@@ -73,7 +76,7 @@ def test_progress_reaches_one_at_the_last_step(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whichever method is chosen; of one image only the first method is planned."""
+    """Also if the cheaper method is chosen, or if a single image allows no comparison."""
     caplog.set_level("INFO")
     monkeypatch.setattr(
         "diffsight.adaptation.selection.seconds_per_step",
@@ -85,7 +88,7 @@ def test_progress_reaches_one_at_the_last_step(
         monkeypatch.setattr(method, "few_shot_defaults", lambda: settings)
     seen: list[Progress] = []
     options = {"advance": seen.append, "mirror": False}
-    folder = pictures(tmp_path, count=2)
+    folder = write_pictures(tmp_path, count=2)
     run(folder, backbone, method="few_shot,feature_head", **options)
     fractions = [progress.fraction for progress in seen]
     assert fractions == sorted(fractions)
@@ -112,17 +115,16 @@ def test_too_little_memory_names_the_size_that_fits(
     advice = "--short-side 64 fits" if fits else "it takes a machine with more"
     options = {"method": "feature_head", "short_side": 128}
     with pytest.raises(InputError, match=rf"cpu has not enough memory .* 128 px: {advice}$"):
-        run(pictures(tmp_path, count=2), backbone, **options)
+        run(write_pictures(tmp_path, count=2), backbone, **options)
     assert tried == ([128, 64] if fits else [128, 64, 32])
 
 
-def test_batches_become_smaller_until_they_fit(
+def test_without_enough_memory_the_batch_is_halved_and_then_activations_are_recomputed(
     backbone: BackboneSource,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Then activations are recomputed; a smaller size comes last."""
     caplog.set_level("INFO")
     real = resumable.train
     seen: list[tuple[int, bool]] = []
@@ -138,7 +140,7 @@ def test_batches_become_smaller_until_they_fit(
         real(step, itertools.chain([first], batches), **options)
 
     monkeypatch.setattr("diffsight.training.resumable.train", train_within)
-    folder = pictures(tmp_path, sizes=((64, 64),), count=6)
+    folder = write_pictures(tmp_path, sizes=((64, 64),), count=6)
     model = run(folder, backbone, method="vpd:batch_size=4", steps=1, mirror=False)
     assert seen[:4] == [(4, False), (2, False), (1, False), (1, True)]
     assert model.info["chosen"] == "vpd:batch_size=4"
@@ -146,7 +148,7 @@ def test_batches_become_smaller_until_they_fit(
     assert line in caplog.messages
 
 
-def test_a_score_of_nan_is_never_the_best(
+def test_a_method_with_score_nan_is_never_chosen(
     backbone: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def measured(model: DenseModel, held: Any, *_: Any) -> list[torch.Tensor]:
@@ -155,7 +157,7 @@ def test_a_score_of_nan_is_never_the_best(
         return [row] * len(held)
 
     monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", measured)
-    info = run(pictures(tmp_path, count=2), backbone, steps=1, mirror=False).info
+    info = run(write_pictures(tmp_path, count=2), backbone, steps=1, mirror=False).info
     assert math.isnan(info["held_out"]["feature_head"])
     assert info["chosen"] == "few_shot"
 
@@ -170,12 +172,12 @@ def test_a_diverged_training_leaves_no_file(
     monkeypatch.setattr("diffsight.training.resumable.train", diverge)
     state = tmp_path / "state"
     options = {"method": "feature_head", "steps": 1, "state": state}
-    with pytest.raises(InputError, match="feature_head: the training ended in values that are no"):
-        run(pictures(tmp_path, count=2), backbone, **options)
+    with pytest.raises(InputError, match="feature_head: the training diverged, its weights are no"):
+        run(write_pictures(tmp_path, count=2), backbone, **options)
     assert not state.exists()
 
 
-def test_one_picture_under_two_names_is_in_one_fold() -> None:
+def test_copies_of_an_image_are_in_the_same_fold() -> None:
     folds = list(split_folds(["a", "a", "b", "c", "c", "d"], 3))
     assert [held_out for _, held_out in folds] == [[0, 1, 5], [2], [3, 4]]
     assert all(sorted(train + held_out) == list(range(6)) for train, held_out in folds)
@@ -184,10 +186,13 @@ def test_one_picture_under_two_names_is_in_one_fold() -> None:
 @pytest.mark.parametrize(
     ("held_out_slope", "chosen"), [(4.0, "position_weight"), (-4.0, "prior_weight")]
 )
-def test_weights_of_the_head_are_the_best_of_the_held_out_images(
+def test_position_and_prior_weights_have_the_best_held_out_score(
     backbone: BackboneSource, tmp_path: Path, held_out_slope: float, chosen: str
 ) -> None:
-    """Noise misleads a head that reads the pictures, a slope that turns the position alone."""
+    """The images are noise, so that only position and prior can help.
+
+    The label is a slope. If the held-out slope has the opposite sign, only the prior helps.
+    """
     rng = np.random.default_rng(0)
     folders = (tmp_path / "train", tmp_path / "held_out")
     for folder, slope in zip(folders, (4.0, held_out_slope), strict=True):
@@ -220,14 +225,14 @@ def test_weights_of_the_head_are_the_best_of_the_held_out_images(
 
 def test_class_frequencies_are_those_of_labelled_pixels() -> None:
     valid = torch.tensor([[[True, True, True, False]]])
-    ids = torch.tensor([[[[0, 0, 1, 3]], [[1, 2, 2, 3]]]])  # two classes of every pixel
+    ids = torch.tensor([[[[0, 0, 1, 3]], [[1, 2, 2, 3]]]])  # each pixel mixes two classes
     weights = torch.tensor([0.75, 0.25]).reshape(1, 2, 1, 1).expand(1, 2, 1, 4)
     found = mean_frequencies([(ids, weights, valid)] * 2, 4)
     torch.testing.assert_close(found, torch.tensor([1.5, 1.0, 0.5, 0.0]) / 3)
 
 
-def test_options_without_effect_are_refused() -> None:
-    """Types are checked in tests, so the constructors are not called."""
+def test_unknown_values_of_combine_and_spacing_are_refused() -> None:
+    """The type checks of the tests come first in a constructor, so it is not called here."""
     with pytest.raises(InputError, match=r"combine 'Slime' .*: give per_layer or slime"):
         ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))
     options = SimpleNamespace(**vars(AdaptOptions()) | {"spacing": "cubic"})
@@ -237,10 +242,10 @@ def test_options_without_effect_are_refused() -> None:
         AdaptOptions.__post_init__(options)
 
 
-def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(
+def test_a_saved_few_shot_model_of_fifty_concepts_takes_less_than_300_kb(
     backbone: BackboneSource,
 ) -> None:
-    """NYU's normals on version 2.1: the 60,380 numbers of spec 1.9, and the codec."""
+    """Normals on Stable Diffusion 2.1: 60,380 trained numbers, as in the paper, and the codec."""
     directions = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
     task = Normals(bins=50).fitted(torch.nn.functional.normalize(directions, dim=1))
     vision = backbone.clip()
@@ -248,7 +253,7 @@ def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(
         diffusion = StableDiffusion("sd21")
     method = FewShot(output=task.outputs[0], backbone=diffusion, codebook=10, vision=vision)
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    wide = 10 * (768 - vision.width)  # of the mixture under the CLIP of the paper
+    wide = 10 * (768 - vision.width)  # the CLIP of the paper has more channels
     assert trained + wide == 60_380
     model = DenseModel(task=task, method=lambda output: method)
     frozen = tuple(f"method.{path}." for path in method.frozen())
@@ -258,10 +263,10 @@ def test_fifty_concepts_on_stable_diffusion_take_less_than_300_kb(
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_resumed_method_with_batch_norm_and_dropout_ends_the_same(
+def test_resuming_a_method_with_batch_norm_and_dropout_gives_the_same_model(
     torn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Running means and the state of torch's random numbers are part of what is saved."""
+    """The saved state includes running means and the state of the random number generator."""
     monkeypatch.setattr("diffsight.training.state.SAVE_SECONDS", 0.0)
     samples = [Stripes()[i] for i in range(4)]
     settings = FitSettings({"": 1e-2}, batch_size=3, max_steps=20, clip_norms={"": 0.5})

@@ -1,4 +1,4 @@
-"""``diffsight adapt``, then show, predict and evaluate; and invalid options."""
+"""``diffsight adapt``, its invalid options, and other commands on the adapted model."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.support_adapt import COUNT, pictures
+from tests.support_adapt import COUNT, write_pictures
 
 from diffsight import hub
 from diffsight.backbones.stable_diffusion import VAEEncoder
@@ -47,7 +47,7 @@ def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with images and masks."""
-    return pictures(tmp_path / "data", "segmentation")
+    return write_pictures(tmp_path / "data", "segmentation")
 
 
 @pytest.mark.usefixtures("embedded")
@@ -91,8 +91,12 @@ def test_an_adapted_model_can_be_shown_run_and_evaluated(
 def test_several_models_encode_every_image_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two models with one backbone, a file and a folder, predict the same as each alone."""
-    folder, first, second = pictures(tmp_path / "data"), tmp_path / "a.safetensors", tmp_path / "b"
+    """Two models on one backbone predict together what each of them predicts alone."""
+    folder, first, second = (
+        write_pictures(tmp_path / "data"),
+        tmp_path / "a.safetensors",
+        tmp_path / "b",
+    )
     assert adapt(folder, first, "--kind", "scalar") == 0
     assert adapt(folder, second, "--kind", "depth", "--seed", 1) == 0
     images, calls = folder / "images", []
@@ -111,8 +115,10 @@ def test_several_models_encode_every_image_once(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_own_methods_are_trusted_by_adapt_but_not_by_predict(folder: Path, tmp_path: Path) -> None:
-    """A class that the command line names is trusted; one that a saved model names is not."""
+def test_predict_needs_trust_for_a_method_that_adapt_was_given_by_name(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A class on the command line is trusted; a class named by a saved model is not."""
     out = tmp_path / "mine"
     typed = ("--kind", "segmentation", "--method", "tests.support_cli.OwnHead")
     assert adapt(folder, out, *typed) == 0
@@ -134,7 +140,7 @@ BAD_OPTIONS = {
     "--minutes inf": ("inf minutes",),
     "--alpha nan": ("alpha nan",),
     "--short-side 0": ("short side 0", "from 16 on"),
-    f"--seed {2**70}": ("seed", "from 0 on, below"),
+    f"--seed {2**70}": ("seed", "give a smaller number"),
     "--device meta": ("'meta' cannot be used",),
     "--method few-shot": ("unknown method 'few-shot': did you mean 'few_shot'?",),
     "--method os.system": ("'os.system'", "is not derived from a configurable class"),
@@ -189,7 +195,7 @@ def test_outputs_that_cannot_be_written_are_refused(
     plain.write_text("a file")
     out.write_text("precious")
     for path, more, message in [
-        (Path(), (), "names no model"),
+        (Path(), (), "not a name for the output"),
         (out, (), "--overwrite"),
         (others, ("--overwrite",), "is a folder that holds no model"),
         (plain, ("--overwrite",), "is a file, but a model is"),
@@ -208,7 +214,7 @@ def test_outputs_that_cannot_be_written_are_refused(
 
 
 @pytest.mark.usefixtures("embedded")
-def test_255_is_a_class_of_black_and_white_masks_unless_it_is_invalid(
+def test_white_is_a_class_in_black_and_white_masks_unless_invalid_is_255(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.safetensors"
@@ -227,7 +233,7 @@ def test_255_is_a_class_of_black_and_white_masks_unless_it_is_invalid(
 def test_class_names_are_logged_with_their_colours(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Names are assigned to colours in ascending order, and the user can check it in the log."""
+    """Names are assigned to colours in ascending order; the log shows which has which."""
     names = tmp_path / "names.txt"
     for path in (folder / "labels").iterdir():
         square = np.asarray(Image.open(path)) == 7
@@ -241,31 +247,31 @@ def test_class_names_are_logged_with_their_colours(
     assert "  square (#ff0000): " in caplog.text
 
 
-def test_validation_is_read_from_one_folder_or_two(
+def test_validation_accepts_one_folder_or_two(
     embedded: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    folder, other = pictures(tmp_path / "data"), pictures(tmp_path / "other", seed=1)
+    folder, other = write_pictures(tmp_path / "data"), write_pictures(tmp_path / "other", seed=1)
     arguments = ("--kind", "scalar", "--method", "few_shot", "--validation")
     assert adapt(folder, tmp_path / "a.safetensors", *arguments, other, other, other) == 2
     assert "--validation: 3 folders: give DIR, or IMAGES and LABELS" in capsys.readouterr().err
     for name, held in (("a", (other,)), ("b", (other / "images", other / "labels"))):
         assert adapt(folder, tmp_path / f"{name}.safetensors", *arguments, *held) == 0
     first, second = (hub.read_config(tmp_path / f"{name}.safetensors") for name in "ab")
-    assert first == second  # it contains the fingerprint of the weights
+    assert first == second  # equal configurations contain equal fingerprints of the weights
     assert "few_shot, 2 steps" in capsys.readouterr().out
     # without a terminal, one line per training is logged
     assert " 50 %  few_shot, all images" in caplog.messages
 
 
-def test_resume_after_a_failed_save_trains_nothing_again(
+def test_resuming_after_a_failed_save_does_not_train_again(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state is kept until the model is saved."""
-    folder, out = pictures(tmp_path / "data"), tmp_path / "mine.safetensors"
+    folder, out = write_pictures(tmp_path / "data"), tmp_path / "mine.safetensors"
     save = hub.save
 
     def full(*_: Any, **__: Any) -> None:
@@ -282,13 +288,13 @@ def test_resume_after_a_failed_save_trains_nothing_again(
     assert not state.exists()
 
 
-def test_a_model_with_a_moved_backbone_needs_its_new_path(
+def test_a_model_is_loaded_with_the_new_path_of_a_moved_backbone(
     pipeline_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, out, base = pictures(tmp_path / "data"), tmp_path / "mine", tmp_path / "base"
+    folder, out, base = write_pictures(tmp_path / "data"), tmp_path / "mine", tmp_path / "base"
     shutil.copytree(pipeline_folder, base)
     arguments = ("--kind", "scalar", "--method", "few_shot", "--backbone", base)
     assert adapt(folder, tmp_path / "whole.safetensors", *arguments) == 0
@@ -317,7 +323,7 @@ def test_a_model_with_a_moved_backbone_needs_its_new_path(
 
 
 def test_a_missing_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = pictures(tmp_path / "data") / "images"
+    images = write_pictures(tmp_path / "data") / "images"
     model = "models/deep/typo.safetensors"
     assert run("predict", images, "--model", model, "--out", tmp_path / "p") == 2
     assert f"{model}: no such file or folder" in capsys.readouterr().err

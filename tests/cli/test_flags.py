@@ -1,5 +1,6 @@
-"""Flags from signatures and docstrings."""
+"""Command-line flags are generated from function signatures and docstrings."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from diffsight.cli.flags import Flag, command
+from diffsight.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,18 +102,28 @@ def test_a_repeatable_flag_does_not_keep_values_of_an_earlier_call() -> None:
     assert received["layer"] == ["y"]
 
 
-def test_a_partial_leaves_flags_of_the_same_name_to_other_parameters() -> None:
+def test_a_partial_gets_only_the_flags_that_no_other_parameter_has() -> None:
     draw(["a", "--height", "8", "--frame", "1"])
     assert received["later"].keywords == {"frame": 1}
     assert received["later"](height=3) == Framed(height=3, frame=1)
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--red x --blue y", "--kind water", "--scales 1,x", "--side other", "--height x"]
+    ("arguments", "message"),
+    [
+        ("a --red x --blue y", "argument --blue: not allowed with argument --red"),
+        ("a --kind water", "argument --kind: invalid choice: 'water'"),
+        ("a --scales 1,x", "argument --scales: invalid comma_separated_list value: '1,x'"),
+        ("a --side other", "argument --side: invalid size value: 'other'"),
+        ("a --height x", "argument --height: invalid int value: 'x': see `diffsight draw --help`"),
+        ("a --hight 3", "unknown option --hight: did you mean '--height'?"),
+        ("a --hight=3", "unknown option --hight: did you mean '--height'?"),
+        ("", "the following arguments are required: "),
+    ],
 )
-def test_invalid_values_are_refused(arguments: str) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        draw(["a", *arguments.split()])
+def test_invalid_values_are_refused_in_one_line(arguments: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        draw(arguments.split())
 
 
 def test_help_shows_the_docstring_and_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,13 +10,17 @@ from diffsight import cli, recipes
 from diffsight.cli.recipe import read
 
 
-def test_all_recipes_are_listed_with_their_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_recipes_are_listed_in_groups_with_their_first_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = [line.split(maxsplit=1) for line in lines]
-    assert rows == [[name, recipes.summary(name)] for name in recipes.names()]
+    blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
+    assert [block[0] for block in blocks] == list(recipes.groups())
+    rows = dict(line.split(maxsplit=1) for block in blocks for line in block[1:])
+    assert rows == {name: recipes.summary(name) for name in recipes.names()}
+    assert rows["vpd/depth_nyu"].startswith("VPD, NYU Depth v2")
     assert cli.main(["recipes", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == dict(rows)
+    assert json.loads(capsys.readouterr().out) == rows
 
 
 def test_a_printed_recipe_equals_its_file(capsys: pytest.CaptureFixture[str]) -> None:

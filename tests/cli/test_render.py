@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 
 from diffsight.cli import main
+from diffsight.datasets.class_lists import read_class_list
 from diffsight.datasets.folder import Folder
-from diffsight.rooms import LABELS, Rendering, Rooms, render_scene
+from diffsight.datasets.labelled_folder import read_labelled_folder
+from diffsight.datasets.labels import LabelFormat
+from diffsight.rooms import CLASSES, LABELS, Rendering, Rooms, render_scene
 from diffsight.rooms.export import FOLDERS, decode_mask
 
 COUNT = 3
@@ -29,7 +32,7 @@ def rendering() -> Rendering:
     return render_scene(1, size=(48, 64))
 
 
-def record(out: Path, index: int = 1) -> dict:
+def read_metadata(out: Path, index: int = 1) -> dict:
     return json.loads((out / "meta" / f"{STEMS[index]}.json").read_text())
 
 
@@ -45,7 +48,15 @@ def test_every_label_has_a_folder_with_a_file_per_scene(out: Path) -> None:
     assert not [p for p in out.rglob(".*")]
 
 
-def test_images_and_depth_make_a_folder_data_set(out: Path) -> None:
+def test_the_list_of_classes_names_the_ids_of_the_masks(out: Path) -> None:
+    form = LabelFormat("segmentation")
+    names = read_class_list(out / "classes.txt")
+    folder = read_labelled_folder(out / "images", out / "semantic", form, classes=names)
+    assert set(folder.names) <= set(CLASSES)
+    assert all(CLASSES[i] == name for i, name in zip(folder.ids, folder.names, strict=True))
+
+
+def test_rendered_images_and_depth_are_read_as_a_folder_data_set(out: Path) -> None:
     folder = Folder(root=str(out), unit="mm", split="all")
     rooms = Rooms("train", COUNT, (48, 64))
     assert len(folder) == COUNT
@@ -59,7 +70,7 @@ def test_images_and_depth_make_a_folder_data_set(out: Path) -> None:
 
 
 def test_maps_are_decoded_as_the_metadata_describe(out: Path, rendering: Rendering) -> None:
-    for name, files in record(out)["labels"].items():
+    for name, files in read_metadata(out)["labels"].items():
         if name == "points_m":
             continue
         for channel, note in enumerate(files):
@@ -94,7 +105,7 @@ def test_points_are_a_readable_cloud(out: Path, rendering: Rendering) -> None:
 def test_metadata_have_caption_camera_people_and_expressions(
     out: Path, rendering: Rendering
 ) -> None:
-    note = record(out)
+    note = read_metadata(out)
     assert note["caption"] == rendering.caption
     assert note["room_type"] == rendering.room_type
     assert note["camera"]["fx_px"] == rendering.camera.fx_px

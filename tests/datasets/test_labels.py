@@ -78,7 +78,7 @@ def test_depth_labels_are_in_metres(tmp_path: Path) -> None:
     assert float(label.value.max()) == pytest.approx(0.001)
 
 
-def test_scalars_are_divided_by_the_counts_per_unit(tmp_path: Path) -> None:
+def test_scalar_labels_are_divided_by_the_number_in_their_unit(tmp_path: Path) -> None:
     counts = np.arange(320, dtype=np.uint16).reshape(16, 20)
     label = write_and_read(tmp_path / "a.png", counts, "scalar", unit="K/10")
     assert float(label.value.max()) == pytest.approx(31.9)
@@ -104,11 +104,11 @@ def test_scalars_are_divided_by_the_counts_per_unit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("marker", [-9999.9, 1e20, float(np.finfo(np.float32).min), -1e39])
 @pytest.mark.parametrize("suffix", ["npy", "tif"])
-def test_the_invalid_value_is_compared_in_the_type_of_the_file(
+def test_the_invalid_value_is_rounded_to_the_dtype_of_the_file(
     tmp_path: Path, marker: float, suffix: str
 ) -> None:
     values = np.random.default_rng(0).normal(size=(16, 20)).astype(np.float32)
-    holes = 0 if marker == -1e39 else 20  # outside float32, so that no pixel can have it
+    holes = 0 if marker == -1e39 else 20  # -1e39 is outside float32, so that no pixel can have it
     if holes:
         values[2] = marker
     label = write_and_read(tmp_path / f"a.{suffix}", values, "scalar", invalid=marker)
@@ -138,6 +138,9 @@ def test_normals_are_unit_vectors_from_rgb_or_arrays(tmp_path: Path) -> None:
     marked[4, 5:9], marked[5, 5, 0] = 9, 9
     label = write_and_read(tmp_path / "marked.npy", marked, "normals", invalid=9)
     assert int((~label.valid).sum()) == 4
+    colours = torch.tensor([[128, 0, 0], [0, 0, 128]]).to(torch.uint8)[torch.arange(400) % 2]
+    with pytest.raises(InputError, match=r"are no unit vectors \(median length 1\.41\)"):
+        write_and_read(tmp_path / "classes.png", colours.reshape(20, 20, 3).numpy(), "normals")
     with pytest.raises(InputError, match="one channel, but normals labels need RGB"):
         write_and_read(tmp_path / "d.png", make_ids(), "normals")
 
@@ -170,7 +173,7 @@ def test_unusable_labels_and_formats_are_refused(tmp_path: Path) -> None:
         LabelFormat("normals", unit="m")
 
 
-def test_blue_with_the_number_255_is_a_colour_and_not_invalid(tmp_path: Path) -> None:
+def test_blue_whose_colour_number_is_255_is_a_class(tmp_path: Path) -> None:
     picture = np.zeros((16, 20, 3), np.uint8)
     picture[:, 5:10, 2] = 255
     picture[:, 10:, 1] = 255
@@ -183,7 +186,7 @@ def test_blue_with_the_number_255_is_a_colour_and_not_invalid(tmp_path: Path) ->
     assert not write_and_read(tmp_path / "c.png", picture[..., 2], "segmentation").coloured
 
 
-def test_boolean_arrays_float_images_and_large_ids(tmp_path: Path) -> None:
+def test_boolean_arrays_and_float_images_are_read_and_large_ids_refused(tmp_path: Path) -> None:
     mask = make_ids() > 0
     assert write_and_read(tmp_path / "a.npy", mask, "segmentation").value.unique().tolist() == [
         0,

@@ -39,8 +39,8 @@ def test_csv_json_and_json_lines_give_the_same_samples(tmp_path: Path) -> None:
         ({"image": "a"}, "must hold a list of objects"),
         (["a.jpg"], "row 1: must be an object with image and label"),
         ([{"image": "a", "label": "b"}, {"image": "c"}], "row 2: no label; give its path relative"),
-        ([{"image": "a", "lable": "b"}], "row 1: unknown field 'lable'; did you mean label"),
-        ([{"image": "a", "label": "b", "zzz": "c"}], "unknown field 'zzz'; a row has image, label"),
+        ([{"image": "a", "lable": "b"}], "row 1: unknown field 'lable': did you mean 'label'?"),
+        ([{"image": "a", "label": "b", "zzz": "c"}], "unknown field 'zzz': choose from"),
         ([{"image": "a", "label": 3}], "row 1: label is 3; write it as text"),
         (
             [{"image": "a", "label": "b", "encoding": "inch"}],

@@ -40,6 +40,10 @@ def test_folders_of_depth_in_millimetres_are_scored_by_task_metric_or_protocol(
     assert result.plan == Plan(short_side=4).describe()
     assert result.scores["model"] == pytest.approx({"RMSE, m": 0, "AbsRel": 0, "d1": 1}, abs=1e-5)
     assert set(result.scores) == {"model", "constant median (oracle)", "mean map (oracle)"}
+    lines = [line.split() for line in str(result).splitlines()]
+    assert lines[0] == ["RMSE,", "m", "AbsRel", "d1"]
+    assert lines[1] == ["model", "0.0000", "0.0000", "1.0000"]
+    assert lines[5][0] == "plan"
     scored = evaluate(dense, images=images, labels=labels, protocol="rooms-v1", device="cpu")
     assert scored.protocol.name == "rooms-v1"
     assert scored.scores["model"]["abs_rel"] == pytest.approx(0, abs=1e-5)
@@ -62,7 +66,7 @@ def test_a_saved_model_is_compared_with_its_stored_baselines(tmp_path: Path) -> 
     assert not any("oracle" in name for name in results[0])
 
 
-def test_class_files_are_read_with_the_ids_of_the_model(tmp_path: Path) -> None:
+def test_label_files_are_read_with_the_class_ids_of_the_model(tmp_path: Path) -> None:
     ids = np.array([[2, 7, 7], [2, 255, 7]], np.uint8).repeat(8, 0).repeat(8, 1)
     images, labels = write_pairs(tmp_path, [ids])
     dense = DenseModel(task=Segmentation(["a", "b", "c"], ids=(1, 2, 7)), method=Probabilities)

@@ -106,10 +106,10 @@ def test_existing_captions_are_kept_and_missing_ones_added(
     assert "captions of data set 'another', not of" in capsys.readouterr().err
 
 
-def test_captions_of_a_folder_skip_damaged_images(
+def test_damaged_images_of_a_folder_are_reported_and_not_captioned(
     captioner: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Captions have paths relative to their file; a damaged image is reported and skipped."""
+    """Captions are stored by image paths relative to the caption file."""
     out = tmp_path / "new" / "captions.json"
     command = ["caption", "--images", str(pairs / "images"), "--captioner", str(captioner)]
     command += ["--device", "cpu"]
@@ -130,8 +130,7 @@ def test_captions_of_a_folder_skip_damaged_images(
     ]:
         assert main([*command, *options]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([*command, "--out", str(out), "--data", "Folder", f"root={pairs}"])
+    assert main([*command, "--out", str(out), "--data", "Folder", f"root={pairs}"]) == 2
     assert "not allowed with argument" in capsys.readouterr().err
 
 
@@ -153,7 +152,7 @@ def test_captions_before_an_interruption_are_saved(
     assert len(json.loads(out.read_text())["captions"]) == 2
 
 
-def test_the_same_image_gets_the_same_caption(captioner: Path) -> None:
+def test_the_caption_of_an_image_does_not_depend_on_its_batch(captioner: Path) -> None:
     image = torch.randint(0, 256, (3, 30, 44), dtype=torch.uint8)
     describe = Captioner(str(captioner))
     (alone,) = describe([image])
@@ -177,7 +176,7 @@ def test_the_mean_prompt_is_the_mean_of_the_text_features(pooled: bool) -> None:
     assert mean.shape == ((1, 128) if pooled else (16, 128))
 
 
-def test_the_command_writes_the_mean_of_captions_or_of_a_table(
+def test_aggregate_prompts_writes_the_mean_of_captions_or_of_a_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = tmp_path / "captions.json"
@@ -212,7 +211,7 @@ def test_the_command_writes_the_mean_of_captions_or_of_a_table(
 def test_captions_of_several_data_sets_are_not_aggregated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Parts of one data set are aggregated, as by the authors; the file records their names."""
+    """Splits of one data set are aggregated, as by the authors; the file records their names."""
     paths = []
     for name, text in zip(("nyu-train", "nyu-test", "kitti-train"), CAPTIONS, strict=True):
         paths.append(tmp_path / f"{name}.json")

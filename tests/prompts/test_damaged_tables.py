@@ -16,8 +16,8 @@ NAMES = '["kitchen", "office"]'
     ("names", "rows", "message"),
     [
         ("[" * 10_000, torch.ones(2, 8), "nested too deeply"),
-        ('["kitchen", 3]', torch.ones(2, 8), "its names are no list of texts"),
-        ('{"kitchen": 0}', torch.ones(2, 8), "its names are no list of texts"),
+        ('["kitchen", 3]', torch.ones(2, 8), "its names are not a list of texts"),
+        ('{"kitchen": 0}', torch.ones(2, 8), "its names are not a list of texts"),
         ("not JSON", torch.ones(2, 8), "Expecting value"),
         (NAMES, torch.ones(3, 8), r"2 names for rows of shape \(3, 8\)"),
         (NAMES, torch.ones(2), r"2 names for rows of shape \(2,\)"),

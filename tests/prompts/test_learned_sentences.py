@@ -11,7 +11,7 @@ from diffsight.types import Inputs
 IMAGE = torch.zeros(2, 3, 8, 8)
 
 
-def test_the_tower_is_loaded_and_trained() -> None:
+def test_the_text_tower_is_loaded_and_all_its_parameters_are_trainable() -> None:
     tokenizer, tower = load_text_encoder("tiny")
     architecture = {
         name: getattr(tower.config, name)

@@ -24,5 +24,5 @@ def test_the_adapter_has_no_residual() -> None:
     first, second = tokens.adapter[0], tokens.adapter[2]
     hidden = torch.nn.functional.gelu(first(tokens.rows))
     torch.testing.assert_close(tokens(Inputs(images(1, 8, 8)))[0], second(hidden))
-    # a batch of as many images as tokens is not an exception, as it is in the released code
+    # the released code treats a batch of as many images as tokens differently
     assert tokens(Inputs(images(5, 8, 8))).shape == (5, 5, 8)

@@ -11,8 +11,8 @@ from diffsight.types import Inputs
 IMAGE = torch.zeros(2, 3, 8, 8)
 
 
-def test_features_come_from_the_tower_or_from_the_inputs() -> None:
-    """Sentences are padded with the tower's padding token, or truncated."""
+def test_features_are_computed_by_the_tower_or_taken_from_the_inputs() -> None:
+    """The expected features are padded with the tower's padding token, or truncated."""
     tokenizer, tower = load_text_encoder("tiny")
     texts = ("the red chair", "a table " * 20)
     prompts = Sentences(12, dim=tower.config.hidden_size, encoder="tiny")
@@ -32,14 +32,16 @@ def test_a_missing_sentence_or_encoder_is_refused() -> None:
     for sentences in (None, ("a", None), ("a", ""), ("a", " \t")):
         with pytest.raises(InputError, match="every image needs a sentence"):
             prompts(Inputs(IMAGE, sentences))
-    with pytest.raises(InputError, match="no text encoder: name one"):
+    with pytest.raises(InputError, match="no text encoder: set encoder"):
         Sentences(12, dim=32)(Inputs(IMAGE, ("a", "b")))
     with pytest.raises(InputError, match=r"\(2, 3, 32\) text features for 2 images: .* 12 tokens"):
         prompts(Inputs(IMAGE, text=torch.zeros(2, 3, 32)))
 
 
-def test_the_tower_runs_on_the_device_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tower is not part of the module's state, but follows the device of its inputs."""
+def test_the_text_tower_is_moved_to_the_device_of_the_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tower is no submodule, so ``Module.to`` does not move it."""
     prompts = Sentences(12, dim=128, encoder="tiny")
     prompts.features(["a table"])
     tower = prompts._tower[0]

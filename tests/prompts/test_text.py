@@ -49,7 +49,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_one_of_80_templates_has_one_name() -> None:
+def test_the_80_templates_differ_and_each_contains_one_name() -> None:
     assert len(TEMPLATES["imagenet"]) == len(set(TEMPLATES["imagenet"])) == 80
     assert all(template.count("{}") == 1 for template in TEMPLATES["imagenet"])
 
@@ -63,7 +63,7 @@ def test_a_row_is_the_mean_of_the_features_of_the_end_tokens(clip: Path) -> None
         tokens = tokenizer([template.format("bed room")], return_tensors="pt")
         with torch.no_grad():
             hidden = model(**tokens).last_hidden_state[0]
-        expected.append(hidden[-1])  # no padding here: the end token is the last one
+        expected.append(hidden[-1])  # without padding, the last token is the end token
     torch.testing.assert_close(rows[0], torch.stack(expected).mean(0), rtol=1e-4, atol=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_the_command_accepts_the_name_of_a_list(
     assert error.count("\n") == 1
 
 
-def test_a_prompt_picks_its_row_or_the_mean_or_is_refused() -> None:
+def test_a_prompt_selects_its_row_and_no_prompt_the_mean_of_all_rows() -> None:
     table = TextTable(["a", "b", "c"], dim=4)
     with torch.no_grad():
         out = table(Inputs(torch.zeros(2, 3, 8, 8), ("b", None)))
@@ -117,12 +117,12 @@ def test_a_prompt_picks_its_row_or_the_mean_or_is_refused() -> None:
         torch.testing.assert_close(out[1, 0], table.adapter(table.rows.mean(0)))
         torch.testing.assert_close(table(Inputs(torch.zeros(1, 3, 8, 8)))[0], out[1])
     assert out.shape == (2, 1, 4)
-    with pytest.raises(InputError, match="unknown name 'd': the text table has a, b, c"):
+    with pytest.raises(InputError, match="unknown name 'd' in the text table: choose from a, b, c"):
         table(Inputs(torch.zeros(1, 3, 8, 8), ("d",)))
 
 
-def test_the_initial_adapter_is_nearly_the_identity() -> None:
-    """Equation 5: gamma 1e-4, one per channel; 1,181,184 parameters and 768."""
+def test_an_adapter_is_initialised_close_to_the_identity() -> None:
+    """Equation 5 of VPD: one gamma of 1e-4 per channel, and an MLP of 1,181,184 parameters."""
     adapter = TextAdapter(768)
     features = torch.randn(2, 768)
     change = adapter(features) - features
@@ -141,8 +141,10 @@ def test_repeated_names_are_refused() -> None:
         TextTable(["a", "b", "a"], dim=4)
 
 
-def test_rows_of_the_embedded_text_tower_are_in_32_bit(embedded: Path, tmp_path: Path) -> None:
-    """The file has 16 bits, and a projection that is not used."""
+def test_text_features_of_the_packaged_tower_are_computed_in_32_bit(
+    embedded: Path, tmp_path: Path
+) -> None:
+    """The packaged weights have 16 bits, and an unused projection."""
     rows = build_text_table(["bed", "x"], encoder="tiny", templates="single", max_length=40)
     model = CLIPTextModelWithProjection.from_pretrained(embedded / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(embedded / "tokenizer")

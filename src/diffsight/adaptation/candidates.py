@@ -15,9 +15,9 @@ from typing import Any, Literal, Union
 
 from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.hub.build import read_plain, typed_value
-from diffsight.hub.classes import resolve_class, suggest_nearest
+from diffsight.hub.classes import resolve_class
 from diffsight.methods import (
     DDP,
     EVP,
@@ -139,8 +139,8 @@ class Candidate:
         for prefix in self.spec.prefixes:
             if prefix and prefix not in valid:
                 raise InputError(
-                    f"{self.name}: no trained parameter begins with {prefix!r}"
-                    f"{suggest_nearest(prefix, valid)}"
+                    f"{self.name}: no trained parameter begins with {prefix!r}: "
+                    f"{suggest(prefix, valid)}"
                 )
 
 
@@ -178,9 +178,7 @@ def parse_spec(text: str, *, trusted: Sequence[str] = ()) -> MethodSpec:
         group = next((group for group, names in kinds.items() if first in names), None)
         if group is None:
             names = [key for some in kinds.values() for key in some]
-            raise InputError(
-                f"{text}: {name} has no option {first!r}{suggest_nearest(first, names)}"
-            )
+            raise InputError(f"{text}: {name} has no option {first!r}: {suggest(first, names)}")
         chosen: dict[str, Any] = getattr(spec, group)
         parsed = read_plain(value, source=text)
         if dot or typing.get_origin(kinds[group][first]) is Mapping:
@@ -199,7 +197,7 @@ def method_class(name: str, *, trusted: Sequence[str] = ()) -> type[AbstractMeth
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]
     if "." not in name:
-        raise InputError(f"unknown method {name!r}{suggest_nearest(name, ('auto', *SHORT_NAMES))}")
+        raise InputError(f"unknown method {name!r}: {suggest(name, ('auto', *SHORT_NAMES))}")
     cls = resolve_class(name, key="method", trusted=trusted)
     if not issubclass(cls, AbstractMethod):
         raise InputError(f"{name} is not a method: give a subclass of AbstractMethod")

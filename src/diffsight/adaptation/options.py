@@ -147,5 +147,7 @@ def check_whole(name: str, value: int | None, least: int) -> None:
     Raises:
         InputError: if it is.
     """
-    if value is not None and not least <= value < 2**63:
-        raise InputError(f"{name} {value}: give a whole number from {least} on, below 2**63")
+    if value is not None and value < least:
+        raise InputError(f"{name} {value}: give a whole number from {least} on")
+    if value is not None and value >= 2**63:
+        raise InputError(f"{name} {value}: give a smaller number")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MIN_STEPS = 20
+MIN_TIMED_STEPS = 50  # a training with fewer steps starts without an estimate of its time
 
 
 @dataclass(frozen=True)

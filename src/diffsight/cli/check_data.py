@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from diffsight.cli.console import progress, write_json
 from diffsight.cli.flags import Flag, command
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from diffsight.datasets.check import SplitReport
@@ -42,10 +42,9 @@ def main(
     from dataclasses import asdict
 
     from diffsight.datasets.check import CHECKABLE_DATASETS, check
-    from diffsight.hub.classes import suggest_nearest
 
     if name not in CHECKABLE_DATASETS:
-        raise InputError(f"unknown data set {name!r}{suggest_nearest(name, CHECKABLE_DATASETS)}")
+        raise InputError(f"unknown data set {name!r}: {suggest(name, CHECKABLE_DATASETS)}")
     with progress(f"reading {name}") as advance:
         reports, overlap = check(
             name, root, splits=split, advance=lambda total: advance(total=total)

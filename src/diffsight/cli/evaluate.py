@@ -266,24 +266,4 @@ def show(result: "Evaluation") -> None:
     table = Table("", *names)
     for name, row in result.scores.items():
         table.add_row(name, *(f"{row[measure]:.4f}" for measure in names))
-    write_table(table, *_captions(result), width=WIDE)
-
-
-def _captions(result: "Evaluation") -> list[str]:
-    skipped = f", {result.skipped} skipped (no pixel counts)" if result.skipped else ""
-    lines = [
-        f"protocol  {result.protocol.describe()}",
-        f"plan      {result.plan}",
-        f"data      {result.data}: {result.images} {result.protocol.unit}{skipped}, "
-        f"{result.seconds_per_image:.3g} s each",
-    ]
-    if result.classes:
-        ious = (f"{name} {iou:.3f}" for name, iou in result.classes.items())
-        lines.append(f"IoU       {', '.join(ious)}")
-    if result.uncertainty:
-        figures = (f"{name} {value:.4f}" for name, value in result.uncertainty.items())
-        lines.append(f"uncertainty  {', '.join(figures)}")
-    if any("oracle" in name for name in result.scores):
-        reason = ": the model stores no baselines" if result.name == "model" else ""
-        lines.append(f"(oracle)  computed from the evaluated labels{reason}")
-    return lines
+    write_table(table, *result.notes(), width=WIDE)

@@ -53,6 +53,7 @@ def fit_parser() -> "ArgumentParser":
         prog="diffsight fit",
         switches=("resume", "plan"),
         description="Train a model from a recipe. Every key of the recipe is an option, too. "
-        "Nested keys are joined by dots, as in --method.backbone.latent_scale 0.18215.",
+        "Nested keys are joined by dots, as in --method.backbone.latent_scale 0.18215. "
+        "--KEY.help CLASS describes a class, as in --method.help VPD.",
         epilog=example_of(main),
     )

@@ -25,7 +25,9 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
+
+from diffsight.errors import InputError, suggest
 
 METAVARS = {int: "N", float: "FLOAT", Path: "PATH"}
 LISTS = {str: "A,B,...", float: "S,S,...", int: "N,N,..."}
@@ -98,7 +100,7 @@ class Command:
         """Return a parser of the command's flags."""
         parameters, texts = inspect.signature(self.function).parameters, texts_of(self.function)
         groups = self._groups()
-        parser = argparse.ArgumentParser(
+        parser = OneLineParser(
             prog=f"diffsight {self.name}",
             description=_summary(inspect.getdoc(self.function) or ""),
             epilog=example_of(self.function),
@@ -120,6 +122,32 @@ class Command:
 
     def _groups(self) -> dict[str, "_Group"]:
         return _groups(inspect.signature(self.function).parameters, self.excluded)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """The parser of argparse, whose errors are an ``InputError`` of one line."""
+
+    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
+        """Return the values of the flags.
+
+        Raises:
+            InputError: for an unknown flag (suggesting a similar one), a missing flag, or a wrong
+                value.
+        """
+        flags = (flag for action in self._actions for flag in action.option_strings)
+        known = [flag for flag in flags if flag.startswith("--")]
+        for word in args:
+            name = word.partition("=")[0]
+            if name == "--":
+                break
+            # an unambiguous beginning of a flag is allowed
+            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                raise InputError(f"unknown option {name}: {suggest(name, known)}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message of argparse with the command that prints all flags."""
+        raise InputError(f"{message}: see `{self.prog} --help`")
 
 
 def command(

@@ -63,6 +63,7 @@ def build_parser(
     )
     parser = jsonargparse.ArgumentParser(
         prog=prog,
+        formatter_class=_help_formatter(),
         parser_mode="recipe",
         exit_on_error=False,
         allow_abbrev=False,
@@ -80,10 +81,34 @@ def build_parser(
     add_flag(parser, TRUST, {})
     fields = inspect.signature(options).parameters
     parser.add_function_arguments(function, skip=set(fields))
+    parser._action_groups[-1].title = "parts of the recipe"
     parser.add_class_arguments(options, skip=set(switches))
+    parser._action_groups[-1].title = "settings of the recipe"
     for name in switches:
         add_flag(parser, fields[name], texts_of(options))
     return parser
+
+
+def _help_formatter() -> type:
+    """Return jsonargparse's help formatter without names of types and lists of all classes."""
+    from argparse import SUPPRESS, Action
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class HelpFormatter(DefaultHelpFormatter):
+        def _get_help_string(self, action: Action) -> str:
+            text = (action.help or "").rstrip(".").replace("``", "`")
+            if action.required:
+                return f"{text} (required)"
+            is_unset = any(action.default is one for one in (None, False, SUPPRESS))
+            return text if is_unset or "default" in text else f"{text} (default: %(default)s)"
+
+        def add_argument(self, action: Action) -> None:
+            # --KEY.help is described once, at the top
+            if not any(option.endswith(".help") for option in action.option_strings):
+                super().add_argument(action)
+
+    return HelpFormatter
 
 
 def parse(
@@ -118,7 +143,8 @@ def parse(
     try:
         settings = parser.parse_args(_with_recipe_text(tokens, checked))
     except ArgumentError as error:
-        raise InputError(f"{explain(error.message, names)}") from None
+        valid, has_recipe = {*names, *NOT_ARGUMENTS}, "--recipe" in tokens
+        raise InputError(explain(error.message, valid, has_recipe=has_recipe)) from None
     arguments = {k: v for k, v in settings.as_dict().items() if k not in NOT_ARGUMENTS}
     if key := find_null(arguments):
         raise InputError(f"{key}: null is not allowed: leave the key out, or give a value")

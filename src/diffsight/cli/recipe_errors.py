@@ -3,11 +3,11 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from diffsight.config import Configurable
-from diffsight.hub.classes import suggest_nearest
+from diffsight.errors import suggest
 
 UNKNOWN = re.compile(r"Option '([\w.-]+)' is not accepted|unrecognized arguments: -*([\w.-]+)")
 UNDASHED = re.compile(r"unrecognized arguments: ([^-\s]\S*)")
@@ -20,12 +20,13 @@ CLASS_BEFORE = re.compile(r"Problem with given class_path '([\w.]+)'")
 CLASS_AFTER = re.compile(r"class_path='([\w.]+)'")
 
 
-def explain(message: str, options: Iterable[str]) -> str:
+def explain(message: str, options: Collection[str], *, has_recipe: bool) -> str:
     """Return an error message of one line.
 
     Args:
         message: message of jsonargparse.
         options: names of the command's options.
+        has_recipe: whether the command line has ``--recipe``.
     """
     if match := UNDASHED.search(message):
         return f"{match[1]!r} belongs to no option: write options as --key value or --key=value"
@@ -35,14 +36,17 @@ def explain(message: str, options: Iterable[str]) -> str:
         valid = options if owner is None else inspect.signature(owner).parameters
         at = _key_path(message[: match.start()])
         name, of_class = key.split(".")[0], f" of {owner.__name__}" if owner else ""
-        return f"unknown key {_join(at, name)!r}{of_class}{suggest_nearest(name, valid)}"
+        return f"unknown key {_join(at, name)!r}{of_class}: {suggest(name, valid)}"
     if match := NO_CLASS.search(message):
         return _no_class(message, match, match[1] or match[2])
     if match := NO_ATTRIBUTE.search(message):
         return _no_class(message, match, f"{match[1]}.{match[2]}")
     if match := MISSING.search(message):
         at = _key_path(message[: match.start()])
-        return f"the recipe lacks {', '.join(_join(at, n) for n in match[1].split(', '))}"
+        keys = ", ".join(_join(at, name) for name in match[1].split(", "))
+        if not has_recipe:
+            return f"no --recipe: give one that `diffsight recipes` lists, or a file ({keys})"
+        return f"the recipe lacks {keys}"
     key_path = _key_path(message)
     if match := WRONG_KIND.search(message):
         return f"{key_path}: {match[1]!r} is not a class that is derived from {match[2]}"
@@ -86,7 +90,7 @@ def _refuses_null(path: str, arguments: Mapping[str, Any]) -> list[str]:
 def _no_class(message: str, match: re.Match[str], name: str) -> str:
     at = _key_path(message[: match.start()])
     valid = {cls.__name__ for cls in _concrete(Configurable)}
-    return f"{at}: there is no class {name!r}{suggest_nearest(name.rpartition('.')[2], valid)}"
+    return f"{at}: there is no class {name!r}: {suggest(name.rpartition('.')[2], valid)}"
 
 
 def _owner(message: str, match: re.Match[str]) -> type | None:

@@ -21,7 +21,12 @@ def main(recipe: Annotated[str | None, Flag("NAME")] = None, *, json: bool = Fal
         diffsight recipes rooms/vpd_depth > mine.yaml
     """
     if recipe is None:
-        write_names({each: recipes.summary(each) for each in recipes.names()}, as_json=json)
+        if json:
+            write_json({name: recipes.summary(name) for name in recipes.names()}, indent=1)
+            return 0
+        for number, (title, names) in enumerate(recipes.groups().items()):
+            sys.stdout.write(("\n" if number else "") + f"{title}\n")
+            write_names({f"  {name}": recipes.summary(name) for name in names}, as_json=False)
     elif json:
         from diffsight.cli.recipe import read
 

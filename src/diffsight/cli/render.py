@@ -34,8 +34,9 @@ def main(
 ) -> int:
     """Render furnished rooms with exact labels.
 
-    The command writes images/, a folder per label (depth/ in 16-bit millimetres), meta/ (camera,
-    caption, expressions, people, units) and contact.png, an overview. An interrupted run continues.
+    The command writes images/, a folder per label (depth/ in 16-bit millimetres), classes.txt (the
+    names of the class ids), meta/ (camera, caption, expressions, people, units) and contact.png, an
+    overview. An interrupted run continues.
 
     Args:
         out: folder for the images and labels.

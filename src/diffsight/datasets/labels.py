@@ -21,13 +21,14 @@ KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 LABEL_SUFFIXES = DEPTH_SUFFIXES | {".bmp", ".gif", ".ppm", ".webp"}
 LOSSY_SUFFIXES = frozenset({".jpeg", ".jpg"})
 NO_CLASS = 255  # class id that means "no label" in most data sets
-MAX_COLOURS = 256
+MAX_COLOURS = 256  # in a mask of one colour per class
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG")
 HIGHEST_ID = 65535  # largest class id in a file of one channel
 # encoded normals should have the length 1; a grey pixel, which has no direction, has the length 0
 SHORTEST_NORMAL = 0.5
 # some files fill holes with black or white, which have the length 1.7
 LONGEST_ENCODED_NORMAL = 1.5
+MAX_MEDIAN_ERROR = 0.15  # of the length of encoded normals; the colours of class masks exceed it
 
 Colour = tuple[int, int, int]
 
@@ -47,8 +48,8 @@ class LabelFormat:
         invalid: count that means "no label"; with several channels all of them must have it. None
             means 255 for class ids, and no count for colours and other kinds. NaN always means "no
             label", and so does 0 for depth.
-        snap: whether class masks may be smoothed or compressed, also as JPEG, so that any number of
-            different values is accepted.
+        snap: accept class masks that are smoothed or compressed, also as JPEG, with any number of
+            different values; every value then becomes the nearest class value.
     """
 
     kind: str
@@ -73,7 +74,7 @@ class LabelFormat:
 
     @property
     def scale(self) -> float:
-        """Stored numbers per unit of a scalar: 100 for the unit ``K/100``, 1 for ``K``.
+        """Number of stored counts per unit of a scalar: 100 for the unit ``K/100``, 1 for ``K``.
 
         Raises:
             InputError: if ``unit`` is malformed.
@@ -135,7 +136,11 @@ class Label:
 
 
 def read_label(path: Path, form: LabelFormat) -> Label:
-    """Return the label in a file.
+    """Return the label map in a file.
+
+    Args:
+        path: path of the file.
+        form: format with which it is read.
 
     Raises:
         InputError: if the file cannot be read, or its content does not fit the format.
@@ -166,7 +171,7 @@ def read_label(path: Path, form: LabelFormat) -> Label:
 def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
     """Return the values ``c h w`` in a file, its palette, and whether values are colours.
 
-    The values keep the type of the file, because a marker must be compared in that type.
+    The values keep the dtype of the file, in which they must be compared with ``form.invalid``.
 
     Raises:
         InputError: if the file cannot be read, or does not fit the format.
@@ -223,7 +228,7 @@ def _require_lossless(path: Path, image: Image.Image) -> None:
     """Raise an error if the compression of the image is lossy.
 
     Raises:
-        InputError: if it is, since values near edges are then wrong.
+        InputError: if it is lossy, since values near edges are then wrong.
     """
     name = image.format
     if name == "TIFF":
@@ -285,7 +290,7 @@ def _encode_colours(
     """Return the colours ``h w c`` as 24-bit numbers ``1 h w``, and the palette of these numbers.
 
     Raises:
-        InputError: without ``snap``, if there are more colours than classes can have.
+        InputError: without ``snap``, if there are more than ``MAX_COLOURS`` colours.
     """
     codes = rgb.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     unique_codes = np.unique(codes)
@@ -310,21 +315,29 @@ def _check_ids(path: Path, ids: np.ndarray) -> None:
 
 
 def _make_normals(path: Path, values: np.ndarray, valid: np.ndarray, encoded: bool) -> Label:
-    """Return the label of vectors ``3 h w``, scaled to unit length.
+    """Return the label of surface normals, scaled to unit length.
 
     Args:
         path: path of the file, for messages.
-        values: vectors, or their RGB encoding.
-        valid: mask of pixels that may have a label; vectors of unlikely length are removed.
+        values: vectors ``3 h w``, or their RGB encoding.
+        valid: mask of pixels that may have a label. Vectors that are much shorter than 1, and
+            encoded ones that are much longer, are marked as not valid.
         encoded: whether ``values`` are RGB.
 
     Raises:
-        InputError: if no pixel has a direction.
+        InputError: if no pixel has a direction, or most colours are far from a unit vector.
     """
     vectors = values / 127.5 - 1 if encoded else values
     length = np.linalg.norm(np.where(valid, vectors, 0), axis=0)
     longest = LONGEST_ENCODED_NORMAL if encoded else np.inf
     valid = valid & (length > SHORTEST_NORMAL) & (length < longest)
+    if encoded and valid.any():
+        median = float(np.median(length[valid]))
+        if abs(median - 1) > MAX_MEDIAN_ERROR:
+            raise InputError(
+                f"{path}: its colours are no unit vectors (median length {median:.2f}): check "
+                "--kind, or save 127.5 + 127.5 n of every normal n"
+            )
     return _make_label(path, vectors / np.where(valid, length, 1), valid)
 
 
@@ -335,11 +348,11 @@ def _make_label(
     palette: dict[int, Colour] | None = None,
     coloured: bool = False,
 ) -> Label:
-    """Return the label of values ``d h w``, as float32.
+    """Return the label of float32 with the given values.
 
     Args:
         path: path of the file, for messages.
-        values: values in the unit of the task.
+        values: values ``d h w`` in the unit of the task.
         valid: mask of pixels with a label.
         palette: colours by class id.
         coloured: whether the values are 24-bit numbers of colours.

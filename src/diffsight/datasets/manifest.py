@@ -1,6 +1,5 @@
 """Read manifests: lists of images and labels in CSV, JSON or JSON lines, one sample per row."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from diffsight.datasets.depth import check_encoding
 from diffsight.datasets.files import read_text
 from diffsight.datasets.pairs import Pair
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.formats.text import parse_csv, parse_json, reading
 
 _KEYS = ("image", "label", "encoding", "prompt")
@@ -17,8 +16,8 @@ _KEYS = ("image", "label", "encoding", "prompt")
 def read_manifest(path: Path, unit: str) -> list[Pair]:
     """Return the samples of a manifest in the order of its rows.
 
-    A row has ``image`` and ``label`` (paths relative to the manifest's folder), and may have
-    ``encoding`` (otherwise ``unit``) and ``prompt``.
+    A row has ``image`` and ``label``, which are paths relative to the manifest's folder. It may
+    also have ``prompt``, and ``encoding``, which replaces ``unit``.
 
     Args:
         path: ``.csv`` with a header, ``.jsonl`` with one object per line, or ``.json`` with a list.
@@ -59,15 +58,24 @@ def _rows(path: Path) -> list[tuple[int, Any]]:
 
 
 def _pair(path: Path, number: int, row: Any, unit: str) -> Pair:
+    """Return the image and depth file of a row of a manifest.
+
+    Args:
+        path: path of the manifest.
+        number: number of the row, for messages.
+        row: fields of the row by name.
+        unit: depth encoding if the row does not name one.
+
+    Raises:
+        InputError: if a field is missing, unknown or not valid.
+    """
     location = f"{path}, row {number}"
     if not isinstance(row, Mapping):
         raise InputError(f"{location}: must be an object with image and label")
     # DictReader stores surplus fields under the key None and missing ones as the value None
     for key in row:
         if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"a row has {', '.join(_KEYS)}"
-            raise InputError(f"{location}: unknown field {key!r}; {hint}")
+            raise InputError(f"{location}: unknown field {key!r}: {suggest(str(key), _KEYS)}")
     fields = {key: value for key, value in row.items() if value not in (None, "")}
     for key in ("image", "label"):
         if key not in fields:

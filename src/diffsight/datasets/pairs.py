@@ -24,15 +24,15 @@ from diffsight.datasets.files import (
 )
 from diffsight.errors import InputError
 
-MAX_COMPARED = 100  # names in the search for similar ones
-# hints for messages about folders without labels or images, by the suffix of the files in them
+MAX_COMPARED = 100  # names that the search for similar names compares at most
+# hints for messages about folders without labels or images, by the suffix of their other files
 _HINTS: Mapping[str, str] = {
     ".jpg": ": JPEG changes numbers; save labels as PNG",
     ".jpeg": ": JPEG changes numbers; save labels as PNG",
-    ".json": ": polygons? give the file itself, if it is one for all images",
-    ".txt": ": boxes or polygons of YOLO? export them as COCO JSON",
-    ".csv": ": points? give the file itself",
-    ".xml": ": boxes of Pascal VOC? export masks",
+    ".json": ": if one file has the polygons of all images, give the path of this file",
+    ".txt": ": if they are YOLO labels, export them as COCO JSON",
+    ".csv": ": if they list labelled points, give the path of one such file",
+    ".xml": ": if they are boxes of Pascal VOC, export masks instead",
     **{suffix: f": {repair}" for suffix, repair in UNSUPPORTED_SUFFIXES.items()},
 }
 
@@ -79,7 +79,7 @@ def read_pair(pair: Pair, invalid: int | float = 0) -> Sample:
 
 
 def read_list(path: Path, columns: int) -> list[tuple[str, ...]]:
-    """Return the first ``columns`` fields of every line of a list file, without a leading slash.
+    """Return the first ``columns`` fields of every line of a list file, without leading slashes.
 
     Raises:
         InputError: if the file cannot be read or is empty, or a line has too few fields.
@@ -114,10 +114,10 @@ def name_of(path: Path) -> str:
 
 
 def make_file_finder() -> Callable[[Path], Path | None]:
-    """Return a function that finds the file of a path; it returns None if the file is missing.
+    """Return a function that returns a path as it is spelled on the disk, or None if it is missing.
 
-    The name of the file may have another Unicode form than the path. Every folder is listed only
-    once, because lists name many files in few folders.
+    The two names may differ in their Unicode form. Every folder is listed only once, because list
+    files name many files in few folders.
     """
 
     @functools.cache
@@ -139,7 +139,7 @@ def require_files(pairs: Iterable[Pair], repair: str) -> list[Pair]:
     """Return the pairs with the paths of their files as they are spelled on the disk.
 
     Args:
-        pairs: samples with the paths that a list or a layout gives.
+        pairs: samples with paths from a list file or from the usual layout of the data set.
         repair: advice at the end of the error message.
 
     Raises:
@@ -162,9 +162,9 @@ def require_files(pairs: Iterable[Pair], repair: str) -> list[Pair]:
 def match_names(
     images: Path, labels: Path, suffixes: frozenset[str], kind: str, alternative: str = ""
 ) -> list[tuple[Path, Path]]:
-    """Return the images with their labels, ordered by name. Every file must have a partner.
+    """Return the paths of every image and its label, ordered by the name of the image.
 
-    Paths relative to the two folders are matched by ``pair_names``.
+    ``pair_names`` matches the paths relative to the two folders. Every file must have a partner.
 
     Args:
         images: folder of the images.
@@ -178,11 +178,12 @@ def match_names(
     """
     image_files = files_by_name(images, IMAGE_SUFFIXES, "image", alternative)
     label_files = files_by_name(labels, suffixes, kind, alternative)
-    names = pair_names(
-        list(image_files), list(label_files), is_one_folder=is_same_folder(images, labels)
-    )
+    one_folder = is_same_folder(images, labels)
+    names = pair_names(list(image_files), list(label_files), is_one_folder=one_folder)
     used = set(names.values())
-    if is_same_folder(images, labels) and names:
+    if one_folder:
+        if not names:
+            raise InputError(f"{images}: holds no {kind} of its images: give the {kind}s' folder")
         image_files = {name: file for name, file in image_files.items() if name not in used}
         label_files = {name: label_files[name] for name in names.values()}
     require_partners(
@@ -205,11 +206,11 @@ def match_names(
 def require_partners(
     unmatched: Sequence[Path | str], count: int, files: str, partner: str, alternative: str = ""
 ) -> None:
-    """Refuse files without a partner.
+    """Raise an error if there are images without a label, or labels without an image.
 
     Args:
         unmatched: files without a partner.
-        count: number of all files.
+        count: number of all files, with and without a partner.
         files: noun for the files in the message, such as ``image(s) in FOLDER``.
         partner: noun for the missing partner in the message.
         alternative: text at the end of the message that offers another solution.
@@ -232,7 +233,7 @@ def is_same_folder(images: Path, labels: Path) -> bool:
 def pair_names(
     images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
 ) -> dict[str, str]:
-    """Return the name of the label for every image that has one, in the order of the images.
+    """Return the names of labels by the names of their images, without images that have none.
 
     Three rules are tried in this order: the names are equal; all labels have the same ending after
     the name of their image (``p0`` and ``p0_mask``); the last parts of the paths are equal.
@@ -240,8 +241,8 @@ def pair_names(
     Args:
         images: names as ``files_by_name`` returns them.
         labels: names as ``files_by_name`` returns them.
-        is_one_folder: whether images and labels are in the same folder. Then only the ending
-            distinguishes them, and it must not begin with a letter or a digit.
+        is_one_folder: whether images and labels are in the same folder. Then a label must have an
+            ending, which must not begin with a letter or a digit.
     """
     label_names = set(labels)
     equal = {} if is_one_folder else {name: name for name in images if name in label_names}
@@ -255,7 +256,7 @@ def pair_names(
     by_last = {name.rpartition("/")[2]: name for name in labels}
     last = [name.rpartition("/")[2] for name in images]
     if len(by_last) < len(labels) or len(set(last)) < len(last):
-        return {}  # two folders have a file of this name
+        return {}  # ambiguous: files in two folders have the same last part
     return {
         name: by_last[short] for name, short in zip(images, last, strict=True) if short in by_last
     }
@@ -264,7 +265,10 @@ def pair_names(
 def common_ending(
     images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
 ) -> str:
-    """Return the ending that label names have after the names of their images; empty if none."""
+    """Return the most frequent text, such as ``_mask``, that label names add to those of images.
+
+    It is empty if there is none or, unless ``is_one_folder``, if some labels do not have it.
+    """
     image_names, endings = set(images), Counter[str]()
     for label in labels:
         for length in range(1, len(label)):
@@ -280,7 +284,7 @@ def common_ending(
 def suggest_similar_name(
     images: Mapping[str, Path], labels: Mapping[str, Path], names: Mapping[str, str]
 ) -> str:
-    """Return a hint for a message: two files without a partner that have similar names.
+    """Return a hint on an unmatched image and label with similar names; empty if there are none.
 
     Args:
         images: image files by name.
@@ -296,7 +300,7 @@ def suggest_similar_name(
 
 
 def require_same_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:
-    """Refuse class ids ``h w`` and an image ``c h w`` of different sizes.
+    """Raise an error if a label and its image differ in size.
 
     Args:
         label: file of the class ids, for the message.
@@ -327,7 +331,7 @@ def select_split(
         split: ``train``, ``val``, or ``all`` for all images in the given order.
         val_fraction: expected fraction of the validation set, between 0 and 1. Neither set is
             empty.
-        root: folder, for messages.
+        root: folder of the data set, for messages.
 
     Raises:
         InputError: if the fraction is not between 0 and 1, or there is only one image.

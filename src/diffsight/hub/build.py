@@ -1,8 +1,8 @@
-"""Build objects from constructor calls as data, after every class and key was checked.
+"""Build objects from constructor calls that are stored as data.
 
-A configuration may name classes of diffsight and of packages that the reader trusts. Nothing else
-is imported, because an import can run any code. An imported object is called only if it is a
-configurable class; functions are never called.
+Every class and key is checked first. A configuration may name classes of diffsight and of packages
+that the user trusts. Nothing else is imported, because an import can run any code. An imported
+object is called only if it is a configurable class; functions are never called.
 """
 
 import collections.abc
@@ -20,13 +20,11 @@ from torch.overrides import TorchFunctionMode
 from yaml import YAMLError
 
 from diffsight.config import Configurable, Plain
-from diffsight.errors import InputError
-from diffsight.hub.classes import resolve_class, suggest_nearest
+from diffsight.errors import InputError, suggest
+from diffsight.hub.classes import resolve_class
 from diffsight.model import DenseModel
 
 T = TypeVar("T")
-
-# packages in which short class names are looked up; those that import quickly come first
 
 
 def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseModel:
@@ -37,8 +35,8 @@ def build(config: Mapping[str, Any], *, trusted: Sequence[str] = ()) -> DenseMod
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: for an unknown or refused class, an unknown key or an invalid value; one line
-            that names the key and suggests the nearest name.
+        InputError: if a class is unknown or refused, a key is unknown, or a value is invalid; the
+            message has one line, which names the key and suggests the nearest name.
     """
     arguments = {name: config[name] for name in config if name in ("task", "method")}
     path = f"{DenseModel.__module__}.{DenseModel.__qualname__}"
@@ -51,8 +49,8 @@ def construct(kind: type[T], config: Any, *, key: str = "", trusted: Sequence[st
 
     Args:
         kind: a configurable class or base class.
-        config: ``class_path`` / ``init_args``, or a class name alone; class names of diffsight may
-            be short.
+        config: mapping with ``class_path`` and ``init_args``, or a class name alone. Classes that
+            diffsight exports may have their short names.
         key: key of ``config`` in its file, for messages.
         trusted: further packages whose classes may be named.
 
@@ -78,7 +76,7 @@ def construct(kind: type[T], config: Any, *, key: str = "", trusted: Sequence[st
 
 
 def check(config: Any, *, key: str = "", trusted: Sequence[str] = ()) -> Any:
-    """Return ``config`` with full class paths, after all its classes and keys were checked.
+    """Return a checked configuration, with full class paths in place of short names.
 
     Args:
         config: plain data, which may contain constructor calls.
@@ -86,8 +84,8 @@ def check(config: Any, *, key: str = "", trusted: Sequence[str] = ()) -> Any:
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: for a class that does not exist or may not be named, an unknown key, or a string
-            in place of an object (jsonargparse would import it).
+        InputError: if a class does not exist or may not be named, a key is unknown, or an object is
+            given as a string (jsonargparse would import it).
     """
     return _Checker(tuple(trusted)).value(config, key)
 
@@ -99,10 +97,12 @@ def check_call(
     options: Collection[str] = (),
     trusted: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the checked arguments of a recipe; a class name may replace a constructor call.
+    """Return the checked arguments of a recipe.
+
+    An object may be given as its class name alone, without arguments.
 
     Args:
-        function: function whose signature says which arguments are objects.
+        function: function that takes the arguments; its annotations show which are objects.
         arguments: arguments in the recipe; some may be missing.
         options: names of the function's ``**options``, which are plain values.
         trusted: further packages whose classes may be named.
@@ -117,23 +117,25 @@ def check_call(
 
 
 def read_plain(text: str, *, source: str) -> Any:
-    """Return the plain value of a text in YAML, as in a recipe.
+    """Return the plain value that a text means in YAML, as in a recipe.
 
     Args:
         text: text of the value.
         source: option that the value belongs to, for messages.
 
     Raises:
-        InputError: if the text is no YAML.
+        InputError: if the text is not valid YAML.
     """
     try:
         return get_loader("yaml")(text)
     except YAMLError as error:
-        raise InputError(f"{source}: {text!r} is no value ({_one_line(error)})") from None
+        raise InputError(
+            f"{source}: {text!r} is not valid YAML ({_one_line(error)}): correct it"
+        ) from None
 
 
 def typed_value(kind: Any, value: Any, *, source: str) -> Any:
-    """Return a plain value as an object of a type, for example a list as a tuple.
+    """Return a plain value converted to a type, for example a list to a tuple.
 
     Args:
         kind: type, such as ``tuple[int, ...] | None``.
@@ -141,7 +143,7 @@ def typed_value(kind: Any, value: Any, *, source: str) -> Any:
         source: option that the value belongs to, for messages.
 
     Raises:
-        InputError: for a value of another type.
+        InputError: if the value cannot be converted.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=kind)
@@ -152,9 +154,12 @@ def typed_value(kind: Any, value: Any, *, source: str) -> Any:
 
 
 def without_weights(config: Plain) -> tuple[Plain, list[str]]:
-    """Return ``config`` with every ``weights`` argument set to None, and the removed sources.
+    """Return a configuration whose ``weights`` arguments are None, and the removed arguments.
 
-    A saved model has its own weights, so that no others need to be downloaded.
+    A saved model has its own weights, so the initial ones need not be downloaded.
+
+    Args:
+        config: configuration, which may contain constructor calls with ``weights``.
     """
     sources: list[str] = []
 
@@ -171,7 +176,7 @@ def without_weights(config: Plain) -> tuple[Plain, list[str]]:
 
 @contextlib.contextmanager
 def uninitialised() -> Iterator[None]:
-    """Return a context in which new parameters are not initialised, as they will be loaded."""
+    """Return a context in which new parameters are not initialised, because they are loaded."""
     with _NoInitialisation():
         yield
 
@@ -232,13 +237,16 @@ class _Checker:
         key: str,
         options: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Return the checked arguments of a call; the function must have each of them.
+        """Return the checked arguments of a call.
 
         Args:
             function: function or class that is called.
             arguments: arguments by name.
             key: key of the call in its file.
-            options: further names that the message about an unknown one may suggest.
+            options: further names that the message about an unknown name may suggest.
+
+        Raises:
+            InputError: if the function does not have one of the arguments.
         """
         parameters = inspect.signature(function).parameters
         owner = f" of {function.__name__}" if key or inspect.isclass(function) else ""
@@ -246,7 +254,8 @@ class _Checker:
         for name, value in arguments.items():
             argument_key = _join(key, str(name))
             if name not in parameters:
-                suggestion = suggest_nearest(str(name), {*parameters, *options})
+                names = {*parameters, *options}
+                suggestion = f": {suggest(str(name), names)}" if names else ""
                 raise InputError(f"unknown key {argument_key!r}{owner}{suggestion}")
             if _takes_object(parameters[name].annotation):
                 value = self._object(value, argument_key, function.__name__)
@@ -258,7 +267,7 @@ class _Checker:
         cls = resolve_class(str(config["class_path"]), key=key, trusted=self.trusted)
         if set(config) - {"class_path", "init_args"} or not isinstance(arguments, Mapping):
             at = key or "configuration"
-            raise InputError(f"{at}: needs class_path and init_args, nothing else")
+            raise InputError(f"{at}: write class_path and init_args, and no other keys")
         checked = self.arguments(cls, arguments, key)
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": checked}
 
@@ -277,6 +286,7 @@ class _Checker:
 
 
 def _takes_object(annotation: Any) -> bool:
+    """Return whether a parameter takes an object, which a configuration must construct."""
     if typing.get_origin(annotation) is collections.abc.Callable:
         return True
     if isinstance(annotation, type):
@@ -290,6 +300,7 @@ def _join(key: str, name: str) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and the chain of errors that caused it."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

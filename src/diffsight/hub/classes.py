@@ -1,17 +1,17 @@
-"""Classes by name: those of diffsight, and of packages that the user trusts."""
+"""Find classes by name, in diffsight and in packages that the user trusts."""
 
-import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from diffsight.config import Configurable
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 
+# parts of diffsight in which short class names are looked up; those that import quickly come first
 PARTS = (
     "tasks",
     "datasets",
@@ -27,7 +27,7 @@ PARTS = (
 
 
 def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> type:
-    """Return the configurable class of a full path, or of a short name that diffsight exports.
+    """Return the configurable class with a full path, or with a short name that diffsight exports.
 
     Nothing is imported for a name that is refused.
 
@@ -37,8 +37,8 @@ def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> t
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: if there is no such class (suggesting the nearest name), or if it may not be
-            named.
+        InputError: if there is no such class (the message suggests the nearest name), or if it may
+            not be named.
     """
     module, _, attribute = name.rpartition(".")
     at = f"{key}: " if key else ""
@@ -52,7 +52,7 @@ def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> t
         classes = _imported_classes(Configurable) | classes
         if name in classes:
             return classes[name]
-        raise InputError(f"{at}there is no class {name!r}{suggest_nearest(name, classes)}")
+        raise InputError(f"{at}there is no class {name!r}: {suggest(name, classes)}")
     if any(step.startswith("_") for step in name.split(".")):
         raise InputError(f"{at}class {name!r} is refused: part of its name is private")
     if not name.startswith(tuple(f"{package}." for package in ("diffsight", *trusted))):
@@ -74,7 +74,8 @@ def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> t
         value = None
     if value is None:
         names = vars(sys.modules[module]) if module in sys.modules else {}
-        suggestion = suggest_nearest(attribute, _configurable_classes(names))
+        classes = _configurable_classes(names)
+        suggestion = f": {suggest(attribute, classes)}" if classes else ""
         raise InputError(f"{at}there is no class {name!r}{suggestion}")
     if not (isinstance(value, type) and issubclass(value, Configurable)):
         raise InputError(
@@ -84,9 +85,9 @@ def resolve_class(name: str, *, key: str = "", trusted: Sequence[str] = ()) -> t
 
 
 def _import_module(module: str) -> ModuleType:
-    """Import a module, from the working folder too if it is nowhere else.
+    """Import a module. The working folder is searched too, after all other folders.
 
-    The command ``diffsight`` does not search the working folder, which ``python -m`` does.
+    Python searches it for ``python -m``, but not for an installed command such as ``diffsight``.
     """
     folder = str(Path.cwd())
     if folder in sys.path:
@@ -96,12 +97,6 @@ def _import_module(module: str) -> ModuleType:
         return importlib.import_module(module)
     finally:
         sys.path.remove(folder)
-
-
-def suggest_nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return ``: did you mean 'x'?`` with the most similar candidate; empty without candidates."""
-    close = difflib.get_close_matches(name, sorted(candidates), n=1, cutoff=0)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def _exported_classes(part: str) -> dict[str, type]:

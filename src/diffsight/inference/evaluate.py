@@ -29,10 +29,10 @@ class Evaluation:
 
     Attributes:
         protocol: evaluation protocol; its name says if the images differ from its official split.
-        plan: description of how the images were run, in one line.
+        plan: description of how the model was run on an image, in one line.
         data: name of the data set.
         images: number of scored images, or of scored sentences for referring segmentation.
-        skipped: number of images without a pixel that counts.
+        skipped: number of images without a pixel that the protocol counts.
         seconds_per_image: time per image, including the time to read it.
         scores: metrics by name for the model (first) and for each baseline.
         classes: IoU of each class that counts in the mean, by name; empty for other tasks.
@@ -69,6 +69,35 @@ class Evaluation:
             },
             "diffsight_version": diffsight.__version__,
         }
+
+    def __str__(self) -> str:
+        """Return a table with a row for the model and for each baseline, and the notes below it."""
+        names = list(self.scores[self.name])
+        rows = [["", *names]]
+        rows += [[name, *(f"{row[n]:.4f}" for n in names)] for name, row in self.scores.items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+        return "\n".join((*lines, *self.notes()))
+
+    def notes(self) -> list[str]:
+        """Return lines about the protocol, the plan, the data, the classes and the uncertainty."""
+        skipped = f", {self.skipped} skipped (no pixel counts)" if self.skipped else ""
+        lines = [
+            f"protocol  {self.protocol.describe()}",
+            f"plan      {self.plan}",
+            f"data      {self.data}: {self.images} {self.protocol.unit}{skipped}, "
+            f"{self.seconds_per_image:.3g} s each",
+        ]
+        if self.classes:
+            ious = (f"{name} {iou:.3f}" for name, iou in self.classes.items())
+            lines.append(f"IoU       {', '.join(ious)}")
+        if self.uncertainty:
+            figures = (f"{name} {value:.4f}" for name, value in self.uncertainty.items())
+            lines.append(f"uncertainty  {', '.join(figures)}")
+        if any("oracle" in name for name in self.scores):
+            reason = ": the model stores no baselines" if self.name == "model" else ""
+            lines.append(f"(oracle)  computed from the evaluated labels{reason}")
+        return lines
 
 
 class FirstSamples(AbstractDataset):
@@ -122,9 +151,9 @@ def evaluate(
         on_prediction: function that is called with the id and the prediction of each sample.
 
     Raises:
-        InputError: if a sample has no label, or no prompt where one is needed; if the classes of
-            data set and model differ; if no image counts; or if the predictions have no uncertainty
-            although it should be scored.
+        InputError: if a sample has no label, or no prompt although one is needed; if the classes of
+            data set and model differ; if no image has a pixel that counts; or if the uncertainty
+            should be scored but the predictions have none.
     """
     task = predictor.model.task
     check_classes(task, dataset)
@@ -186,7 +215,7 @@ def evaluate_stored(
         advance: function that is called after each sample is read.
 
     Raises:
-        InputError: if a file is missing or cannot be used, or if no image counts.
+        InputError: if a file is missing or cannot be used, or if no image has a pixel that counts.
     """
     task = stored.task
     scores = _Scores(task, protocol, baselines or {}, name="predictions")
@@ -235,7 +264,11 @@ class _Scores:
         self.start = time.perf_counter()
 
     def add(self, sample: Sample, prediction: Prediction) -> None:
-        """Add one image."""
+        """Add the prediction of one image, and all baselines at its size.
+
+        Raises:
+            InputError: if the uncertainty should be scored but the prediction has none.
+        """
         target = collate([sample], self.task.label).target
         self.sizes.add((target.valid.shape[-2], target.valid.shape[-1]))
         has_pixels = self.protocol.measure(self.metrics[self.name], prediction, target)
@@ -255,8 +288,12 @@ class _Scores:
     def result(self, data: str, plan: str) -> Evaluation:
         """Return the scores of all images.
 
+        Args:
+            data: name of the data set.
+            plan: description of how the model was run.
+
         Raises:
-            InputError: if no image counted.
+            InputError: if no image had a pixel that counts.
         """
         seconds = time.perf_counter() - self.start
         if not self.scored:
@@ -290,13 +327,12 @@ class _Scores:
 def resolve_protocol(
     name: str, model: DenseModel, *, oracle_scene: bool = False
 ) -> AbstractProtocol:
-    """Return a protocol by name, with the prompt rule that the model needs.
+    """Return a protocol by name, with the rule for prompts that a model needs.
 
     Args:
         name: name of the protocol.
-        model: model to evaluate. A model that requires a prompt gets the caption of the image
-            (EVP).
-        oracle_scene: whether the model gets the scene type of the sample.
+        model: model to evaluate. If it requires a prompt (EVP), it gets the caption of the image.
+        oracle_scene: whether the model gets the labelled scene type of the image.
 
     Raises:
         InputError: if there is no such protocol, or ``oracle_scene`` is set for a protocol without
@@ -311,14 +347,15 @@ def resolve_protocol(
 
 
 def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
-    """Refuse a data set whose classes or map cells differ from those of a task.
+    """Check that a data set has the classes and map cells of a task.
 
     Args:
         task: task of the model.
-        dataset: data set to evaluate on.
+        dataset: data set of the training or evaluation.
 
     Raises:
-        InputError: if they differ, also in their order; the message has the first difference.
+        InputError: if the classes or their order differ (the message has the first difference), or
+            the map cells do.
     """
     if None not in (task.map_cells, dataset.map_cells) and task.map_cells != dataset.map_cells:
         theirs, ours = (
@@ -345,9 +382,13 @@ def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
 
 
 def _validate_sample(sample: Sample, label: str, uses_prompt: bool) -> None:
+    """Check that a sample has a label and, if it is used, a prompt."""
     if label not in sample.labels:
         labels = ", ".join(sorted(sample.labels)) or "none"
-        raise InputError(f"sample {sample.id} has no label {label!r} (it has: {labels})")
+        raise InputError(
+            f"sample {sample.id} has no label {label!r} (it has: {labels}): choose a model or a "
+            "data set that fits"
+        )
     if uses_prompt and sample.prompt is None:
         raise InputError(
             f"sample {sample.id} has no scene type or sentence, which the evaluation needs: add "

@@ -1,10 +1,9 @@
 """FewShot: diffusion models are few-shot learners for dense vision tasks (ICLR 2025 submission).
 
-Stable Diffusion stays frozen. One trainable concept vector per class replaces the text (section
-3.3). A label codebook gives the classes their label values in an image (section 3.4).
+Stable Diffusion stays frozen. One trainable vector per class (a concept) replaces the text (section
+3.3). A label codebook defines the value of each class in an image (section 3.4).
 """
 
-import difflib
 import functools
 import logging
 from dataclasses import dataclass, fields
@@ -18,7 +17,7 @@ from torch import Tensor
 from diffsight.backbones import BackboneSource, ClipVision, PretrainedPart, StableDiffusion
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resize_contiguous
 from diffsight.backbones.source import CLIP
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.heads.codebook import Codebook
 from diffsight.methods.base import (
     AbstractMethod,
@@ -34,8 +33,8 @@ from diffsight.types import Draws, Encoded, Inputs, Target
 
 log = logging.getLogger(__name__)
 NOISE, TIMESTEP = 0, 1  # streams of random numbers
-MIN_SUM = 1e-8  # of the maps over the classes
-TABLES = 10  # of the codebook, if a CLIP model can mix them (section 4)
+MIN_SUM = 1e-8  # smallest sum of the maps over the classes, by which they are divided
+TABLES = 10  # default number of tables of the codebook, if a CLIP model is available (section 4)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class FewShotEncoded(Encoded):
 
     Attributes:
         latent: latents of the padded images.
-        image_features: CLIP features, for a codebook of several tables.
+        image_features: CLIP features of the images, for a codebook of several tables.
     """
 
     latent: Float[Tensor, "b c lh lw"]
@@ -52,21 +51,23 @@ class FewShotEncoded(Encoded):
 
 
 class FewShot(AbstractMethod):
-    """Predicts a distribution over classes for every pixel, and its expected value.
+    """A method that predicts a distribution over classes at every pixel, and its expected value.
 
     Args:
-        output: a distribution, or classes; each class has a concept.
-        backbone: is frozen here; its latents need the scale that the UNet was trained with.
-        codebook: number of tables of the label codebook of a distribution. 0 keeps the fixed values
-            of the classes, 1 trains one table for all images, more need ``vision``.
-        vision: CLIP model whose image features mix the tables.
-        maps: how attention layers are combined into maps.
+        output: specification of a distribution, or of classes; each class has a concept.
+        backbone: Stable Diffusion; this class freezes it. Its latents need the scale that the UNet
+            was trained with.
+        codebook: number of tables of class values in the label codebook of a distribution. 0 keeps
+            the fixed values of the classes, 1 trains one table for all images, more need
+            ``vision``.
+        vision: CLIP model whose image features determine the weights of the tables in an image.
+        maps: how attention layers are combined into maps of the concepts.
         concept_std: standard deviation of the concepts' random initial values.
         train_timesteps: range of the timestep in training, both ends included.
-        timestep: timestep of a prediction.
+        timestep: timestep in prediction.
 
     Raises:
-        InputError: for several tables without ``vision``.
+        InputError: if the codebook has several tables, but there is no ``vision``.
     """
 
     output_kinds = ("distribution", "classes")
@@ -86,7 +87,7 @@ class FewShot(AbstractMethod):
         super().__init__()
         if codebook > 1 and vision is None and output.codec is not None:
             raise InputError(
-                "a codebook of several tables needs CLIP features to mix them: give vision"
+                f"a codebook of {codebook} tables needs CLIP features to mix them: give vision"
             )
         self.spec = output
         self.backbone = backbone.requires_grad_(False)
@@ -103,13 +104,13 @@ class FewShot(AbstractMethod):
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> FewShotEncoded:
-        """Return latents and CLIP features."""
+        """Return the latents, and the CLIP features if the codebook needs them."""
         image = pad(inputs.image, self.backbone.size_multiple)
         latent = encode_latent(self.backbone, image, inputs.latents)
         return FewShotEncoded(latent, self._image_features(inputs))
 
     def _image_features(self, inputs: Inputs) -> Float[Tensor, "b f"] | None:
-        """Return CLIP's features, from the cache ``inputs.latents`` if there is one."""
+        """Return the CLIP features, from the cache ``inputs.latents`` if there is one."""
         vision, image = self.vision, inputs.image
         if vision is None or inputs.latents is None:
             return None if vision is None else vision(image)
@@ -129,7 +130,8 @@ class FewShot(AbstractMethod):
             inputs: images.
             encoded: result of ``encode``; None computes it.
             target: not used.
-            draws: noise, and the timestep in training; default: derived from the pixels.
+            draws: random numbers of the noise, and of the timestep in training; default: seeds
+                computed from the pixels.
         """
         encoded = encoded or self.encode(inputs)
         draws = draws or Draws.of_content(inputs.image)
@@ -155,7 +157,7 @@ class FewShot(AbstractMethod):
     def _combine(
         self, maps: tuple[Tensor, ...], image: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Add the maps at the padded size and normalise over the classes."""
+        """Return class probabilities: the mean of all maps, normalised over the classes."""
         height, width = image.shape[-2:]
         multiple = self.backbone.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
@@ -168,12 +170,12 @@ class FewShot(AbstractMethod):
         return mean / mean.sum(dim=1, keepdim=True).clamp(min=MIN_SUM)
 
     def frozen(self) -> dict[str, PretrainedPart]:
-        """Return Stable Diffusion and CLIP."""
+        """Return Stable Diffusion, and CLIP if it is used."""
         parts: dict[str, PretrainedPart] = {"backbone": self.backbone}
         return parts if self.vision is None else {**parts, "vision": self.vision}
 
     def explain(self, inputs: Inputs, encoded: FewShotEncoded | None = None) -> Explanation:
-        """Return the output, and the label values of the classes in this image."""
+        """Return the output of one image, and the values of the classes in this image."""
         encoded = encoded or self.encode(inputs)
         output = self(inputs, encoded, draws=Draws((0,)))
         book, features = self.codebook, encoded.image_features
@@ -199,25 +201,26 @@ class FewShot(AbstractMethod):
         maps: dict[str, Any] | None = None,
         **options: Any,
     ) -> MethodBuilder:
-        """Return a builder on a frozen Stable Diffusion.
+        """Return a builder of the method on a frozen Stable Diffusion.
 
         Args:
             source: Stable Diffusion.
-            codebook: number of tables; default: 10 if a CLIP vision model can mix them, else 1.
-            clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
+            codebook: number of tables of the label codebook; default: 10 if there is a CLIP vision
+                model, else 1.
+            clip: source of the CLIP vision model; default: the backbone's own, else CLIP ViT-L/14
+                from the hub.
             maps: options of ``ConceptRequest``.
             options: arguments of the constructor.
 
         Raises:
-            InputError: for a negative number of tables, several tables without a CLIP model, or
-                an unknown option of ``maps``.
+            InputError: if the number of tables is negative, or an option of ``maps`` is unknown.
+                The builder raises it if several tables are given without a CLIP model.
         """
         if codebook is not None and codebook < 0:
             raise InputError(f"a codebook of {codebook} tables: give 0 (fixed values) or more")
         names = {f.name for f in fields(ConceptRequest)}
         if unknown := sorted((maps or {}).keys() - names):
-            (close,) = difflib.get_close_matches(unknown[0], sorted(names), n=1, cutoff=0)
-            raise InputError(f"maps have no option {unknown[0]}: did you mean {close!r}?")
+            raise InputError(f"maps have no option {unknown[0]}: {suggest(unknown[0], names)}")
         request = ConceptRequest(**(maps or {}))
 
         def make(output: OutputSpec) -> AbstractMethod:
@@ -247,7 +250,7 @@ class FewShot(AbstractMethod):
     def few_shot_defaults(cls) -> FitSettings:
         """Return settings with SLiMe's learning rate of 0.1 for the concepts.
 
-        The concepts are those of SLiMe; the few-shot paper states no learning rate.
+        The concepts come from SLiMe, and the few-shot paper states no learning rate.
         """
         rates = {"concepts": 0.1, "codebook.tables": 0.01, "codebook.mix": 1e-3}
         clips = {"codebook": 1.0}

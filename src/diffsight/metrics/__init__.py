@@ -1,5 +1,7 @@
 """Metrics: torchmetrics classes that accumulate sums over the valid pixels of a data set."""
 
+import re
+
 from diffsight.metrics.depth import DepthMetrics
 from diffsight.metrics.few_shot import AngleErrors, BinaryIoU, ClassIoU, ValueErrors
 from diffsight.metrics.referring import MaskMetrics
@@ -14,13 +16,15 @@ __all__ = [
     "larger_is_better",
 ]
 
-_SCORES = ("iou", "miou", "oiou", "macc", "aacc", "d1", "d2", "d3")
+_SCORES = re.compile(
+    r"(category_)?[mo]?iou(_vtm)?|[ma]acc|d[123]|a[pr](50|75|_medium|_large)?|p@.+|below_.+"
+)
 
 
 def larger_is_better(name: str) -> bool:
-    """Return whether a metric is a score, such as an accuracy, and not an error or a loss.
+    """Return whether larger values of a metric are better, as of an accuracy; False for errors.
 
     Args:
         name: name of the metric as ``compute`` returns it.
     """
-    return name in _SCORES or name.startswith(("p@", "below_"))
+    return _SCORES.fullmatch(name) is not None

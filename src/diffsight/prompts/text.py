@@ -1,6 +1,5 @@
 """Tables of CLIP text features of names, and the text adapter (VPD, equation 5)."""
 
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from diffsight import assets
 from diffsight.atomic import replacing
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.formats.tensors import TensorFile
 from diffsight.formats.text import parse_json, reading
 from diffsight.label_maps import resolve_class_names
@@ -24,7 +23,12 @@ from diffsight.weights import require_finite, write_tensors
 
 
 class TextAdapter(nn.Module):
-    """Residual MLP on text features: ``c + gamma * MLP(c)``; gamma starts at ``gamma_init``."""
+    """Residual MLP on text features: ``c + gamma * MLP(c)`` (VPD, equation 5).
+
+    Args:
+        dim: width of a feature vector.
+        gamma_init: initial value of all elements of gamma.
+    """
 
     def __init__(self, dim: int, gamma_init: float = 1e-4) -> None:
         super().__init__()
@@ -32,24 +36,24 @@ class TextAdapter(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), gamma_init))
 
     def forward(self, features: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        """Return refined features; every vector is refined on its own."""
+        """Return the refined features; every vector is refined independently."""
         return features + self.gamma * self.mlp(features)
 
 
 class AbstractTable(AbstractPrompt):
-    """One text vector per name, and the adapter.
+    """Base class of prompts with a table: one text vector per name, refined by ``TextAdapter``.
 
     Args:
-        names: names of the rows in order, or the name of a list (``label_maps``). With ``weights``,
-            rows are looked up by name.
+        names: names of the rows in order, or the name of a list in ``label_maps``. Rows of
+            ``weights`` are looked up by name.
         dim: width of a vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: a table written by ``diffsight text-table``; ``tiny`` computes one with the
-            embedded model's text tower; None: standard normal random rows.
+        weights: file of a table, written by ``diffsight text-table``; ``tiny`` computes the table
+            with the embedded model's text tower; None: standard normal random rows.
         learn_rows: train the rows too (for a backbone trained from scratch, without a text tower).
         adapter: refine the rows; False uses them unchanged (a row of VPD's table 5).
 
     Raises:
-        InputError: for repeated names, or a table that lacks one.
+        InputError: if names are repeated or missing, or the table lacks one or has another width.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class AbstractTable(AbstractPrompt):
 
 
 class TextTable(AbstractTable):
-    """A table from which a prompt picks its row; an image without a prompt gets the mean row.
+    """A table of which each image's prompt selects a row, such as the scene type (VPD, depth).
+
+    An image without a prompt gets the mean of all rows.
 
     The arguments are those of ``AbstractTable``.
     """
@@ -82,10 +88,10 @@ class TextTable(AbstractTable):
     num_tokens = 1
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
-        """Return the condition of each image, one token.
+        """Return the condition of each image: one token.
 
         Raises:
-            InputError: for a name that the table does not have.
+            InputError: if the table does not have the name in a prompt.
         """
         prompts = (None,) * len(inputs.image) if inputs.prompts is None else inputs.prompts
         rows = torch.stack([self._row(name) for name in prompts])
@@ -95,10 +101,9 @@ class TextTable(AbstractTable):
         if name is None:
             return self.rows.mean(dim=0)
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
-            names = ", ".join(self.names)
-            raise InputError(f"unknown name {name!r}: the text table has {names}{guess}")
+            raise InputError(
+                f"unknown name {name!r} in the text table: {suggest(name, self.names)}"
+            )
         return self.rows[self.names.index(name)]
 
 
@@ -118,9 +123,9 @@ def build_text_table(
 
     Args:
         names: names that are inserted into the templates.
-        encoder: as for ``load_text_encoder``.
+        encoder: source of the text tower, as for ``load_text_encoder``.
         templates: ``single`` is "a photo of a ...", ``imagenet`` are CLIP's 80 prompts.
-        max_length: tokens per text, begin and end included; longer texts are refused.
+        max_length: tokens per text, begin and end tokens included; longer texts are refused.
 
     Raises:
         InputError: if the encoder cannot be loaded or a text is too long.
@@ -159,13 +164,13 @@ def mean_prompt(
 
     Args:
         texts: captions of a data set, each truncated or padded to ``num_tokens``.
-        encoder: as for ``load_text_encoder``.
-        num_tokens: tokens of a text, begin and end included.
+        encoder: source of the text tower, as for ``load_text_encoder``.
+        num_tokens: tokens of a text, begin and end tokens included.
         pooled: average only the features of the end tokens, which gives one vector.
         batch_size: number of texts of a batch.
 
     Raises:
-        InputError: if the encoder cannot be loaded or takes fewer tokens.
+        InputError: if the encoder cannot be loaded or takes fewer tokens than ``num_tokens``.
     """
     tokenizer, model = load_text_encoder(encoder)
     _check_length(model, encoder, num_tokens)
@@ -183,17 +188,37 @@ def _check_length(model: Any, encoder: str | Path, length: int) -> None:
     limit = model.config.max_position_embeddings
     if length > limit:
         raise InputError(
-            f"max_length {length}: the text encoder of {encoder} takes {limit} tokens at most"
+            f"max_length {length}: the text encoder of {encoder} takes {limit} tokens at most: "
+            "give a smaller number"
         )
 
 
 def save_table(path: Path, names: Sequence[str], rows: Float[Tensor, "n c"], source: str) -> None:
-    """Write rows and the order of their names to a safetensors file, atomically."""
+    """Write the rows of a text table and their names to a safetensors file, atomically.
+
+    Args:
+        path: file to write.
+        names: name of each row.
+        rows: text vectors.
+        source: text tower that computed them, stored as a note.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
     save_rows(path, rows, {"names": json.dumps(list(names)), "source": source})
 
 
 def save_rows(path: Path, rows: Float[Tensor, "n c"], metadata: dict[str, str]) -> None:
-    """Write vectors to a safetensors file, atomically."""
+    """Write vectors as the tensor ``rows`` of a safetensors file, atomically.
+
+    Args:
+        path: file to write.
+        rows: vectors.
+        metadata: texts by name, stored in the header of the file.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
     with replacing(path) as partial:
         write_tensors({"rows": rows}, partial, metadata)
 
@@ -208,15 +233,15 @@ def read_table(path: Path) -> Float[Tensor, "n c"]:
 
 
 def _rows(names: Sequence[str], dim: int, weights: str | Path | None) -> Float[Tensor, "n {dim}"]:
-    """Return the vectors of names: from a table, or random but the same in every process.
+    """Return the vectors of names, from a table, or random ones that are the same in every process.
 
     Raises:
-        InputError: for repeated names, or a table that lacks one.
+        InputError: if names are repeated or missing, or the table lacks one or has another width.
     """
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates or not names:
         raise InputError(
-            f"a text table needs different names; repeated: {duplicates or 'none given'}"
+            f"a text table needs one or more different names; repeated: {duplicates or 'none'}"
         )
     if weights is None:
         generator = torch.Generator().manual_seed(0)
@@ -231,9 +256,15 @@ def _rows_by_name(path: Path, names: Sequence[str], dim: int) -> Tensor:
     missing = [name for name in names if name not in row_names]
     if missing:
         has = ", ".join(row_names)
-        raise InputError(f"{path}: no row for {', '.join(missing)} (it has {has})")
+        raise InputError(
+            f"{path}: no row for {', '.join(missing)} (it has {has}): write a table of these names "
+            "with `diffsight text-table`"
+        )
     if rows.shape[1] != dim:
-        raise InputError(f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}")
+        raise InputError(
+            f"{path}: vectors of {rows.shape[1]} numbers, the backbone takes {dim}: write the "
+            "table with the backbone's text encoder"
+        )
     return rows[[row_names.index(name) for name in names]].float()
 
 
@@ -242,12 +273,14 @@ def _open_table(path: Path) -> tuple[list[str], Tensor]:
     line = "not a text table ({reason}): write it with `diffsight text-table`"
     with TensorFile(path, line) as file:
         if "names" not in file.metadata or "rows" not in file.names:
-            raise InputError(f"{path}: no names in it: write it with `diffsight text-table`")
+            raise InputError(
+                f"{path}: not a text table (no names or rows): write it with `diffsight text-table`"
+            )
         rows = file.tensor("rows")
         with reading(path, line):
             names = parse_json(file.metadata["names"])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError("its names are no list of texts")
+                raise ValueError("its names are not a list of texts")
             if rows.ndim != 2 or len(rows) != len(names):
                 raise ValueError(f"{len(names)} names for rows of shape {tuple(rows.shape)}")
     require_finite([("rows", rows)], path)

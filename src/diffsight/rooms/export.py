@@ -19,8 +19,8 @@ from diffsight.rooms.dataset import Rendering, render_scene
 from diffsight.rooms.draw import RENDERER_VERSION
 from diffsight.rooms.world import CLASSES
 
-# lowest value, highest value and unit of each 16-bit map; in the file value =
-# lowest + (count - 1) * (highest - lowest) / 65534, and the count 0 marks invalid pixels
+# lowest value, highest value and unit of each 16-bit map. The file stores whole numbers (counts):
+# value = lowest + (count - 1) * (highest - lowest) / 65534. The count 0 marks invalid pixels.
 _RANGES = {
     "principal_curvature_per_m": (-100.0, 100.0, "1/m"),
     "reshading": (0.0, 1.0, "cosine"),
@@ -62,7 +62,7 @@ class Export:
     labels: tuple[str, ...]
 
     def prepare(self, out: Path) -> None:
-        """Create the folders, and write the settings to ``rooms.json``.
+        """Create the folders, and write the settings to ``rooms.json`` and ``classes.txt``.
 
         Raises:
             InputError: if ``out`` cannot be written to, or has scenes with other settings.
@@ -79,9 +79,11 @@ class Export:
             _check_same(note, json.loads(json.dumps(settings)))
         else:
             _write_text(note, json.dumps(settings, indent=1))
+        if "semantic" in self.labels:
+            _write_text(out / "classes.txt", "\n".join(CLASSES))
 
     def done(self, out: Path, index: int) -> bool:
-        """Return whether all files of a scene are written; its JSON file is the last one."""
+        """Return whether all files of a scene are written: its JSON file, the last one, exists."""
         return (out / "meta" / f"{self.stem(index)}.json").exists()
 
     def stem(self, index: int) -> str:
@@ -106,6 +108,7 @@ class Export:
 
 
 def _check_same(note: Path, settings: Mapping[str, Any]) -> None:
+    """Raise InputError if the settings in the file ``note`` are others."""
     with reading(note, "cannot be read: remove it, or choose another --out"):
         recorded = read_object(note)
     for name, value in settings.items():
@@ -207,7 +210,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_ply(path: Path, points: np.ndarray, colours: np.ndarray) -> None:
-    """Write a binary PLY file of points and colours, ``3 n`` each."""
+    """Write a binary PLY file of points in metres and their RGB colours, ``3 n`` each."""
     fields = [
         ("x", "<f4"),
         ("y", "<f4"),

@@ -2,7 +2,6 @@
 
 import colorsys
 import copy
-import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 from diffsight.label_maps import resolve_class_names
 from diffsight.losses.boxes import check_projections, partial_label_nll, projection_nll
 from diffsight.losses.lovasz import lovasz_softmax
@@ -25,12 +24,14 @@ from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, Stored
 from diffsight.types import Boxes, ErrorKind, Map, Mask, Masks, Picture, PixelErrors, Target
 
 NO_LABEL = -1  # id of a pixel without a label
-HUE_STEP = 0.301  # between the hues of two classes; chosen so that 20 or 150 colours differ clearly
+HUE_STEP = 0.301  # hue difference of two classes; with it, 20 or 150 colours differ clearly
 HIGHEST_ID = 65535  # largest id in a file of one channel
 
 
 class Segmentation(AbstractTask):
-    """One class per pixel; labels are class numbers from 0 in the order of the names.
+    """Semantic segmentation: one class per pixel.
+
+    Labels are class numbers from 0, in the order of the names.
 
     Args:
         names: names of the classes, or the name of a list in ``label_maps``.
@@ -97,11 +98,7 @@ class Segmentation(AbstractTask):
         classes = self.class_names
         for name in names:
             if name not in classes:
-                nearest = difflib.get_close_matches(name, classes, n=1, cutoff=0)[0]
-                raise InputError(
-                    f"unknown class {name!r}: did you mean {nearest!r}? "
-                    f"(classes: {', '.join(classes)})"
-                )
+                raise InputError(f"unknown class {name!r}: {suggest(name, classes)}")
         if len(set(names)) < len(names) or not names:
             raise InputError(f"classes {', '.join(names)}: give different names, at least one")
         task = copy.copy(self)
@@ -114,8 +111,9 @@ class Segmentation(AbstractTask):
         """Return the cross-entropy, a mean over the pixels with a label, weighted by class.
 
         The Lovász-softmax loss and the cross-entropy of an auxiliary head are added with their
-        weights. Without any labelled pixel the loss is 0 and still has a gradient. With boxes, the
-        mean is over pixels in boxes too, and the projection loss is added (``losses.boxes``).
+        weights. Without any labelled pixel the loss is 0 and still has a gradient. If the target
+        has boxes, the mean includes pixels in boxes, and the projection loss is added
+        (``losses.boxes``).
         """
         output = Classes.expect(output)
         if target.boxes is not None:
@@ -160,11 +158,11 @@ class Segmentation(AbstractTask):
         return {"loss": likelihood + projection, **parts}
 
     def encode_label(self, label: Int[Tensor, "b h w"]) -> SoftLabels:
-        """Return one class per pixel; numbers out of range become the first or the last class."""
+        """Return one class per pixel; numbers out of range become those of the nearest class."""
         return SoftLabels.hard(label.clamp(0, len(self.class_names) - 1))
 
     def decode(self, output: Output) -> list["ClassPrediction"]:
-        """Return the most probable of the allowed classes at every pixel, as ids."""
+        """Return one prediction per image: the id of the most probable allowed class per pixel."""
         confidence, index = self._allowed_probabilities(output).max(dim=1)
         ids = torch.tensor(self.ids, device=index.device)[index]
         return self._predictions(ids, confidence, Classes.expect(output).uncertainty)
@@ -190,8 +188,9 @@ class Segmentation(AbstractTask):
     def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "n n"]:
         """Return the number of pixels by true class (rows) and predicted class (columns).
 
-        In a box, every row and column counts as half of its pixels. Their true class is the box's.
-        It is also their predicted class if it is predicted anywhere in them, else the background.
+        In a box, every row and column of pixels counts as half of its pixels. Their true class is
+        that of the box. Their predicted class is the same if it is predicted anywhere in the row or
+        column, else the background.
         """
         n = len(self.class_names)
         pair = target.label * n + label
@@ -209,7 +208,7 @@ class Segmentation(AbstractTask):
         return 100 * float(_iou(sums)[sums.sum(dim=1) > 0].mean())
 
     def figures(self, sums: Float64[Tensor, "n n"]) -> dict[str, float]:
-        """Return mean IoU, pixel accuracy, and the IoU of every class in the labels, in percent."""
+        """Return mean IoU, pixel accuracy, and the IoU of each class in the labels, in percent."""
         total = float(sums.sum())
         occurs = (sums.sum(dim=1) > 0).tolist()
         rows = zip(self.class_names, _iou(sums).tolist(), occurs, strict=True)
@@ -230,7 +229,7 @@ class Segmentation(AbstractTask):
         return (1 - probability).nan_to_num(nan=math.inf, posinf=math.inf)
 
     def prediction_set(self, output: Output, q: float) -> PredictionSet:
-        """Return ``set``, a mask for every class, ``k h w``.
+        """Return ``set``: masks ``k h w`` of the pixels whose set has the class.
 
         The most probable class is always in the set of a pixel. The model abstains where a set has
         several classes.
@@ -247,11 +246,11 @@ class Segmentation(AbstractTask):
 
     @property
     def error_kind(self) -> ErrorKind:
-        """``classes``: a class is right or wrong."""
+        """``classes``: a predicted class is right or wrong."""
         return "classes"
 
     def pixel_errors(self, prediction: Prediction, target: Target) -> PixelErrors:
-        """Return which pixels are wrong, and their uncertainty (or 1 minus the confidence)."""
+        """Return an error of 0 or 1 per pixel, and the uncertainty (or 1 minus the confidence)."""
         predicted = ClassPrediction.expect(prediction)
         wrong = (predicted.to_label() != target.label[0].to(predicted.ids.device)).float()
         confidence, std = predicted.confidence.float(), predicted.uncertainty
@@ -264,11 +263,11 @@ class Segmentation(AbstractTask):
         return {f"area.{name}": area for name, area in zip(self.class_names, areas, strict=True)}
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
-        """Return the number of the most frequent class; without labels, that of the first."""
+        """Return the number of the most frequent class; without labels, 0."""
         return torch.bincount(label[valid], minlength=len(self.class_names)).argmax()
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the most frequent class of all labels, and of every pixel position."""
+        """Return the most frequent class (1 x 1), and that of every pixel position (``h w``)."""
         counts = count_classes(labels, len(self.class_names))
         majority = counts.flatten(1).sum(dim=1).argmax()
         nowhere = counts.sum(dim=0) == 0
@@ -305,10 +304,10 @@ class ClassPrediction(Prediction):
 
     @classmethod
     def expect(cls, prediction: Prediction) -> "ClassPrediction":
-        """Return the prediction, after checking that it has classes.
+        """Return the prediction, after a check of its class.
 
         Raises:
-            TypeError: if it is a prediction of another kind.
+            TypeError: if the prediction has another class.
         """
         if not isinstance(prediction, cls):
             raise TypeError(f"expected {cls.__name__}, got {type(prediction).__name__}")
@@ -316,7 +315,7 @@ class ClassPrediction(Prediction):
 
     @property
     def ids_are_colours(self) -> bool:
-        """Whether every id is its colour as a 24-bit number, as in label files with colours."""
+        """Whether ids are colours as 24-bit numbers (red * 65536 + green * 256 + blue)."""
         colours = ((r << 16 | g << 8 | b) for r, g, b in self.palette.values())
         return bool(self.palette) and list(self.palette) == list(colours)
 
@@ -328,7 +327,7 @@ class ClassPrediction(Prediction):
         return torch.where(sorted_ids[position] == ids, order[position], 0)
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``classes`` (ids, palette indices or colours), confidence and uncertainty."""
+        """Return ``classes`` (ids, palette indices or colours), ``confidence``, ``uncertainty``."""
         ids = self.ids.cpu().numpy()
         if self._in_colours:
             pixels = np.stack([ids >> 16, ids >> 8 & 255, ids & 255], axis=2).astype(np.uint8)
@@ -344,7 +343,7 @@ class ClassPrediction(Prediction):
         return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return size, encoding of the ids, class names, and the number of pixels per class."""
+        """Return size (width, height), encoding of ids, names, and number of pixels per class."""
         return {
             "size": list(self.hw[::-1]),
             "classes_are": self._encoding,
@@ -367,7 +366,7 @@ class ClassPrediction(Prediction):
         return {self.names[n]: rgb for n, rgb in self.palette.items() if n in shown}
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error (red); pixels without a label have no error."""
+        """Return pictures of truth, prediction and error (red; none where there is no label)."""
         wrong = ((self.ids != other.ids) & (self.ids != NO_LABEL)).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)
         error[1:, wrong] = 60
@@ -386,6 +385,7 @@ class ClassPrediction(Prediction):
 
 
 def _iou(sums: Float64[Tensor, "n n"]) -> Float64[Tensor, " n"]:
+    """Return the intersection over union of every class; 0 for a class that does not occur."""
     intersection = sums.diagonal()
     return intersection / (sums.sum(dim=1) + sums.sum(dim=0) - intersection).clamp(min=1)
 

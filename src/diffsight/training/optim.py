@@ -1,6 +1,5 @@
-"""AdamW with explicit parameter groups, each with its learning rate and weight decay."""
+"""AdamW with parameter groups, each with its own learning rate and weight decay."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from diffsight.config import Configurable
-from diffsight.errors import InputError
+from diffsight.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class ParameterGroup:
     """Parameters with the same learning rate and weight decay.
 
     Attributes:
-        name: prefix or pattern of their names.
+        name: prefix or pattern of the parameters' names.
         parameters: parameters by name.
         lr_scale: factor on the scheduled learning rate.
         weight_decay: AdamW's weight decay.
@@ -32,7 +31,7 @@ class ParameterGroup:
 
     @property
     def numel(self) -> int:
-        """Number of values in all parameters."""
+        """Total number of values in the parameters."""
         return sum(p.numel() for p in self.parameters.values())
 
 
@@ -40,7 +39,7 @@ class Rule(Configurable):
     """Learning rate and weight decay of parameters whose names match a pattern.
 
     Args:
-        pattern: pattern of the whole name in the model; ``*`` matches any letters.
+        pattern: pattern of a parameter's whole name in the model; ``*`` matches any characters.
         lr_scale: factor on the learning rate.
         decays: whether weight decay applies.
     """
@@ -52,17 +51,20 @@ class Rule(Configurable):
 
 
 class AdamW(Configurable):
-    """Builder of ``torch.optim.AdamW`` and its parameter groups, without frozen parameters.
+    """Settings of ``torch.optim.AdamW`` that build its parameter groups for a model.
+
+    Frozen parameters are in no group.
 
     Args:
         lr: base learning rate of the schedule.
         weight_decay: decoupled weight decay.
         betas: decay rates of the two moments.
-        eps: added to the root of the second moment.
-        lr_scale: factor on the learning rate by name prefix in the model; the longest prefix wins.
+        eps: added to the square root of the second moment.
+        lr_scale: factor on the learning rate by prefix of the parameter names in the model; the
+            longest prefix wins.
         no_decay: parameters without weight decay: ``vectors`` (tensors of at most one axis, and
             everything named ``bias``) or ``none``.
-        rules: exceptions to both; the first matching rule wins.
+        rules: exceptions to ``lr_scale`` and ``no_decay``; the first matching rule wins.
     """
 
     def __init__(
@@ -85,7 +87,10 @@ class AdamW(Configurable):
         self.rules = tuple(rules)
 
     def groups(self, model: nn.Module) -> tuple[ParameterGroup, ...]:
-        """Return the groups of the rules, then those of the prefixes (decaying parameters first).
+        """Return the parameter groups of a model: those of ``rules``, then those of ``lr_scale``.
+
+        Each prefix of ``lr_scale`` has a group with weight decay and one without; empty groups are
+        left out. Parameters with no such prefix follow at the end.
 
         Raises:
             InputError: if a rule or prefix matches no trainable parameter, or nothing is trainable.
@@ -113,17 +118,20 @@ class AdamW(Configurable):
         self._refuse_unused({prefix for (prefix, _), g in rest.items() if g.parameters}, names)
         for group in ruled:
             if not group.parameters:
-                raise InputError(f"rule {group.name!r}: no trainable parameter has such a name")
+                raise InputError(
+                    f"rule {group.name!r}: no trainable parameter has such a name: correct the "
+                    "pattern, or leave the rule out"
+                )
         return (*ruled, *(group for group in rest.values() if group.parameters))
 
     def build(
         self, groups: tuple[ParameterGroup, ...], *, fused: bool = False
     ) -> torch.optim.AdamW:
-        """Return the optimiser; the schedule sets the learning rates before the first step.
+        """Return the optimiser; before every step ``TrainingStep.set_rates`` sets its rates.
 
         Args:
             groups: parameter groups.
-            fused: update all tensors in one kernel.
+            fused: update all tensors in one kernel; False lets torch choose.
         """
         return torch.optim.AdamW(
             [
@@ -141,6 +149,7 @@ class AdamW(Configurable):
         )
 
     def _prefix(self, name: str) -> str:
+        """Return the longest prefix in ``lr_scale`` that a name has; empty if it has none."""
         fitting = (p for p in self.lr_scale if name == p or name.startswith(f"{p}."))
         return max(fitting, key=len, default="")
 
@@ -152,15 +161,19 @@ class AdamW(Configurable):
                 prefixes = {
                     name.rsplit(".", i)[0] for name in names for i in range(1, name.count(".") + 1)
                 }
-                near = difflib.get_close_matches(prefix, sorted(prefixes), n=1, cutoff=0)
                 raise InputError(
-                    f"lr_scale: no trainable parameter is called {prefix}.*: did you mean "
-                    f"{near[0]!r}?"
+                    f"lr_scale: no trainable parameter is called {prefix}.*: "
+                    f"{suggest(prefix, prefixes)}"
                 )
 
 
 def table(groups: tuple[ParameterGroup, ...], lr: float) -> Table:
-    """Return the groups as a table; ``lr`` is the schedule's base rate."""
+    """Return a table of parameter groups with their learning rates and weight decays.
+
+    Args:
+        groups: parameter groups.
+        lr: base learning rate of the schedule.
+    """
     result = Table("parameters", title="What is trained", title_justify="left")
     for column in ("tensors", "numbers", "learning rate", "weight decay"):
         result.add_column(column, justify="right")
