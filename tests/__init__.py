@@ -1,1 +1,1 @@
-"""Tests mirror src/diffsight file for file; shared testers are in contracts.py."""
+"""Tests mirror src/diffsight file for file; shared contract tests are in contracts/."""

@@ -1,4 +1,4 @@
-"""Shapes and types of every public function are checked while the tests run."""
+"""Settings of all tests. Shapes and types of every call to diffsight are checked."""
 
 import os
 import shutil
@@ -14,15 +14,15 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
-import tests.typecheck  # noqa: F401 - the hook names it
+import tests.typecheck  # noqa: F401 - the hook below imports it by name
 
 install_import_hook("diffsight", "tests.typecheck.check")
 
 
 @pytest.fixture(scope="session")
 def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Stable Diffusion folder; tests must not change it."""
-    # not at the top: the hook comes before everything that it checks
+    """Return a folder with a small random Stable Diffusion; tests must not change it."""
+    # imported here, because the import hook must be installed before diffsight is imported
     from tests.support_pipeline import write_pipeline
 
     return write_pipeline(tmp_path_factory.mktemp("assets") / "tiny")
@@ -30,7 +30,7 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def embedded(pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it in place of the model that the package ships."""
+    """Replace the packaged model by a copy of ``pipeline_folder``; return the copy."""
     folder = tmp_path / "assets" / "tiny"
     shutil.copytree(pipeline_folder, folder)
     monkeypatch.setattr("diffsight.assets.FOLDER", folder.parent)

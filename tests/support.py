@@ -1,4 +1,4 @@
-"""Random inputs and labels, the same in every run, and checks of samples."""
+"""Random inputs and labels that are the same in every run, and checks of samples."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from diffsight.tasks import AbstractTask
 from diffsight.types import Pyramid, Target
 
 Module = TypeVar("Module", bound=nn.Module)
-# a Stable Diffusion of a few thousand parameters with the topology of the real one
+# architecture of a Stable Diffusion with the topology of the real one, but few channels
 SMALL = {
     "unet": {
         "block_out_channels": [16, 32, 48, 48],
@@ -25,23 +25,23 @@ SMALL = {
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
-    """Standard normal numbers that depend on nothing but the arguments."""
+    """Return standard normal numbers that depend only on the arguments."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def images(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """RGB noise in [0, 1]."""
+    """Return random RGB images ``batch 3 height width`` in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand((batch, 3, height, width), generator=generator)
 
 
 def random_target(task: AbstractTask, batch: int, height: int, width: int) -> Target:
-    """Labels that the task can learn: ids, or positive numbers; all pixels are valid."""
+    """Return random labels of a task (ids, positive numbers or joints); all pixels are valid."""
     valid = torch.ones(batch, height, width, dtype=torch.bool)
     if task.sigmas:
-        places = images(batch, 1, len(task.sigmas))[:, :2].movedim(1, -1)
-        places = places * torch.tensor([width - 1.0, height - 1.0])
-        return Target(torch.cat([places, torch.full_like(places[..., :1], 2.0)], dim=-1), valid)
+        points = images(batch, 1, len(task.sigmas))[:, :2].movedim(1, -1)
+        points = points * torch.tensor([width - 1.0, height - 1.0])
+        return Target(torch.cat([points, torch.full_like(points[..., :1], 2.0)], dim=-1), valid)
     values = next((spec for spec in task.outputs if spec.kind == "values"), None)
     if values is None:
         generator = torch.Generator().manual_seed(6)
@@ -53,7 +53,7 @@ def random_target(task: AbstractTask, batch: int, height: int, width: int) -> Ta
 def pyramid_of(
     channels: Sequence[int], strides: Sequence[int], batch: int, height: int, width: int
 ) -> Pyramid:
-    """Noise features of an image whose sides are multiples of the strides."""
+    """Return random features of images whose sides are multiples of the strides."""
     features = tuple(
         noise(batch, c, height // s, width // s, seed=i)
         for i, (c, s) in enumerate(zip(channels, strides, strict=True))
@@ -62,21 +62,21 @@ def pyramid_of(
 
 
 def take_row(pyramid: Pyramid, i: int) -> Pyramid:
-    """Image ``i`` alone."""
+    """Return the features of image ``i`` alone."""
     features = tuple(feature[i : i + 1] for feature in pyramid.features)
     attention = {level: maps[i : i + 1] for level, maps in pyramid.attention.items()}
     return replace(pyramid, features=features, attention=attention)
 
 
 def weighted_sum(*maps: Tensor) -> Tensor:
-    """A scalar: the sum of all values with random weights."""
+    """Return the sum of all values with random weights, as a scalar to differentiate."""
     parts = [(m * noise(*m.shape, seed=i)).sum() for i, m in enumerate(maps)]
     return torch.stack(parts).sum()
 
 
 @torch.no_grad()
-def enliven(module: Module) -> Module:
-    """Set random weights that are large enough to matter; many layers start at almost zero."""
+def randomise_weights(module: Module) -> Module:
+    """Set random weights in place, because many layers are initialised close to zero."""
     generator = torch.Generator().manual_seed(3)
     for parameter in module.parameters():
         if parameter.ndim > 1:
@@ -85,14 +85,14 @@ def enliven(module: Module) -> Module:
 
 
 def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
-    """Types, shapes, validity and class ids of one sample."""
+    """Check types, shapes, validity masks and class ids of one sample."""
     image_size = sample.image.shape[-2:]
     assert sample.image.dtype == torch.uint8
     assert sample.image.shape[0] == 3
     assert sample.labels.keys() == sample.valid.keys()
     for name, label in sample.labels.items():
         valid = sample.valid[name]
-        # a map around a vehicle has a size of its own
+        # a map around a vehicle does not have the size of the images
         size = image_size if sample.rig is None else label.shape[-2:]
         assert valid.shape == size, name
         if sample.people is not None:
@@ -108,15 +108,15 @@ def assert_sample(sample: Sample, dataset: AbstractDataset) -> None:
             assert label.dtype == torch.int64, name
             ids = label[valid]
             assert (ids >= 0).all(), name
-            if name == "referent":  # of the thing that a sentence means
+            if name == "referent":  # 1 is the object that the sentence describes
                 assert (ids <= 1).all()
-            elif name != "instance":  # the only ids that stand for no class
+            elif name != "instance":  # numbers of instances, not of classes
                 assert name in dataset.class_names, f"{name} holds ids of classes without names"
                 assert (ids < len(dataset.class_names[name])).all(), name
 
 
 def assert_same_sample(a: Sample, b: Sample) -> None:
-    """Equal, byte for byte; labels that are not valid may be NaN."""
+    """Check that two samples are equal byte for byte; invalid labels may be NaN."""
     assert (a.id, a.prompt, a.camera) == (b.id, b.prompt, b.camera)
     assert torch.equal(a.image, b.image)
     assert a.labels.keys() == b.labels.keys()

@@ -1,4 +1,4 @@
-"""A folder of a few labelled pictures, and adaptations to it with a model of random weights."""
+"""Folders with a few labelled images, and ``adapt`` on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,25 @@ from diffsight.model import DenseModel
 COUNT = 6
 
 
-def pictures(
+def write_pictures(
     folder: Path,
     kind: str = "scalar",
     sizes: Sequence[tuple[int, int]] = ((64, 64), (48, 80)),
     seed: int = 0,
     count: int = COUNT,
 ) -> Path:
-    """Write bright squares on a dark ground; the label says where they are."""
+    """Write images of a bright square on a dark ground, with labels that show the square.
+
+    Args:
+        folder: folder that gets the subfolders ``images`` and ``labels``.
+        kind: kind of label, as in ``adapt``.
+        sizes: heights and widths of the images, used in turn.
+        seed: seed of positions and pixels.
+        count: number of images.
+
+    Returns:
+        The folder.
+    """
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
@@ -50,12 +61,12 @@ def pictures(
 
 
 def run(folder: Path, backbone: Any, kind: str = "scalar", **options: Any) -> DenseModel:
-    """Adapt to the pictures in a folder."""
+    """Train a model with ``adapt`` on a folder of ``write_pictures``."""
     return adapt(folder / "images", folder / "labels", kind=kind, backbone=backbone, **options)
 
 
 def first_image() -> torch.Tensor:
-    """Return noise of 64 x 64 pixels in [0, 1]."""
+    """Return an image of 64 x 64 random pixels in [0, 1]."""
     return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 
 

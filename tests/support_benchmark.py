@@ -57,7 +57,7 @@ class Squares(AbstractDataset):
             return torch.nn.functional.normalize(value, dim=0)
         value = torch.where(inside, 2.0 + index, 1.0)[None]
         value = value + 0.01 * torch.rand(1, 64, 64, generator=noise)
-        if self.label == "pair":  # two channels that are no direction to one side
+        if self.label == "pair":  # two channels that are not a direction
             return torch.cat([value, torch.arange(64.0).expand(1, 64, 64)])
         return value
 

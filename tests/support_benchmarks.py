@@ -1,4 +1,4 @@
-"""Import the scripts of benchmarks/, which are no package, for tests."""
+"""Import the scripts of benchmarks/, which is not a package."""
 
 import importlib
 from pathlib import Path
@@ -12,7 +12,7 @@ DOCS = BENCHMARKS.parent / "docs"
 
 
 def import_script(name: str) -> Any:
-    """Return a module of benchmarks/, whose modules import each other by their bare names."""
+    """Import a script of benchmarks/ by its name; scripts import each other by name as well."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(BENCHMARKS)
         return importlib.import_module(name)

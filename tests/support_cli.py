@@ -1,4 +1,4 @@
-"""Images on disk, ``diffsight predict`` on them, and a method outside diffsight."""
+"""Random images on disk, ``diffsight predict`` on them, and a custom method."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ RNG = np.random.default_rng(0)
 
 
 def photo(path: Path, height: int = 32, width: int = 40, mode: str = "RGB") -> Path:
-    """Write an image of random pixels; create its folder."""
+    """Write an image of random pixels, and create its folder; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
@@ -26,4 +26,4 @@ def predict(model: Path, *arguments: str | Path) -> int:
 
 
 class OwnHead(FeatureHead):
-    """A method of the user, outside diffsight."""
+    """A custom method, which is not part of diffsight."""

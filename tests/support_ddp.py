@@ -24,7 +24,7 @@ NAMES = ("wall", "floor", "door", "lamp")
 
 
 def ddp_parts(**options: Any) -> dict[str, Any]:
-    """Return small parts of a DDP, without an encoding."""
+    """Return the arguments of a small DDP, except for ``encoding``."""
     torch.manual_seed(0)
     return {
         "backbone": VisionBackbone(architecture=CONVNEXT),
@@ -47,7 +47,7 @@ def build_ddp_depth(**options: Any) -> DenseModel:
 
 
 def count_passes(model: DenseModel) -> dict[str, int]:
-    """Return counts of encoder and decoder passes, which every later pass of a model updates."""
+    """Return a count of encoder and decoder passes that every later pass of the model updates."""
     counts = {"backbone": 0, "decoder": 0}
 
     def count(name: str) -> Any:

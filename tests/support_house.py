@@ -1,4 +1,4 @@
-"""What the house rules about language look at: names, docstrings, pages and help texts."""
+"""Extract names, docstrings, prose and help texts, which the house rules check."""
 
 import ast
 import importlib
@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-MAX_PROSE = 120  # characters of a line of prose in a page
-# words that say nothing to a reader who knows PyTorch, in the sense of the rules of language
+MAX_PROSE = 120  # characters per line of prose in a page
+# words that must not occur in names, because a reader who knows PyTorch would not understand them
 UNCLEAR_WORDS = frozenset(
     """
     told tell tells ask asks asked beside answer answers place places known found wish wishes
@@ -19,7 +19,7 @@ UNCLEAR_WORDS = frozenset(
 
 
 def is_unclear(name: str) -> bool:
-    """Return whether a part of a name is one of the unclear words."""
+    """Return whether a name contains one of ``UNCLEAR_WORDS``."""
     return not parts_of_name(name).isdisjoint(UNCLEAR_WORDS)
 
 
@@ -30,7 +30,7 @@ def parts_of_name(name: str) -> set[str]:
 
 
 def defined_names(tree: ast.AST) -> list[tuple[int, str]]:
-    """Return the names that a module defines, with their lines."""
+    """Return line number and name of everything that a module defines or assigns."""
     names: list[tuple[int, str]] = []
     for node in ast.walk(tree):
         match node:
@@ -82,7 +82,7 @@ def long_lines(page: str) -> list[int]:
 
 
 def option_texts() -> dict[str, set[str]]:
-    """Return the help texts of all options, each with the places where it is written."""
+    """Return the help text of every option, with the classes and functions that contain it."""
     from diffsight.benchmark.options import UnitOptions
     from diffsight.cli import COMMANDS, flags
     from diffsight.cli.completion import parser_of
@@ -100,7 +100,8 @@ def option_texts() -> dict[str, set[str]]:
     owners = {part for source in sources for part in getattr(source, "__mro__", (source,))}
     texts: dict[str, set[str]] = {}
     for owner in owners - {object}:
-        own = type("Own", (), {"__doc__": owner.__doc__})  # without the base classes
+        # reads only its own docstring, not those of base classes
+        own = type("Own", (), {"__doc__": owner.__doc__})
         for name, text in flags.texts_of(own).items():
             if not name.islower():
                 continue  # an error under "Raises:"
@@ -109,7 +110,7 @@ def option_texts() -> dict[str, set[str]]:
 
 
 def table_rows(page: Path, start: str) -> list[list[str]]:
-    """Return the cells of the table of a page whose first line begins with ``start``."""
+    """Return the cells of the table in a page whose first line begins with ``start``."""
     lines = page.read_text(encoding="utf-8").splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith(start))
     rows = itertools.takewhile(lambda line: line.startswith("|"), lines[first:])
@@ -117,6 +118,6 @@ def table_rows(page: Path, start: str) -> list[list[str]]:
 
 
 def method_table(page: Path) -> list[list[str]]:
-    """Return the cells of the table of methods and tasks of a page, methods without links."""
+    """Return the cells of a page's table of methods and tasks; links are removed."""
     link = re.compile(r"\[(`\w+`)\]\(.*\)")
     return [[link.sub(r"\1", cell) for cell in row] for row in table_rows(page, "| method |")]

@@ -21,7 +21,7 @@ def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 20)) -> 
 
 
 def write_depth(path: Path, count: int = 2000, size: tuple[int, int] = (24, 20)) -> Path:
-    """Write a depth map of one count, except for the first row, which is 0."""
+    """Write a 16-bit depth map with the pixel value ``count``; row 0 is 0, which is invalid."""
     path.parent.mkdir(parents=True, exist_ok=True)
     counts = np.full((size[1], size[0]), count, np.uint16)
     counts[0] = 0

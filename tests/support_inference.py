@@ -1,4 +1,4 @@
-"""Methods with simple known outputs, a calibration, and pictures of people, for inference tests."""
+"""Methods whose outputs are easy to compute, a calibration, and images of people."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,7 +29,8 @@ CALIBRATION: dict[str, Any] = {
     "images": 9,
     "confidence": [0.5, 0.8, 0.9],
     "q": [0.1, 0.25, 1.25],
-    "residuals": {"mean": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},  # two more are 0
+    # residuals of 0 are not stored, so two of the nine are missing
+    "residuals": {"mean": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},
 }
 HANDS = ("left_hand", "right_hand")
 LEFT, RIGHT = ((20.0, 30.0), (34.0, 52.0)), ((80.0, 60.0), (97.5, 41.0))
@@ -37,12 +38,12 @@ BOXES = [[12.0, 22.0, 42.0, 60.0], [70.0, 32.0, 108.0, 70.0]]
 
 
 def calibrated(**changes: Any) -> dict[str, Any]:
-    """Return the info of a model with a calibration."""
+    """Return ``DenseModel.info`` with ``CALIBRATION``, of which ``changes`` replace entries."""
     return {"calibration": {**CALIBRATION, **changes}}
 
 
 class Brightness(AbstractMethod):
-    """Predict 1 + mean of the colours at each pixel, so windows and flips change nothing."""
+    """Predict 1 + the mean of the colours of each pixel, so windows and flips change nothing."""
 
     output_kinds = ("values",)
 
@@ -65,7 +66,7 @@ class Brightness(AbstractMethod):
 
 
 class Columns(AbstractMethod):
-    """Predict 1 + the column in the window, which shows the windows of the passes."""
+    """Predict 1 + the column of the pixel in its window, so the output shows the windows."""
 
     output_kinds = ("values",)
 
@@ -87,7 +88,7 @@ class Columns(AbstractMethod):
 
 
 class Blur(AbstractMethod):
-    """Predict a random convolution plus an offset of the prompt; pixels depend on neighbours."""
+    """Predict a random 5 x 5 convolution plus an offset that depends on the prompt."""
 
     output_kinds = ("values",)
     accepts_prompt = True
@@ -118,7 +119,7 @@ class Blur(AbstractMethod):
 
 
 class Logits(AbstractMethod):
-    """Predict the logits of a random convolution, for classes and masks."""
+    """Predict logits of classes with a random 5 x 5 convolution."""
 
     output_kinds = ("classes",)
 
@@ -164,7 +165,7 @@ class Probabilities(Logits):
 
 
 def model(method: type[AbstractMethod]) -> DenseModel:
-    """Return a model of depth."""
+    """Return a depth model with this method."""
     return DenseModel(task=Depth(), method=method)
 
 
@@ -192,14 +193,14 @@ class Spots(AbstractMethod):
         return Heatmaps(maps * self.weight, self.stride)
 
 
-def spots() -> DenseModel:
-    """Return a model of two joints, the hands of people."""
+def pose_model() -> DenseModel:
+    """Return a pose model with two joints, the hands, which finds red and green spots."""
     task = Pose(names=HANDS, sigmas=(0.05, 0.05), limbs=[(0, 1)], height=64, width=64, stride=2)
     return DenseModel(task=task, method=partial(Spots))
 
 
-def picture(*people: tuple[tuple[float, float], tuple[float, float]]) -> torch.Tensor:
-    """Return a black image with a red and a green spot for each person."""
+def draw_people(*people: tuple[tuple[float, float], tuple[float, float]]) -> torch.Tensor:
+    """Return a black image; each person is a red and a green spot at x and y of the two hands."""
     rows, columns = torch.meshgrid(torch.arange(90.0), torch.arange(120.0), indexing="ij")
     image = torch.zeros(3, 90, 120)
     for hands in people:

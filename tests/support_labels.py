@@ -1,4 +1,4 @@
-"""Write small labelled images as people and annotation tools store them."""
+"""Write small labelled images in the file formats of users and annotation tools."""
 
 import json
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def photograph(number: int) -> Image.Image:
 def write_folder(
     root: Path, write_label: Writer | None, names: tuple[str, ...] = ("p0", "p1", "p2")
 ) -> tuple[Path, Path]:
-    """Write images, and labels with ``write_label(class ids, path without suffix)``.
+    """Write images, and their labels by ``write_label(class ids, path without suffix)``.
 
     Returns:
         The folders of the images and of the labels.
@@ -52,13 +52,13 @@ def write_folder(
     return images, labels
 
 
-def png(array: np.ndarray, path: Path, **options: Any) -> None:
+def write_png(array: np.ndarray, path: Path, **options: Any) -> None:
     """Write an array as PNG."""
     Image.fromarray(array).save(f"{path}.png", **options)
 
 
-def shuffled_palette(classes: np.ndarray, path: Path) -> None:
-    """Write palette indices in another order in every other file, with the same colours."""
+def write_shuffled_palette(classes: np.ndarray, path: Path) -> None:
+    """Write a palette mask; colours are equal in all files, but the indices of ``p1`` differ."""
     order = np.array([0, 1, 2] if path.name in ("p0", "p2") else [0, 2, 1], np.uint8)
     image = Image.fromarray(order[classes], mode="P")
     colours = np.zeros((256, 3), np.uint8)
@@ -67,14 +67,14 @@ def shuffled_palette(classes: np.ndarray, path: Path) -> None:
     image.save(f"{path}.png")
 
 
-def smoothed(array: np.ndarray, path: Path) -> None:
-    """Write a mask that was scaled down and up again, so that its borders are smooth."""
+def write_smoothed(array: np.ndarray, path: Path) -> None:
+    """Write a mask that is scaled down and up again, so that its borders have other values."""
     small = Image.fromarray(array).resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.BILINEAR)
     small.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(f"{path}.png")
 
 
 def polygons(number: int) -> dict[str, list[list[float]]]:
-    """Return the polygons of classes 1 and 2 in image ``number``, in the order of drawing."""
+    """Return the polygons of the classes in image ``number``; later ones cover earlier ones."""
     top, bottom, left, right = box(number)
     low = HEIGHT // 2 + number
     return {

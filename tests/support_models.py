@@ -1,4 +1,4 @@
-"""Small models, and functions that change saved models."""
+"""Small models, and functions that edit saved models."""
 
 import json
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from diffsight.tasks.depth import Depth
 __all__ = [
     "ARCHITECTURE",
     "RESULT",
-    "edit",
+    "edit_config",
     "few_shot",
     "fingerprint_of",
     "flip_last_byte",
     "tiny",
 ]
 
-# an evaluation, as ``Evaluation.as_dict`` returns it
+# example of what ``Evaluation.as_dict`` returns
 RESULT = {
     "protocol": {"name": "rooms-v1"},
     "plan": "own size, whole image, no flip",
@@ -49,7 +49,7 @@ def fingerprint_of(model: DenseModel) -> str:
     return fingerprint(model.state_dict().items())
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+def edit_config(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the configuration of a saved model, a folder or a file, and nothing else."""
     if path.is_dir():
         config = json.loads((path / "config.json").read_text())

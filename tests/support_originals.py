@@ -21,7 +21,7 @@ KINDS = {
 
 
 def shapes(model: str) -> dict[str, torch.Tensor]:
-    """Return the authors' entries without their values."""
+    """Return the entries of an authors' checkpoint as tensors on the meta device."""
     path = PARITY / model
     path = path / "manifest.json" if path.is_dir() else path.with_suffix(".json")
     manifest = json.loads(path.read_text())

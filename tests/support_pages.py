@@ -1,4 +1,4 @@
-"""Code blocks of the pages: reading them, and what of them a test can run."""
+"""Read the code blocks of the pages, and decide which commands a test can run."""
 
 import functools
 import re
@@ -14,14 +14,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^( *)```([\w{}-]*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 SHELL_SEPARATORS = frozenset(("&&", "||", ";", "|"))
-# commands that work for minutes; they are parsed, and what they write is replaced by a stand-in
+# commands that take minutes: tests only parse them, and write a stand-in for their output
 LONG = ("fit", "pretrain", "benchmark", "demo")
 # commands that download networks or data by default, or read files of other projects
 NEEDS_DOWNLOAD = ("caption", "control", "convert", "index-nuscenes")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]*")
 HUB_OWNERS = ("openai", "facebook", "owner", "stable-diffusion-v1-5", "stabilityai")
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|\.\.\.")  # such as DIR, FILE, MODEL
-# options that make a command small; they are appended, and the last one counts
+# options that make a command fast; appended options override earlier ones
 REDUCTIONS = {
     "adapt": "--steps 2 --backbone tiny --short-side 32 --device cpu --overwrite",
     "predict": "--device cpu",
@@ -50,7 +50,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        """Page and line, for messages."""
+        """Return page and line number, for messages."""
         return f"{relative(self.page)}:{self.line}"
 
 
@@ -59,7 +59,7 @@ class Command:
     """A ``diffsight`` command of a page.
 
     Attributes:
-        name: such as ``predict``.
+        name: name of the command, such as ``predict``.
         words: everything after the name.
         writes: file that receives the output, as in ``> mine.yaml``.
     """
@@ -131,11 +131,11 @@ def parse_command(name: str, words: Sequence[str]) -> None:
 
 
 def why_not_run(command: Command, folder: Path, missing: Collection[str] = ()) -> str | None:
-    """Return why a command is parsed only, or None if it can be run in a workspace.
+    """Return why a test cannot run a command but only parse it; None if it can be run.
 
     Args:
-        command: to run.
-        folder: current folder, where the files that it reads are.
+        command: command to run.
+        folder: current folder, which holds the input files.
         missing: outputs of earlier commands that were not run.
     """
     words, recipe = command.words, command.value_of("--recipe")
@@ -162,8 +162,8 @@ def why_not_run(command: Command, folder: Path, missing: Collection[str] = ()) -
     return None
 
 
-def reduced(command: Command) -> list[str]:
-    """Return the words of a command that does the same on less."""
+def with_reductions(command: Command) -> list[str]:
+    """Return the words of the command, with options for less data and fewer steps."""
     words = [re.sub(r"^count=\d+$", "count=1", word) for word in command.words]
     extra = shlex.split(REDUCTIONS.get(command.name, ""))
     if command.name == "adapt" and "--method" not in command.words:

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from diffsight.assets import write_checksums
-from tests.support import enliven
+from tests.support import randomise_weights
 
 WIDTH = 16  # channels of a text vector
 LIMIT = 64  # greatest number of tokens of a text
@@ -54,7 +54,7 @@ def write_pipeline(folder: Path) -> Path:
         "vae": _make_vae(),
     }
     for name, part in parts.items():
-        enliven(part).half().save_pretrained(folder / name)
+        randomise_weights(part).half().save_pretrained(folder / name)
     _make_scheduler().save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(_make_index()))
     write_checksums(folder)

@@ -1,4 +1,4 @@
-"""Rewrite a folder of safetensors in all layouts in which weights are distributed."""
+"""Rewrite a folder of safetensors files in the layouts in which weights are published."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _pickle(suffix: str, prefix: str = "") -> Callable[[Path], None]:
 
 
 def rewrite(state: dict[str, Tensor], path: Path) -> None:
-    """Replace a file whose tensors may still be mapped into memory."""
+    """Write a file again; it is deleted first, because tensors may still be mapped to it."""
     path.unlink()
     save_file(state, path)
 
@@ -49,7 +49,7 @@ def _prefix(path: Path) -> None:
 
 
 def _shard(pattern: str) -> Callable[[Path], None]:
-    """Return a function that splits a file into three and writes their index, which is optional."""
+    """Return a function that splits a file of weights into three shards with an index."""
 
     def change(path: Path) -> None:
         state = load_file(path)
@@ -85,15 +85,17 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
 """Names of layouts and the function that rewrites one file of weights in each."""
 
 
-def lay_out(folder: Path, layout: str) -> Path:
-    """Rewrite all weights of a folder and its subfolders in a layout; return the folder."""
+def rewrite_in_layout(folder: Path, layout: str) -> Path:
+    """Rewrite all weights of a folder and its subfolders; ``layout`` is a key of ``LAYOUTS``."""
     for path in [*folder.rglob("*.safetensors")]:
         LAYOUTS[layout](path)
     return folder
 
 
-def cache(folder: Path, hub: Path, name: str = "owner/name", commit: str = "a" * 40) -> Path:
-    """Move a folder into a cache of the hub, as the current commit of a model."""
+def move_to_hub_cache(
+    folder: Path, hub: Path, name: str = "owner/name", commit: str = "a" * 40
+) -> Path:
+    """Move a model folder into a hub cache, as the current commit; return its cache folder."""
     model = hub / f"models--{name.replace('/', '--')}"
     (model / "refs").mkdir(parents=True, exist_ok=True)
     (model / "refs" / "main").write_text(commit)
@@ -102,7 +104,7 @@ def cache(folder: Path, hub: Path, name: str = "owner/name", commit: str = "a" *
     return model
 
 
-def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+def have_equal_tensors(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     """Return whether two state dicts have the same names and values."""
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()

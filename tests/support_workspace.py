@@ -1,4 +1,4 @@
-"""A folder with every file that the code blocks of the pages name, and small models in it."""
+"""Write a folder with every file that the code blocks of the pages use."""
 
 import json
 import re
@@ -27,11 +27,11 @@ from diffsight.necks import NormalisedFPN
 from diffsight.streets import Streets
 from diffsight.tasks import Segmentation
 
-SIZE = (48, 40)  # of a photograph: width, height
+SIZE = (48, 40)  # width and height of a photograph
 PHOTOS = ("beach", "hall", "kitchen")
 TOY_FOLDER = Path(__file__).parent / "extending"
 PRETRAINED = re.compile("tiny|stable-diffusion|weights:|openai/|facebook/|microsoft/")
-# a recipe of the classes in tests/extending, as the pages of docs/extend have them
+# a recipe with the classes of tests/extending, which the pages in docs/extend use
 TOY = {
     "task": {"class_path": "toy_extension.Brightness"},
     "method": {
@@ -57,8 +57,8 @@ def write_workspace(folder: Path, backbone: Path) -> Path:
     """Write photographs, labels of every kind and saved models; return the folder.
 
     Args:
-        folder: to write.
-        backbone: Stable Diffusion folder of a model that is adapted.
+        folder: folder to write to.
+        backbone: Stable Diffusion folder, on which one model is adapted.
     """
     for number, name in enumerate(PHOTOS):
         write_photo(folder / "photos" / f"{name}.jpg", number)
@@ -82,7 +82,7 @@ def write_workspace(folder: Path, backbone: Path) -> Path:
 
 
 def write_photo(path: Path, seed: int) -> Path:
-    """Write a photograph of noise, with its folder."""
+    """Write an image of random pixels, and create its folder; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -90,7 +90,7 @@ def write_photo(path: Path, seed: int) -> Path:
 
 
 def _write_labels(folder: Path, name: str) -> None:
-    """Write a mask, a mask of strokes, and a depth map for one photograph."""
+    """Write a mask, scribbles and a depth map for the photograph ``name``."""
     for part in ("masks", "scribbles", "depth", "depths"):
         (folder / part).mkdir(exist_ok=True)
     mask, strokes = Image.new("P", SIZE), Image.new("P", SIZE)
@@ -107,7 +107,7 @@ def _write_labels(folder: Path, name: str) -> None:
 
 
 def _write_tables(folder: Path) -> None:
-    """Write labels in one file: points and boxes of the photographs; and boxes of a person."""
+    """Write the files of labels in one table: points, COCO boxes and boxes of people."""
     rows = [f"{name}.jpg,{x},{y},{0.5 * x}" for name in PHOTOS for x, y in ((5, 6), (30, 20))]
     (folder / "points.csv").write_text("\n".join(("image,x,y,value", *rows)))
     images = [
@@ -130,7 +130,7 @@ def _write_tables(folder: Path) -> None:
 
 
 def ddp_model() -> DenseModel:
-    """Return DDP for two classes on a small encoder."""
+    """Return a DDP segmentation model with two classes and a small encoder."""
     torch.manual_seed(0)
     method = partial(
         DDP,
@@ -144,7 +144,7 @@ def ddp_model() -> DenseModel:
 
 
 def _calibrated_model(folder: Path, backbone: Path) -> DenseModel:
-    """Return a model of ten labelled photographs, which ``--confidence 0.9`` needs."""
+    """Return a model adapted to ten photographs, because ``--confidence 0.9`` needs that many."""
     for number in range(10):
         write_photo(folder / "ten" / "photos" / f"{number}.jpg", number)
         (folder / "ten" / "depths").mkdir(exist_ok=True)
@@ -161,7 +161,7 @@ def _calibrated_model(folder: Path, backbone: Path) -> DenseModel:
     )
 
 
-# models that pages use without a command that makes them
+# models that pages use although no earlier command of the page creates them
 MODELS: dict[str, Callable[[], DenseModel]] = {
     "runs/kitchen/model": tiny,
     "runs/my-rooms/model": tiny,
@@ -173,20 +173,20 @@ MODELS: dict[str, Callable[[], DenseModel]] = {
 
 
 def write_stand_in(folder: Path, recipe: Path, trusted: Sequence[str]) -> bool:
-    """Write what a training of a recipe leaves: the recipe, and its model with random weights.
+    """Write the output folder of a training without training: the model has random weights.
 
     Args:
-        folder: ``--out`` of the training.
-        recipe: file of the recipe.
-        trusted: packages whose classes it may name.
+        folder: output folder of the training.
+        recipe: recipe file.
+        trusted: packages whose classes the recipe may name.
 
     Returns:
-        Whether there is a model; a recipe on pretrained networks has none.
+        Whether a model was written; recipes with pretrained networks have none.
     """
     text = recipe.read_text(encoding="utf-8")
     folder.mkdir(parents=True)
     settings = yaml.safe_load(text)
-    if "Rooms" in str(settings.get("val")):  # one small room in place of the validation set
+    if "Rooms" in str(settings.get("val")):  # one small room instead of the whole validation set
         settings["val"] = {"class_path": "Rooms", "init_args": {"split": "val", "size": 32}}
         settings["val"]["init_args"]["count"] = 1
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))

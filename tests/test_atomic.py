@@ -1,4 +1,4 @@
-"""A file is whole or not there; temporary names cannot be guessed, and what stays is cleaned up."""
+"""Files are replaced as a whole; temporary names are random, and leftovers are deleted."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,8 @@ def test_a_temporary_file_is_new_and_has_a_random_name(tmp_path: Path) -> None:
 def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     treasure = tmp_path / "treasure"
     treasure.write_text("precious")
-    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 16)  # as if it was guessed
+    # as if an attacker had guessed the name
+    monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 16)
     (tmp_path / f".a.json.{'0' * 16}.partial").symlink_to(treasure)
     with (
         pytest.raises(InputError, match=r"a\.json: cannot be written"),
@@ -52,14 +53,14 @@ def test_a_folder_is_moved_or_deleted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
 
 
-def leave(path: Path) -> None:
-    """Leave what a killed process does."""
+def write_leftovers(path: Path) -> None:
+    """Leave the temporary file and folder that a killed process leaves."""
     for context in (replacing, staging):
         manager = context(path)
         left = manager.__enter__()
         if context is staging:
             (left / "half").touch()
-        # the file stays: an exit would delete it
+        # keep the context open, because leaving it would delete the file
         kept.append(manager)
 
 
@@ -71,18 +72,18 @@ def test_only_leftovers_are_deleted(tmp_path: Path) -> None:
     for name in (".hidden", "last.ckpt", ".mine.partial", "x.0123456789abcdef.partial"):
         (tmp_path / "deep" / name).touch()
     others = sorted(os.listdir(tmp_path / "deep"))
-    leave(tmp_path / "deep" / "last.ckpt")
-    leave(tmp_path / "metrics.csv")
+    write_leftovers(tmp_path / "deep" / "last.ckpt")
+    write_leftovers(tmp_path / "metrics.csv")
     remove_leftovers(tmp_path)
     assert os.listdir(tmp_path) == ["deep"]
     assert sorted(os.listdir(tmp_path / "deep")) == others
 
 
 def test_leftovers_of_one_name_are_deleted_and_those_of_others_stay(tmp_path: Path) -> None:
-    leave(tmp_path / "mine")
-    leave(tmp_path / "other")
+    write_leftovers(tmp_path / "mine")
+    write_leftovers(tmp_path / "other")
     (tmp_path / "mine").mkdir()
-    leave(tmp_path / "mine" / "config.json")
+    write_leftovers(tmp_path / "mine" / "config.json")
     remove_leftovers_of(tmp_path / "mine")
     assert not list((tmp_path / "mine").iterdir())
     names = sorted(os.listdir(tmp_path))

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/ can be imported with the present package."""
+"""Every script of benchmarks/ can be imported with the current package."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The page of the papers' claims is computed from the kept results."""
+"""The page about the claims of the papers is computed from the stored result tables."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def claims() -> Any:
 
 
 def write_scores(claims: Any, folder: Path, scores: dict[str, list[float]], higher: bool) -> Any:
-    """Write a table with one unit for each score; return the comparison of the rows a and b."""
+    """Write a result table with these scores; return the comparison of the rows a and b."""
     for name, values in scores.items():
         for repeat, score in enumerate(values):
             path = folder / "units" / "task" / name / f"rep{repeat}.json"
@@ -45,10 +45,11 @@ def test_the_verdict_depends_on_the_interval_of_the_difference(
 
 
 @pytest.mark.parametrize(("higher", "expected"), [(True, "held"), (False, "reversed")])
-def test_scores_are_paired_by_repeat_and_compared_by_the_measures_direction(
+def test_scores_are_paired_by_repeat_and_signs_follow_the_better_direction(
     claims: Any, higher: bool, expected: str, tmp_path: Path
 ) -> None:
-    scores = {"a": [2.0, 5.1, 9.0, 7.0], "b": [1.0, 4.0, 8.0]}  # the fourth has no pair
+    # the fourth score of a has no partner
+    scores = {"a": [2.0, 5.1, 9.0, 7.0], "b": [1.0, 4.0, 8.0]}
     comparison = write_scores(claims, tmp_path, scores, higher)
     result = claims.compare(comparison, tmp_path)
     assert (result.verdict, result.weights) == (expected, "0123456789ab")

@@ -1,4 +1,4 @@
-"""Constructor calls as data."""
+"""Objects are written as constructor calls: class path and arguments."""
 
 import functools
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from diffsight.methods import LinearProbe
 from diffsight.methods.base import make_builder
 
 
-class Bare(Configurable):
-    """No constructor of its own."""
+class NoConstructor(Configurable):
+    """A class without a constructor."""
 
 
 class Part(Configurable):
@@ -20,7 +20,7 @@ class Part(Configurable):
         self.size = size
 
 
-class Hidden(Configurable):
+class HasUnrecorded(Configurable):
     unrecorded = frozenset({"output"})
 
     def __init__(self, *, output: object, width: int = 3) -> None:
@@ -35,7 +35,7 @@ class Stage(Configurable):
 
 @dataclass(frozen=True)
 class Options:
-    """Plain settings."""
+    """Settings that are plain data."""
 
     rate: float = 0.5
     path: Path = Path("a/b")
@@ -45,8 +45,8 @@ def path_of(cls: type) -> str:
     return f"{__name__}.{cls.__qualname__}"
 
 
-def test_a_class_without_a_constructor() -> None:
-    assert to_config(Bare()) == {"class_path": path_of(Bare), "init_args": {}}
+def test_a_class_without_a_constructor_has_no_arguments() -> None:
+    assert to_config(NoConstructor()) == {"class_path": path_of(NoConstructor), "init_args": {}}
 
 
 def test_a_configuration_has_all_defaults_and_parts() -> None:
@@ -59,28 +59,28 @@ def test_a_configuration_has_all_defaults_and_parts() -> None:
     assert to_config(Part)["class_path"] == path_of(Part)
 
 
-def test_a_dataclass_is_plain_data() -> None:
+def test_a_plain_dataclass_is_written_as_its_fields() -> None:
     assert to_config(Options()) == {"rate": 0.5, "path": "a/b"}
     assert to_config(Part(1, part=Options(rate=2.0)))["init_args"]["part"]["rate"] == 2.0
 
 
-def test_a_configurable_dataclass_is_a_call_with_its_fields() -> None:
-    assert to_config(Stage(steps=5, part=Bare())) == {
+def test_a_configurable_dataclass_is_written_as_a_constructor_call() -> None:
+    assert to_config(Stage(steps=5, part=NoConstructor())) == {
         "class_path": path_of(Stage),
-        "init_args": {"steps": 5, "part": {"class_path": path_of(Bare), "init_args": {}}},
+        "init_args": {"steps": 5, "part": {"class_path": path_of(NoConstructor), "init_args": {}}},
     }
 
 
 def test_unrecorded_arguments_are_not_in_the_configuration() -> None:
-    assert to_config(Hidden(output=object()))["init_args"] == {"width": 3}
+    assert to_config(HasUnrecorded(output=object()))["init_args"] == {"width": 3}
 
 
-def test_what_is_neither_plain_nor_configurable_is_refused() -> None:
+def test_arguments_that_cannot_be_written_as_data_are_refused() -> None:
     with pytest.raises(TypeError, match="cannot be written into a recipe"):
         to_config(Part(1, part=object()))
 
 
-def test_the_class_of_a_builder_is_returned() -> None:
+def test_class_of_returns_the_class_that_a_builder_builds() -> None:
     assert class_of(Part) is Part
     assert class_of(functools.partial(Part, size=1)) is Part
     assert class_of(lambda output: Part(1)) is None

@@ -1,4 +1,4 @@
-"""The contracts fail for heads and layers that break them."""
+"""Contract tests fail for heads and layers that violate the contract."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.support import noise, pyramid_of
 
 
 class Leaky(nn.Module):
-    """A head of one convolution whose output depends on its batch, or ignores a weight."""
+    """A head whose output can depend on its batch, and which can have an unused weight."""
 
     def __init__(self, channels: int, output: OutputSpec, *, leak: float, has_unused: bool) -> None:
         super().__init__()

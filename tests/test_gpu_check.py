@@ -1,4 +1,4 @@
-"""The script that measures a GPU runs, here in a tiny shape on a CPU."""
+"""The script that measures a GPU runs, here with tiny models on a CPU."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def test_every_row_is_measured_and_written(tmp_path: Path) -> None:
     ]
     assert len(rows) == 3 * len(names)
     assert all(row["flops"] > 0 and row["seconds"] > 0 for row in rows)
-    # the CPU is compared with itself: 32 bit is the same, and bfloat16 rounds
+    # compared with itself, the CPU has no difference in 32 bit and a small one in bfloat16
     differences = {(row["name"], row["precision"]): row["difference"] for row in rows}
     for name in names[1:]:
         assert differences[name, "fp32"] == 0

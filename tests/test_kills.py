@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, with two processes fighting for one folder: nothing is torn."""
+"""Processes that write one folder are killed at random times; files stay complete."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import pytest
 
 from diffsight.locks import LOCK, claim_folder
 
-# writes files and a folder again and again, in small pieces, as a training does
+# a program that writes files and a folder repeatedly, in small pieces, as a training does
 WRITER = """
 import hashlib, os, shutil, sys, time
 from pathlib import Path
@@ -51,32 +51,36 @@ while True:
 """
 
 
-def fight(out: Path, kills: int, seed: int) -> int:
-    """Let two processes fight for a folder, and kill the one that has it; return what was whole."""
+def kill_owners(out: Path, kills: int, seed: int) -> int:
+    """Start two writers of a folder, and kill the one that owns it ``kills`` times.
+
+    Returns:
+        Number of complete files that were found after the kills.
+    """
     moments, whole = random.Random(seed), 0
     pair = [_start(out) for _ in range(2)]
     try:
         for _ in range(kills):
-            owner = _owner(out, pair)
+            owner = _wait_for_owner(out, pair)
             time.sleep(moments.uniform(0, 0.1))
             os.kill(owner.pid, signal.SIGKILL)
             owner.wait()
-            whole += check_whole(out)
+            whole += count_whole_files(out)
             pair[pair.index(owner)] = _start(out)
-        _owner(out, pair)
+        _wait_for_owner(out, pair)
     finally:
         for process in pair:
             process.kill()
             process.wait()
-    return whole + check_whole(out)
+    return whole + count_whole_files(out)
 
 
 def _start(out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", WRITER, str(out)])
 
 
-def _owner(out: Path, pair: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Wait until one of the two has the folder."""
+def _wait_for_owner(out: Path, pair: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Wait until one of the two processes owns the folder; return it."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         assert all(process.poll() is None for process in pair), "a writer has failed"
@@ -91,12 +95,12 @@ def _owner(out: Path, pair: Sequence[subprocess.Popen[bytes]]) -> subprocess.Pop
     raise AssertionError("nobody has the folder")
 
 
-def check_whole(out: Path) -> int:
-    """Return how many files there are; each has the checksum that its writer has given it."""
+def count_whole_files(out: Path) -> int:
+    """Check the checksum at the end of each file; return the number of files."""
     files = [out / "last.ckpt", out / "best.ckpt", out / "model" / "weights"]
     count = 0
     for path in files:
-        try:  # the other process may be replacing it
+        try:  # the other process may be replacing the file
             content = path.read_bytes()
         except FileNotFoundError:
             continue
@@ -106,8 +110,10 @@ def check_whole(out: Path) -> int:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_kill_leaves_complete_files_and_the_next_run_cleans(kills: int, tmp_path: Path) -> None:
-    assert fight(tmp_path, kills, seed=kills) >= kills
+def test_killed_processes_leave_only_complete_files_and_the_next_run_cleans_up(
+    kills: int, tmp_path: Path
+) -> None:
+    assert kill_owners(tmp_path, kills, seed=kills) >= kills
     with claim_folder(tmp_path):
         pass
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}

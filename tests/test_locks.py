@@ -1,4 +1,4 @@
-"""Two runs do not write one output; the lock ends with its process, however that ends."""
+"""Two processes cannot write to one output; a lock ends with its process."""
 
 import fcntl
 import os
@@ -29,8 +29,8 @@ Claim = Callable[[Path], AbstractContextManager[None]]
 
 
 @contextmanager
-def holder(how: str, out: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that claims an output."""
+def other_process(how: str, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start another process that claims ``out`` with the function ``how`` of ``locks``."""
     command = [sys.executable, "-c", HOLD, how, str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -46,12 +46,11 @@ def test_the_message_names_the_other_process_and_a_kill_releases_its_lock(
     claim: Claim, tmp_path: Path
 ) -> None:
     out = tmp_path / "x"
-    with holder(claim.__name__, out) as other:
+    with other_process(claim.__name__, out) as other:
         with pytest.raises(InputError) as error, claim(out):
             pass
-        message = (
-            rf"{re.escape(str(out))}: process {other.pid} on \S+ is writing it since \d\d:\d\d"
-        )
+        who = rf"{re.escape(str(out))}: process {other.pid} on \S+"
+        message = rf"{who} has been writing it since \d\d:\d\d"
         assert re.fullmatch(f"{message}: wait for it, or give another --out", str(error.value))
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
@@ -60,16 +59,18 @@ def test_the_message_names_the_other_process_and_a_kill_releases_its_lock(
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_the_lock_of_a_name_is_next_to_it_and_leaves_other_names_free(tmp_path: Path) -> None:
+def test_a_claimed_name_is_locked_by_a_file_next_to_it_and_other_names_are_free(
+    tmp_path: Path,
+) -> None:
     with claim_name(tmp_path / "a.safetensors"), claim_name(tmp_path / "b.safetensors"):
         names = [f".{name}.safetensors{LOCK}" for name in "ab"]
         assert sorted(os.listdir(tmp_path)) == names
     assert not os.listdir(tmp_path)
-    with pytest.raises(InputError, match="names no model"), claim_name(Path()):
+    with pytest.raises(InputError, match="not a name for the output"), claim_name(Path()):
         pass
 
 
-def test_a_claimed_folder_is_cleaned_and_its_lock_removed(tmp_path: Path) -> None:
+def test_claiming_a_folder_deletes_leftovers_and_finally_its_lock_file(tmp_path: Path) -> None:
     left = staging(tmp_path / "model")
     (left.__enter__() / "half").touch()
     (tmp_path / LOCK).write_text("of a killed process")
@@ -86,27 +87,25 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["full"]
 
 
-def test_several_processes_share_a_folder_and_the_first_cleans_it(tmp_path: Path) -> None:
+def test_several_processes_can_share_a_folder_and_only_the_first_cleans_it(tmp_path: Path) -> None:
     first = staging(tmp_path / "unit.json")
     first.__enter__()
     with share_folder(tmp_path):
         assert os.listdir(tmp_path) == [LOCK]
         live = staging(tmp_path / "unit.json")
         scratch = live.__enter__()
-        with holder("share_folder", tmp_path):
-            assert scratch.is_dir()  # another process that comes later deletes nothing
+        with other_process("share_folder", tmp_path):
+            assert scratch.is_dir()  # a later process deletes nothing
             with pytest.raises(InputError, match="other processes are writing it"):
                 claim_folder(tmp_path).__enter__()
     assert (tmp_path / LOCK).exists() is False
     assert scratch.is_dir()
 
 
-def test_a_folder_that_is_claimed_cannot_be_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claimed_folder_cannot_be_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffsight.locks._WAIT_S", 0.1)
     with (
-        holder("claim_folder", tmp_path) as other,
+        other_process("claim_folder", tmp_path) as other,
         pytest.raises(InputError, match=f"process {other.pid} on "),
         share_folder(tmp_path),
     ):

@@ -1,4 +1,4 @@
-"""The pages of the methods have the same sections, and their figures are those of the results."""
+"""Pages of methods have the same sections, and their numbers are on the results pages."""
 
 import inspect
 import re
@@ -32,7 +32,7 @@ def section(page: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """Return the cells of all table rows, without header rows and rules."""
+    """Return the cells of all table rows, without header rows and separator lines."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rules = [i for i, row in enumerate(cells) if set("".join(row)) <= set("-: ")]
@@ -40,14 +40,14 @@ def rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
-def test_sections_have_the_same_order_and_an_example_comes_first(name: str) -> None:
+def test_method_pages_have_the_same_sections_and_begin_with_an_example(name: str) -> None:
     page = read(name)
     assert re.findall(r"^## (.*)$", page, re.MULTILINE) == SECTIONS
     assert "```" in page.split("\n## ")[0]
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
-def test_options_with_their_defaults_are_those_of_the_constructor(name: str) -> None:
+def test_documented_defaults_are_those_of_the_constructor(name: str) -> None:
     parameters = inspect.signature(SHORT_NAMES[name]).parameters
     for options, default, *_ in rows(section(read(name), "Options")):
         value = re.match(r"`([^`]*)`|(-?[\d.]+)$", default.partition(";")[0].partition(",")[0])
@@ -62,13 +62,13 @@ def test_options_with_their_defaults_are_those_of_the_constructor(name: str) -> 
 
 
 def published_figures() -> set[str]:
-    """Return all numbers of the two pages whose tables the scripts of benchmarks/ write."""
+    """Return all decimal numbers of docs/results.md and docs/claims.md."""
     pages = "".join((DOCS / f"{page}.md").read_text("utf-8") for page in ("results", "claims"))
     return set(NUMBER.findall(pages))
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
-def test_measured_figures_are_on_the_pages_of_results(name: str) -> None:
+def test_measured_numbers_are_on_the_results_or_claims_page(name: str) -> None:
     published = published_figures()
     results = section(read(name), "Results")
     cells = [row[2] for row in rows(results)]
@@ -88,7 +88,7 @@ def test_recipes_that_a_page_names_exist(name: str) -> None:
     assert set(named) <= set(recipes.names())
 
 
-def test_figures_of_the_readme_are_on_the_pages_of_results() -> None:
+def test_numbers_of_the_readme_are_on_the_results_or_claims_page() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     measured = rows(section(readme, "Measured"))
     published = published_figures()

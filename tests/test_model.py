@@ -1,4 +1,4 @@
-"""DenseModel: which form of output it chooses, and which pairs it refuses in one line."""
+"""DenseModel: the output that a method predicts for a task, and pairs that are refused."""
 
 from functools import partial
 
@@ -34,12 +34,12 @@ def test_a_model_uses_the_first_output_that_the_method_supports() -> None:
     assert choose_output(depth, VPD).kind == "values"
     assert choose_output(depth, VPD).bounds == (0.0, 10.0)
     assert choose_output(Segmentation(("a", "b")), FewShot).kind == "classes"
-    # a builder that does not say its class gets what the task prefers
+    # for a builder of unknown class, the first output of the task is chosen
     assert choose_output(depth, lambda output: pytest.fail("not called")).kind == "distribution"
 
 
 @pytest.mark.parametrize("task", [Depth(), Normals(), Values()])
-def test_values_alone_are_refused_by_methods_of_distributions(task) -> None:
+def test_methods_that_predict_distributions_refuse_tasks_without_bins(task) -> None:
     with pytest.raises(InputError) as caught:
         DenseModel(task=task, method=partial(FewShot, backbone=StableDiffusion(SMALL)))
     message = str(caught.value)
@@ -51,7 +51,7 @@ def test_values_alone_are_refused_by_methods_of_distributions(task) -> None:
 
 
 def test_a_referring_task_refuses_methods_without_sentences() -> None:
-    with pytest.raises(InputError, match="FewShot reads no sentences, which Referring needs"):
+    with pytest.raises(InputError, match="FewShot reads no sentences, but Referring needs"):
         DenseModel(task=Referring(), method=partial(FewShot, backbone=StableDiffusion(SMALL)))
 
 
@@ -76,7 +76,7 @@ def test_losses_accept_precomputed_features_and_soft_labels() -> None:
 
 
 def test_the_task_is_a_submodule_saved_with_the_model() -> None:
-    """Its bins are saved and moved with the weights."""
+    """So its bins are saved and moved together with the weights."""
     task = Values(bins=4).fitted(torch.rand(100, 1))
     model = DenseModel(task=task, method=vpd())
     assert any(name.startswith("task.codec.") for name in model.state_dict())

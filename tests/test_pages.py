@@ -1,4 +1,4 @@
-"""The code blocks of the pages are run, or parsed where they train for long or download data."""
+"""Code blocks of the pages are run; those that train for long or download are only parsed."""
 
 import contextlib
 import io
@@ -31,30 +31,30 @@ from tests.support_pages import (
     parser_options,
     read_blocks,
     read_commands,
-    reduced,
     relative,
     why_not_run,
+    with_reductions,
 )
 from tests.support_workspace import TOY_FOLDER, write_stand_in, write_workspace
 
 SETUP = ("pip install -e . && diffsight demo", "pip install -e '.[dev]' && pytest")
 TOY = "toy_extension"
 GROUPS = ["Get started", "Guides", "Methods", "Extend", "API"]
-# numbers in Python blocks that are replaced by smaller ones
+# patterns of numbers in Python blocks, and their smaller replacements
 LESS = {r"\b(count=|range\()\d+": r"\g<1>2", r"\bsize=\d+": "size=32"}
 
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Path:
-    """A folder with the files that the pages name; tests must not change it."""
+    """Return a folder with the files that the pages use; tests must not change it."""
     return write_workspace(tmp_path_factory.mktemp("workspace") / "files", pipeline_folder)
 
 
 @pytest.fixture
-def here(
+def workspace_copy(
     workspace: Path, embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A copy of the workspace as the current folder; long functions do less."""
+    """Copy the workspace, make it the current folder, and reduce the work of slow functions."""
     folder = tmp_path / "here"
     shutil.copytree(workspace, folder)
     monkeypatch.chdir(folder)
@@ -69,17 +69,17 @@ def here(
     do_less(monkeypatch, run, "benchmark", repeats=1, settings=Settings(shots=2, steps=1))
     do_less(monkeypatch, generate, "generate", steps=1)
     yield folder
-    sys.modules.pop(TOY, None)  # other tests check that nothing imports it
+    sys.modules.pop(TOY, None)  # other tests check that it is not imported
 
 
 def do_less(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, **options: Any) -> None:
-    """Replace a function by one that takes some options from here, whatever it is given."""
+    """Replace a function by one that always uses these options, whatever it is called with."""
     function = getattr(module, name)
     monkeypatch.setattr(module, name, lambda *words, **given: function(*words, **given | options))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_blocks_of_a_page_run(page: Path, here: Path) -> None:
+def test_python_and_shell_blocks_of_a_page_run(page: Path, workspace_copy: Path) -> None:
     names: dict[str, Any] = {}
     missing: set[str] = set()
     for block in read_blocks(page, "python", "bash"):
@@ -88,11 +88,11 @@ def test_blocks_of_a_page_run(page: Path, here: Path) -> None:
         else:
             check_shell(block)
             for command in read_commands(block.text):
-                run_command(block, command, here, missing)
+                run_command(block, command, workspace_copy, missing)
 
 
 def run_python(block: Block, names: dict[str, Any]) -> None:
-    """Run a block in the names of the earlier blocks of the page, on less data."""
+    """Run a Python block on less data; ``names`` are the variables of earlier blocks."""
     code = block.text
     for pattern, replacement in LESS.items():
         code = re.sub(pattern, replacement, code)
@@ -110,36 +110,36 @@ def check_shell(block: Block) -> None:
         assert (ROOT / script).is_file(), f"{block.name}: {script}"
 
 
-def run_command(block: Block, command: Command, here: Path, missing: set[str]) -> None:
-    """Parse a command; run it, unless that takes long or something has to be downloaded."""
+def run_command(block: Block, command: Command, workspace_copy: Path, missing: set[str]) -> None:
+    """Parse a command; run it unless ``why_not_run`` returns a reason."""
     at = f"{block.name}: diffsight {command.name}"
     try:
         parse_command(command.name, command.words)
     except (SystemExit, ValueError) as error:
         if not (isinstance(error, SystemExit) and error.code == 0):
             pytest.fail(f"{at}: {error}")
-    if why_not_run(command, here, missing) is not None:
-        missing |= missing_outputs(command, here)
+    if why_not_run(command, workspace_copy, missing) is not None:
+        missing |= missing_outputs(command, workspace_copy)
         return
     output, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
-            status = main([command.name, *reduced(command)])
+            status = main([command.name, *with_reductions(command)])
         except SystemExit as end:
             status = end.code
     assert status in (0, None), f"{at}: {errors.getvalue()}"
     if command.writes:
-        (here / command.writes).write_text(output.getvalue())
+        (workspace_copy / command.writes).write_text(output.getvalue())
 
 
-def missing_outputs(command: Command, here: Path) -> set[str]:
-    """Return what a command that is not run would write, but for the stand-ins of trainings."""
+def missing_outputs(command: Command, workspace_copy: Path) -> set[str]:
+    """Write a stand-in for the output of a training; return outputs that are still missing."""
     out, recipe = command.value_of("--out"), command.value_of("--recipe")
-    if out is None or (here / out / "model").exists():
+    if out is None or (workspace_copy / out / "model").exists():
         return set()
-    if command.name in ("fit", "pretrain") and recipe and not (here / out).exists():
+    if command.name in ("fit", "pretrain") and recipe and not (workspace_copy / out).exists():
         trusted = [word for word in (command.value_of("--trust"),) if word]
-        if write_stand_in(here / out, recipes.find(recipe), trusted):
+        if write_stand_in(workspace_copy / out, recipes.find(recipe), trusted):
             return set()
     return {out, f"{out}/model"}
 
@@ -161,7 +161,7 @@ def test_constructor_calls_and_json_in_a_page_are_valid(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_commands_stand_in_shell_blocks_and_have_these_options(page: Path) -> None:
+def test_commands_are_in_shell_blocks_and_use_existing_options(page: Path) -> None:
     for block in read_blocks(page, "", "text", "console", "sh"):
         commands = list(read_commands(block.text))
         assert not commands, f"{block.name}: write ```bash before commands"
@@ -174,7 +174,7 @@ def test_commands_stand_in_shell_blocks_and_have_these_options(page: Path) -> No
         assert recipe is None or recipe.isupper() or recipe in recipes.names(), f"{line}: {recipe}"
 
 
-def test_two_commands_set_everything_up_and_ci_runs_the_second() -> None:
+def test_the_readme_has_the_two_setup_commands_and_ci_runs_the_second() -> None:
     readme = "".join(block.text for block in read_blocks(ROOT / "README.md", "bash")).splitlines()
     assert set(SETUP) <= set(readme)
     assert SETUP[1] in (ROOT / ".ci" / "run").read_text()
@@ -199,7 +199,7 @@ def test_every_page_is_in_one_of_five_groups() -> None:
     assert sorted(listed) == sorted(pages - {"index"})
 
 
-def test_readme_draws_a_mask_that_adapt_reads(
+def test_the_mask_drawn_in_the_readme_is_read_by_adapt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -212,7 +212,7 @@ def test_readme_draws_a_mask_that_adapt_reads(
     assert folder.ids == (0, 1)
     assert folder.colours == ((40, 40, 40), (0, 130, 200))
     sky = folder.samples[0].labels["semantic"].float().mean()
-    assert 0.4 < float(sky) < 0.45  # 200 of 480 rows
+    assert 0.4 < float(sky) < 0.45  # the polygon covers 200 of 480 rows
 
 
 def test_commands_are_read_from_scripts() -> None:
@@ -242,7 +242,7 @@ def test_commands_are_read_from_scripts() -> None:
         ("predict a.jpg --model a.safetensors --out b", None),
     ],
 )
-def test_only_cheap_commands_with_their_files_at_hand_are_run(
+def test_only_fast_commands_whose_files_exist_are_run(
     line: str, reason: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()

@@ -28,9 +28,9 @@ from tests.support_ddp import CONVNEXT
 PAGE = Path(__file__).parents[1] / "docs" / "methods" / "pairs.md"
 HEADER = """# Which method supports which task
 
-A method predicts one of four kinds of output. A task lists the kinds that it has a loss for, in its
-order of preference. `DenseModel` uses the first kind that the method supports, and raises an
-`InputError` of one line if there is none.
+This page shows which methods you can combine with which tasks, and which kind of output a pair
+uses. A task lists the kinds that it has a loss for, in its order of preference. `DenseModel` uses
+the first of them that the method supports. If there is none, it raises an `InputError` of one line.
 
 | kind | meaning |
 |---|---|
@@ -39,8 +39,9 @@ order of preference. `DenseModel` uses the first kind that the method supports, 
 | distribution | probabilities of bins or codebook vectors, for a task with `bins` |
 | heatmaps | one map per joint with a peak at its position; give the method a `HeatmapHead` |
 
-The table shows the kind that each pair uses. A method that predicts values ignores the bins of a
-task. *values* as a task is a regression of one channel, *several values* of several channels.
+The first column lists the tasks. *Values* are other numbers, such as temperatures: one channel, or
+*several values* for several channels. *With bins* means that the task has `bins`, so that a method
+can predict numbers as classes. A method that predicts values ignores the bins.
 
 """
 FOOTER = """
@@ -53,7 +54,7 @@ HW = (32, 64)
 
 
 def fit_bins(task: AbstractTask, channels: int) -> AbstractTask:
-    """Return the task with bins that fit random labels."""
+    """Return the task with bins that are fitted to random labels."""
     generator = torch.Generator().manual_seed(0)
     return task.fitted(torch.rand(300, channels, generator=generator) + 0.5)
 
@@ -83,8 +84,8 @@ def embedded_source() -> BackboneSource:
     return BackboneSource("tiny")
 
 
-def prompted(cls: Any, task: str) -> Any:
-    """Return VPD or EVP with a head for the task, and one condition for all images."""
+def vpd_or_evp(cls: Any, task: str) -> Any:
+    """Return a builder of VPD or EVP with a head for the task and a fixed prompt."""
     maps = functools.partial(DeconvHead, widths=(4, 4, 4), width=8)
     return functools.partial(
         cls,
@@ -97,7 +98,7 @@ def prompted(cls: Any, task: str) -> Any:
 
 
 def meta_prompts(task: str) -> Any:
-    """Return Meta Prompts with a head for the task."""
+    """Return a builder of Meta Prompts with a head for the task."""
     torch.manual_seed(0)
     head = HeatmapHead if task == "joints" else UPerHead
     options = {"conv_out": True, "time_embedding": False, "resize_skips": True}
@@ -112,7 +113,7 @@ def meta_prompts(task: str) -> Any:
 
 
 def ddp(task: str) -> Any:
-    """Return DDP on a small encoder, with an encoding of the task's labels."""
+    """Return a builder of DDP with a small encoder and an encoding of the task's labels."""
     torch.manual_seed(0)
     is_class = "segmentation" in task
     return functools.partial(
@@ -125,8 +126,8 @@ def ddp(task: str) -> Any:
 
 
 METHODS: dict[str, Callable[[str], Any]] = {
-    "vpd": functools.partial(prompted, VPD),
-    "evp": functools.partial(prompted, EVP),
+    "vpd": functools.partial(vpd_or_evp, VPD),
+    "evp": functools.partial(vpd_or_evp, EVP),
     "meta_prompts": meta_prompts,
     "ddp": ddp,
     "few_shot": lambda task: FewShot.from_backbone(embedded_source(), codebook=1),
@@ -144,13 +145,13 @@ def build_pair(method: str, task: str) -> DenseModel | str:
 
 
 def kind_of(model: DenseModel) -> str:
-    """Return the kind of output of a model."""
+    """Return the kind of output that a model predicts."""
     kinds = type(model.method).output_kinds
     return next(spec.kind for spec in model.task.outputs if spec.kind in kinds)
 
 
 def write_page() -> str:
-    """Return the page: a row per task, a column per method, and the refusals."""
+    """Return the page: a table with a row per task and a column per method, and refusals."""
     rows = [["task", *METHODS], ["---"] * (1 + len(METHODS))]
     repairs: dict[tuple[str, str], list[str]] = {}
     for task in TASKS:
@@ -198,7 +199,7 @@ def test_a_pair_can_be_trained_or_is_refused_in_one_line(method: str, task: str)
     assert prediction.hw == HW
 
 
-def test_the_page_shows_all_pairs() -> None:
+def test_the_page_of_pairs_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == write_page(), "run: python -m tests.test_pairs"
 
 

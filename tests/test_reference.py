@@ -1,4 +1,4 @@
-"""The pages of the API list every package once, in the order of the layers."""
+"""The reference page lists every package once, in the order of the import layers."""
 
 import re
 import tomllib
@@ -8,11 +8,11 @@ import diffsight
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "index.md"
-LEFT_OUT = {"cli"}  # its docstrings are the texts of --help, not those of pages
+LEFT_OUT = {"cli"}  # its docstrings are help texts
 
 
 def listed() -> list[list[str]]:
-    """Return the names in each table of the page that generates pages of its names."""
+    """Return the names in each autosummary table of the page that generates further pages."""
     tables = re.findall(
         r"^\.\. autosummary::\n   :toctree: api\n((?:.*\n)*?)```", PAGE.read_text(), re.MULTILINE
     )
@@ -26,13 +26,13 @@ def layers() -> list[set[str]]:
     return [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
 
 
-def test_the_public_functions_come_first() -> None:
+def test_the_reference_page_lists_the_public_functions_first() -> None:
     names = {name for name in dir(diffsight) if name not in ("DenseModel", "__version__")}
     assert {name.removeprefix("diffsight.") for name in listed()[0]} == names
 
 
 def test_every_package_and_module_is_listed_once() -> None:
-    """Their own modules are found by autosummary, which is recursive."""
+    """Modules inside packages are not listed, because autosummary finds them recursively."""
     package = ROOT / "src" / "diffsight"
     modules = {p.stem for p in package.glob("*.py") if not p.name.startswith("_")}
     modules |= {p.parent.name for p in package.glob("*/__init__.py")}
@@ -48,7 +48,7 @@ def test_packages_are_in_the_order_of_the_layers() -> None:
     assert numbers == sorted(numbers)
 
 
-def test_folders_of_modules_are_packages() -> None:
+def test_every_folder_with_modules_has_an_init_file() -> None:
     """A folder without ``__init__.py`` would be left out by autosummary."""
     package = ROOT / "src" / "diffsight"
     folders = {path.parent for path in package.rglob("*.py")}

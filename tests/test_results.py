@@ -1,4 +1,4 @@
-"""The results page agrees with the kept tables, and its summary and plots with its sections."""
+"""The results page agrees with the stored tables, and its summary and plots with its sections."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ def plots(summary: Any) -> Sequence[Any]:
 
 @pytest.fixture
 def small_row(summary: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that makes one row of ``SMALL_PAGE`` the only row of the summary."""
+    """Return a function that reduces the summary to one row, which fits ``SMALL_PAGE``."""
     cell = import_script("summary_rows").Cell
     row = import_script("summary_rows").Row(
         "depth",
@@ -86,13 +86,15 @@ def test_a_row_has_score_baseline_weights_and_command(summary: Any, small_row: A
     )
 
 
-def test_a_row_may_have_another_network_and_no_baseline(summary: Any, small_row: Any) -> None:
+def test_a_row_without_saved_weights_or_baseline_names_its_network(
+    summary: Any, small_row: Any
+) -> None:
     small_row(network="from scratch", baseline=None)
     row = summary.report(SMALL_PAGE.replace("Weights 0123456789ab.", "")).splitlines()[2]
     assert "| none | from scratch |" in row
 
 
-def test_a_command_may_be_in_a_code_block(summary: Any, small_row: Any) -> None:
+def test_the_command_of_a_row_can_be_in_a_code_block(summary: Any, small_row: Any) -> None:
     small_row(command="diffsight demo --out runs")
     page = SMALL_PAGE.replace("## Speed\n", "")
     assert "`diffsight demo --out runs`" in summary.report(page)
@@ -136,7 +138,8 @@ def test_a_plot_has_the_scores_of_the_table_above_it(
     plots: Sequence[Any], number: int, block: str
 ) -> None:
     points = re.findall(r"\d+: (\S+ ± \S+?)(?:;|$)", plots[number].description, re.MULTILINE)
-    differences = len(points) // 2 - 1 if block == "ddp_rooms" else 0  # without the right panel
+    # points of the right panel show differences, which are not in the table
+    differences = len(points) // 2 - 1 if block == "ddp_rooms" else 0
     text = block_of(PAGE, block)
     assert [point for point in points[: len(points) - differences] if point not in text] == []
 

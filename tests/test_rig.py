@@ -1,4 +1,4 @@
-"""Rigs of several cameras: rows, batches, and moved points."""
+"""Rigs of several cameras: batches, single rows, and moved points."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""One Python session: a model is made, saved, loaded, run and evaluated, however it was made."""
+"""Models from ``adapt``, ``fit`` and a converter are saved, loaded, run and evaluated."""
 
 import json
 from functools import partial
@@ -19,7 +19,7 @@ from diffsight.prompts import TextTable
 from diffsight.rooms import ROOM_TYPES, Rooms
 from diffsight.tasks import Depth
 from diffsight.training.optim import AdamW
-from tests.support_adapt import assert_same_weights, pictures
+from tests.support_adapt import assert_same_weights, write_pictures
 from tests.support_models import ARCHITECTURE
 
 PARITY = Path(__file__).parent / "parity" / "vpd_depth"
@@ -28,12 +28,12 @@ FORMS = ("x", "x.safetensors")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("data"), "depth", sizes=((64, 64),), count=3)
+    return write_pictures(tmp_path_factory.mktemp("data"), "depth", sizes=((64, 64),), count=3)
 
 
 @pytest.fixture(scope="module")
 def adapted(folder: Path, pipeline_folder: Path) -> DenseModel:
-    """Of ``adapt``, on a backbone in a folder."""
+    """Return a model made by ``adapt`` on a backbone in a folder."""
     return diffsight.adapt(
         folder / "images",
         folder / "labels",
@@ -46,7 +46,7 @@ def adapted(folder: Path, pipeline_folder: Path) -> DenseModel:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> DenseModel:
-    """Of ``fit``."""
+    """Return a model made by ``fit``."""
     method = partial(
         VPD,
         backbone=StableDiffusion(ARCHITECTURE),
@@ -71,7 +71,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> DenseModel:
 
 @pytest.fixture(scope="module")
 def converted() -> DenseModel:
-    """Of ``convert``: the authors' entries of a model that is as small."""
+    """Return a model converted from a small checkpoint with the authors' names."""
     manifest = json.loads((PARITY / "manifest.json").read_text())
     original = {
         key: torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]), device="meta")
@@ -104,7 +104,7 @@ def model(request: pytest.FixtureRequest) -> DenseModel:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_model_is_saved_loaded_run_and_evaluated(
+def test_a_model_can_be_saved_loaded_run_and_evaluated(
     model: DenseModel, name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""benchmarks/tables.py reads and writes the tables of kept results."""
+"""benchmarks/tables.py packs result files into a table and unpacks them again."""
 
 import json
 import subprocess

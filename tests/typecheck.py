@@ -1,4 +1,4 @@
-"""The checker of types while the tests run: beartype, for methods that return ``Self`` too."""
+"""The type checker of the tests: beartype, which is made to accept the annotation ``Self``."""
 
 from collections.abc import Callable
 from typing import Any, Self, get_args

@@ -1,4 +1,4 @@
-"""``python -m diffsight`` is the command line."""
+"""Run the command line with ``python -m diffsight``."""
 
 import sys
 

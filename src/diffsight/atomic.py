@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all. Imports nothing heavy."""
+"""Write files and folders completely or not at all. This module imports nothing heavy."""
 
 import contextlib
 import os
@@ -21,9 +21,10 @@ def _partial(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary file next to ``path``, which replaces ``path`` at the end.
+    """Yield the path of an empty temporary file, which replaces ``path`` when the block succeeds.
 
-    Several processes may write the same path: it always holds the complete file of one of them.
+    After an error in the block, the temporary file is deleted and ``path`` stays as it was. Several
+    processes may write the same path: it always holds the complete file of one of them.
 
     Raises:
         InputError: if the folder cannot be written to, or the disk is full.
@@ -48,10 +49,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new folder next to ``folder``; files left in it are deleted at the end.
+    """Yield a new temporary folder next to ``folder``; it is deleted when the block ends.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if the temporary folder cannot be made.
     """
     scratch = _partial(folder)
     scratch.mkdir()

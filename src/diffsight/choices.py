@@ -4,7 +4,7 @@ from typing import Literal
 
 LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
 LabelFileForm = Literal["masks", "coco", "labelme"]  # file formats of labels
-Spacing = Literal["log", "log1p", "linear", "quantile"]
+Spacing = Literal["log", "log1p", "linear", "quantile"]  # of bins, see ScalarBins.fit
 Preset = Literal["vtm", "clean", "native"]  # protocols of the Taskonomy benchmark
 NYUTrainSplit = Literal["train", "official-train"]
 TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need loss scaling

@@ -14,13 +14,16 @@ Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 class Configurable:
     """Base of every class that a recipe can name. It records the arguments of its constructor.
 
-    The constructor is the schema. Its arguments are plain values, other configurables, or builders
-    (a configurable class, or ``functools.partial`` of one). The arguments of a dataclass are its
-    fields.
+    The constructor's signature is the schema of the recipe. Its arguments are plain values, other
+    ``Configurable`` objects, or builders (a ``Configurable`` class, or ``functools.partial`` of
+    one). The arguments of a dataclass are its fields.
+
+    Attributes:
+        unrecorded: names of arguments that are not part of the configuration.
     """
 
     _arguments: Mapping[str, Any] = MappingProxyType({})  # for classes without a constructor
-    unrecorded: frozenset[str] = frozenset()  # arguments that are not part of the configuration
+    unrecorded: frozenset[str] = frozenset()
 
     def _restate(self, arguments: Mapping[str, Any]) -> None:
         """Replace recorded arguments by their resolved values (such as the list behind a name)."""
@@ -48,10 +51,13 @@ def _recorded(init: Any) -> Any:
 
 
 def to_config(value: Any) -> Plain:
-    """Return the constructor call that makes ``value``, defaults included, as plain data.
+    """Return a value as plain data for a recipe.
+
+    A ``Configurable`` object, class or partial becomes its constructor call, ``{"class_path": ...,
+    "init_args": ...}``, with all defaults written out.
 
     Raises:
-        TypeError: if a part of the value is neither plain nor configurable.
+        TypeError: if a part of the value is neither plain data nor a ``Configurable``.
     """
     if isinstance(value, Configurable):
         return _call(type(value), _arguments_of(value))
@@ -91,7 +97,11 @@ def _call(cls: type[Configurable], arguments: Mapping[str, Any]) -> dict[str, An
 
 
 def class_of(builder: Any) -> type[Configurable] | None:
-    """Return the configurable class that a builder calls; None if it calls none."""
+    """Return the ``Configurable`` class that a builder calls; None if it calls none.
+
+    Args:
+        builder: a class, a ``functools.partial``, or an object with the class in ``func``.
+    """
     candidates = (builder, getattr(builder, "func", None), *getattr(builder, "args", ()))
     classes = (c for c in candidates if isinstance(c, type) and issubclass(c, Configurable))
     return next(classes, None)

@@ -23,7 +23,7 @@ _ADE20K = (
     "clock, flag"
 )
 ADE20K_CLASSES = tuple(_ADE20K.split(", "))
-"""First name of each class, in the order of the challenge, whose annotations count from 1."""
+"""First name of each class, in the order of the challenge, whose label files count from 1."""
 
 _ADE20K_RGB = (
     "787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d "
@@ -43,7 +43,7 @@ ADE20K_COLOURS = tuple(
     (code >> 16, code >> 8 & 255, code & 255)
     for code in (int(digits, 16) for digits in _ADE20K_RGB.split())
 )
-"""RGB of each class in mmsegmentation, which ControlNets for segmentation were trained with."""
+"""RGB of each class in mmsegmentation. Segmentation ControlNets were trained with these colours."""
 
 _ADE20K_FULL = (
     "2978 312 2420 976 2855 447 2131 165 3055 1125 350 2377 1831 838 774+783 2684 1610 1910 687 "
@@ -82,7 +82,7 @@ CITYSCAPES_CATEGORIES = tuple(
     tuple(i for i, row in enumerate(_CITYSCAPES_ROWS) if row[2] == name)
     for name in dict.fromkeys(row[2] for row in _CITYSCAPES_ROWS)
 )
-"""Positions of the classes of each of the seven categories."""
+"""For each of the seven categories, the positions of its classes in ``CITYSCAPES_CLASSES``."""
 MAPILLARY_TO_CITYSCAPES = (
     (13, 24, 41), (2, 15), (17,), (6,), (3,), (45, 47), (48,), (50,), (30,), (29,), (27,), (19,),
     (20, 21, 22), (55,), (61,), (54,), (58,), (57,), (52,),
@@ -134,7 +134,7 @@ def resolve_class_names(names: str | Sequence[str]) -> tuple[str, ...]:
     """Return the given class names, or those of a known data set.
 
     Args:
-        names: class names; or ``ade20k``, ``cityscapes`` or ``nyu_scenes``.
+        names: class names, or the name of a list: ``ade20k``, ``cityscapes`` or ``nyu_scenes``.
 
     Raises:
         InputError: if there is no list with this name.
@@ -150,10 +150,10 @@ def resolve_class_names(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def compute_mirror_order(names: Sequence[str]) -> list[int]:
-    """Return the permutation of the joints in a mirror image.
+    """Return the order of the joints in a mirrored image.
 
-    It exchanges each left joint with the right joint of the same name. Joints without a counterpart
-    stay.
+    Entry i is the index of the joint on the other side of joint i (``left_eye``: ``right_eye``), or
+    i itself if there is no such joint.
 
     Args:
         names: names of the joints.

@@ -18,7 +18,7 @@ from diffsight.atomic import remove_leftovers, remove_leftovers_of
 from diffsight.errors import InputError
 
 LOCK = ".lock"
-_WAIT_S = 5.0  # for another process that deletes leftovers before it shares the folder
+_WAIT_S = 5.0  # time for another process to delete leftovers before it shares the folder
 _held: set[int] = set()  # open lock files of this process
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(file: int, *, shared: bool = False) -> None:
-        """Lock a byte behind the text of the file: other processes cannot read a locked byte.
+        """Lock a byte behind the text of the file, because no process can read a locked byte.
 
         Raises:
             BlockingIOError: if another process has locked it.
@@ -44,7 +44,7 @@ else:
     import fcntl
 
     def _try_lock(file: int, *, shared: bool = False) -> None:
-        """Lock a file, or change the kind of its lock.
+        """Lock a file, exclusively or shared; a lock that this process holds is changed.
 
         Raises:
             BlockingIOError: if another process has locked it.
@@ -64,11 +64,13 @@ else:
 
 @contextlib.contextmanager
 def claim_folder(out: Path) -> Iterator[None]:
-    """Make a folder and keep other processes from writing it; delete leftovers in it.
+    """Make a folder and keep other processes from writing to it while the block runs.
+
+    Temporary files that killed processes left in it are deleted first.
 
     Raises:
-        InputError: if another process writes it (the message names that process), or it cannot be
-            written.
+        InputError: if another process writes to the folder (the message names that process), or it
+            cannot be written to.
     """
     with _folder(out), _claim(out, out / LOCK, lambda: remove_leftovers(out)):
         yield
@@ -76,29 +78,31 @@ def claim_folder(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claim_name(out: Path) -> Iterator[None]:
-    """Keep other processes from writing the same output, a file or a folder.
+    """Keep other processes from writing the same output (file or folder) while the block runs.
 
     The lock file lies next to the output, so that a folder holds the output alone. Temporary files
     of the output that killed processes left are deleted first.
 
     Raises:
-        InputError: if another process writes it (the message names that process), or it cannot be
-            written.
+        InputError: if the path has no name (such as ``.``), another process writes the output (the
+            message names that process), or it cannot be written.
     """
     if not out.name:
-        raise InputError(f"{out}: names no model and no file: give --out a name, such as mine.json")
+        raise InputError(f"{out}: not a name for the output: give --out a name, such as mine.json")
     with _claim(out, out.with_name(f".{out.name}{LOCK}"), lambda: remove_leftovers_of(out)):
         yield
 
 
 @contextlib.contextmanager
 def share_folder(out: Path) -> Iterator[None]:
-    """Make a folder and write it together with other processes that share it.
+    """Make a folder that several processes may write to at the same time.
 
-    The first process deletes leftovers. Windows has no shared locks, so nothing is locked there.
+    The first process deletes the temporary files that killed processes left in it. Windows has no
+    shared locks, so nothing is locked or deleted there.
 
     Raises:
-        InputError: if a process claims the folder for itself, or it cannot be written.
+        InputError: if a process has claimed the folder (``claim_folder``), or it cannot be written
+            to.
     """
     with _folder(out):
         if not HAS_SHARED_LOCKS:
@@ -113,7 +117,7 @@ def _folder(out: Path) -> Iterator[None]:
     """Make a folder; remove it at the end if it is new and still empty.
 
     Raises:
-        InputError: if it cannot be made.
+        InputError: if the folder cannot be made.
     """
     is_new = not out.exists()
     try:
@@ -132,12 +136,12 @@ def _folder(out: Path) -> Iterator[None]:
 def _claim(
     out: Path, lock: Path, clean: Callable[[], None], *, shared: bool = False
 ) -> Iterator[None]:
-    """Hold a lock file, and remove it at the end.
+    """Hold the lock on a lock file while the block runs, then remove the file.
 
     Args:
-        out: output, for messages.
-        lock: file.
-        clean: called while no other process has the lock.
+        out: output that the lock protects, for messages.
+        lock: path of the lock file.
+        clean: function that deletes leftovers; it is called while no other process has the lock.
         shared: whether other processes may hold the lock at the same time.
     """
     file, process = _open(out, lock, clean, shared), os.getpid()
@@ -155,10 +159,12 @@ def _claim(
 
 
 def _open(out: Path, lock: Path, clean: Callable[[], None], shared: bool) -> int:
-    """Return the locked file.
+    """Open and lock the lock file; return its file descriptor.
+
+    On a file system without locks, log a warning and return the open file.
 
     Raises:
-        InputError: if another process has locked it, or it cannot be opened.
+        InputError: if another process has locked the file, or it cannot be opened.
     """
     end = time.monotonic() + _WAIT_S
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -187,9 +193,9 @@ def _open(out: Path, lock: Path, clean: Callable[[], None], shared: bool) -> int
 
 
 def _lock(file: int, lock: Path, clean: Callable[[], None], shared: bool) -> bool:
-    """Lock an open file; return whether its name still belongs to it.
+    """Lock an open file; return whether ``lock`` is still the path of this file.
 
-    The previous owner may have removed the file after it was opened here.
+    It is not if the previous owner removed the file after it was opened here.
 
     Raises:
         BlockingIOError: if another process has locked it.
@@ -214,6 +220,7 @@ def _lock(file: int, lock: Path, clean: Callable[[], None], shared: bool) -> boo
 
 
 def _has_name(file: int, path: Path) -> bool:
+    """Return whether a path leads to this open file."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:
@@ -222,13 +229,13 @@ def _has_name(file: int, path: Path) -> bool:
 
 def _owner(lock: Path) -> str:
     """Return a description of the process that has locked a file."""
-    for _ in range(10):  # it may be about to be written
+    for _ in range(10):  # the process may not have written its text yet
         with contextlib.suppress(OSError, ValueError, TypeError):
             process, host, time_text = json.loads(lock.read_text(encoding="utf-8"))
             since = datetime.fromisoformat(time_text)
             is_today = since.date() == datetime.now().date()
             shown = f"{since:%H:%M}" if is_today else f"{since:%Y-%m-%d %H:%M}"
-            return f"process {process} on {host} is writing it since {shown}"
+            return f"process {process} on {host} has been writing it since {shown}"
         time.sleep(0.05)
     return "other processes are writing it"
 

@@ -1,4 +1,4 @@
-"""DenseModel: one task and one method, trained, saved, loaded and run as one module."""
+"""``DenseModel``: one task and one method, trained, saved, loaded and run as one module."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from diffsight.types import Draws, Inputs, Target
 
 
 class DenseModel(nn.Module, Configurable):
-    """A task and the method that solves it.
+    """A task and the method (architecture) that solves it.
 
     Args:
         task: meaning of the labels and predictions.
@@ -31,8 +31,8 @@ class DenseModel(nn.Module, Configurable):
             (``AbstractTask.baselines``). ``save`` stores them, ``load`` reads them.
 
     Raises:
-        InputError: if the method supports no output of the task, or reads no sentences although
-            the task needs them.
+        InputError: if the method supports none of the task's outputs, or if it reads no sentences
+            although the task needs them.
     """
 
     def __init__(self, *, task: AbstractTask, method: MethodBuilder) -> None:
@@ -43,8 +43,8 @@ class DenseModel(nn.Module, Configurable):
         self._restate({"method": self.method})
         if task.requires_prompt and not self.method.accepts_prompt:
             raise InputError(
-                f"{type(self.method).__name__} reads no sentences, which {type(task).__name__} "
-                "needs: choose VPD, EVP or MetaPrompts"
+                f"{type(self.method).__name__} reads no sentences, but {type(task).__name__} needs "
+                "them: choose VPD, EVP or MetaPrompts"
             )
         self.info: dict[str, Any] = {}
         self.baselines: Mapping[str, Tensor] = {}
@@ -83,14 +83,14 @@ class DenseModel(nn.Module, Configurable):
         soft_labels: SoftLabels | None = None,
         draws: Draws | None = None,
     ) -> dict[str, Tensor]:
-        """Return scalars by name; ``loss`` is the one to minimise.
+        """Return scalar losses by name; training minimises the one called ``loss``.
 
         Args:
             inputs: images and prompts.
             target: labels.
-            encoded: result of ``encode`` for the inputs, if it was computed before.
-            soft_labels: result of the task's ``encode_label``, if it was computed before.
-            draws: random numbers of the pass.
+            encoded: result of ``encode`` for the inputs; None computes it.
+            soft_labels: result of the task's ``encode_label``; None computes it.
+            draws: random numbers of the forward pass.
         """
         output = self(inputs, encoded, target, draws=draws)
         if pixels := self.method.trained_pixels(draws, target):
@@ -100,15 +100,20 @@ class DenseModel(nn.Module, Configurable):
 
     @torch.no_grad()
     def predict(self, inputs: Inputs, *, draws: Draws | None = None) -> Sequence[Prediction]:
-        """Return one prediction per image from one pass; windows and flips are in ``inference``."""
+        """Return one prediction per image from one forward pass.
+
+        Windows, flips and scales are in ``inference``.
+        """
         return self.task.decode(self(inputs, draws=draws))
 
 
 def choose_output(task: AbstractTask, method: MethodBuilder) -> OutputSpec:
     """Return the first output spec of the task that the method supports.
 
+    For a builder whose class is not known, it is the first spec of the task.
+
     Raises:
-        InputError: if there is none.
+        InputError: if the method supports none of them.
     """
     cls = class_of(method)
     if cls is None or not issubclass(cls, AbstractMethod):

@@ -1,4 +1,4 @@
-"""Records of tensors that are moved and copied together."""
+"""A base class for dataclasses of tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -10,17 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Record:
-    """A dataclass whose tensors are moved and copied together; other fields stay as they are."""
+    """Base of dataclasses whose tensors are moved and copied together.
+
+    Tensors may also be in tuples and in other records. All other values stay as they are.
+    """
 
     def to(self, device: torch.device | str) -> Self:
         """Return a record with all tensors on ``device``."""
         return self._map(lambda tensor: tensor.to(device))
 
     def copied(self) -> Self:
-        """Return a record with copies of all tensors."""
+        """Return a record whose tensors are copies."""
         return self._map(torch.clone)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return a record with ``change`` applied to every tensor."""
         values = {field.name: _changed(getattr(self, field.name), change) for field in fields(self)}
         return replace(self, **values)
 

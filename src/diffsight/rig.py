@@ -1,6 +1,6 @@
-"""What several cameras and a LiDAR of one vehicle see, and the map around it.
+"""Camera images and LiDAR points of a vehicle, and the source of the map around it.
 
-The frame of the vehicle is that of its map, in metres, with z up.
+The coordinate frame of the vehicle is that of its map, in metres, with z up.
 """
 
 import math
@@ -15,24 +15,27 @@ from torch import Tensor
 from diffsight.errors import InputError
 from diffsight.records import Record
 
-ROTATION_ERROR = 1e-2  # of an element of R^T R
-FARTHEST_M = 1000.0  # of a camera from the vehicle
+ROTATION_ERROR = 1e-2  # largest error of an element of R^T R, for a rotation R
+FARTHEST_M = 1000.0  # largest coordinate of a camera in the frame of the vehicle
 POINT_CHANNELS = 5  # x, y, z in metres, intensity, age in seconds
 
 
 @dataclass(frozen=True)
 class Rig(Record):
-    """What several cameras of a vehicle see at one time, for a batch.
+    """Images of several cameras of a vehicle at one time, with LiDAR points, for a batch.
+
+    Axes: ``b`` row of the batch, ``v`` camera (view), ``h w`` pixels.
 
     Attributes:
-        images: RGB, in [0, 1], or bytes in a sample.
+        images: RGB, as floats in [0, 1], or as bytes in a sample.
         intrinsics: pinhole matrices, in pixels of the original images.
-        camera_to_vehicle: poses of the cameras.
-        image_change: from pixels of the original images to those of ``images`` (resize, crop, flip,
-            rotation).
-        vehicle_change: of the frame of the vehicle (augmentation); None: none.
-        points: of the LiDAR, for every row: x, y and z in the frame of the vehicle, before
-            ``vehicle_change``, the intensity, and the age in seconds; None: there is no LiDAR.
+        camera_to_vehicle: poses of the cameras in the frame of the vehicle, in metres.
+        image_change: matrices from pixels of the original images to pixels of ``images`` (resize,
+            crop, flip, rotation).
+        vehicle_change: matrices that augmentation applies to the frame of the vehicle; None: no
+            augmentation.
+        points: LiDAR points of every row: x, y and z in metres in the frame of the vehicle (before
+            ``vehicle_change``), intensity, and age in seconds; None: there is no LiDAR.
     """
 
     images: Float[Tensor, "b v 3 h w"] | UInt8[Tensor, "b v 3 h w"]
@@ -47,7 +50,7 @@ class Rig(Record):
         return len(self.images)
 
     def rows(self, index: Sequence[int]) -> Self:
-        """Select rows."""
+        """Return a rig with only these rows of the batch."""
         chosen = list(index)
         rows: dict[str, Any] = {}
         for field in fields(self):
@@ -59,16 +62,16 @@ class Rig(Record):
         return replace(self, **rows)
 
     def require_usable(self) -> None:
-        """Refuse numbers that describe no cameras.
+        """Refuse images and matrices with impossible values.
 
         Raises:
-            InputError: if images are outside [0, 1], or matrices are not finite, are no rotation,
-                or have no positive focal length.
+            InputError: if images are outside [0, 1], intrinsics are not finite or have a focal
+                length that is not positive, or a pose is no rotation or is far from the vehicle.
         """
         images = self.images
         # written so that NaN fails
         if images.is_floating_point() and not bool(((images >= 0) & (images <= 1)).all()):
-            raise InputError("images with values outside [0, 1]: scale floats to [0, 1]")
+            raise InputError("camera images have values outside [0, 1]: scale them to [0, 1]")
         focal = self.intrinsics.diagonal(dim1=-2, dim2=-1)[..., :2]
         if not bool(self.intrinsics.isfinite().all() and (focal > 0).all()):
             raise InputError("intrinsics must be finite, with positive focal lengths in pixels")
@@ -81,11 +84,11 @@ class Rig(Record):
             )
 
     def layout(self) -> tuple[object, ...]:
-        """Return what rigs must share to be one batch."""
+        """Return a key; only rigs with the same key can be one batch."""
         return self.images.shape[1:], self.points is None, self.vehicle_change is None
 
     def each(self) -> "list[Rig]":
-        """Return every row by itself."""
+        """Return one rig per row of the batch."""
         return [self.rows([row]) for row in range(len(self))]
 
     def in_floats(self) -> Self:
@@ -101,7 +104,7 @@ class Rig(Record):
         return replace(self, images=(self.images * 255).round().to(torch.uint8))
 
     def moved_points(self) -> tuple[Float[Tensor, "_ 5"], ...] | None:
-        """Return the points after ``vehicle_change``."""
+        """Return the LiDAR points after ``vehicle_change``; None if there is no LiDAR."""
         if self.points is None or self.vehicle_change is None:
             return self.points
         rows = zip(self.points, self.vehicle_change, strict=True)
@@ -115,14 +118,15 @@ class Rig(Record):
     def of_samples(
         cls, rigs: "Sequence[Rig | None]", dtype: torch.dtype = torch.float32
     ) -> "Rig | None":
-        """Return the rigs of samples as a batch with images in [0, 1]; None if there are none.
+        """Return the rigs of samples as a batch with images in [0, 1]; None if no sample has a rig.
 
         Args:
-            rigs: of the samples.
-            dtype: of the images; matrices and points stay as they are.
+            rigs: rig of each sample, or None.
+            dtype: dtype of the images; matrices and points keep theirs.
 
         Raises:
-            InputError: as ``joined``, or if only some samples have several cameras.
+            InputError: if only some samples have a rig, or the rigs do not fit together (see
+                ``joined``).
         """
         some = [rig for rig in rigs if rig is not None]
         if some and len(some) < len(rigs):
@@ -139,8 +143,8 @@ class Rig(Record):
         """Return the rows of several rigs as one batch.
 
         Raises:
-            InputError: if they differ in the number or size of their cameras, or only some have a
-                LiDAR.
+            InputError: if the rigs differ in the number of cameras or the size of images, or if
+                only some of them have LiDAR points or a ``vehicle_change``.
         """
         shapes = sorted({tuple(rig.images.shape[1:]) for rig in rigs})
         if len(shapes) > 1:
@@ -166,21 +170,27 @@ class Rig(Record):
 
 @runtime_checkable
 class MapSource(Protocol):
-    """Draws the map around a vehicle, in a frame that was changed."""
+    """Source that draws the map around a vehicle, after augmentation of the vehicle's frame."""
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return 1 where a cell is of a class; the cells lie in the changed frame.
+        """Return the map of ``k`` classes on ``x y`` cells: 1 where a cell has the class, else 0.
 
-        A source may ignore a change of scale.
+        Args:
+            vehicle_change: matrix from the frame of the vehicle to the augmented frame, in which
+                the cells lie. A source may ignore a change of scale.
         """
         ...
 
 
 def check_cells(cells: int, cell_m: float) -> None:
-    """Refuse a map without cells.
+    """Refuse the size of a map that has no cells.
+
+    Args:
+        cells: number of cells along each axis.
+        cell_m: length of a cell in metres.
 
     Raises:
-        InputError: if a number is not positive, or not finite.
+        InputError: if one of the numbers is not positive or not finite.
     """
     if cells < 1 or not 0 < cell_m < math.inf:
         raise InputError(f"a map of {cells} cells of {cell_m:g} m: give positive numbers")

@@ -1,9 +1,9 @@
-"""Records that the parts of diffsight exchange, and the legend of axis names.
+"""Dataclasses that the parts of diffsight exchange, and the legend of axis names.
 
-Axes: ``b`` image in the batch, ``c`` channels, ``h w`` pixels (rows, columns), ``n`` tokens, ``k``
-classes or outputs, ``j`` joints, ``q`` queries, ``t`` steps. Images are RGB in [0, 1] unless a name
-says otherwise; camera axes are x right, y down, z forward; depth is in metres along z unless
-``depth_type`` says otherwise.
+Axes: ``b`` image in the batch, ``c`` channels, ``d`` values per pixel, ``h w`` pixels (rows,
+columns), ``n`` tokens, ``k`` classes or outputs, ``m`` boxes or people, ``j`` joints, ``q``
+queries, ``t`` steps. Images are RGB in [0, 1] unless a name says otherwise; camera axes are x
+right, y down, z forward; depth is in metres along z unless ``depth_type`` says otherwise.
 """
 
 import hashlib
@@ -22,11 +22,13 @@ from diffsight.rig import Rig
 Images = Float[Tensor, "b 3 h w"]
 """A batch of RGB images in [0, 1]."""
 Maps = Float[Tensor, "b d h w"]
-"""Numbers of a batch, one channel each."""
+"""A batch of maps with ``d`` channels."""
 Map = Float[Tensor, "h w"]
 Mask = Bool[Tensor, "h w"]
 Masks = Bool[Tensor, "b h w"]
+"""A mask of pixels for each image of a batch."""
 Picture = UInt8[Tensor, "3 h w"]
+"""An RGB picture with values from 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Camera:
 
 @runtime_checkable
 class Latents(Protocol):
-    """Latents or features of images, computed once for several models on one frozen encoder."""
+    """Cache of the latents or features of images, for several models with one frozen encoder."""
 
     def get(
         self,
@@ -49,13 +51,19 @@ class Latents(Protocol):
         image: Images,
         compute: Callable[[Images], Float[Tensor, "n ..."]],
     ) -> Float[Tensor, "b ..."]:
-        """Return ``compute`` of the images; images that were computed before are not repeated."""
+        """Return the latents of images, from the cache if possible.
+
+        Args:
+            encoder: encoder that computes the latents.
+            image: images in [0, 1].
+            compute: function that returns the latents of images that are not cached.
+        """
         ...
 
 
 @runtime_checkable
 class TextFeatures(Protocol):
-    """Features of sentences from a frozen text tower, computed once for each sentence."""
+    """Cache of the features of sentences, for a frozen text tower."""
 
     def get(
         self,
@@ -64,10 +72,16 @@ class TextFeatures(Protocol):
         compute: Callable[[str | None], Float[Tensor, "1 n c"]],
         device: torch.device,
     ) -> Float[Tensor, "b n c"]:
-        """Return ``compute`` of each sentence; results on this device are kept and reused.
+        """Return the features of sentences, from the cache if possible.
+
+        Args:
+            encoder: prompt module that computes the features.
+            sentences: one sentence per image.
+            compute: function that returns the features of a sentence that is not cached.
+            device: device of the features.
 
         Raises:
-            InputError: as ``compute``.
+            InputError: if ``compute`` raises it.
         """
         ...
 
@@ -78,15 +92,16 @@ class Inputs(Record):
 
     Attributes:
         image: RGB in [0, 1].
-        prompts: one text per image: a name for methods with a text table (for depth the scene
-            type; None in a row, or None altogether, stands for the mean of the table), or a
-            sentence.
-        text: replaces sentences: token ids ``b n``, or features ``b n c`` of the text tower.
+        prompts: one text per image: a sentence, or a name from the method's text table (for depth
+            the scene type). For such a table, a prompt that is None stands for the mean of all
+            rows.
+        text: encoded sentences, used instead of ``prompts``: token ids ``b n``, or features
+            ``b n c`` of the text tower.
         latents: cache shared with other models that predict on the same image.
         text_features: cache of encoded sentences, kept by the code that makes the batches.
         people: people of each image whose joints are predicted; None: an image shows one person.
-        steps: number of refinement steps of an iterative method; None: the method's own number.
-        rig: several cameras, for maps seen from above; None: one image.
+        steps: number of refinement steps of an iterative method; None: the method's default.
+        rig: images of several cameras, for bird's-eye-view maps; None: one image.
     """
 
     image: Images
@@ -114,7 +129,7 @@ class Encoded(Record):
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Return several batches of one image size as one batch."""
+        """Return several batches as one batch; their images have the same size."""
         columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
         return cls(*(_joined(column) for column in columns))
 
@@ -145,17 +160,22 @@ class Boxes(Record):
     background: int = 0
 
     def resized(self, old_hw: tuple[int, int], hw: tuple[int, int]) -> "Boxes":
-        """Return the boxes of the image at another size."""
+        """Return the boxes of the resized image.
+
+        Args:
+            old_hw: height and width of the image in pixels.
+            hw: height and width of the resized image in pixels.
+        """
         y, x = (new / old for old, new in zip(old_hw, hw, strict=True))
         return replace(self, edges=self.edges * self.edges.new_tensor([x, y, x, y]))
 
     def mirrored(self, width: int) -> "Boxes":
-        """Return the boxes of the mirrored image."""
+        """Return the boxes of the mirrored image, which is ``width`` pixels wide."""
         left, top, right, bottom = self.edges.unbind(dim=1)
         return replace(self, edges=torch.stack([width - right, top, width - left, bottom], dim=1))
 
     def cropped(self, top: int, left: int, height: int, width: int) -> "Boxes":
-        """Return the parts of the boxes in a window of the image."""
+        """Return the parts of the boxes inside a window of the image, in pixels of the window."""
         moved = self.edges - self.edges.new_tensor([left, top, left, top])
         low, high = moved.new_zeros(4), moved.new_tensor([width, height, width, height])
         edges = moved.clamp(low, high)
@@ -165,7 +185,11 @@ class Boxes(Record):
         return Boxes(*rows, self.background)
 
     def windows(self, hw: tuple[int, int]) -> list[tuple[slice, slice]]:
-        """Return rows and columns of every box: pixels with their centre inside, at least one."""
+        """Return the rows and columns of every box: pixels with their centre in it, at least one.
+
+        Args:
+            hw: height and width of the image in pixels.
+        """
         windows = []
         for left, top, right, bottom in self.edges.tolist():
             spans = []
@@ -189,7 +213,7 @@ class People(Record):
         scores: confidence of each box in [0, 1]; 1 for a labelled box.
         keypoints: x and y in pixels, and COCO's visibility: 0 not labelled, 1 labelled but not
             visible, 2 visible.
-        areas: of the silhouettes in pixels.
+        areas: areas of the silhouettes in square pixels.
         is_crowd: True for a box around a crowd, which is neither missed nor a false alarm.
     """
 
@@ -201,13 +225,17 @@ class People(Record):
 
     @classmethod
     def of_boxes(cls, edges: Float[Tensor, "m 4"], scores: Float[Tensor, " m"]) -> "People":
-        """Return people that have boxes and scores but no joints."""
-        sides = (edges[:, 2:] - edges[:, :2]).prod(dim=1)
-        nobody = torch.zeros(len(edges), dtype=torch.bool)
-        return cls(edges, scores, edges.new_zeros(len(edges), 0, 3), sides, nobody)
+        """Return people with boxes and scores but without joints; their areas are the boxes'."""
+        areas = (edges[:, 2:] - edges[:, :2]).prod(dim=1)
+        is_crowd = torch.zeros(len(edges), dtype=torch.bool)
+        return cls(edges, scores, edges.new_zeros(len(edges), 0, 3), areas, is_crowd)
 
     def at(self, rows: Tensor) -> "People":
-        """Return some of the people."""
+        """Return the people at these rows.
+
+        Args:
+            rows: indices, or a mask of all people.
+        """
         return self._map(lambda tensor: tensor[rows])
 
     def labelled(self) -> "People":
@@ -226,8 +254,9 @@ class Target(Record):
     Attributes:
         label: ``b k h w`` of floats, ``b h w`` of class ids, or ``b m j 3`` of joints.
         valid: pixels that have a label; losses and metrics ignore all others.
-        boxes: of each image, if class ids are known only outside of boxes; None without boxes.
-        people: of each image, for labels that are joints; None for other labels.
+        boxes: boxes of each image, if the class of pixels inside boxes is not labelled; None
+            without boxes.
+        people: people of each image, for labels that are joints; None for other labels.
     """
 
     label: Tensor
@@ -242,7 +271,7 @@ class Target(Record):
         return Target(self.label[rows], self.valid[rows], boxes, people)
 
     def at(self, pixels: "PixelGrid") -> "Target":
-        """Return the labels of some rows and columns."""
+        """Return the labels at some rows and columns of the pixels."""
         return self._map(lambda tensor: tensor[..., pixels[0], pixels[1]])
 
 
@@ -267,22 +296,33 @@ PixelGrid = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of one pass. Every image has a seed, so rows do not depend on the batch."""
+    """Random numbers of one forward pass.
+
+    Every image has its own seed, so its numbers do not depend on the rest of the batch.
+
+    Attributes:
+        seeds: seed of each image.
+    """
 
     seeds: tuple[int, ...]
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
-        """Return standard normal numbers, ``shape`` per image; each use has its own ``stream``."""
+        """Return standard normal numbers of this shape per image.
+
+        Args:
+            stream: number of the stream; numbers for different purposes need different streams.
+            shape: shape of the numbers of one image.
+        """
         rows = [torch.randn(shape, generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
 
     def uniform(self, stream: int) -> Float[Tensor, " b"]:
-        """Return a number in [0, 1) per image."""
+        """Return a number in [0, 1) per image, from this stream."""
         rows = [torch.rand((), generator=generator) for generator in self._generators(stream)]
         return torch.stack(rows)
 
     def integers(self, stream: int, low: int, high: int) -> Int[Tensor, " b"]:
-        """Return a whole number in [low, high] per image."""
+        """Return a whole number in [low, high] per image, from this stream."""
         rows = [torch.randint(low, high + 1, (), generator=g) for g in self._generators(stream)]
         return torch.stack(rows)
 
@@ -304,11 +344,13 @@ class Pyramid:
     """Feature maps of a batch, finest level first.
 
     Attributes:
-        features: maps; level i has ``1 / strides[i]`` of the padded image's size.
+        features: maps of each level; those of level i have ``1 / strides[i]`` of the padded image's
+            size.
         strides: image pixels per feature pixel.
         valid_hw: size of the image in pixels before padding on the right and at the bottom.
-        extent_hw: pixels that the maps cover, padding included; None: grid times stride. The maps
-            of a backbone that resizes the image to a square cover the whole image.
+        extent_hw: height and width in image pixels that the maps cover, padding included. None: the
+            size of a map times its stride. The maps of a backbone that resizes the image to a
+            square cover the whole image.
         attention: cross-attention maps by level, averaged over heads and layers, one channel per
             token.
     """

@@ -1,4 +1,4 @@
-"""A backbone of random weights, loaded once."""
+"""A backbone with random weights, loaded once for all tests of this folder."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from diffsight.backbones import BackboneSource
 
 @pytest.fixture(scope="package")
 def backbone(pipeline_folder: Path) -> BackboneSource:
-    """Stable Diffusion with CLIP, in a folder."""
+    """Return the random Stable Diffusion folder, with CLIP, as a backbone source."""
     return BackboneSource(pipeline_folder)

@@ -1,4 +1,4 @@
-"""From a folder of images and labels to a model and back, on a backbone of random weights."""
+"""``adapt`` on folders of images and labels, with a backbone of random weights."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support_adapt import COUNT, assert_same_weights, first_image, pictures, run
+from tests.support_adapt import COUNT, assert_same_weights, first_image, run, write_pictures
 
 import diffsight
 from diffsight.adaptation.selection import Progress
@@ -34,7 +34,7 @@ from diffsight.types import Draws, Inputs
 def test_a_model_of_every_kind_is_trained_saved_and_loaded(
     kind: str, method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, kind)
+    folder = write_pictures(tmp_path, kind)
     steps = 5 if method == "feature_head" else 1
     model = run(folder, backbone, kind, method=method, steps=steps, mirror=False)
     info = model.info
@@ -59,10 +59,10 @@ def test_a_model_of_every_kind_is_trained_saved_and_loaded(
         assert again.predict(Inputs(first_image()))[0].names == {2: "class 2", 7: "class 7"}
 
 
-def test_features_beat_the_constant_on_held_out_images(
+def test_the_feature_head_scores_better_than_the_constant_baseline(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, sizes=((32, 32),))
+    folder = write_pictures(tmp_path, sizes=((32, 32),))
     options = {"method": "feature_head", "steps": 100, "short_side": 32}
     held_out = run(folder, backbone, **options).info["held_out"]
     assert held_out["feature_head"] < 0.9 * held_out["constant"]
@@ -70,7 +70,7 @@ def test_features_beat_the_constant_on_held_out_images(
 
 def test_auto_chooses_the_better_method(backbone: BackboneSource, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    folder = pictures(tmp_path, count=3)
+    folder = write_pictures(tmp_path, count=3)
     info = run(folder, backbone, steps=1, mirror=False, advance=seen.append).info
     methods = ("feature_head", "few_shot")
     better = min(methods, key=info["held_out"].__getitem__)
@@ -84,7 +84,7 @@ def test_auto_chooses_the_better_method(backbone: BackboneSource, tmp_path: Path
 def test_the_result_does_not_depend_on_names_and_order_of_files(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path / "a", count=4)
+    folder = write_pictures(tmp_path / "a", count=4)
     other = tmp_path / "b"
     for part in ("images", "labels"):
         (other / part).mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_the_result_does_not_depend_on_names_and_order_of_files(
 
 
 def test_a_separate_validation_set_is_scored(backbone: BackboneSource, tmp_path: Path) -> None:
-    folder, other = pictures(tmp_path / "a"), pictures(tmp_path / "b", seed=1)
+    folder, other = write_pictures(tmp_path / "a"), write_pictures(tmp_path / "b", seed=1)
     seen: list[Progress] = []
     model = run(
         folder,
@@ -117,8 +117,8 @@ def test_a_separate_validation_set_is_scored(backbone: BackboneSource, tmp_path:
 def test_a_validation_set_has_the_classes_of_the_training_set(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    """Ids 2 and 7, of which a validation image may hold one alone."""
-    folder, other = (pictures(tmp_path / "ab"[i], "segmentation", seed=i) for i in range(2))
+    """The training set has the ids 2 and 7; a validation image may contain only one of them."""
+    folder, other = (write_pictures(tmp_path / "ab"[i], "segmentation", seed=i) for i in range(2))
     label = other / "labels" / "0.png"
     Image.fromarray(np.full_like(np.array(Image.open(label)), 7)).save(label)
     options: dict[str, Any] = {"kind": "segmentation", "method": "feature_head", "steps": 1}
@@ -136,7 +136,7 @@ def test_a_validation_set_has_the_classes_of_the_training_set(
 def test_an_image_of_the_training_set_is_not_held_out(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder, other = (pictures(tmp_path / "ab"[i], seed=i) for i in range(2))
+    folder, other = (write_pictures(tmp_path / "ab"[i], seed=i) for i in range(2))
     for part in ("images", "labels"):
         for i in range(2):
             shutil.copy(folder / part / f"{i}.png", other / part / f"again{i}.png")
@@ -157,7 +157,7 @@ def test_an_interruption_returns_the_model_trained_so_far(
         if progress.run == "feature_head, all images" and progress.step == 5:
             raise KeyboardInterrupt
 
-    folder = pictures(tmp_path)
+    folder = write_pictures(tmp_path)
     model = run(folder, backbone, **options, advance=stop)
     assert model.info["interrupted"]
     assert model.info["held_out"]["feature_head"] > 0
@@ -166,7 +166,7 @@ def test_an_interruption_returns_the_model_trained_so_far(
         if progress.run == "feature_head, all images":
             raise KeyboardInterrupt
 
-    # the model of the finished fold, to which the score belongs, and not the few steps after it
+    # both return the model of the finished fold: the held-out score is the score of that model
     assert_same_weights(run(folder, backbone, **options, advance=stop_at_once), model)
 
     def stop_before(*_: Any) -> None:
@@ -182,7 +182,7 @@ def test_an_interruption_returns_the_model_trained_so_far(
 def test_a_resumed_adaptation_ends_the_same(
     place: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder, state = pictures(tmp_path, sizes=((64, 64),), count=3), tmp_path / "state"
+    folder, state = write_pictures(tmp_path, sizes=((64, 64),), count=3), tmp_path / "state"
     options = {"method": place.partition(",")[0], "steps": 4, "state": state, "mirror": False}
     whole = run(folder, backbone, **options)
 
@@ -199,12 +199,14 @@ def test_a_resumed_adaptation_ends_the_same(
     assert_same_weights(again, whole)
 
 
-def test_other_images_or_options_are_not_resumed(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_resuming_with_changed_images_or_options_is_refused(
+    backbone: BackboneSource, tmp_path: Path
+) -> None:
     def stop(progress: Progress) -> None:
         if progress.step == 2:
             raise KeyboardInterrupt
 
-    folder, state = pictures(tmp_path), tmp_path / "state"
+    folder, state = write_pictures(tmp_path), tmp_path / "state"
     options: dict[str, Any] = {"method": "feature_head", "state": state, "steps": 3}
     with pytest.raises(InputError, match="nothing to resume"):
         run(folder, backbone, resume=True, **options)
@@ -227,7 +229,7 @@ def test_other_images_or_options_are_not_resumed(backbone: BackboneSource, tmp_p
     ("kind", "mirror", "passes"),
     [("normals", None, 2), ("vector", None, 1), ("vector", True, 2), ("normals", False, 1)],
 )
-def test_mirrored_images_are_left_out_for_vectors_unless_requested(
+def test_vectors_are_trained_without_mirrored_images_by_default(
     kind: str,
     mirror: bool | None,
     passes: int,
@@ -235,7 +237,7 @@ def test_mirrored_images_are_left_out_for_vectors_unless_requested(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder, seen = pictures(tmp_path, "normals", count=2), []
+    folder, seen = write_pictures(tmp_path, "normals", count=2), []
     encode = StableDiffusion.encode
 
     def counted(self: StableDiffusion, image: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -247,10 +249,10 @@ def test_mirrored_images_are_left_out_for_vectors_unless_requested(
     assert len(seen) == passes * 2
 
 
-def test_a_picture_under_many_names_is_not_held_out(
+def test_nothing_is_held_out_if_all_images_are_copies_of_one(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path)
+    folder = write_pictures(tmp_path)
     for part in ("images", "labels"):
         for i in range(1, COUNT):
             shutil.copy(folder / part / "0.png", folder / part / f"{i}.png")
@@ -260,7 +262,7 @@ def test_a_picture_under_many_names_is_not_held_out(
 
 
 def test_trainable_parameters_are_counted(backbone: BackboneSource, tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=1)
+    folder = write_pictures(tmp_path, count=1)
     model = run(folder, backbone, method="few_shot", steps=1)
     assert model.info["learned_parameters"] == 20 * 16 + 10 * 20 + 12 * 10
     assert isinstance(model.task, Values)
@@ -296,14 +298,14 @@ def test_trainable_parameters_are_counted(backbone: BackboneSource, tmp_path: Pa
         (None, {"maps": {"transpose": 1}, "method": "few_shot"}, "maps have no option transpose"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_bad_input_is_refused_in_one_line(
     change: str | None,
     options: dict[str, Any],
     message: str,
     backbone: BackboneSource,
     tmp_path: Path,
 ) -> None:
-    folder = pictures(tmp_path)
+    folder = write_pictures(tmp_path)
     if change == "no image":
         (folder / "images" / "4.png").unlink()
     elif change == "size":
@@ -317,10 +319,10 @@ def test_bad_input_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_single_labelled_pixel_stays_at_the_working_size(
+def test_a_single_labelled_pixel_is_kept_when_the_label_is_resized(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, "segmentation", sizes=((256, 256),))
+    folder = write_pictures(tmp_path, "segmentation", sizes=((256, 256),))
     for number in range(COUNT):
         sparse = np.full((256, 256), 255, np.uint8)
         sparse[1, 1 + number], sparse[200, 77] = 7, 2
@@ -335,7 +337,7 @@ def test_a_single_labelled_pixel_stays_at_the_working_size(
 def test_mixed_precision_gives_nearly_the_same_model(
     method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, count=3)
+    folder = write_pictures(tmp_path, count=3)
     options = {"method": method, "steps": 2, "mirror": False}
     plain = run(folder, backbone, **options)
     mixed = run(folder, backbone, **options, dtype=torch.bfloat16)
@@ -344,12 +346,12 @@ def test_mixed_precision_gives_nearly_the_same_model(
     assert all(x.dtype == torch.float32 for x in state.values() if x.is_floating_point())
 
 
-def test_several_tables_need_a_clip_model(
+def test_a_codebook_of_several_tables_requires_a_clip_model(
     pipeline_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.copytree(pipeline_folder, tmp_path / "no_clip")
     shutil.rmtree(tmp_path / "no_clip" / "image_encoder")
-    source, folder = BackboneSource(tmp_path / "no_clip"), pictures(tmp_path, count=2)
+    source, folder = BackboneSource(tmp_path / "no_clip"), write_pictures(tmp_path, count=2)
     with pytest.raises(InputError, match=r"codebook of 10 tables .*--clip"):
         run(folder, source, method="few_shot", steps=1, codebook=10)
     caplog.set_level("INFO")
@@ -363,7 +365,7 @@ def test_several_tables_need_a_clip_model(
 def test_a_model_predicts_at_its_working_size_without_a_file(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, sizes=((64, 64),), count=2)
+    folder = write_pictures(tmp_path, sizes=((64, 64),), count=2)
     model = run(folder, backbone, method="feature_head", steps=1, short_side=32)
     path = save(model, tmp_path / "mine.safetensors", embed=False)
     photo = folder / "images" / "0.png"
@@ -373,10 +375,10 @@ def test_a_model_predicts_at_its_working_size_without_a_file(
     assert not torch.allclose(ours.values, own.values)
 
 
-def test_a_folder_on_this_machine_is_not_named_in_the_model(
+def test_a_saved_model_contains_no_path_of_this_machine(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    model = run(pictures(tmp_path, count=2), backbone, method="feature_head", steps=1)
+    model = run(write_pictures(tmp_path, count=2), backbone, method="feature_head", steps=1)
     config = read_config(save(model, tmp_path / "mine"))
     assert str(Path(backbone.name).parent) not in json.dumps(config)
     assert config["info"]["backbone"] == Path(backbone.name).name

@@ -1,11 +1,11 @@
-"""Several backbones are candidates: each at its size, all scored at one."""
+"""Several backbones are compared, each at its own image size; all are scored at the same size."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.support_adapt import pictures, run
+from tests.support_adapt import run, write_pictures
 
 import diffsight
 from diffsight.adaptation.candidates import AUTO_BACKBONES, backbone_sources, candidates
@@ -34,11 +34,11 @@ def test_the_best_pair_of_backbone_and_method_is_kept_with_its_size(
         return targets
 
     monkeypatch.setattr(Selection, "_held", held)
-    model = run(pictures(tmp_path, "segmentation", count=3), PAIR, "segmentation", steps=4)
+    model = run(write_pictures(tmp_path, "segmentation", count=3), PAIR, "segmentation", steps=4)
     info = model.info
     assert set(info["held_out"]) == {*NAMES, "constant", "mean map"}
     assert tuple(info["steps"]) == NAMES
-    # 64 px is the largest of the sizes, of images of 64 x 64 and 48 x 80 px
+    # scores are computed at the larger short side, 64 px; the images have 64 x 64 and 48 x 80 px
     assert set(sizes) == {(64, 64), (64, 107)}
     own = {name: info["held_out"][name] for name in NAMES}
     assert info["chosen"] == max(own, key=lambda name: own[name])
@@ -52,8 +52,8 @@ def test_the_best_pair_of_backbone_and_method_is_kept_with_its_size(
     assert diffsight.load(path).info == model.info | {"base_weights": [info["backbone"][:-3]]}
 
 
-def test_a_resumed_comparison_of_backbones_ends_the_same(tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=2)
+def test_a_resumed_comparison_of_backbones_gives_the_same_model(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path, count=2)
     options: dict[str, Any] = {"method": "feature_head", "steps": 3, "mirror": False}
     whole = run(folder, PAIR, **options)
 
@@ -71,7 +71,7 @@ def test_a_resumed_comparison_of_backbones_ends_the_same(tmp_path: Path) -> None
         run(folder, "tiny@32,efficientnet-lite0@96", **options, state=state, resume=True)
 
 
-def test_auto_compares_the_backbones_of_the_package() -> None:
+def test_backbone_auto_means_all_packaged_backbones() -> None:
     assert [str(source) for source in backbone_sources("auto")] == [*AUTO_BACKBONES]
     given = backbone_sources("auto", short_side=96)
     assert [str(source) for source in given] == ["tiny", "efficientnet-lite0"]
@@ -79,7 +79,7 @@ def test_auto_compares_the_backbones_of_the_package() -> None:
     assert {pair.short_side for pair in pairs} == {96}
 
 
-def test_a_method_is_tried_on_the_backbones_that_it_supports(tmp_path: Path) -> None:
+def test_a_method_is_only_paired_with_backbones_that_it_supports(tmp_path: Path) -> None:
     task = Segmentation(("a", "b"))
     sources = backbone_sources("tiny,efficientnet-lite0")
     pairs = candidates(["few_shot", "linear_probe", "vpd"], sources, lambda **_: task)
@@ -90,19 +90,19 @@ def test_a_method_is_tried_on_the_backbones_that_it_supports(tmp_path: Path) -> 
         "vpd on tiny",
     ]
     with pytest.raises(InputError, match="efficientnet-lite0: no diffusion model"):
-        run(pictures(tmp_path, count=2), "efficientnet-lite0", method="few_shot", steps=1)
+        run(write_pictures(tmp_path, count=2), "efficientnet-lite0", method="few_shot", steps=1)
 
 
-def test_auto_on_a_vision_backbone_is_the_feature_head(tmp_path: Path) -> None:
-    model = run(pictures(tmp_path, count=2), "efficientnet-lite0@32", steps=1)
+def test_method_auto_trains_the_feature_head_on_a_vision_backbone(tmp_path: Path) -> None:
+    model = run(write_pictures(tmp_path, count=2), "efficientnet-lite0@32", steps=1)
     assert isinstance(model.method, FeatureHead)
     assert model.info["chosen"] == "feature_head"
     assert model.method.pixel_step == 4
 
 
-def test_a_feature_head_takes_several_timesteps(tmp_path: Path) -> None:
+def test_a_feature_head_can_use_features_of_several_timesteps(tmp_path: Path) -> None:
     options = {"method": "feature_head:timesteps=[1,200]", "steps": 1}
-    model = run(pictures(tmp_path, count=2), "tiny", **options)
+    model = run(write_pictures(tmp_path, count=2), "tiny", **options)
     path = diffsight.save(model, tmp_path / "model.safetensors")
     method = diffsight.load(path).method
     assert method.backbone.timesteps == (1, 200)

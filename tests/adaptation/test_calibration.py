@@ -1,4 +1,4 @@
-"""Thresholds keep their promise, and calibrating changes nothing else about an adaptation."""
+"""Thresholds have the stated coverage, and calibration does not change the adapted model."""
 
 import json
 import math
@@ -25,15 +25,15 @@ from diffsight.training.state import AdaptState
 from diffsight.types import Boxes, Target
 
 
-def drawn_scores(images: int, seed: int, pixels: int = 40) -> list[torch.Tensor]:
-    """Return scores of images that are easy or hard as a whole."""
+def random_scores(images: int, seed: int, pixels: int = 40) -> list[torch.Tensor]:
+    """Return the scores of the pixels of each image; some images have larger scores than others."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.randn(images, 1, generator=generator).exp()
     return [*(scale * torch.randn(images, pixels, generator=generator).abs())]
 
 
-def direct_threshold(scores: list[torch.Tensor], confidence: float) -> float:
-    """Return the smallest score whose mean coverage suffices, by trying all of them."""
+def threshold_by_search(scores: list[torch.Tensor], confidence: float) -> float:
+    """Return the smallest score with sufficient mean coverage; all scores are tried in order."""
     images = len(scores)
     for q in sorted(torch.cat(scores).tolist()):
         coverage = sum(float((one <= q).double().mean()) for one in scores) / images
@@ -42,25 +42,25 @@ def direct_threshold(scores: list[torch.Tensor], confidence: float) -> float:
     return math.inf
 
 
-def test_stored_thresholds_are_those_of_the_rule() -> None:
-    scores = drawn_scores(12, seed=0)
-    scores[0] = scores[0][:7]  # an image with fewer valid pixels weighs as much
+def test_thresholds_are_the_smallest_with_sufficient_coverage() -> None:
+    scores = random_scores(12, seed=0)
+    scores[0] = scores[0][:7]  # images with fewer pixels have the same weight
     curve = thresholds(scores)
-    assert max(curve) == 0.92  # of 12 images at most 12 / 13
+    assert max(curve) == 0.92  # the limit for 12 images is 12 / 13
     assert [*curve] == [c for c in CONFIDENCES if c <= 0.92]
     for confidence in (0.5, 0.8, 0.9, 0.92):
-        assert curve[confidence] == pytest.approx(direct_threshold(scores, confidence), abs=0)
+        assert curve[confidence] == pytest.approx(threshold_by_search(scores, confidence), abs=0)
     assert [*curve.values()] == sorted(curve.values())
 
 
 @pytest.mark.parametrize(("images", "confidence"), [(9, 0.9), (20, 0.9), (8, 0.8)])
-def test_a_new_image_is_covered_at_the_confidence_on_average(
+def test_new_images_are_covered_at_the_confidence_on_average(
     images: int, confidence: float
 ) -> None:
-    """Conformal risk control: between c and c + 2 / (n + 1) for scores without ties."""
+    """By conformal risk control, coverage is between c and c + 2 / (n + 1) without ties."""
     covered = []
     for trial in range(400):
-        *known, new = drawn_scores(images + 1, seed=trial)
+        *known, new = random_scores(images + 1, seed=trial)
         covered.append(float((new <= thresholds(known)[confidence]).double().mean()))
     mean = torch.tensor(covered)
     error = float(mean.std()) / 400**0.5
@@ -69,11 +69,13 @@ def test_a_new_image_is_covered_at_the_confidence_on_average(
 
 
 @pytest.mark.parametrize(("images", "highest"), [(1, 0.5), (4, 0.8), (8, 0.885), (9, 0.9)])
-def test_few_images_allow_small_confidences_only(images: int, highest: float) -> None:
-    assert max(thresholds(drawn_scores(images, seed=1))) == highest
+def test_the_highest_confidence_depends_on_the_number_of_images(
+    images: int, highest: float
+) -> None:
+    assert max(thresholds(random_scores(images, seed=1))) == highest
 
 
-def test_images_weigh_the_same_and_residuals_are_of_whole_images() -> None:
+def test_residuals_are_the_errors_of_the_mean_depth_of_each_image() -> None:
     task = Depth(max_depth_m=8.0)
     rows = []
     for i in range(10):
@@ -84,18 +86,18 @@ def test_images_weigh_the_same_and_residuals_are_of_whole_images() -> None:
     calibration = Calibration.of({"calibration": json.loads(json.dumps(found))})
     assert calibration.at(0.9).q == pytest.approx(0.9)
     assert calibration.at(0.9).half_widths["mean"] == pytest.approx(0.9)
-    assert calibration.at(0.5).half_widths["mean"] == pytest.approx(0.5)  # the 6th of 11
-    assert len(found["residuals"]["mean"]) == 9  # 0 is left out
+    assert calibration.at(0.5).half_widths["mean"] == pytest.approx(0.5)  # the 6th of 11 values
+    assert len(found["residuals"]["mean"]) == 9  # the residual 0 is not stored
 
 
-def test_infinite_scores_have_no_threshold() -> None:
-    scores = drawn_scores(10, seed=3)
+def test_confidences_with_an_infinite_threshold_are_left_out() -> None:
+    scores = random_scores(10, seed=3)
     scores[0][:] = math.inf
     assert max(thresholds(scores)) < 0.82
     assert all(math.isfinite(q) for q in thresholds(scores).values())
 
 
-def test_areas_of_classes_have_residuals() -> None:
+def test_residuals_of_classes_are_the_errors_of_their_area_fractions() -> None:
     task = Segmentation(["floor", "wall", "door"])
     maps = torch.zeros(1, 3, 4, 4)
     maps[:, 0] = 5
@@ -126,7 +128,7 @@ def trained(count: int = 9, names: tuple[str, ...] = ("tiny",), **options: Any) 
     return select(samples, candidates[0].task, candidates, **given)
 
 
-def test_a_single_method_is_trained_on_the_other_folds_without_changing_the_model() -> None:
+def test_calibrating_a_single_method_trains_on_all_folds_and_keeps_the_model() -> None:
     seen: list[Progress] = []
     model = trained(advance=seen.append)
     assert [*dict.fromkeys(one.run for one in seen)] == [
@@ -159,7 +161,7 @@ def test_compared_methods_are_calibrated_without_further_trainings() -> None:
     assert model.info["calibration"]["confidence"][-1] == 0.855
 
 
-def test_validation_images_calibrate_the_final_model() -> None:
+def test_a_validation_set_is_used_for_calibration() -> None:
     others = [Stripes(length=30)[i] for i in range(12, 22)]
     model = trained(5, validation=others)
     assert model.info["calibration"]["images"] == 10
@@ -167,7 +169,7 @@ def test_validation_images_calibrate_the_final_model() -> None:
     assert_same_weights(model, plain)
 
 
-def test_a_calibration_that_is_interrupted_leaves_the_model_and_can_be_resumed(
+def test_an_interrupted_calibration_keeps_the_model_and_can_be_resumed(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "state"
@@ -189,7 +191,7 @@ def test_a_calibration_that_is_interrupted_leaves_the_model_and_can_be_resumed(
     assert again.info == whole.info
 
 
-def test_images_without_labels_are_skipped_and_boxes_are_not_calibrated() -> None:
+def test_unlabelled_images_are_skipped_and_box_labels_are_not_calibrated() -> None:
     task = Segmentation(("a", "b"))
     maps = torch.randn(1, 2, 4, 5, generator=torch.Generator().manual_seed(0))
     label = torch.zeros(1, 4, 5, dtype=torch.long)

@@ -1,11 +1,11 @@
-"""Methods by their names, each with its default parts on a backbone."""
+"""Methods are chosen by name, with options after the name, and built on a backbone."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.support_adapt import pictures, run
+from tests.support_adapt import run, write_pictures
 
 from diffsight.adaptation.candidates import SHORT_NAMES, candidates, method_class, split_specs
 from diffsight.adaptation.options import AdaptOptions
@@ -25,10 +25,10 @@ def depth(**options: Any) -> Depth:
     ("method", "kind"),
     [("linear_probe", "segmentation"), ("linear_probe", "depth"), ("vpd", "depth")],
 )
-def test_other_methods_learn_from_few_labels(
+def test_linear_probe_and_vpd_are_trained_saved_and_loaded(
     method: str, kind: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, kind, count=3)
+    folder = write_pictures(tmp_path, kind, count=3)
     model = run(folder, backbone, kind, method=method, steps=2, mirror=False)
     assert isinstance(model.method, SHORT_NAMES[method])
     assert set(model.info["held_out"]) == {method, "constant", "mean map"}
@@ -37,7 +37,7 @@ def test_other_methods_learn_from_few_labels(
 
 
 def test_several_methods_are_compared(backbone: BackboneSource, tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=2)
+    folder = write_pictures(tmp_path, count=2)
     names = "linear_probe, feature_head"
     info = run(folder, backbone, method=names, steps=1, mirror=False).info
     assert set(info["held_out"]) == {"linear_probe", "feature_head", "constant", "mean map"}
@@ -62,12 +62,12 @@ def test_a_method_can_be_named_by_its_full_path() -> None:
         ("tests.training.conftest.Tiny", "add --trust tests"),
     ],
 )
-def test_names_of_other_things_than_methods_are_refused(name: str, message: str) -> None:
+def test_names_that_are_not_a_method_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         method_class(name)
 
 
-def test_a_trusted_method_without_default_parts(backbone: BackboneSource) -> None:
+def test_a_trusted_method_without_default_parts_is_refused(backbone: BackboneSource) -> None:
     name = "tests.training.conftest.Tiny"
     assert issubclass(method_class(name, trusted=("tests",)), AbstractMethod)
     with pytest.raises(InputError, match="Tiny has no default parts for few labelled images"):
@@ -83,7 +83,9 @@ def test_options_are_passed_to_the_methods_that_accept_them(backbone: BackboneSo
         candidates(["feature_head", "linear_probe"], [backbone], depth, options=taken)
 
 
-def test_a_spec_changes_options_settings_and_task(backbone: BackboneSource) -> None:
+def test_options_after_a_method_name_change_method_training_and_task(
+    backbone: BackboneSource,
+) -> None:
     (name,) = split_specs(
         "few_shot:maps.combine=slime:train_timesteps=[5, 50]:concept_std=0.5:codebook=3:alpha=2"
         ":batch_size=1:learning_rates.concepts=1e-2:clip_norms.concepts=2:bins=4"
@@ -104,7 +106,7 @@ def test_a_spec_changes_options_settings_and_task(backbone: BackboneSource) -> N
     made.require_parameters(model.method)
 
 
-def test_brackets_keep_a_comma_in_its_spec() -> None:
+def test_commas_in_brackets_do_not_separate_methods() -> None:
     text = "few_shot:train_timesteps=[5,100], vpd:attention_places=[up,mid],feature_head"
     assert split_specs(text) == [
         "few_shot:train_timesteps=[5,100]",
@@ -123,13 +125,15 @@ def test_brackets_keep_a_comma_in_its_spec() -> None:
         ("few_shot:codebook=many", "few_shot:codebook=many: codebook: "),
         ("few_shot:maps.combine", "'maps.combine' has no value"),
         ("few_shot:alpha=1:alpha=2", "repeats 'alpha'"),
-        ("few_shot:train_timesteps=[5", "'\\[5' is no value"),
+        ("few_shot:train_timesteps=[5", "'\\[5' is not valid YAML"),
         ("few_shot:maps.combin=slime", "maps have no option combin: did you mean 'combine'"),
         ("few_shot:batch_size=0", "batch_size is out of range"),
         ("few_shot:learning_rates.concepts=0", "learning_rates 'concepts' is out of range"),
     ],
 )
-def test_bad_specs_are_one_line(spec: str, message: str, backbone: BackboneSource) -> None:
+def test_bad_method_options_are_refused_in_one_line(
+    spec: str, message: str, backbone: BackboneSource
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         candidates([spec], [backbone], depth)
     assert "\n" not in str(caught.value)
@@ -138,7 +142,7 @@ def test_bad_specs_are_one_line(spec: str, message: str, backbone: BackboneSourc
 def test_an_unknown_parameter_prefix_is_refused_with_the_nearest(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, count=2)
+    folder = write_pictures(tmp_path, count=2)
     with pytest.raises(InputError, match="begins with 'concept': did you mean 'concepts'"):
         run(folder, backbone, method="few_shot:learning_rates.concept=1", steps=1)
 
@@ -146,7 +150,7 @@ def test_an_unknown_parameter_prefix_is_refused_with_the_nearest(
 def test_one_method_is_compared_under_several_options(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, count=2)
+    folder = write_pictures(tmp_path, count=2)
     names = "few_shot:codebook=0:max_steps=1:alpha=2, few_shot:codebook=1:alpha=2:bins=3"
     info = run(folder, backbone, "scalar", method=names, steps=2, mirror=False).info
     assert info["steps"] == dict(zip(names.split(", "), (1, 2), strict=True))
@@ -154,10 +158,10 @@ def test_one_method_is_compared_under_several_options(
     assert info["alpha"] == 2
 
 
-def test_hard_labels_are_the_nearest_codebook_vector(
+def test_hard_labels_use_one_codebook_vector_instead_of_three(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, "normals", count=2)
+    folder = write_pictures(tmp_path, "normals", count=2)
     options = {"steps": 1, "mirror": False, "bins": 8}
     soft, hard = (
         run(folder, backbone, "normals", method=f"few_shot:hard_labels={value}", **options)

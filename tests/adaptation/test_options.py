@@ -1,19 +1,21 @@
-"""Options of an adaptation."""
+"""Options of ``adapt``: the spacing of bins, and options that are refused."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.support_adapt import pictures, run
+from tests.support_adapt import run, write_pictures
 
 import diffsight
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 
 
-def test_spacing_of_the_bins(backbone: BackboneSource, tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=2)
+def test_bins_of_depth_have_logarithmic_spacing_by_default(
+    backbone: BackboneSource, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path, count=2)
     options = {"method": "feature_head", "steps": 1, "bins": 4, "mirror": False}
     edges = {
         spacing: run(folder, backbone, "depth", spacing=spacing, **options).task.codec.edges

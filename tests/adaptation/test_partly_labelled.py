@@ -1,4 +1,4 @@
-"""Every kind of label is learned from images of which a few pixels are labelled."""
+"""Training from partly labelled images: single pixels, points in a table, and boxes."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support_adapt import COUNT, pictures, run
+from tests.support_adapt import COUNT, run, write_pictures
 
 from diffsight.adaptation.adapt import adapt
 from diffsight.backbones import BackboneSource
 
-STRIDE = 6  # a labelled pixel in 36: 2.8 %
+STRIDE = 6  # one pixel in 36, 2.8 %, stays labelled
 
 
 def thin_out(folder: Path, kind: str) -> None:
-    """Leave one labelled pixel in 36."""
+    """Remove the labels of all but one pixel in 36."""
     for path in (folder / "labels").iterdir():
         label = np.load(path) if path.suffix == ".npy" else np.array(Image.open(path))
         keep = np.zeros(label.shape[:2], bool)
@@ -30,10 +30,10 @@ def thin_out(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "scalar", "normals"])
 @pytest.mark.parametrize("method", ["feature_head", "few_shot"])
-def test_a_few_labelled_pixels_train_a_model(
+def test_a_model_is_trained_from_a_few_labelled_pixels_per_image(
     kind: str, method: str, backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, kind, sizes=((128, 128),))
+    folder = write_pictures(tmp_path, kind, sizes=((128, 128),))
     thin_out(folder, kind)
     steps = 5 if method == "feature_head" else 1
     options = {"invalid": 0} if kind == "scalar" else {}
@@ -43,8 +43,10 @@ def test_a_few_labelled_pixels_train_a_model(
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth", "scalar", "normals", "vector"])
-def test_points_train_a_model(kind: str, backbone: BackboneSource, tmp_path: Path) -> None:
-    folder = pictures(tmp_path, "segmentation", sizes=((128, 160),))
+def test_a_model_is_trained_from_points_in_a_table(
+    kind: str, backbone: BackboneSource, tmp_path: Path
+) -> None:
+    folder = write_pictures(tmp_path, "segmentation", sizes=((128, 160),))
     rows = ["image;x;y;" + ("nx;ny;nz" if kind == "normals" else "value")]
     for number in range(COUNT):
         image = np.array(Image.open(folder / "images" / f"{number}.png"))
@@ -90,12 +92,13 @@ def write_diamonds(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "steps"), [("feature_head", 60), ("few_shot", 2)])
-def test_boxes_train_a_model_of_masks(
+def test_a_segmentation_model_is_trained_from_boxes(
     method: str, steps: int, backbone: BackboneSource, tmp_path: Path
 ) -> None:
     write_diamonds(tmp_path / "a")
     write_diamonds(tmp_path / "b")
-    for path in (tmp_path / "b" / "images").iterdir():  # other files, not the training images
+    # change the pixels slightly, because copies of training images are refused for validation
+    for path in (tmp_path / "b" / "images").iterdir():
         Image.fromarray(255 - (255 - np.array(Image.open(path))) // 2 * 2).save(path)
     options = {"backbone": backbone, "steps": steps, "method": method, "short_side": 64}
     model = adapt(
@@ -119,7 +122,9 @@ def test_boxes_train_a_model_of_masks(
     assert 0 <= folds.info["held_out"]["constant"] <= 100
 
 
-def test_boxes_may_fill_their_images(backbone: BackboneSource, tmp_path: Path) -> None:
+def test_boxes_as_large_as_their_image_are_accepted(
+    backbone: BackboneSource, tmp_path: Path
+) -> None:
     write_diamonds(tmp_path)
     file = tmp_path / "boxes.json"
     data = json.loads(file.read_text())

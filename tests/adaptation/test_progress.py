@@ -1,4 +1,4 @@
-"""How the time of a selection becomes steps."""
+"""The time budget is converted to a number of training steps for each method."""
 
 from diffsight.adaptation.progress import MIN_STEPS, plan_steps
 
@@ -11,7 +11,7 @@ def test_time_that_a_method_cannot_use_goes_to_the_others() -> None:
     assert plan == {"feature_head": 1500, "few_shot": 517}  # (211.5 - 3 x 1.5) / 4 / 0.1
 
 
-def test_methods_of_one_cost_get_the_same_steps() -> None:
+def test_methods_with_equal_cost_get_the_same_number_of_steps() -> None:
     alike = dict.fromkeys(MOST, 0.1)
     assert plan_steps(70.0, alike, MOST, 3, True) == dict.fromkeys(MOST, 100)
     assert plan_steps(7.0, alike, MOST, 3, True) == dict.fromkeys(MOST, MIN_STEPS)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from tests.support_adapt import pictures, run
+from tests.support_adapt import run, write_pictures
 
 from diffsight.backbones import BackboneSource
 from diffsight.hub import read_baselines, save
@@ -13,7 +13,7 @@ from diffsight.inference.api import evaluate
 def test_baselines_of_the_training_labels_are_stored_with_the_model(
     backbone: BackboneSource, tmp_path: Path
 ) -> None:
-    folder = pictures(tmp_path, sizes=((96, 128),), count=2)
+    folder = write_pictures(tmp_path, sizes=((96, 128),), count=2)
     model = run(folder, backbone, method="feature_head", steps=1, mirror=False)
     assert model.baselines.keys() == {"constant median", "mean map"}
     path = save(model, tmp_path / "mine.safetensors", embed=False)

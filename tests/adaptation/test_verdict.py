@@ -1,4 +1,4 @@
-"""Baselines of held-out images, and what is said of a method that is compared with them."""
+"""Baselines on held-out images, and the sentence that compares a method with them."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def ids(*rows: Sequence[int], unlabelled: int = -1) -> Target:
     return Target(label.clamp(min=0), label != unlabelled)
 
 
-def test_the_map_baseline_of_classes_is_the_most_frequent_class_of_every_position() -> None:
+def test_the_mean_map_of_classes_has_the_most_frequent_class_of_each_pixel() -> None:
     train = [ids((0, 1), (2, 2)), ids((0, 1), (2, 1)), ids((1, 1), (-1, 2))]
     maps = fold_baselines(SEGMENTATION, train)
     assert maps["constant"].tolist() == [[[1]]]
@@ -28,7 +28,7 @@ def test_the_map_baseline_of_classes_is_the_most_frequent_class_of_every_positio
     assert fold_baselines(SEGMENTATION, train)["mean map"].tolist() == [[[0, 0], [0, 0]]]
 
 
-def test_the_map_baseline_of_numbers_is_the_mean_of_every_position() -> None:
+def test_the_mean_map_of_numbers_has_the_mean_of_each_pixel() -> None:
     task = Values(channels=2)
     one = torch.tensor([[[1.0, 3.0]], [[2.0, math.nan]]])[None]
     two = torch.tensor([[[3.0, 9.0]], [[4.0, 9.0]]])[None]
@@ -76,14 +76,14 @@ def test_a_verdict_compares_with_the_better_baseline(own: tuple[float, ...], tex
     assert verdict(Depth(), scores, per_image, "head") == text
 
 
-def test_the_error_of_a_score_in_percent_is_its_distance_to_100() -> None:
+def test_for_scores_in_percent_the_error_is_the_distance_to_100() -> None:
     per_image = {"head": (60.0, 60.0), "constant": (20.0, 20.0), "mean map": (10.0, 10.0)}
     scores = {name: rows[0] for name, rows in per_image.items()}
     text = "clearly better than the constant: 50 % of its error is gone"
     assert verdict(SEGMENTATION, scores, per_image, "head") == text
 
 
-def test_figures_include_more_than_the_metric() -> None:
+def test_figures_of_a_task_are_its_metric_and_further_metrics() -> None:
     truth = Target(torch.tensor([[[[1.0, 2.0, 4.0]]]]), torch.ones(1, 1, 3, dtype=torch.bool))
     figures = Depth().figures(Depth().measure(torch.tensor([[[[1.2, 2.0, 8.0]]]]), truth))
     assert figures["AbsRel"] == pytest.approx((0.2 + 0 + 1) / 3)

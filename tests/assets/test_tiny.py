@@ -87,7 +87,7 @@ def test_the_folder_has_the_layout_of_diffusers(folder: Path) -> None:
 
 
 def test_the_topology_is_that_of_stable_diffusion(folder: Path) -> None:
-    """Tables of layers in the papers then apply to it, too."""
+    """So the layer names in the papers are valid for the packaged model."""
     unet = json.loads((folder / "unet" / "config.json").read_text())
     reference = PRESETS["sd15"]["unet"]
     for name in ("down_block_types", "up_block_types"):

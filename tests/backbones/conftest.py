@@ -1,4 +1,4 @@
-"""A Stable Diffusion of a few thousand parameters."""
+"""A Stable Diffusion model with a few thousand parameters."""
 
 import pytest
 from tests.support import SMALL

@@ -18,7 +18,7 @@ ARCHITECTURE = {
     "vae": {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 8},
 }
 GRIDS = ((4, 6), (4, 6), (4, 6), (8, 12), (8, 12), (16, 24), (16, 24), (16, 24))
-# in the order of their run; the list of diffusers' modules has the middle block last
+# attention layers in the order in which they run; diffusers lists the middle block last
 ORDER = (
     *(f"down_blocks.{i}.attentions.{j}" for i in range(3) for j in range(2)),
     "mid_block.attentions.0",
@@ -40,10 +40,10 @@ def run(backbone, request, context, batch=2):
 
 
 def compute_attention(backbone, context):
-    """Return self- and cross-attention of every layer by their definition, from hooks."""
+    """Compute self- and cross-attention of every layer from the inputs of its module."""
     attention_of = {}
 
-    def note(name, kind):
+    def record(name, kind):
         def hook(attention, inputs, keywords, output):
             x = inputs[0]
             other = keywords.get("encoder_hidden_states")
@@ -60,7 +60,7 @@ def compute_attention(backbone, context):
     modules = dict(backbone.unet.named_modules())
     hooks = [
         modules[f"{name}.transformer_blocks.0.attn{kind}"].register_forward_hook(
-            note(name, kind), with_kwargs=True
+            record(name, kind), with_kwargs=True
         )
         for name in ORDER
         for kind in (1, 2)

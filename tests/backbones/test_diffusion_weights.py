@@ -1,4 +1,4 @@
-"""Weights of diffusers folders, on the embedded model: shapes, values, and damaged files."""
+"""Weights are loaded from diffusers folders, here from the packaged model."""
 
 import functools
 import json
@@ -61,14 +61,14 @@ def test_architecture_and_weights_equal_those_of_the_files(embedded: Path) -> No
     assert unused == {"conv_norm_out", "conv_out"}
 
 
-def test_the_report_lists_the_dropped_decoder_with_a_reason(embedded: Path) -> None:
+def test_the_loading_report_lists_the_unused_decoder_with_a_reason(embedded: Path) -> None:
     report = diffusion_weights.load_part(StableDiffusion("tiny").vae, "vae", embedded)
     assert {name.split(".")[0] for name in report.dropped} == {"decoder", "post_quant_conv"}
     assert set(report.dropped.values()) == {"not part of the trunk or of the encoder"}
     assert not report.missing
 
 
-def test_weights_are_loaded_only_if_they_are_named(embedded: Path) -> None:
+def test_an_architecture_without_weights_is_initialised_randomly(embedded: Path) -> None:
     loaded = StableDiffusion("tiny").state_dict()
     architecture = to_config(StableDiffusion("tiny"))["init_args"]["architecture"]
     for same in (
@@ -133,7 +133,7 @@ def test_damaged_files_are_refused(embedded: Path) -> None:
 
 
 def test_old_names_of_attention_weights_are_converted(embedded: Path) -> None:
-    """The VAE of Stable Diffusion 1.x on the hub has the names of 2022."""
+    """The VAE of Stable Diffusion 1.x on the hub still has the names of old diffusers versions."""
     model = StableDiffusion("tiny")
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}

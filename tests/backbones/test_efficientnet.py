@@ -38,7 +38,7 @@ def test_levels_are_chosen_by_their_strides() -> None:
 
 
 def test_sides_that_are_not_multiples_of_32_are_refused() -> None:
-    with pytest.raises(InputError, match="64 x 100 px: both sides must be multiples of 32 px"):
+    with pytest.raises(InputError, match="100 x 64 px: both sides must be multiples of 32 px"):
         EfficientNetLite0()(torch.rand(1, 3, 64, 100))
 
 

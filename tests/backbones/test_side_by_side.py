@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.contracts import BackboneContract
-from tests.support_adapt import pictures, run
+from tests.support_adapt import run, write_pictures
 
 import diffsight
 from diffsight.backbones import BackboneSource, EfficientNetLite0, SideBySide
@@ -56,7 +56,7 @@ def test_another_number_of_sizes_than_backbones_is_refused(sides: list[int]) -> 
         SideBySide([network, network], sides)
 
 
-def test_a_name_may_join_several_backbones_with_sizes() -> None:
+def test_a_name_may_list_several_backbones_with_sizes() -> None:
     source = BackboneSource("tiny+efficientnet-lite0@96")
     assert [(part.name, part.side_px) for part in source.parts] == [
         ("tiny", None),
@@ -101,7 +101,7 @@ def test_a_folder_name_may_contain_plus_or_at(
 
 
 def test_a_model_on_joined_backbones_is_trained_saved_and_loaded(tmp_path: Path) -> None:
-    folder = pictures(tmp_path, count=3)
+    folder = write_pictures(tmp_path, count=3)
     options = {"method": "feature_head", "steps": 2}
     model = run(folder, "tiny@32+efficientnet-lite0@64", **options)
     assert isinstance(model.method, FeatureHead)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support_weights import cache, equal
+from tests.support_weights import have_equal_tensors, move_to_hub_cache
 from transformers import ConvNextConfig, ConvNextModel
 
 from diffsight import assets
@@ -47,7 +47,7 @@ def test_frozen_parts_are_loaded_once(tiny: BackboneSource) -> None:
         assert not any(p.requires_grad for p in part.parameters())
 
 
-def test_a_trained_diffusion_model_is_a_copy(tiny: BackboneSource) -> None:
+def test_every_trained_diffusion_model_is_a_new_copy(tiny: BackboneSource) -> None:
     first, second = (tiny.fresh_diffusion(trainable=("unet",)) for _ in range(2))
     assert first is not second
     assert all(p.requires_grad for p in first.unet.parameters())
@@ -88,11 +88,11 @@ def test_stable_diffusion_uses_the_clip_tower_of_the_paper(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     shutil.copytree(pipeline_folder / "image_encoder", tmp_path / "clip")
-    cache(tmp_path / "clip", tmp_path / "hub", CLIP)
+    move_to_hub_cache(tmp_path / "clip", tmp_path / "hub", CLIP)
     assert stable_diffusion.default_clip == CLIP
     clip = stable_diffusion.clip()
     assert (clip.source, clip.revision) == (CLIP, "a" * 40)
-    assert equal(clip.state_dict(), ClipVision(pipeline_folder).state_dict())
+    assert have_equal_tensors(clip.state_dict(), ClipVision(pipeline_folder).state_dict())
     depth = Depth(max_depth_m=None, bins=3).fitted(torch.linspace(0.5, 4, 200)[:, None])
     model = DenseModel(task=depth, method=FewShot.from_backbone(stable_diffusion))
     assert model.method.vision is clip
@@ -104,7 +104,7 @@ def test_stable_diffusion_uses_the_clip_tower_of_the_paper(
 def test_without_a_clip_tower_the_codebook_has_one_table(
     stable_diffusion: BackboneSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Classes need no tower, and do not look for one."""
+    """A segmentation task has no codebook, so no CLIP tower is loaded for it."""
     caplog.set_level("INFO")
     builder = FewShot.from_backbone(stable_diffusion)
     DenseModel(task=Segmentation(("wall", "door")), method=builder)
@@ -119,7 +119,7 @@ def test_without_a_clip_tower_the_codebook_has_one_table(
         FewShot.from_backbone(stable_diffusion, codebook=10)(output=depth.outputs[0])
 
 
-def test_files_that_are_not_a_model_are_refused(tmp_path: Path) -> None:
+def test_files_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         BackboneSource("nothing-of-that-name")
     (tmp_path / "file.safetensors").touch()

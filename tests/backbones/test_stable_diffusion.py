@@ -96,7 +96,7 @@ def test_features_have_the_declared_channels_and_strides(small: StableDiffusion)
 def test_features_equal_those_inside_the_unet_of_diffusers(
     folder: Path, real_unet: UNet2DConditionModel
 ) -> None:
-    """Spec 0.2: the second pair of up-blocks 0 to 2, the last of up-block 3."""
+    """Features come from the second layer of up-blocks 0 to 2 and the last of up-block 3."""
     ours = StableDiffusion(SMALL, weights=folder).eval()
     vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
     image, context = torch.rand(2, 3, 64, 128), torch.randn(2, 4, 24)
@@ -185,7 +185,7 @@ def test_only_trainable_parts_require_gradients(small: StableDiffusion) -> None:
     assert trained_vae.encode(torch.rand(1, 3, 64, 64)).requires_grad
 
 
-def test_latents_are_scaled_or_sampled(small: StableDiffusion) -> None:
+def test_latents_are_the_scaled_mode_or_a_sample(small: StableDiffusion) -> None:
     image = torch.rand(3, 3, 64, 64)
     mode = small.encode(image)
     scaled = copy.deepcopy(small)
@@ -231,7 +231,7 @@ def test_one_original_file_gives_the_same_weights_as_the_folder(
 def test_checkpoints_with_other_objects_than_tensors_are_loaded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lightning's callbacks, NumPy scores and settings, in the old and new format of torch."""
+    """A checkpoint may also hold Lightning callbacks, NumPy numbers and argparse settings."""
     lightning = "pytorch_lightning.callbacks.model_checkpoint"
     callback = type("ModelCheckpoint", (), {"__module__": lightning})
     for name in (lightning, lightning.rpartition(".")[0], "pytorch_lightning"):
@@ -260,7 +260,7 @@ def test_half_precision_weights_are_loaded_in_32_bit(folder: Path) -> None:
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
 
 
-def test_weights_of_another_architecture_are_refused_with_the_entry(folder: Path) -> None:
+def test_the_error_for_another_architecture_names_the_entry_and_both_shapes(folder: Path) -> None:
     wide = json.loads(json.dumps(SMALL))
     wide["unet"]["cross_attention_dim"] = 32
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Vision backbones of transformers with random weights, and methods that use them."""
+"""Vision backbones from the library transformers, with random weights, and methods on them."""
 
 from functools import partial
 from pathlib import Path
@@ -183,7 +183,7 @@ class TestVisionBackbone(BackboneContract):
     def _with_folder(self, folder: Path) -> None:
         self.folder = folder
 
-    # used only in pretraining, and the final normalisation, which feature maps do not pass
+    # feature maps use neither the tokens of pretraining nor the final normalisation
     without_gradient = ("mask_token", "swin.layernorm.", "cls_token")
 
     def build(self) -> VisionBackbone:

@@ -1,4 +1,4 @@
-"""Methods predict test images in batches, and the speed of scoring is measured beforehand."""
+"""Methods predict test images in batches; the forecast includes the time of scoring."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ class TwoSizes(Squares):
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of images in each batch that is predicted."""
+    """Return a list that receives the number of images of each predicted batch."""
     sizes: list[int] = []
     predict = module.predict_samples
 
@@ -63,14 +63,14 @@ def test_an_image_has_the_same_score_in_a_batch_and_alone(
     unit, scores = Unit(task, name, 0), []
     for batch_sizes in ({}, {"cpu": 8}):
         monkeypatch.setattr(module, "BATCH_SIZES", batch_sizes)
-        # new settings have no cached latents from the run before
+        # other settings, so that latents of the previous run are not reused
         settings = Settings(shots=3, steps=1)
         scores.append(run(unit, method, source, pretrained, settings)["per_image"])
     assert sizes == [1, 1, 1, 3]
     assert scores[1] == pytest.approx(scores[0], rel=1e-5)
 
 
-def test_images_of_different_sizes_are_in_different_batches(
+def test_a_batch_contains_only_images_of_one_size(
     pretrained: BackboneSource, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
 ) -> None:
     monkeypatch.setattr(module, "BATCH_SIZES", {"cpu": 3})
@@ -129,7 +129,7 @@ def test_test_images_are_encoded_once_for_all_batch_sizes(
 def test_the_forecast_includes_the_time_of_scoring(
     pretrained: BackboneSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two trained methods x two tasks x three images x one second; with a curve three times."""
+    """Scoring takes 2 methods x 2 tasks x 3 images x 1 s, and three times that with a curve."""
     forecasts: list[Forecast] = []
     measured: list[str] = []
 

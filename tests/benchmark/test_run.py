@@ -1,4 +1,4 @@
-"""A complete benchmark: finished units are kept, shards divide the work, a report is written."""
+"""Whole benchmarks of several units; a unit is one task, method and repeat."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def test_finished_units_are_not_run_again(pretrained, tmp_path, monkeypatch) -> 
 
 
 def test_an_interrupted_training_writes_no_unit(pretrained, tmp_path, monkeypatch) -> None:
-    """``adapt`` returns the partly trained model at Ctrl-C, but such a unit is not finished."""
+    """``adapt`` returns a partly trained model at Ctrl-C, which must not be scored."""
     train = resumable.train
 
     def interrupted(*rest, advance, **options):
@@ -127,7 +127,7 @@ def test_the_papers_score_is_shown_only_for_the_papers_measure() -> None:
         return report._title("depth_euclidean", 10, {"auto": {0: unit}})
 
     assert "the paper's FewShot: 0.0776" in title("vtm_mae")
-    assert "paper" not in title("rmse")  # in metres
+    assert "paper" not in title("rmse")  # RMSE in metres
     assert ("nyu_normal", AngleMeasure(Normals()).name) in report.TARGETS
 
 
@@ -186,8 +186,8 @@ def test_the_report_refuses_units_that_cannot_be_compared(pretrained, tmp_path) 
     assert "| theirs |" in write_report(tmp_path)
 
 
-def test_the_report_has_the_mean_over_tasks_of_one_class(pretrained, tmp_path) -> None:
-    """As in the paper's Table 2: over twelve classes, for methods that have all of them."""
+def test_the_report_has_the_mean_over_the_single_class_tasks(pretrained, tmp_path) -> None:
+    """As in table 2 of the paper, which has twelve classes; methods must have all of them."""
     run_benchmark(tmp_path, pretrained, repeats=2, tasks=("foreground", "classes"), methods=METHODS)
     (tmp_path / "classes").rename(tmp_path / "segment_semantic")
     for path in (tmp_path / "segment_semantic").rglob("rep*.json"):
@@ -209,7 +209,8 @@ def test_the_report_has_the_mean_over_tasks_of_one_class(pretrained, tmp_path) -
     page = write_report(tmp_path)
     assert "### segment_semantic/*: mean iou of 2, 3 shots (higher is better)\n" in page
     data = json.loads((tmp_path / "report.json").read_text())
-    assert len(data["segment_semantic, 3 shots"]) == 2  # the task with all classes is no such task
+    # the task with all classes is not counted in the mean
+    assert len(data["segment_semantic, 3 shots"]) == 2
     (entry,) = data["segment_semantic/*, 3 shots"]
     assert (entry["method"], entry["repeats"]) == ("constant", 2)
     assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
@@ -219,7 +220,9 @@ def test_the_report_has_the_mean_over_tasks_of_one_class(pretrained, tmp_path) -
     assert title in write_report(tmp_path)
 
 
-def test_the_keys_depend_on_the_version_of_diffsight(pretrained, monkeypatch) -> None:
+def test_units_of_different_versions_of_diffsight_have_different_keys(
+    pretrained, monkeypatch
+) -> None:
     unit, settings = Unit("size", "constant", 0), Settings()
 
     def hashes() -> tuple[str, str]:
@@ -243,7 +246,7 @@ def test_units_of_different_devices_can_be_compared(pretrained) -> None:
     assert len({conditions("squares", pretrained, one) for one in (devices[0], *others)}) == 5
     unit = Unit("size", "constant", 0)
     keys = [unit.key(Constant(), squares(), pretrained, one) for one in devices]
-    assert keys[2] == keys[4]  # the number of the GPU does not matter
+    assert keys[2] == keys[4]  # the index of the GPU is not part of the key
     assert len(set(keys)) == 4
 
 
@@ -270,7 +273,7 @@ def test_stored_predictions_are_scored(pretrained, tmp_path) -> None:
         run_benchmark(tmp_path / "again", pretrained, repeats=1, methods=methods)
 
 
-def test_stored_predictions_may_differ_by_repeat(pretrained, tmp_path) -> None:
+def test_stored_predictions_may_differ_between_repeats(pretrained, tmp_path) -> None:
     import numpy as np
 
     for folder, error in ((tmp_path, 0.5), (tmp_path / "rep001", 0.25)):
@@ -286,7 +289,7 @@ def test_stored_predictions_may_differ_by_repeat(pretrained, tmp_path) -> None:
         run_benchmark(tmp_path / "out", pretrained, repeats=2, methods=methods)
 
 
-def test_the_regression_is_left_out_for_classes(pretrained, tmp_path) -> None:
+def test_regression_methods_are_skipped_for_segmentation(pretrained, tmp_path) -> None:
     methods = benchmark_methods(("few_shot-regression",))
     assert not run_benchmark(tmp_path, pretrained, repeats=1, tasks=("classes",), methods=methods)
 

@@ -1,4 +1,4 @@
-"""The benchmark's sources: rooms, Taskonomy, NYU, and any other data set; and their measures."""
+"""Sources of benchmark tasks (rooms, Taskonomy, NYU, custom data) and their measures."""
 
 from dataclasses import replace
 from functools import partial
@@ -57,7 +57,7 @@ def test_a_task_has_no_more_bins_than_different_labels() -> None:
     assert spec.fitted(few[:3]).outputs[0].channels == distinct
 
 
-def test_a_codebook_may_follow_a_curve_of_several_channels() -> None:
+def test_codebook_vectors_may_lie_on_a_curve() -> None:
     def curve(g: torch.Tensor) -> torch.Tensor:
         return torch.stack([g, (2 * g).clamp(max=1), g.square(), g, g], dim=-1)
 
@@ -80,7 +80,7 @@ def test_a_codebook_may_follow_a_curve_of_several_channels() -> None:
     assert int(codec.encode(label).ids) == 2
 
 
-def test_predictions_are_resized_to_the_label_and_clipped_to_its_range() -> None:
+def test_predictions_are_clipped_to_the_range_of_the_label() -> None:
     measure = ValueMeasure(Values(), name="vtm_mae", clip=(0.0, 1.0))
     target = Target(torch.full((1, 1, 32, 32), 0.5), torch.ones(1, 32, 32, dtype=torch.bool))
     assert measure.update(ValuesOutput(torch.full((1, 1, 64, 64), 3.0)), target) == 0.5
@@ -102,7 +102,7 @@ def test_angles_are_scored_in_degrees_and_depth_in_metres() -> None:
     )
 
 
-def test_rooms_have_taskonomys_tasks() -> None:
+def test_the_rooms_source_has_the_tasks_of_taskonomy() -> None:
     source = rooms_source(size=32, count=2, pool=3)
     assert len(source.tasks) == 10
     assert source.tasks["normal"].task.outputs[0].channels == 40
@@ -124,7 +124,7 @@ def test_rooms_have_taskonomys_tasks() -> None:
         rooms_source(count=0)
 
 
-def test_the_preset_of_taskonomy_decides_the_measures(tmp_path: Path) -> None:
+def test_the_measure_depends_on_the_taskonomy_preset(tmp_path: Path) -> None:
     root = write_views(tmp_path)
     sources = {p: taskonomy_source(root=root, preset=p) for p in ("vtm", "clean", "native")}
     for preset, source in sources.items():
@@ -183,7 +183,7 @@ def test_tasks_of_taskonomy_without_a_folder_are_left_out(tmp_path: Path) -> Non
         taskonomy_source(root=tmp_path, split="hanson")
 
 
-def test_without_euclidean_depth_tasks_that_need_its_mask_are_left_out(tmp_path: Path) -> None:
+def test_tasks_masked_by_euclidean_depth_are_left_out_if_it_is_missing(tmp_path: Path) -> None:
     for building, name in VIEWS:
         files = make_view()
         del files["depth_euclidean"]
@@ -194,8 +194,8 @@ def test_without_euclidean_depth_tasks_that_need_its_mask_are_left_out(tmp_path:
     assert sum("depth_euclidean is not there" in note for note in source.notes) == 7
 
 
-def test_the_name_of_taskonomy_depends_on_the_images(tmp_path: Path) -> None:
-    """So that units from before and after a further download are not compared."""
+def test_the_name_of_a_taskonomy_source_depends_on_its_images(tmp_path: Path) -> None:
+    """So scores from before and after a further download are never compared."""
     name = taskonomy_source(root=write_views(tmp_path)).name
     assert taskonomy_source(root=tmp_path).name == name
     assert name.startswith("taskonomy, muleshoe, vtm, 2 + 1 files (")

@@ -1,4 +1,4 @@
-"""Units of the benchmark: their training images, their scores, and their files."""
+"""Single units of the benchmark: training images, scores and result files."""
 
 import json
 import math
@@ -23,7 +23,7 @@ ALL = ("feature_head", "few_shot", "few_shot:codebook=1", "few_shot:codebook=0")
 ALL += ("few_shot:maps.self_attention=false:timestep=100", "vpd", "linear_probe", "clip-linear")
 
 
-def drawn(source, name: str, shots: int, repeat: int = 0) -> list[str]:
+def training_ids(source, name: str, shots: int, repeat: int = 0) -> list[str]:
     """Return the ids of the training images of a repeat."""
     samples = draw(source, source.tasks[name], shots, seed=0, repeat=repeat)
     return [sample.id for sample in samples]
@@ -31,15 +31,15 @@ def drawn(source, name: str, shots: int, repeat: int = 0) -> list[str]:
 
 def test_training_images_depend_on_the_repeat_and_not_on_the_task() -> None:
     source = squares()
-    first = drawn(source, "size", 4)
-    assert first == drawn(source, "classes", 4)
-    assert first != drawn(source, "size", 4, repeat=1)
+    first = training_ids(source, "size", 4)
+    assert first == training_ids(source, "classes", 4)
+    assert first != training_ids(source, "size", 4, repeat=1)
     assert len(set(first)) == 4
     broken = squares(broken=first[0])
-    assert drawn(broken, "size", 4)[:3] == first[1:]
+    assert training_ids(broken, "size", 4)[:3] == first[1:]
     assert broken.skipped == [f"{first[0]}: truncated"]
     with pytest.raises(InputError, match=r"7 usable images of size for 8 shots"):
-        drawn(broken, "size", 8)
+        training_ids(broken, "size", 8)
 
 
 def test_prompts_are_dropped_unless_the_task_requires_them() -> None:
@@ -49,7 +49,7 @@ def test_prompts_are_dropped_unless_the_task_requires_them() -> None:
     assert sample.prompt is None
 
 
-def test_the_constant_and_the_mean_map_score_as_computed_by_hand(pretrained) -> None:
+def test_baselines_have_the_scores_of_a_direct_computation(pretrained) -> None:
     source = squares()
     spec = source.tasks["size"]
     samples = draw(source, spec, 3, seed=0, repeat=0)
@@ -68,7 +68,7 @@ def test_the_constant_and_the_mean_map_score_as_computed_by_hand(pretrained) -> 
     assert result["score"] == pytest.approx(math.sqrt(float(squared) / count), rel=1e-5)
 
 
-def test_the_constant_of_a_segmentation_is_the_most_frequent_class(pretrained) -> None:
+def test_the_constant_baseline_of_classes_is_the_most_frequent_class(pretrained) -> None:
     source = squares()
     result = run(Unit("classes", "constant", 0), Constant(), source, pretrained, FAST)
     ground = [
@@ -92,7 +92,7 @@ def test_every_method_is_trained_on_every_kind_of_label(task, pretrained) -> Non
         json.dumps(result)
 
 
-def test_the_regression_learns_two_concepts_for_one_value_per_pixel(pretrained) -> None:
+def test_few_shot_regression_trains_two_concepts_for_scalar_tasks_only(pretrained) -> None:
     source = squares()
     (method,) = benchmark_methods(("few_shot-regression",)).values()
     result = run(Unit("size", "few_shot-regression", 0), method, source, pretrained, FAST)
@@ -101,12 +101,12 @@ def test_the_regression_learns_two_concepts_for_one_value_per_pixel(pretrained) 
     for name in ("classes", "normals", "pair"):
         assert not method.supports(source.tasks[name])
     with_codebook = replace(source.tasks["size"], codebook=lambda values, bins: None)
-    assert not method.supports(with_codebook)  # the codebook is fixed
+    assert not method.supports(with_codebook)  # not for tasks with a fixed codebook
 
 
 @pytest.mark.parametrize("task", ["size", "pair"])
 def test_images_are_encoded_once_for_any_number_of_steps(task, pretrained, monkeypatch) -> None:
-    """Training images are encoded twice, as they are and mirrored, and test images once."""
+    """Training images are encoded twice, once of them mirrored, and test images once."""
     encode, passes = StableDiffusion.encode, 0
 
     def counted(self, image, *rest, **options):
@@ -121,14 +121,14 @@ def test_images_are_encoded_once_for_any_number_of_steps(task, pretrained, monke
         assert passes == 2 * 3 + 3, name
 
 
-def test_very_few_minutes_are_enough_for_the_fewest_steps(pretrained) -> None:
+def test_a_short_time_budget_still_gives_the_minimum_number_of_steps(pretrained) -> None:
     short = Settings(shots=3, minutes=1e-6)
     for name, method in benchmark_methods(("feature_head", "vpd")).items():
         result = run(Unit("size", name, 0), method, squares(), pretrained, short)
         assert result["facts"]["steps"] == {name: MIN_STEPS}
 
 
-def test_auto_compares_two_methods(pretrained) -> None:
+def test_method_auto_compares_few_shot_with_the_feature_head(pretrained) -> None:
     (method,) = benchmark_methods(("auto",)).values()
     facts = run(Unit("classes", "auto", 0), method, squares(), pretrained, FAST)["facts"]
     assert facts["held_out"].keys() == {"feature_head", "few_shot", "constant", "mean map"}
@@ -144,7 +144,7 @@ def test_unknown_methods_and_options_are_refused() -> None:
         benchmark_methods(("dinov2-linear",))
 
 
-def test_a_method_may_be_the_path_of_its_class(pretrained) -> None:
+def test_a_method_can_be_named_by_its_class_path(pretrained) -> None:
     path = "diffsight.methods.FeatureHead"
     (method,) = benchmark_methods((path,)).values()
     result = run(Unit("classes", path, 0), method, squares(), pretrained, FAST)
@@ -155,7 +155,7 @@ def test_a_method_may_be_the_path_of_its_class(pretrained) -> None:
         benchmark_methods(("someones_package.Method",))
 
 
-def test_a_finished_unit_is_read_again_only_with_the_same_options(pretrained, tmp_path) -> None:
+def test_a_finished_unit_is_reused_only_with_the_same_options(pretrained, tmp_path) -> None:
     unit, method = Unit("size", "constant", 2), Constant()
     key = unit.key(method, squares(), pretrained, FAST)
     assert key == unit.key(Constant(), squares(), pretrained, Settings(shots=3, steps=1))
@@ -178,8 +178,8 @@ def test_a_finished_unit_is_read_again_only_with_the_same_options(pretrained, tm
         save(path, key, result | {"measures": {"score": math.nan}})
 
 
-def test_the_constant_depends_on_the_measure(pretrained) -> None:
-    """It is the median for absolute errors, and the foreground for the foreground's IoU."""
+def test_the_constant_baseline_depends_on_the_measure(pretrained) -> None:
+    """For absolute errors it is the median; for the IoU of the foreground, it is foreground."""
     source = squares()
     spec = replace(source.tasks["size"], measure=partial(ValueMeasure, name="vtm_mae"))
     source.tasks = {**source.tasks, "size": spec}
@@ -195,7 +195,7 @@ def test_the_constant_depends_on_the_measure(pretrained) -> None:
     assert foreground["score"] > 0.2
 
 
-def test_a_codebook_of_many_tables_needs_a_clip_model(
+def test_a_codebook_of_several_tables_requires_a_clip_model(
     pretrained, pipeline_folder, tmp_path
 ) -> None:
     shutil.copytree(pipeline_folder, tmp_path / "without")
@@ -225,7 +225,7 @@ def test_a_codebook_of_many_tables_needs_a_clip_model(
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_vision_backbone_may_replace_the_pretrained_model(pretrained, tmp_path) -> None:
+def test_methods_run_on_a_vision_backbone_too(pretrained, tmp_path) -> None:
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(0)

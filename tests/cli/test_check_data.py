@@ -115,7 +115,7 @@ def test_the_text_lists_the_first_five_unreadable_samples(
     assert "... and 1 more (--json lists all)" in text
 
 
-def test_ids_shifted_down_by_one_are_reported(
+def test_class_ids_that_are_shifted_by_one_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a complete data set has pixels of every class
@@ -163,7 +163,7 @@ def test_coco_keypoints_counts_joints_by_visibility(
     write_people(tmp_path)
     assert main(["check-data", "coco-keypoints", str(tmp_path), "--split", "val", "--json"]) == 1
     (val,) = json.loads(capsys.readouterr().out)["splits"]
-    # two people of 17 joints each, a crowd and a person without any
+    # two people have 17 visible joints each; a crowd and one person have no labelled joint
     assert val["histogram"] == {"without a label": 34, "occluded": 0, "visible": 34}
     assert val["labelled"] == pytest.approx(0.5)
     assert val["notes"] == ["3 samples, 5,000 in the literature"]

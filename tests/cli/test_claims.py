@@ -1,4 +1,4 @@
-"""Long commands refuse a second run with the same output."""
+"""Long commands are refused while another process writes to the same output."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from diffsight.training.fit import fit
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_a_second_run_is_refused_in_one_line(
+def test_a_command_is_refused_while_another_process_writes_its_output(
     claim: Any,
     arguments: list[str],
     tmp_path: Path,
@@ -41,12 +41,14 @@ def test_a_second_run_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("training", [fit, pretrain])
-def test_a_second_training_is_refused(training: Any, tmp_path: Path) -> None:
-    with claim_folder(tmp_path), pytest.raises(InputError, match="is writing it since"):
+def test_a_training_is_refused_while_another_process_writes_its_output(
+    training: Any, tmp_path: Path
+) -> None:
+    with claim_folder(tmp_path), pytest.raises(InputError, match="has been writing it since"):
         training(out=tmp_path)
 
 
-def test_processes_of_one_training_do_not_refuse_each_other(
+def test_further_processes_of_one_training_are_not_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_only

@@ -1,4 +1,4 @@
-"""The time left that long commands print, on a terminal and in a log file."""
+"""Long commands print the remaining time, on a terminal and in a log file."""
 
 import io
 import time
@@ -11,7 +11,7 @@ from diffsight.cli import console
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return a list with the time of the process, which the test changes."""
+    """Return a list that holds the current time in seconds; the test changes it."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
@@ -26,7 +26,7 @@ def run(
     is_terminal: bool = False,
     done: int = 0,
 ) -> str:
-    """Return the output of a progress whose steps take these seconds."""
+    """Return what a progress display prints; ``steps`` are the seconds of each step."""
     file = io.StringIO()
     fake = Console(file=file, force_terminal=is_terminal, width=200, legacy_windows=False)
     monkeypatch.setattr(console, "console", lambda: fake)
@@ -37,7 +37,7 @@ def run(
     return file.getvalue()
 
 
-def test_a_log_has_the_time_left_after_the_first_image_and_every_half_minute(
+def test_a_log_file_gets_the_time_left_after_one_image_and_every_30_seconds(
     monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     lines = run(monkeypatch, clock, [10.0] * 20, total=20).splitlines()

@@ -15,7 +15,9 @@ from diffsight.cli import doctor
 ANY = ("safetensors>=0.5", 'never-installed; extra == "app"')
 
 
-def examine(*, path: Path | None = None, **variables: str) -> tuple[int, dict[str, dict[str, Any]]]:
+def run_doctor(
+    *, path: Path | None = None, **variables: str
+) -> tuple[int, dict[str, dict[str, Any]]]:
     environment = os.environ | {"HF_HUB_OFFLINE": "0"} | variables
     if path is not None:
         environment["PYTHONPATH"] = str(path)
@@ -31,7 +33,7 @@ def examine(*, path: Path | None = None, **variables: str) -> tuple[int, dict[st
 
 
 def stub(root: Path, name: str, body: str) -> Path:
-    """Write a package that shadows the installed one, with metadata; return its folder."""
+    """Write a fake package ``name`` that is imported instead of the real one; return ``root``."""
     (root / name).mkdir(parents=True)
     (root / name / "__init__.py").write_text(body)
     about = root / f"{name}-0.0.1.dist-info"
@@ -41,22 +43,22 @@ def stub(root: Path, name: str, body: str) -> Path:
 
 
 def test_a_sound_installation_passes() -> None:
-    status, findings = examine()
+    status, findings = run_doctor()
     assert status == 0
     assert findings["torchvision"]["status"] == "ok"
     assert findings["torch"]["detail"]
     assert findings["diffusers"]["status"] == "ok"
 
 
-def test_a_broken_torchvision_is_to_be_uninstalled(tmp_path: Path) -> None:
+def test_for_a_broken_torchvision_the_repair_is_to_uninstall_it(tmp_path: Path) -> None:
     message = "operator torchvision::nms does not exist"
     path = stub(tmp_path, "torchvision", f"raise RuntimeError({message!r})\n")
-    status, findings = examine(path=path)
+    status, findings = run_doctor(path=path)
     assert status == 1
     assert findings["torchvision"]["status"] == "broken"
     assert message in findings["torchvision"]["detail"]
     assert findings["torchvision"]["repair"].startswith("pip uninstall torchvision")
-    # libraries that import it are broken, too, and have the same repair
+    # libraries that import torchvision are reported with the same repair
     broken = [f for f in findings.values() if f["status"] == "broken"]
     assert all("pip uninstall torchvision" in finding["repair"] for finding in broken)
     assert findings["PYTHONPATH"]["status"] == "note"
@@ -78,8 +80,8 @@ def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.detail == "no-such-thing is missing, not no-such-thing>=1"
 
 
-def test_a_package_that_ends_the_process_is_reported(tmp_path: Path) -> None:
-    status, findings = examine(path=stub(tmp_path, "torch", "import os\nos._exit(9)\n"))
+def test_a_package_that_exits_the_process_on_import_is_reported(tmp_path: Path) -> None:
+    status, findings = run_doctor(path=stub(tmp_path, "torch", "import os\nos._exit(9)\n"))
     assert status == 1
     assert "ended the process with status 9" in findings["torch"]["detail"]
     assert "lightning" not in findings

@@ -81,7 +81,7 @@ def test_stored_baselines_of_the_training_labels_are_used(
 
 
 @pytest.mark.parametrize("location", ["model", "run"])
-def test_the_recipe_of_the_training_gives_the_validation_set(
+def test_without_data_the_validation_set_of_the_training_is_used(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], location: str
 ) -> None:
     call = {"class_path": "Folder", "init_args": {"root": str(pairs), "split": "val"}}
@@ -91,7 +91,7 @@ def test_the_recipe_of_the_training_gives_the_validation_set(
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
-def test_another_recipe_gives_the_validation_set(
+def test_the_validation_set_can_come_from_another_recipe(
     folder: Path, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = {"class_path": "diffsight.datasets.folder.Folder", "init_args": {"root": str(pairs)}}
@@ -141,7 +141,7 @@ def score(predictions: Path, data: list[str], *arguments: str) -> int:
 
 
 @pytest.mark.parametrize("suffix", ["npy", "png"])
-def test_depth_of_another_program_is_scored_without_a_model(
+def test_depth_files_of_another_program_are_scored_without_a_model(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
     theirs = tmp_path / "theirs"
@@ -167,7 +167,7 @@ def test_depth_of_another_program_is_scored_without_a_model(
     assert "no prediction for 1 of 3 samples: b: write each as ID.npy or ID.png" in error
 
 
-def test_predictions_without_a_sample_are_named(
+def test_prediction_files_without_a_sample_are_logged(
     pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (pairs / "depth").iterdir():
@@ -177,7 +177,7 @@ def test_predictions_without_a_sample_are_named(
     assert "1 files belong to no sample: surplus.npy" in caplog.text
 
 
-def test_classes_and_masks_of_another_program_are_scored(
+def test_class_and_mask_files_of_another_program_are_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rooms, masks, ids = ReferringRooms("val", 2, 32), tmp_path / "masks", tmp_path / "ids"
@@ -216,7 +216,7 @@ def test_classes_and_masks_of_another_program_are_scored(
         (["--protocol", "rooms-v1", "--data", "Folder", "root={pairs}"], "64 x 64 pixels, its lab"),
     ],
 )
-def test_stored_predictions_that_cannot_be_scored(
+def test_stored_predictions_that_cannot_be_scored_are_refused(
     pairs: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

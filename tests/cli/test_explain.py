@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.support_adapt import pictures
 from tests.support_adapt import run as adapt
+from tests.support_adapt import write_pictures
 
 from diffsight.backbones import BackboneSource
 from diffsight.cli import main
@@ -23,12 +23,12 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    return pictures(tmp_path / "data") / "images"
+    return write_pictures(tmp_path / "data") / "images"
 
 
 @pytest.fixture(scope="module")
 def model(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = pictures(tmp_path_factory.mktemp("model") / "data")
+    folder = write_pictures(tmp_path_factory.mktemp("model") / "data")
     options = {"method": "feature_head", "steps": 1, "shots": 2, "short_side": 32}
     adapted = adapt(folder, pipeline_folder, kind="depth", **options)
     return save(adapted, folder / "mine.safetensors")
@@ -126,4 +126,4 @@ def test_invalid_inputs_are_refused_in_one_line(
         line = error.strip().splitlines()[-1]
         assert line.startswith("diffsight: ")
         assert all(part in line for part in parts), line
-    assert not list(out.glob("*"))
+    assert not out.exists()

@@ -77,7 +77,7 @@ class Typed:
 
 
 @pytest.mark.parametrize(("name", "null_key"), [("Untyped", None), ("Typed", "parts.width")])
-def test_a_null_is_an_error_if_its_argument_has_a_type(name, null_key):
+def test_null_is_refused_for_an_argument_whose_type_excludes_none(name, null_key):
     arguments = {"rate": None, "width": None}
     calls = [{"class_path": f"{__name__}.{name}", "init_args": arguments}]
     assert find_null({"parts": calls}) == null_key
@@ -141,12 +141,12 @@ def test_resume_needs_only_the_folder(run, capsys, caplog):
     assert state["global_step"] == 3
 
 
-def test_the_same_run_twice_is_refused(run, capsys):
+def test_an_existing_run_is_not_overwritten(run, capsys):
     assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(run), *SMALL]) == 2
     assert "holds a run already: add --resume" in capsys.readouterr().err
 
 
-def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"
     assert main(["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *SMALL]) == 2
@@ -155,7 +155,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, capsys):
 
 
 def fit_on_pairs(overrides: list[str], out: Path, steps: int) -> list[str]:
-    """Return a command line that trains the small recipe on the user's images and labels."""
+    """Return the arguments that train a small recipe on a folder of images and labels."""
     data = [
         word
         for side in ("train", "val")
@@ -167,7 +167,7 @@ def fit_on_pairs(overrides: list[str], out: Path, steps: int) -> list[str]:
     return ["fit", "--recipe", "rooms/vpd_depth", "--out", str(out), *data, *rest, *lengths]
 
 
-def test_a_model_of_own_pairs_is_trained_evaluated_and_run(tmp_path, capsys):
+def test_a_model_is_trained_evaluated_and_run_on_a_folder_of_the_user(tmp_path, capsys):
     pairs, out = tmp_path / "pairs", tmp_path / "run"
     render = ["render", "--count", "8", "--size", "32", "--labels", "depth_m", "--workers", "1"]
     assert main([*render, "--out", str(pairs)]) == 0
@@ -188,8 +188,8 @@ def open_pairs(pairs: Path, split: str) -> Folder:
 
 
 @pytest.mark.realdata
-def test_a_model_of_real_pairs_predicts_photographs_of_another_data_set(tmp_path):
-    """It is trained on five pairs of images and depth in four encodings."""
+def test_a_model_trained_on_real_depth_predicts_photographs_of_coco(tmp_path):
+    """The training set has five images with depth in four encodings."""
     root = os.environ.get("DIFFSIGHT_DATA_DIR")
     assert root, "set DIFFSIGHT_DATA_DIR to the folder with the real data"
     (tmp_path / "list.csv").write_text("image,label,encoding\n" + rgbd_rows(Path(root) / "rgbd"))

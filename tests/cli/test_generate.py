@@ -13,7 +13,7 @@ from diffsight.inference.generate import generate
 QUICK = ["--steps", "2", "--size", "32", "--device", "cpu"]
 
 
-def test_one_prompt_makes_the_image_of_its_seed(
+def test_one_prompt_gives_the_image_of_its_seed(
     embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x.png"
@@ -24,7 +24,7 @@ def test_one_prompt_makes_the_image_of_its_seed(
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["x.png"]
 
 
-def test_several_prompts_and_seeds_make_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
+def test_several_prompts_and_seeds_give_a_grid(pipeline_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.png"
     command = ["generate", "a", "b", "--out", str(out), "--count", "3", *QUICK]
     command += ["--model", str(pipeline_folder), "--guidance", "2", "--negative", "c"]

@@ -130,7 +130,7 @@ def test_only_an_earlier_index_is_replaced(root: Path, capsys: pytest.CaptureFix
     before = table.read_bytes()
     arguments = ["index-nuscenes", "--root", str(root), "--version", VERSION, "--out"]
     assert cli.main([*arguments, str(table)]) == 2
-    assert "exists already and is no index: choose another --out" in capsys.readouterr().err
+    assert "exists already and is not an index of nuScenes: choose" in capsys.readouterr().err
     assert table.read_bytes() == before
     assert cli.main([*arguments, str(root / "none" / "a.json")]) == 2
     assert "there is no such folder: make it" in capsys.readouterr().err

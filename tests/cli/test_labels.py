@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support_labels import png, write_coco, write_folder
+from tests.support_labels import write_coco, write_folder, write_png
 
 from diffsight.cli import main
 from diffsight.datasets.labelled_folder import read_labelled_folder
@@ -19,7 +19,7 @@ def run(images: Path, labels: Path, to: str, out: Path, *more: str) -> int:
     return main(["labels", *paths, "--to", to, *more])
 
 
-def test_coco_is_converted_to_all_formats_without_a_change_of_pixels(
+def test_coco_is_converted_to_all_formats_without_changing_pixels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, _ = write_folder(tmp_path, None)
@@ -41,8 +41,8 @@ def test_coco_is_converted_to_all_formats_without_a_change_of_pixels(
     )
 
 
-def test_classes_and_invalid_have_the_meaning_of_adapt(tmp_path: Path) -> None:
-    images, labels = write_folder(tmp_path, lambda c, p: png(np.where(c == 2, 9, c), p))
+def test_classes_and_invalid_work_as_in_adapt(tmp_path: Path) -> None:
+    images, labels = write_folder(tmp_path, lambda c, p: write_png(np.where(c == 2, 9, c), p))
     (tmp_path / "names.txt").write_text("sky\ngrass\n")
     more = ["--classes", str(tmp_path / "names.txt"), "--invalid", "9"]
     assert run(images, labels, "masks", tmp_path / "out", *more) == 0
@@ -64,7 +64,7 @@ def test_classes_and_invalid_have_the_meaning_of_adapt(tmp_path: Path) -> None:
 def test_existing_files_are_not_replaced(
     to: str, out: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images, labels = write_folder(tmp_path, lambda c, p: png(c, p))
+    images, labels = write_folder(tmp_path, lambda c, p: write_png(c, p))
     (tmp_path / "taken.json").write_text("")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     assert run(images, labels, to, tmp_path / out) == 2
@@ -73,7 +73,7 @@ def test_existing_files_are_not_replaced(
 
 
 def test_overwrite_replaces_the_file(tmp_path: Path) -> None:
-    images, labels = write_folder(tmp_path, lambda c, p: png(c, p))
+    images, labels = write_folder(tmp_path, lambda c, p: write_png(c, p))
     (tmp_path / "taken.json").write_text("")
     assert run(images, labels, "coco", tmp_path / "taken.json", "--overwrite") == 0
     assert len(read_labelled_folder(images, tmp_path / "taken.json", FORM).names) == 3

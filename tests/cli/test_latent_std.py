@@ -22,7 +22,7 @@ train: {class_path: Rooms, init_args: {count: 3, size: 64}}
 """
 
 
-def test_the_deviation_is_of_all_latents_before_scaling(
+def test_the_standard_deviation_is_that_of_all_unscaled_latents(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "r.yaml"
@@ -42,7 +42,7 @@ def test_the_deviation_is_of_all_latents_before_scaling(
         latent = scaled.encode(images).double()
     channels = latent.movedim(1, 0).flatten(1).std(dim=1, correction=0)
     assert channels.tolist() == pytest.approx([1.0] * len(scales), rel=1e-5)
-    with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent 16 channels"):
+    with pytest.raises(InputError, match="latent_scale has 2 numbers, the latent has 16 channels"):
         StableDiffusion("tiny", latent_scale=(1.0, 2.0))
     assert main(["latent-std", "--recipe", "pretrain/rooms"]) == 2
     assert "no task, or no method" in capsys.readouterr().err

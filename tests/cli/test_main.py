@@ -133,7 +133,7 @@ def test_an_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_errors_become_one_line(
+def test_errors_are_printed_in_one_line(
     raised: BaseException,
     status: int,
     line: str,
@@ -163,7 +163,7 @@ def test_errors_become_one_line(
     ],
 )
 @pytest.mark.parametrize("is_gpu", [False, True])
-def test_too_little_memory_is_one_line_with_advice(
+def test_too_little_memory_is_reported_in_one_line_with_advice(
     command: str,
     advice: str,
     is_gpu: bool,

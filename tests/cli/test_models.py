@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.support_models import edit, tiny
+from tests.support_models import edit_config, tiny
 
 from diffsight import assets, cli, recipes
 from diffsight.cli.models import embedded_models
@@ -119,7 +119,7 @@ def test_a_damaged_saved_model_is_listed_with_its_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(tiny(), tmp_path / "m")
-    edit(path, lambda config: config.pop("fingerprint"))
+    edit_config(path, lambda config: config.pop("fingerprint"))
     (row,) = list_models(capsys, tmp_path)
     assert row["path"] == str(path)
     assert "incomplete (fingerprint is missing)" in row["problem"]

@@ -85,7 +85,7 @@ def test_invalid_boxes_are_refused_in_one_line(
     assert "predicts no joints: leave --boxes out" in capsys.readouterr().err
 
 
-def test_without_boxes_and_a_detector_there_is_one_line(
+def test_missing_boxes_and_detector_are_refused_in_one_line(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = photo(tmp_path / "a.jpg", 30, 40)
@@ -96,7 +96,7 @@ def test_without_boxes_and_a_detector_there_is_one_line(
     assert not (tmp_path / "out" / "a.json").exists()
 
 
-def test_an_image_in_which_no_person_is_found_has_one_line(
+def test_an_image_without_a_detected_person_is_reported_in_one_line(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_detector(tmp_path / "detector", {0: "person", 1: "cat"}, bias=-9.0)
@@ -126,7 +126,7 @@ def test_explain_draws_the_attention_of_every_prompt_for_one_person() -> None:
     assert explanation.classes is None
 
 
-def test_written_results_have_the_same_scores(
+def test_stored_results_have_the_scores_of_the_model(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_people(tmp_path)

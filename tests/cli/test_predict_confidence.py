@@ -12,7 +12,7 @@ from PIL import Image
 from tests.support_cli import photo
 from tests.support_cli import predict as run
 from tests.support_inference import calibrated
-from tests.support_models import ARCHITECTURE, edit
+from tests.support_models import ARCHITECTURE, edit_config
 
 from diffsight.backbones import StableDiffusion
 from diffsight.heads.deconv import DeconvHead
@@ -28,7 +28,7 @@ from diffsight.tasks import Segmentation
 def calibrated_depth(depth_model: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "calibrated"
     shutil.copytree(depth_model, folder)
-    edit(folder, lambda config: config["info"].update(calibrated()))
+    edit_config(folder, lambda config: config["info"].update(calibrated()))
     return folder
 
 
@@ -92,6 +92,11 @@ def test_sets_of_classes_are_written_with_areas(calibrated_classes: Path, tmp_pa
     assert list(area) == ["floor", "wall", "door"]
     assert sum(one["value"] for one in area.values()) == pytest.approx(1)
     assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in area.values())
+    with Image.open(out / about["colour"]) as picture:
+        height = picture.height
+    assert run(calibrated_classes, image, "--out", out) == 0
+    with Image.open(out / about["colour"]) as picture:
+        assert picture.height == height > 32  # the legend is below the picture
 
 
 @pytest.mark.parametrize(
@@ -117,7 +122,7 @@ def test_invalid_confidences_are_refused_in_one_line(
     printed = capsys.readouterr().err.strip()
     assert message in printed
     assert "\n" not in printed
-    assert not list(out.glob("*"))
+    assert not out.exists()
 
 
 def test_a_model_without_a_calibration_is_refused(

@@ -99,7 +99,7 @@ def test_depth_with_a_caption_is_predicted_and_evaluated(
 def test_every_image_has_its_own_caption(
     sensitive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a damaged image nor a larger batch mixes up the captions."""
+    """Also with a damaged image in the folder, and in larger batches."""
     root = tmp_path / "in"
     texts = {"x/a": "a kitchen", "y/a": "a red sphere", "y/c": "a bathroom"}
     for name in texts:
@@ -143,7 +143,7 @@ def test_every_image_has_its_own_caption(
     assert "captions of data set 'nyu', not of 'images'" in capsys.readouterr().err
 
 
-def test_predict_reads_the_file_of_caption(
+def test_predict_reads_the_file_that_caption_writes(
     sensitive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = iter(("a kitchen", "a red sphere", "a bathroom"))
@@ -184,7 +184,7 @@ def test_empty_and_long_sentences_are_refused(referring: Path, captioned: Path) 
                     predict(images, prompt=prompt)
 
 
-def test_classes_restrict_the_prediction(
+def test_the_option_classes_restricts_the_predicted_classes(
     segmenter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = photo(tmp_path / "a.png"), tmp_path / "out"

@@ -19,7 +19,7 @@ def test_every_protocol_is_listed_on_a_line(capsys: pytest.CaptureFixture[str]) 
     assert tuple(json.loads(capsys.readouterr().out)) == protocols.names()
 
 
-def test_a_mistyped_model_gets_the_nearest_name_of_its_folder(
+def test_for_a_mistyped_model_a_similar_name_is_suggested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def test_a_mistyped_model_gets_the_nearest_name_of_its_folder(
 
 
 @pytest.mark.parametrize("option", ["--recipe", "--protocol"])
-def test_a_mistyped_name_is_one_short_line(
+def test_a_mistyped_recipe_or_protocol_is_refused_in_one_short_line(
     option: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     model = save(tiny(), tmp_path / "model")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support import enliven
+from tests.support import randomise_weights
 from tests.support_cli import photo
 from tests.support_cli import predict as run
 from tests.support_ddp import build_ddp_depth, build_ddp_segmentation
@@ -22,11 +22,11 @@ from diffsight.hub import save
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("ddp")
     made = {"classes": build_ddp_segmentation(), "depth": build_ddp_depth()}
-    return {name: save(enliven(model), folder / name) for name, model in made.items()}
+    return {name: save(randomise_weights(model), folder / name) for name, model in made.items()}
 
 
 @pytest.mark.parametrize("kind", ["classes", "depth"])
-def test_several_numbers_of_steps_are_drawn_with_their_times(
+def test_predictions_of_several_step_counts_are_drawn_with_their_times(
     models: dict[str, Path], kind: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

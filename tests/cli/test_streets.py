@@ -55,8 +55,8 @@ def test_predict_draws_the_cameras_and_the_map(model: Path, scene: Path, tmp_pat
     assert about["cell_m"] == 0.5
     assert [row["steps"] for row in about["steps_compared"]] == [1, 2]
     with Image.open(out / "rig_colour.png") as picture:
-        assert picture.width == 3 * 64 + 64  # three views a row, and the map at their height
-    # the rig in memory has the same prediction
+        assert picture.width == 3 * 64 + 64  # three camera views per row, and the map
+    # a rig in memory has the prediction of its file
     alone = pipeline(model)(Streets(split="test", count=1, image_hw=(32, 64))[0].rig)
     assert alone.hw == (50, 50)
     again = pipeline(model)([scene])[0]
@@ -97,7 +97,7 @@ def test_invalid_inputs_are_refused_in_one_line(
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-def test_other_rigs_are_predicted_if_one_cannot_be_used(
+def test_unusable_rigs_are_reported_and_the_others_predicted(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample = Streets(split="test", count=1, image_hw=(32, 64))[0]
@@ -125,7 +125,7 @@ def test_other_rigs_are_predicted_if_one_cannot_be_used(
     assert (out / "scene" / "rig_map.npy").exists()
 
 
-def test_a_result_never_replaces_the_file_of_another_rig(
+def test_results_do_not_overwrite_a_rig_file(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_rig(Streets(count=1, image_hw=(32, 64))[0].rig, tmp_path / "other")
@@ -182,7 +182,7 @@ def test_show_and_the_model_card_give_the_command_for_rigs(
 
 
 def test_rigs_in_one_batch_have_the_predictions_of_single_rigs(model: Path) -> None:
-    """Two passes with noise are averaged; without a LiDAR, one rig has no points."""
+    """Two passes with noise are averaged. A model without LiDAR also reads rigs without points."""
     rigs = [Streets(split="test", count=3, image_hw=(32, 64))[i].rig for i in range(3)]
     loaded = hub.load(model)
     if "lidar" not in dict(loaded.method.backbone.named_children()):

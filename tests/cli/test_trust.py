@@ -24,7 +24,7 @@ from diffsight.rooms import Rooms
 from diffsight.training.fit import fit
 
 PACKAGE = "foreign_package"
-# importing it, calling its function and calling its class each create a file
+# importing this package, calling its function and calling its class each create a file
 SOURCE = """
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from diffsight.methods.base import AbstractMethod
 from diffsight.outputs import OutputSpec
 from diffsight.rooms import Rooms
 
-MARKS = Path({marks!r})
+MARKS = Path({created!r})
 (MARKS / "imported").touch()
 
 
@@ -58,22 +58,22 @@ def builder(*, output: OutputSpec) -> AbstractMethod:
 
 
 @pytest.fixture
-def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return the folder of the files that the foreign package creates."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    (tmp_path / f"{PACKAGE}.py").write_text(SOURCE.format(marks=str(marks)))
+def created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return the folder in which the foreign package creates its files."""
+    created = tmp_path / "created"
+    created.mkdir()
+    (tmp_path / f"{PACKAGE}.py").write_text(SOURCE.format(created=str(created)))
     monkeypatch.syspath_prepend(tmp_path)
-    yield marks
+    yield created
     sys.modules.pop(PACKAGE, None)
 
 
-def names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 def small_recipe() -> dict[str, Any]:
-    """Return the recipe of a training of one step."""
+    """Return a recipe that trains a small model for one step."""
     config: Any = to_config(tiny())
     rooms = to_config(Rooms(count=2, size=64))
     optim = {"class_path": "AdamW", "init_args": {"lr": 1e-4}}
@@ -123,14 +123,14 @@ def write(path: Path, change: Change | None = None) -> Path:
 
 @pytest.mark.parametrize("case", [*FOREIGN, *MALFORMED])
 def test_foreign_classes_in_recipes_are_refused(
-    case: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml", (FOREIGN | MALFORMED)[case])
     assert cli.main(["fit", "--plan", "--out", str(tmp_path / "run"), "--recipe", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"diffsight: {path}: ")
     assert error.count("\n") == 1
-    assert names(marks) == set()
+    assert file_names(created) == set()
     assert not (tmp_path / "run").exists()
     if case in FOREIGN:
         assert "is refused, because importing it could run any code: add --trust" in error
@@ -147,42 +147,42 @@ def test_foreign_classes_in_recipes_are_refused(
     ],
 )
 def test_other_commands_refuse_foreign_classes_in_recipes(
-    command: str, case: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, case: str, created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml", FOREIGN[case])
     assert cli.main([command, "--recipe", str(path)]) == 2
     error = capsys.readouterr().err
     assert f"add --trust {PACKAGE}" in error
     assert error.count("\n") == 1
-    assert names(marks) == set()
+    assert file_names(created) == set()
 
 
-def test_commands_accept_trusted_packages(marks: Path, tmp_path: Path) -> None:
+def test_commands_accept_trusted_packages(created: Path, tmp_path: Path) -> None:
     for command, case in (("describe", "a foreign class"), ("latent-std", "a data set")):
         path = write(tmp_path / "recipe.yaml", FOREIGN[case])
         assert cli.main([command, "--recipe", str(path), "--trust", PACKAGE]) == 0
-    assert names(marks) == {"imported"}
+    assert file_names(created) == {"imported"}
 
 
-def test_trusted_packages_are_imported(marks: Path, tmp_path: Path) -> None:
+def test_trusted_packages_are_imported(created: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "recipe.yaml", FOREIGN["a foreign class"])
     arguments = ["--recipe", str(path), "--out", str(tmp_path / "run")]
     for more in (["--trust", PACKAGE], [f"--trust={PACKAGE}"]):
         settings = recipe.parse(fit_parser(), [*arguments, *more], fit)
         assert settings.method.init_args.head.class_path == HEAD
-    assert names(marks) == {"imported"}
+    assert file_names(created) == {"imported"}
     with pytest.raises(InputError, match="is refused"):
         recipe.parse(fit_parser(), [*arguments, "--trust", PACKAGE[:-1]], fit)
 
 
-def test_functions_of_trusted_packages_are_not_called(marks: Path, tmp_path: Path) -> None:
+def test_functions_of_trusted_packages_are_not_called(created: Path, tmp_path: Path) -> None:
     for name in ("builder", "NoPart"):
         call = {"class_path": f"{PACKAGE}.{name}"}
         path = write(tmp_path / "recipe.yaml", lambda r, call=call: r.update(method=call))
         arguments = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--trust", PACKAGE]
         with pytest.raises(InputError, match="is not derived from a configurable class"):
             recipe.parse(fit_parser(), arguments, fit)
-    assert names(marks) == {"imported"}
+    assert file_names(created) == {"imported"}
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,8 @@ def test_functions_of_trusted_packages_are_not_called(marks: Path, tmp_path: Pat
         ("--method.init_args", f'{{"neck": {{"class_path": "{FUNCTION}"}}}}'),
     ],
 )
-def test_only_configurable_classes_can_be_named_on_the_command_line(
-    option: str, name: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_functions_and_plain_classes_on_the_command_line_are_not_called(
+    option: str, name: str, created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml")
     arguments = [
@@ -213,11 +213,11 @@ def test_only_configurable_classes_can_be_named_on_the_command_line(
     ]
     assert cli.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert "called" not in names(marks)
+    assert "called" not in file_names(created)
 
 
 def test_classes_on_the_command_line_are_trusted(
-    marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "recipe.yaml")
     arguments = ["--recipe", str(path), "--out", str(tmp_path / "run"), "--method.head", HEAD]
@@ -231,16 +231,16 @@ def test_classes_on_the_command_line_are_trusted(
 
 
 def test_a_resumed_run_needs_trust(
-    marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     write(run / "recipe.yaml", FOREIGN["a foreign class"])
     arguments = ["fit", "--resume", "--plan", "--out", str(run)]
     assert cli.main(arguments) == 2
     assert "add --trust foreign_package" in capsys.readouterr().err
-    assert names(marks) == set()
+    assert file_names(created) == set()
     assert cli.main([*arguments, "--trust", PACKAGE]) == 0
-    assert names(marks) == {"imported"}
+    assert file_names(created) == {"imported"}
 
 
 def edit_model(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -260,7 +260,7 @@ def edit_model(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_saved_models_need_trust(
-    name: str, marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, image = save(tiny(), tmp_path / name), tmp_path / "a.png"
     photo(image)
@@ -279,29 +279,29 @@ def test_saved_models_need_trust(
         assert error.count("\n") == 1
     assert cli.main(["show", str(path)]) == 0  # imports nothing
     assert f"--trust {PACKAGE}" in capsys.readouterr().out
-    assert names(marks) == set()
+    assert file_names(created) == set()
     for arguments in commands.values():
         assert cli.main([*arguments, "--trust", PACKAGE]) == 0
-    assert names(marks) == {"imported"}
+    assert file_names(created) == {"imported"}
 
 
-def test_functions_in_saved_models_are_not_called(marks: Path, tmp_path: Path) -> None:
+def test_functions_in_saved_models_are_not_called(created: Path, tmp_path: Path) -> None:
     path, image = save(tiny(), tmp_path / "model"), tmp_path / "a.png"
     edit_model(path, FOREIGN["a foreign function"])
     arguments = ["predict", str(image), "--out", str(tmp_path / "p"), "--model", str(path)]
     assert cli.main(arguments) == 2
     assert cli.main([*arguments, "--trust", PACKAGE]) == 2
-    assert "called" not in names(marks)
+    assert "called" not in file_names(created)
 
 
 def test_the_recipe_of_a_model_needs_trust(
-    marks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    created: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``evaluate`` reads the validation set of the training."""
+    """Without ``--data``, ``evaluate`` reads the validation set from the recipe."""
     model = save(tiny(), tmp_path / "run" / "model")
     write(tmp_path / "run" / "recipe.yaml", FOREIGN["a validation set"])
     arguments = ["evaluate", "--model", str(model), "--device", "cpu", "--limit", "1"]
     assert cli.main(arguments) == 2
     assert "add --trust foreign_package" in capsys.readouterr().err
-    assert names(marks) == set()
+    assert file_names(created) == set()
     assert cli.main([*arguments, "--trust", PACKAGE]) == 0

@@ -7,7 +7,7 @@ from diffsight.codecs.heatmaps import decode, encode, smooth
 
 
 @pytest.mark.parametrize("sigma", [1.0, 2.0, 3.0, 4.5])
-def test_decoding_returns_the_joint_to_a_thousandth_of_a_pixel(sigma: float) -> None:
+def test_decoded_joints_are_exact_to_a_thousandth_of_a_pixel(sigma: float) -> None:
     hw = (72, 60)
     generator = torch.Generator().manual_seed(0)
     border = 3 * sigma
@@ -24,7 +24,7 @@ def test_decoding_returns_the_joint_to_a_thousandth_of_a_pixel(sigma: float) -> 
     assert (mirrored - points).abs().max() < 1e-3
 
 
-def test_decoding_is_more_exact_than_the_largest_pixel() -> None:
+def test_joints_are_decoded_between_pixels() -> None:
     points = torch.tensor([[[10.4, 12.6]]])
     maps, _ = encode(points, (32, 24), 2.0)
     flat = int(maps.flatten().argmax())

@@ -28,7 +28,7 @@ def decoded(codec, soft):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_decoding_returns_a_scalar_to_half_a_bin(spacing):
+def test_decoded_scalars_are_exact_to_half_a_bin(spacing):
     values = scalars()
     codec = ScalarBins.fit(values, 40, spacing=spacing, limits=(0.7, 9.7))
     assert bool((codec.edges.diff() > 0).all())
@@ -72,7 +72,7 @@ def test_every_value_gets_its_own_bin_if_there_are_as_many_bins(spacing, few):
     assert torch.equal(codec.centres[soft.ids.flatten()], labels)
 
 
-def test_outliers_do_not_stretch_the_bins():
+def test_outliers_do_not_widen_the_bins():
     values = torch.cat([scalars(10_000), torch.tensor([[1e6], [-1e6]])])
     codec = ScalarBins.fit(values, 10, spacing="linear")
     assert float(codec.edges[0]) > 0.6
@@ -100,7 +100,7 @@ def test_every_finite_scalar_has_a_bin(bins, seed):
     assert int(ids.max()) < bins
 
 
-def test_the_state_can_be_loaded_into_new_bins():
+def test_a_state_dict_restores_the_bins():
     codec = ScalarBins.fit(scalars(), 12).with_statistics(scalars())
     again = ScalarBins(12)
     again.load_state_dict(codec.state_dict())

@@ -28,7 +28,7 @@ def without_simplices(codec):
     return VectorCodebook.of(codec.vectors, spherical=codec.spherical)
 
 
-def test_without_simplices_directions_take_the_nearest_vector():
+def test_without_simplices_a_direction_is_encoded_as_its_nearest_vector():
     values = normals()
     codec = VectorCodebook.fit(values, 40, spherical=True)
     torch.testing.assert_close(codec.vectors.norm(dim=1), torch.ones(40))
@@ -53,10 +53,10 @@ def test_mixtures_reproduce_directions():
 
 
 @pytest.mark.parametrize("cap", [30, 60, 90])
-def test_vectors_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
-    """A camera sees only surfaces that face it.
+def test_directions_on_one_side_of_the_sphere_are_mixtures_of_near_vectors(cap):
+    """Normals point to the camera, so the codebook covers only one side of the sphere.
 
-    The facets that close the hull on the empty side of the sphere are no triangles of directions.
+    Facets of the convex hull that close its empty side must not be used for mixtures.
     """
     generator = torch.Generator().manual_seed(0)
     height = 1 - torch.rand(6000, generator=generator) * (1 - math.cos(math.radians(cap)))
@@ -65,7 +65,7 @@ def test_vectors_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
     values = torch.stack([flat * turn.cos(), flat * turn.sin(), -height], dim=1)
     codec = VectorCodebook.fit(values, 40, spherical=True)
     soft = codec.encode(as_map(values))
-    mixed = codec.vectors[soft.ids[0, :, 0]]  # s m d
+    mixed = codec.vectors[soft.ids[0, :, 0]]  # s vectors of each mixture, m labels, d channels
     angles = torch.rad2deg((mixed * values).sum(dim=-1).clamp(-1, 1).acos())
     nearest = torch.rad2deg((values @ codec.vectors.T).amax(dim=1).clamp(-1, 1).acos())
     far = (soft.weights[0, :, 0] * angles).sum(dim=0).mean()
@@ -77,7 +77,7 @@ def test_vectors_on_one_side_of_the_sphere_mix_with_their_neighbours(cap):
 
 
 def test_triangles_through_the_origin_are_dropped():
-    """Vectors along the axes: two opposite ones lie on a line through the origin."""
+    """The vectors are axes; two opposite axes lie on a line through the origin."""
     axes = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, -1]])
     codec = VectorCodebook.fit(axes.repeat(20, 1), 5, spherical=True)
     values = functional.normalize(torch.tensor([[0.2, 0.3, -1.0], [-0.5, 0.1, -0.2]]), dim=1)
@@ -88,7 +88,7 @@ def test_triangles_through_the_origin_are_dropped():
 
 @pytest.mark.parametrize("directions", [2, 3, 4])
 def test_few_directions_give_a_codebook_without_simplices(directions):
-    """A floor and walls: no triangle covers a side of the sphere."""
+    """With two to four directions, such as floor and walls, no triangle can be formed."""
     axes = torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, -1, 0], [-1, 0, 0]])[:directions]
     codec = VectorCodebook.fit(axes.repeat(30, 1), directions, spherical=True)
     soft = codec.encode(axes.T[None, :, None])
@@ -109,8 +109,8 @@ def test_mixtures_reproduce_labels_inside_the_hull_of_a_plane():
     torch.testing.assert_close(back[~inside], nearest[~inside], atol=1e-4, rtol=0)
 
 
-def test_nearly_dependent_channels_are_encoded_well():
-    """Channels that sum to 1 except for rounding: some of their simplices are nearly flat."""
+def test_channels_that_sum_to_one_are_encoded_as_exactly_as_others():
+    """The channels are linearly dependent except for rounding, so some simplices are flat."""
     values = (2 * noise(3000, 3)).softmax(dim=1)
     codec = VectorCodebook.fit(values, 40)
     back = decoded(codec, codec.encode(as_map(values)))[0, :, 0].T

@@ -27,9 +27,9 @@ def assert_gradients_reach(
     """Check that trainable parameters get finite, non-zero gradients, and frozen ones none.
 
     Args:
-        module: has the parameters.
-        loss: a value that depends on them.
-        without_gradient: parts of the names of parameters that are not checked.
+        module: module whose parameters are checked.
+        loss: scalar that depends on the parameters.
+        without_gradient: parameters are not checked if their name contains one of these.
     """
     loss.backward()
     for name, parameter in module.named_parameters():
@@ -46,7 +46,7 @@ def assert_gradients_reach(
 def assert_declared(
     pyramid: Pyramid, channels: Sequence[int], strides: Sequence[int], size: tuple[int, int]
 ) -> None:
-    """Check channels and strides of a pyramid, finest first, for a padded image of this size."""
+    """Check channels and strides of a pyramid; ``size`` is height and width of its image."""
     assert tuple(pyramid.strides) == tuple(strides) == tuple(sorted(strides))
     assert tuple(f.shape[1] for f in pyramid.features) == tuple(channels)
     expected = [(size[0] // stride, size[1] // stride) for stride in strides]
@@ -55,7 +55,7 @@ def assert_declared(
 
 
 def assert_in_32_bit(output: Output) -> None:
-    """Check that all tensors are float32, and that maps are not rounded to bfloat16."""
+    """Check that all tensors are float32 and that the maps were not computed in bfloat16."""
     tensors = [value for value in vars(output).values() if isinstance(value, Tensor)]
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     for maps in (tensor for tensor in tensors if tensor.ndim == 4):

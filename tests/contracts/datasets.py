@@ -23,7 +23,7 @@ class DatasetContract(abc.ABC):
 
     @abc.abstractmethod
     def build(self, folder: Path) -> AbstractDataset:
-        """Return a data set of a few samples, with its files in ``folder``; always the same one."""
+        """Return a data set of a few samples, the same at each call; files go to ``folder``."""
 
     def indices(self, dataset: AbstractDataset) -> range:
         """Return the indices of the samples that are checked."""
@@ -41,7 +41,7 @@ class DatasetContract(abc.ABC):
         ids = [dataset[i].id for i in self.indices(dataset)]
         assert len(set(ids)) == len(ids)
 
-    def test_a_sample_is_a_function_of_its_index(self, tmp_path: Path) -> None:
+    def test_reading_an_index_again_gives_the_same_sample(self, tmp_path: Path) -> None:
         first, second = self.build(tmp_path), self.build(tmp_path)
         forwards = {i: first[i] for i in self.indices(first)}
         for i in reversed(self.indices(second)):

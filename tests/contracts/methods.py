@@ -22,7 +22,7 @@ from tests.contracts.checks import (
     assert_in_32_bit,
     assert_rows_independent,
 )
-from tests.support import enliven, images, random_target
+from tests.support import images, random_target, randomise_weights
 
 
 class MethodContract(abc.ABC):
@@ -32,8 +32,8 @@ class MethodContract(abc.ABC):
         subject: class of the method.
         sizes: heights and widths of images, multiples of 64 and others.
         frozen: prefixes of the names of frozen parameters.
-        without_gradient: parts of the names of trainable parameters that get no gradient in this
-            test (such as the queries of an attention over one token).
+        without_gradient: trainable parameters may have no gradient if their name contains one of
+            these (such as the queries of an attention over one token).
         prompts: two or more prompts that the model supports, or None.
         row_dtype: dtype in which the rows of a batch are compared with single images.
     """
@@ -50,7 +50,7 @@ class MethodContract(abc.ABC):
         """Return a tiny model; its weights may be random."""
 
     def inputs(self, batch: int, height: int, width: int) -> Inputs:
-        """Return a batch with different prompts, and no prompt in the last row."""
+        """Return a batch of images; prompts differ, and the last image has none."""
         prompts = None
         if self.prompts:
             prompts = (*(self.prompts[i % len(self.prompts)] for i in range(batch - 1)), None)
@@ -70,7 +70,7 @@ class MethodContract(abc.ABC):
             assert len(model.task.decode(output)) == 1
 
     def test_row_does_not_depend_on_its_batch(self) -> None:
-        model = enliven(self.build()).eval().to(self.row_dtype)
+        model = randomise_weights(self.build()).eval().to(self.row_dtype)
         inputs = self.inputs(3, *self.sizes[-1])
         inputs = replace(inputs, image=inputs.image.to(self.row_dtype))
         assert_rows_independent(
@@ -78,7 +78,7 @@ class MethodContract(abc.ABC):
         )
 
     def test_a_pass_on_encoded_images_equals_a_full_pass(self) -> None:
-        model = enliven(self.build()).eval()
+        model = randomise_weights(self.build()).eval()
         inputs = self.inputs(3, *self.sizes[-1])
         draws = Draws((1, 2, 3))
         with torch.no_grad():
@@ -89,8 +89,8 @@ class MethodContract(abc.ABC):
             again = model.encode(replace(inputs, prompts=None))
         assert_same_encoded(encoded, again)
 
-    def test_rows_of_encoded_images_are_independent(self) -> None:
-        model = enliven(self.build()).eval()
+    def test_encoded_batches_can_be_indexed_and_concatenated(self) -> None:
+        model = randomise_weights(self.build()).eval()
         inputs = self.inputs(3, *self.sizes[-1])
         draws = Draws((1, 2, 3))
         with torch.no_grad():
@@ -108,7 +108,7 @@ class MethodContract(abc.ABC):
 
     def test_gradients_reach_trainable_parameters_and_frozen_ones_do_not_change(self) -> None:
         model = self.build().train()
-        # the larger size: attention over a single position has no gradient
+        # not the smallest size, where attention over a single position has no gradient
         inputs, target = self.inputs(2, *self.sizes[1]), self.target(model, 2, *self.sizes[1])
         before = copy.deepcopy(model.state_dict())
         for name, parameter in model.named_parameters():
@@ -134,8 +134,8 @@ class MethodContract(abc.ABC):
         with torch.no_grad():
             assert torch.equal(model(inputs).stack, model(inputs).stack)
 
-    def test_every_variant_equals_the_output_with_its_arguments(self) -> None:
-        model = enliven(self.build()).eval()
+    def test_forward_variants_equals_a_forward_pass_for_each_variant(self) -> None:
+        model = randomise_weights(self.build()).eval()
         method, inputs = model.method, self.inputs(2, *self.sizes[0])
         variants = method.variants()
         with torch.no_grad():
@@ -148,7 +148,7 @@ class MethodContract(abc.ABC):
                 assert all(method._arguments[name] == value for name, value in variant.items())
 
     def test_an_explanation_has_the_output_and_maps_of_the_image(self) -> None:
-        model = enliven(self.build()).eval()
+        model = randomise_weights(self.build()).eval()
         inputs = self.inputs(1, *self.sizes[-1])
         with torch.no_grad():
             explanation = model.method.explain(inputs, model.encode(inputs))
@@ -160,7 +160,7 @@ class MethodContract(abc.ABC):
             torch.testing.assert_close(explanation.weights.sum(), torch.ones(()))
 
     def test_outputs_have_32_bits_in_mixed_precision(self) -> None:
-        model = enliven(self.build()).eval()
+        model = randomise_weights(self.build()).eval()
         inputs = self.inputs(1, *self.sizes[1])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             assert_in_32_bit(model(inputs, draws=Draws((0,))))
@@ -208,7 +208,7 @@ class MethodContract(abc.ABC):
 
 
 def row_of(inputs: Inputs, i: int) -> Inputs:
-    """Return image ``i`` alone."""
+    """Return the inputs of image ``i`` alone."""
     prompts = inputs.prompts and inputs.prompts[i : i + 1]
     text = None if inputs.text is None else inputs.text[i : i + 1]
     return Inputs(inputs.image[i : i + 1], prompts, text)

@@ -17,7 +17,7 @@ from tests.contracts.checks import (
     assert_in_32_bit,
     assert_rows_independent,
 )
-from tests.support import enliven, images, pyramid_of, take_row, weighted_sum
+from tests.support import images, pyramid_of, randomise_weights, take_row, weighted_sum
 
 
 class HeadContract(abc.ABC):
@@ -25,7 +25,7 @@ class HeadContract(abc.ABC):
 
     Attributes:
         pyramids: channels and strides of the pyramids for which the head is built.
-        output: form of the output.
+        output: specification of the output.
         size: height and width of the image; not square, and multiples of the strides.
     """
 
@@ -35,7 +35,7 @@ class HeadContract(abc.ABC):
 
     @abc.abstractmethod
     def build(self, in_channels: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
-        """Return a tiny head with the form ``output``."""
+        """Return a tiny head for the output ``self.output``."""
 
     def test_one_map_per_output_at_the_size_of_the_image(self) -> None:
         for channels, strides in self.pyramids:
@@ -47,7 +47,7 @@ class HeadContract(abc.ABC):
 
     def test_row_does_not_depend_on_its_batch(self) -> None:
         channels, strides = self.pyramids[0]
-        head = enliven(self.build(channels, strides)).eval()
+        head = randomise_weights(self.build(channels, strides)).eval()
         pyramid = pyramid_of(channels, strides, 3, *self.size)
         assert_rows_independent(
             lambda i: head(pyramid if i is None else take_row(pyramid, i)).stack, 3
@@ -55,7 +55,7 @@ class HeadContract(abc.ABC):
 
     def test_the_head_does_not_run_in_mixed_precision(self) -> None:
         channels, strides = self.pyramids[0]
-        head = enliven(self.build(channels, strides)).eval()
+        head = randomise_weights(self.build(channels, strides)).eval()
         pyramid = pyramid_of(channels, strides, 2, *self.size)
         half = replace(pyramid, features=tuple(f.bfloat16() for f in pyramid.features))
         rounded = replace(half, features=tuple(f.float() for f in half.features))
@@ -107,7 +107,7 @@ class NeckContract(abc.ABC):
 
     def test_row_does_not_depend_on_its_batch(self) -> None:
         channels, strides = self.pyramids[0]
-        neck = enliven(self.build(channels, strides)).eval()
+        neck = randomise_weights(self.build(channels, strides)).eval()
         pyramid = pyramid_of(channels, strides, 3, *self.size)
         for level in range(len(neck.out_channels)):
             assert_rows_independent(
@@ -128,7 +128,7 @@ class BackboneContract(abc.ABC):
     """Tests of a backbone: channels, strides, sizes and gradients.
 
     Attributes:
-        without_gradient: see ``MethodContract``.
+        without_gradient: as in ``MethodContract``.
     """
 
     without_gradient: ClassVar[tuple[str, ...]] = ()
@@ -152,7 +152,7 @@ class BackboneContract(abc.ABC):
         assert_declared(pyramid, backbone.channels, backbone.strides, size)
 
     def test_row_does_not_depend_on_its_batch(self) -> None:
-        backbone = enliven(self.build()).eval()
+        backbone = randomise_weights(self.build()).eval()
         batch = images(3, *self.size(backbone))
         for level in range(len(backbone.channels)):
             assert_rows_independent(
@@ -167,7 +167,7 @@ class BackboneContract(abc.ABC):
         pyramid = self.run(backbone, images(2, *self.size(backbone)))
         assert_gradients_reach(backbone, weighted_sum(*pyramid.features), self.without_gradient)
 
-    def test_a_side_that_is_not_a_multiple_is_refused(self) -> None:
+    def test_sides_that_are_not_multiples_are_refused(self) -> None:
         backbone = self.build()
         if backbone.size_multiple == 1:
             return

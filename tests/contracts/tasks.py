@@ -16,7 +16,7 @@ from diffsight.tasks.base import resize_map
 from diffsight.types import Target
 from tests.support import images, noise
 
-BEST = {True: 100.0, False: 0.0}  # best percentage, and best error
+BEST = {True: 100.0, False: 0.0}  # the best score by ``higher_is_better``
 
 
 class TaskContract(abc.ABC):
@@ -24,7 +24,7 @@ class TaskContract(abc.ABC):
 
     Attributes:
         size: height and width of the images; not square.
-        is_map: whether the label is a map of the image's pixels.
+        is_map: whether the label has one value or vector per pixel of the image.
     """
 
     size: ClassVar[tuple[int, int]] = (6, 9)
@@ -38,23 +38,26 @@ class TaskContract(abc.ABC):
     def target(self) -> Target:
         """Return labels of two images of ``size`` with some invalid pixels."""
 
-    def test_the_loss_of_every_form_of_output_falls_with_the_error(self) -> None:
+    def test_a_perfect_output_of_every_kind_has_a_smaller_loss_than_a_wrong_one(self) -> None:
         task, target = self.build(), self.target()
         for spec in task.outputs:
-            good, bad = perfect(task, spec, target), spoilt(perfect(task, spec, target))
+            good, bad = (
+                perfect_output(task, spec, target),
+                wrong_output(perfect_output(task, spec, target)),
+            )
             losses = task.loss(good, target)
             assert losses["loss"] < task.loss(bad, target)["loss"]
             for name, part in losses.items():
                 assert part.shape == (), name
                 assert part.requires_grad is False
-            soft = task.encode_label(clean(target).label)
+            soft = task.encode_label(fill_invalid(target).label)
             assert task.loss(good, target, soft)["loss"] == losses["loss"]
 
-    def test_a_loss_without_valid_pixels_is_zero_and_keeps_its_graph(self) -> None:
+    def test_without_valid_pixels_loss_and_gradient_are_zero(self) -> None:
         task, target = self.build(), self.target()
         nothing = Target(target.label, torch.zeros_like(target.valid))
         for spec in task.outputs:
-            output = spoilt(perfect(task, spec, target))
+            output = wrong_output(perfect_output(task, spec, target))
             stack = output.stack.requires_grad_()
             loss = task.loss(output.with_stack(stack), nothing)["loss"]
             loss.backward()
@@ -65,30 +68,30 @@ class TaskContract(abc.ABC):
     def test_invalid_labels_are_never_read(self) -> None:
         task, target = self.build(), self.target()
         for spec in task.outputs:
-            output = spoilt(perfect(task, spec, target))
-            loss, cleaned = task.loss(output, target), task.loss(output, clean(target))
+            output = wrong_output(perfect_output(task, spec, target))
+            loss, cleaned = task.loss(output, target), task.loss(output, fill_invalid(target))
             assert torch.equal(loss["loss"], cleaned["loss"])
             label = task.to_label(output)
             sums = task.measure(label, target)
-            assert torch.equal(sums, task.measure(label, clean(target)))
+            assert torch.equal(sums, task.measure(label, fill_invalid(target)))
 
     def test_the_truth_has_the_best_score(self) -> None:
         task, target = self.build(), self.target()
         best = BEST[task.higher_is_better]
-        assert task.score(task.measure(clean(target).label, target)) == pytest.approx(
+        assert task.score(task.measure(fill_invalid(target).label, target)) == pytest.approx(
             best, abs=1e-3
         )
         for spec in task.outputs:
-            output = perfect(task, spec, target)
+            output = perfect_output(task, spec, target)
             score = task.score(task.measure(task.to_label(output), target))
-            worse = task.score(task.measure(task.to_label(spoilt(output)), target))
+            worse = task.score(task.measure(task.to_label(wrong_output(output)), target))
             assert score == pytest.approx(best, abs=1e-3)
             assert (worse < score) == task.higher_is_better
             assert worse != score
 
-    def test_sums_of_batches_add_up(self) -> None:
+    def test_the_score_of_several_batches_is_that_of_all_images(self) -> None:
         task, target = self.build(), self.target()
-        label = task.to_label(spoilt(perfect(task, task.outputs[0], target)))
+        label = task.to_label(wrong_output(perfect_output(task, task.outputs[0], target)))
         whole = task.measure(label, target)
         rows = [
             task.measure(label[i : i + 1], Target(target.label[i : i + 1], target.valid[i : i + 1]))
@@ -110,19 +113,19 @@ class TaskContract(abc.ABC):
         for output in self.outputs(task, target):
             once = task.mirror_output(output)
             twice = task.mirror_output(once)
-            # a mirrored distribution may be reduced to its moments
+            # a mirrored distribution may have been reduced to its moments
             expected = output if type(twice) is type(output) else output.reduced()
             torch.testing.assert_close(twice.stack, expected.stack, rtol=1e-5, atol=1e-5)
             assert not torch.equal(once.stack, expected.stack)
-        label = clean(target).label
+        label = fill_invalid(target).label
         twice_label = task.mirror_label(task.mirror_label(label))
         torch.testing.assert_close(twice_label, label, rtol=0, atol=0 if self.is_map else 1e-5)
 
-    def test_a_mirrored_output_fits_the_mirrored_label(self) -> None:
+    def test_a_mirrored_perfect_output_has_the_best_score_on_mirrored_labels(self) -> None:
         task, target = self.build(), self.target()
-        mirrored = Target(task.mirror_label(clean(target).label), target.valid.flip(-1))
+        mirrored = Target(task.mirror_label(fill_invalid(target).label), target.valid.flip(-1))
         for spec in task.outputs:
-            output = task.mirror_output(perfect(task, spec, target))
+            output = task.mirror_output(perfect_output(task, spec, target))
             score = task.score(task.measure(task.to_label(output), mirrored))
             assert score == pytest.approx(BEST[task.higher_is_better], abs=1e-3)
 
@@ -151,10 +154,10 @@ class TaskContract(abc.ABC):
                 assert panel.dtype == torch.uint8
                 assert panel.shape == (3, height, 4 * width)
                 label = task.to_label(output)[row].to(torch.float64)
-                if type(output) is not Values:  # directions are brought to length 1
+                if type(output) is not Values:  # predicted directions are normalised
                     assert prediction.to_label().shape == label.shape
 
-    def test_a_correct_prediction_is_drawn_as_the_truth(self) -> None:
+    def test_a_correct_prediction_is_drawn_like_its_label(self) -> None:
         task, target = self.build(), self.target()
         image = images(1, *self.size)[0]
         truth = task.truth(target)[0]
@@ -165,7 +168,7 @@ class TaskContract(abc.ABC):
     def test_constant_and_baselines_are_worse_than_the_truth(self) -> None:
         task, target = self.build(), self.target()
         best = BEST[task.higher_is_better]
-        constant = task.constant(clean(target).label, target.valid)
+        constant = task.constant(fill_invalid(target).label, target.valid)
         shape = target.label.shape
         label = constant[None, :, None, None] if constant.ndim else constant
         worse = task.score(task.measure(label.expand(shape), target))
@@ -187,20 +190,20 @@ class TaskContract(abc.ABC):
                 other.channels,
                 other.bounds,
             )
-            output = spoilt(perfect(task, spec, target))
+            output = wrong_output(perfect_output(task, spec, target))
             assert torch.equal(
                 task.loss(output, target)["loss"], again.loss(output, target)["loss"]
             )
 
     def outputs(self, task: AbstractTask, target: Target) -> list[Output]:
-        """Return an output of every form, and its reduced form if there is one."""
-        whole = [spoilt(perfect(task, spec, target)) for spec in task.outputs]
+        """Return an output of every kind, and the reduced output where there is one."""
+        whole = [wrong_output(perfect_output(task, spec, target)) for spec in task.outputs]
         reduced = [output.reduced() for output in whole]
         return [*whole, *(output for output in reduced if output is not whole)]
 
 
-def clean(target: Target) -> Target:
-    """Return labels whose invalid pixels have a valid value; labels of joints are unchanged."""
+def fill_invalid(target: Target) -> Target:
+    """Replace the labels of invalid pixels by a valid value; labels of joints are unchanged."""
     if target.label.shape[-2:] != target.valid.shape[-2:]:
         return target
     valid = target.valid if target.label.ndim == 3 else target.valid[:, None]
@@ -208,9 +211,9 @@ def clean(target: Target) -> Target:
     return Target(torch.where(valid, target.label, fill), target.valid)
 
 
-def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
+def perfect_output(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
     """Return the output of a method that predicts the labels exactly."""
-    label = clean(target).label
+    label = fill_invalid(target).label
     match spec.kind:
         case "values":
             return Values(label)
@@ -231,7 +234,7 @@ def perfect(task: AbstractTask, spec: OutputSpec, target: Target) -> Output:
             return Heatmaps(encode(points, (hw[0], hw[1]), task.sigma_px)[0], spec.stride)
 
 
-def spoilt(output: Output) -> Output:
+def wrong_output(output: Output) -> Output:
     """Return an output of the same kind with large errors everywhere."""
     random = noise(*output.stack.shape, seed=1)
     if isinstance(output, Distribution):
@@ -245,5 +248,5 @@ def spoilt(output: Output) -> Output:
 
 
 def scale_randomly(values: Tensor, random: Tensor) -> Tensor:
-    """Return values that are scaled by random factors; signs are kept."""
+    """Multiply values by random positive factors."""
     return values * (0.5 * random).exp()

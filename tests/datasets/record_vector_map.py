@@ -34,7 +34,7 @@ CANVAS = (200, 200)
 
 
 def main() -> None:
-    """Draw all patches with the devkit and write them."""
+    """Draw the masks of all patches with the devkit, and write them to ``vector_map.npz``."""
     # the devkit iterates over a MultiLineString, which Shapely 2 does not support
     MultiLineString.__iter__ = lambda self: iter(self.geoms)
     with tempfile.TemporaryDirectory() as root:

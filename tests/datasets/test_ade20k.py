@@ -54,7 +54,7 @@ def test_bad_challenge_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["images", "images/ADE"])
-def test_full_set_is_labelled_with_classes_of_the_challenge(tmp_path: Path, layout: str) -> None:
+def test_labels_of_the_full_set_become_challenge_classes(tmp_path: Path, layout: str) -> None:
     full = np.zeros((20, 30), np.int64)
     # wall, door, double door, window (not among the 150, unlike windowpane), flag
     full[4:8], full[8:12], full[12:16], full[16:18], full[18:] = 2978, 774, 783, 3050, 954
@@ -68,14 +68,14 @@ def test_full_set_is_labelled_with_classes_of_the_challenge(tmp_path: Path, layo
     assert ids.dtype == torch.int64
 
 
-def test_each_number_of_the_full_set_has_at_most_one_class() -> None:
+def test_each_class_number_of_the_full_set_belongs_to_one_challenge_class() -> None:
     numbers = [number for row in ADE20K_FULL for number in row]
     assert (len(ADE20K_FULL), len(numbers)) == (150, 153)
     assert len(set(numbers)) == 153
 
 
 @pytest.mark.realdata
-def test_full_set_labels_scaled_down_equal_the_annotations_of_the_challenge(
+def test_a_real_label_of_the_full_set_equals_its_challenge_annotation(
     tmp_path: Path,
 ) -> None:
     folder = os.environ.get("DIFFSIGHT_DATA_DIR")

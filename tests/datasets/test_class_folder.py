@@ -33,7 +33,7 @@ class TestClassFolder(DatasetContract):
         )
 
 
-def test_stored_values_become_class_ids_in_the_order_of_the_names(tmp_path: Path) -> None:
+def test_pixel_values_become_class_ids_in_the_order_of_the_names(tmp_path: Path) -> None:
     data = ClassFolder(root=write_columns(tmp_path / "cracks"), classes=CLASSES, ignored=[255])
     assert (data.name, data.class_names) == ("cracks", {"semantic": ("nothing", "crack")})
     sample = data[0]
@@ -84,7 +84,7 @@ def test_a_colour_and_its_palette_index_give_the_same_label(tmp_path: Path) -> N
     assert by_colour.sum() == 4 * 24
 
 
-def test_train_and_val_are_disjoint_and_together_all_samples(tmp_path: Path) -> None:
+def test_train_and_val_are_disjoint_and_complete(tmp_path: Path) -> None:
     write_columns(tmp_path, 9)
     train, val, everything = (
         {data[i].id for i in range(len(data))}

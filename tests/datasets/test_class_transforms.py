@@ -55,7 +55,7 @@ def test_padding_is_grey_and_has_no_label() -> None:
     assert window.labels["semantic"].dtype == torch.long
 
 
-def test_distortion_changes_colours_but_not_labels() -> None:
+def test_photometric_distortion_changes_the_image_but_not_the_labels() -> None:
     transform = PhotoMetricDistortion()
     before = make_sample()
     after = [transform(before, seeded(seed)) for seed in range(20)]

@@ -1,4 +1,4 @@
-"""COCO files: boxes, whose pixels are unlabelled, and outlines."""
+"""COCO files: outlines label their pixels, boxes leave theirs unlabelled."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pycocotools.mask
 import pytest
 import torch
 from tests.support_datasets import write_coco_with_boxes
-from tests.support_labels import COUNT, HEIGHT, WIDTH, box, ids, png, write_coco, write_folder
+from tests.support_labels import COUNT, HEIGHT, WIDTH, box, ids, write_coco, write_folder, write_png
 
 from diffsight.datasets import ClassFolder
 from diffsight.datasets.base import collate
@@ -46,7 +46,7 @@ def test_pixels_outside_boxes_are_background_and_inside_unlabelled(tmp_path: Pat
         assert sample.boxes.background == 0
 
 
-def test_pixels_in_an_outline_are_labelled_even_inside_a_box(tmp_path: Path) -> None:
+def test_outlines_label_their_pixels_also_inside_a_box(tmp_path: Path) -> None:
     images, file = write_coco_with_boxes(tmp_path, boxed=(3,))
     folder = read_labelled_folder(images, file, FORM)
     for number, sample in samples_by_number(folder, images).items():
@@ -59,7 +59,9 @@ def test_pixels_in_an_outline_are_labelled_even_inside_a_box(tmp_path: Path) -> 
 
 
 def test_boxes_of_validation_images_get_the_class_ids_of_the_training_set(tmp_path: Path) -> None:
-    masks = write_folder(tmp_path / "masks", lambda c, p: png(np.array([5, 9, 2], np.uint8)[c], p))
+    masks = write_folder(
+        tmp_path / "masks", lambda c, p: write_png(np.array([5, 9, 2], np.uint8)[c], p)
+    )
     names = {2: "house", 5: "background", 9: "grass"}
     training_set = read_labelled_folder(*masks, FORM, classes=ClassList(names, "id"))
     images, file = write_coco_with_boxes(tmp_path / "boxes")
@@ -147,7 +149,7 @@ def test_class_folder_and_transforms_keep_boxes(tmp_path: Path) -> None:
 
 
 def encode_run_lengths(number: int, compressed: bool) -> dict:
-    """Return class 2 of an image, with a hole, as run lengths of COCO."""
+    """Return the mask of class 2 with a hole, as a run-length encoding of COCO."""
     top, bottom, left, right = box(number)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
     mask[top:bottom, left:right] = 1

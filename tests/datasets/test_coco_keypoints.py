@@ -26,7 +26,7 @@ class TestCocoKeypoints(DatasetContract):
         return CocoKeypoints(root=folder, split="val")
 
 
-def test_an_image_has_all_its_people_but_crowds_are_no_queries(tmp_path: Path) -> None:
+def test_crowds_are_annotated_but_not_predicted(tmp_path: Path) -> None:
     write_people(tmp_path)
     data = CocoKeypoints(root=tmp_path, split="val")
     assert [data[i].id for i in range(len(data))] == ["139", "285", "632"]
@@ -127,7 +127,7 @@ def test_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
         CocoKeypoints(root=tmp_path, split="val")[1]
 
 
-def test_detections_are_refused_for_samples_of_one_person(tmp_path: Path) -> None:
+def test_detections_require_samples_of_whole_images(tmp_path: Path) -> None:
     write_people(tmp_path)
     path = write_detections(tmp_path, [])
     with pytest.raises(InputError, match="boxes requires each='image'"):

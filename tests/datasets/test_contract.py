@@ -1,4 +1,4 @@
-"""Data sets without contract tests in their own test module fulfil the contract."""
+"""Contract tests of the data sets that have none in their own test module."""
 
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class TestConcatenated(DatasetContract):
         return Concatenated(datasets=[cities, vistas])
 
 
-def test_concatenated_data_sets_follow_one_another_and_need_the_same_classes(
+def test_concatenated_data_sets_keep_their_order_and_require_equal_classes(
     tmp_path: Path,
 ) -> None:
     data = TestConcatenated().build(tmp_path)

@@ -20,7 +20,7 @@ COUNTS = np.arange(320, dtype=np.uint16).reshape(16, 20) * np.uint16(200)
 @pytest.mark.parametrize(
     ("unit", "per_metre"), [("mm", 1000), ("cm", 100), ("m", 1), ("m/256", 256), ("m/5000", 5000)]
 )
-def test_counts_are_converted_to_metres_by_the_unit(
+def test_pixel_values_are_divided_by_the_unit_to_get_metres(
     tmp_path: Path, unit: str, per_metre: int
 ) -> None:
     depth_m, valid = read_depth(save(tmp_path / "a.png", COUNTS), unit)
@@ -42,7 +42,7 @@ def test_all_file_formats_give_the_same_depth(tmp_path: Path) -> None:
     assert read_depth(small, "cm")[0].max() == pytest.approx(2.49)
 
 
-def test_sunrgbd_rotates_16_bits(tmp_path: Path) -> None:
+def test_bits_of_sun_rgbd_depth_are_rotated_back(tmp_path: Path) -> None:
     millimetres = COUNTS.astype(np.uint32)
     rotated = ((millimetres << 3) | (millimetres >> 13)).astype(np.uint16)
     depth_m, _ = read_depth(save(tmp_path / "a.png", rotated), "sunrgbd")

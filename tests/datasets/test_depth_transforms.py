@@ -73,7 +73,7 @@ def test_normals_and_boxes_cannot_be_rotated() -> None:
         RandomRotation()(replace(make_sample_without_normals(), boxes=boxes), seeded(0))
 
 
-def test_random_gain_follows_its_formula() -> None:
+def test_random_gain_equals_its_formula() -> None:
     sample = make_sample()
     identity = RandomGain(gamma=ONE, brightness=ONE, colour=ONE, probability=1.0)
     assert torch.equal(identity(sample, seeded(0)).image, sample.image)

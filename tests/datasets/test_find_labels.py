@@ -1,4 +1,4 @@
-"""Labels of every form and tool: each is read correctly, or refused with a remedy."""
+"""Labels in the formats of many tools are read correctly, or refused with a repair."""
 
 import json
 import unicodedata
@@ -14,12 +14,12 @@ from tests.support_labels import (
     change_a_pixel_byte,
     ids,
     photograph,
-    png,
-    shuffled_palette,
-    smoothed,
     write_coco,
     write_folder,
     write_labelme,
+    write_png,
+    write_shuffled_palette,
+    write_smoothed,
 )
 
 from diffsight.datasets import ClassFolder, Folder
@@ -56,18 +56,18 @@ def assert_classes(folder: LabelledFolder, images: Path, tolerance: float = 0) -
 def write_transparent_mask(classes: np.ndarray, path: Path) -> None:
     """Write a white mask in which only class 2 is opaque."""
     alpha = np.where(classes == 2, 255, 0).astype(np.uint8)
-    png(np.dstack([np.full_like(alpha, 255)] * 3 + [alpha]), path)
+    write_png(np.dstack([np.full_like(alpha, 255)] * 3 + [alpha]), path)
 
 
 @pytest.mark.parametrize(
     ("write", "expected"),
     [
-        (lambda c, p: png(c, p), (0, 1, 2)),
-        (lambda c, p: png(GREY[c], p), (0, 128, 255)),
-        (shuffled_palette, (0, 0x00C800, 0xC80000)),
-        (lambda c, p: png(COLOURS[c], p), (0, 0x307020, 0xB07020)),
-        (lambda c, p: png(c, Path(f"{p}_mask")), (0, 1, 2)),
-        (lambda c, p: png(c, Path(f"{p}.jpg")), (0, 1, 2)),
+        (lambda c, p: write_png(c, p), (0, 1, 2)),
+        (lambda c, p: write_png(GREY[c], p), (0, 128, 255)),
+        (write_shuffled_palette, (0, 0x00C800, 0xC80000)),
+        (lambda c, p: write_png(COLOURS[c], p), (0, 0x307020, 0xB07020)),
+        (lambda c, p: write_png(c, Path(f"{p}_mask")), (0, 1, 2)),
+        (lambda c, p: write_png(c, Path(f"{p}.jpg")), (0, 1, 2)),
         (lambda c, p: Image.fromarray(c).save(f"{p}.bmp"), (0, 1, 2)),
         (lambda c, p: Image.fromarray(c).save(f"{p}.gif"), (0, 1, 2)),
         (lambda c, p: Image.fromarray(c).save(f"{p}.tif"), (0, 1, 2)),
@@ -79,7 +79,7 @@ def write_transparent_mask(classes: np.ndarray, path: Path) -> None:
     ],
     ids="ids grey palettes colours ending two-suffixes bmp gif tif webp ppm".split(" "),  # noqa: SIM905
 )
-def test_masks_of_every_form_give_the_same_classes(
+def test_masks_in_every_file_format_give_the_same_classes(
     write: Callable, expected: tuple[int, ...], tmp_path: Path
 ) -> None:
     folders = write_folder(tmp_path, write)
@@ -92,7 +92,7 @@ def test_masks_of_every_form_give_the_same_classes(
         assert (data[number].labels["semantic"].numpy() == ids(number)).all()
 
 
-def test_transparency_is_the_class_if_all_pixels_have_one_colour(tmp_path: Path) -> None:
+def test_the_alpha_channel_is_the_class_in_masks_of_one_colour(tmp_path: Path) -> None:
     folder = read_masks(write_folder(tmp_path, write_transparent_mask))
     assert folder.ids == (0, 255)
     assert int((folder[0].labels["semantic"] == 1).sum()) == 28 * 30
@@ -107,10 +107,10 @@ def test_transparency_is_the_class_if_all_pixels_have_one_colour(tmp_path: Path)
         ((7, 9, 255), False),
     ],
 )
-def test_255_is_a_class_among_greys_and_means_no_label_among_ids(
+def test_255_is_a_class_among_grey_values_and_no_label_among_class_ids(
     values: tuple[int, ...], is_class: bool, tmp_path: Path
 ) -> None:
-    folders = write_folder(tmp_path, lambda c, p: png(np.array(values, np.uint8)[c], p))
+    folders = write_folder(tmp_path, lambda c, p: write_png(np.array(values, np.uint8)[c], p))
     folder = read_masks(folders)
     assert (255 in folder.ids) == is_class
     assert all(bool(sample.valid["semantic"].all()) == is_class for sample in folder)
@@ -126,25 +126,25 @@ def test_255_is_a_class_among_greys_and_means_no_label_among_ids(
             assert reasons == ([] if is_present else ["255 (--invalid)"])
 
 
-def test_255_in_most_pixels_is_a_class_unless_the_other_ids_are_scribbles(
+def test_255_in_most_pixels_is_a_class_unless_the_other_values_are_scribbles(
     tmp_path: Path,
 ) -> None:
     def areas(classes: np.ndarray, path: Path) -> None:
         mask = np.full_like(classes, 255)
         mask[5:25, 5:30], mask[30:50, 40:70] = 1, 2
-        png(mask, path)
+        write_png(mask, path)
 
     def scribbles(classes: np.ndarray, path: Path) -> None:
         mask = np.full_like(classes, 255)
         mask[7, 5:60], mask[40, 20:80] = 1, 2
-        png(mask, path)
+        write_png(mask, path)
 
     assert read_masks(write_folder(tmp_path / "a", areas)).ids == (1, 2, 255)
     assert read_masks(write_folder(tmp_path / "s", scribbles)).ids == (1, 2)
 
 
-def test_contradicting_palettes_are_refused_if_classes_are_named_by_id(tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, shuffled_palette)
+def test_class_names_by_id_are_refused_if_palettes_differ_between_files(tmp_path: Path) -> None:
+    folders = write_folder(tmp_path, write_shuffled_palette)
     for read_all in (
         lambda: read_masks(folders, classes=("sky", "grass", "house")),
         lambda: [sample.id for sample in ClassFolder(root=tmp_path, classes={"a": [0, 1], "b": 2})],
@@ -157,7 +157,7 @@ def test_contradicting_palettes_are_refused_if_classes_are_named_by_id(tmp_path:
 def test_smoothed_masks_are_refused_unless_they_are_snapped(kind: str, tmp_path: Path) -> None:
     def write(classes: np.ndarray, path: Path) -> None:
         if kind == "smoothed":
-            smoothed(np.array([0, 100, 200], np.uint8)[classes], path)
+            write_smoothed(np.array([0, 100, 200], np.uint8)[classes], path)
         else:
             Image.fromarray(np.array([0, 100, 200], np.uint8)[classes]).save(f"{path}.jpg")
 
@@ -173,12 +173,13 @@ def test_smoothed_masks_are_refused_unless_they_are_snapped(kind: str, tmp_path:
     assert (data[0].labels["semantic"].numpy() != ids(0)).mean() < 0.05
 
 
-def test_255_is_a_class_in_snapped_masks(tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, lambda c, p: smoothed(np.where(c == 2, GREY[2], GREY[0]), p))
+def test_snap_keeps_255_as_a_class(tmp_path: Path) -> None:
+    folders = write_folder(
+        tmp_path, lambda c, p: write_smoothed(np.where(c == 2, GREY[2], GREY[0]), p)
+    )
     folder = read_masks(folders, snap=True)
-    assert {0, 255} <= set(
-        folder.ids
-    )  # values at straight edges of small images may be frequent too
+    # in small images, values at edges may be frequent enough to be kept
+    assert {0, 255} <= set(folder.ids)
     assert all(bool(sample.valid["semantic"].all()) for sample in folder)
 
 
@@ -190,7 +191,7 @@ def test_lossy_webp_masks_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("title", ["# label:color_rgb:parts:actions\n", ""])
 def test_masks_with_a_label_map_of_cvat_are_read(title: str, tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, lambda c, p: png(COLOURS[c], p))
+    folders = write_folder(tmp_path, lambda c, p: write_png(COLOURS[c], p))
     rows = "background:0,0,0::\nhouse:176,112,32::\ngrass:48,112,32::\nunused:1,2,3::\n"
     (tmp_path / "labelmap.txt").write_text(title + rows)
     folder = read_masks(folders, classes=read_class_list(tmp_path / "labelmap.txt"))
@@ -204,8 +205,8 @@ def test_masks_with_a_label_map_of_cvat_are_read(title: str, tmp_path: Path) -> 
         read_masks(folders, classes=read_class_list(tmp_path / "labelmap.txt"))
 
 
-def test_palette_colours_are_named_by_a_list_of_colours(tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, shuffled_palette)
+def test_a_colour_list_names_palette_colours(tmp_path: Path) -> None:
+    folders = write_folder(tmp_path, write_shuffled_palette)
     (tmp_path / "classes.csv").write_text("name,r,g,b\nsky,0,0,0\ngrass,0,200,0\nhouse,200,0,0\n")
     folder = read_masks(folders, classes=read_class_list(tmp_path / "classes.csv"))
     assert folder.names == ("sky", "grass", "house")
@@ -215,7 +216,7 @@ def test_palette_colours_are_named_by_a_list_of_colours(tmp_path: Path) -> None:
 def test_images_and_masks_of_roboflow_in_one_folder_are_read(tmp_path: Path) -> None:
     images, _ = write_folder(tmp_path, None)
     for number in range(COUNT):
-        png(ids(number) + 1, images / f"p{number}_mask")
+        write_png(ids(number) + 1, images / f"p{number}_mask")
     (images / "_classes.csv").write_text("Pixel Value, Class\n0, sea\n1, sky\n2, grass\n3, house\n")
     folder = read_masks((images, images), classes=read_class_list(images / "_classes.csv"))
     assert (folder.ids, folder.names) == ((1, 2, 3), ("sky", "grass", "house"))
@@ -228,7 +229,7 @@ def test_masks_of_label_studio_need_the_export_of_their_tasks(tmp_path: Path) ->
     for number in range(COUNT):
         for value, name in ((1, "grass"), (2, "house")):
             mask = np.where(ids(number) == value, 255, 0).astype(np.uint8)
-            png(mask, folders[1] / f"task-{90 - number}-annotation-4-by-1-tag-{name}-0")
+            write_png(mask, folders[1] / f"task-{90 - number}-annotation-4-by-1-tag-{name}-0")
         url = f"/data/upload/1/0a1b2c3d-p{number}.jpg"
         tasks.append({"id": 90 - number, "data": {"image": url}})
     with pytest.raises(InputError, match=r"6 masks of Label Studio.*export the tasks as JSON"):
@@ -274,7 +275,7 @@ def test_a_coco_file_is_read_and_its_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_images_without_label_are_skipped_and_listed(tmp_path: Path) -> None:
-    images, labels = write_folder(tmp_path, lambda c, p: png(c, p))
+    images, labels = write_folder(tmp_path, lambda c, p: write_png(c, p))
     others = [f"more{number:02}.jpg" for number in range(31)]
     for name in others[:24]:
         photograph(5).save(images / name)
@@ -296,12 +297,12 @@ def test_names_in_different_unicode_forms_are_paired(tmp_path: Path) -> None:
     composed = tuple(unicodedata.normalize("NFC", name) for name in names)
     images, labels = write_folder(tmp_path, None, composed)
     for number, name in enumerate(names):
-        png(ids(number), labels / unicodedata.normalize("NFD", name))
+        write_png(ids(number), labels / unicodedata.normalize("NFD", name))
     assert_classes(read_masks((images, labels)), images)
 
 
 def test_similar_names_and_other_files_are_suggested_if_none_match(tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, lambda c, p: png(c, p.with_name(f"frame_{p.name}x")))
+    folders = write_folder(tmp_path, lambda c, p: write_png(c, p.with_name(f"frame_{p.name}x")))
     with pytest.raises(InputError, match=r"\(frame_p\dx\.png looks like p\d\.jpg\)|first: .*p0"):
         read_masks(folders)
     for path in folders[1].iterdir():
@@ -317,15 +318,15 @@ def test_exif_orientation_is_applied_to_masks_and_depth(tmp_path: Path) -> None:
     (tmp_path / "depth").mkdir()
     for number in range(COUNT):
         upside_down = np.ascontiguousarray(ids(number)[::-1, ::-1])
-        png(upside_down, labels / f"p{number}", exif=exif)
-        png(upside_down.astype(np.uint16) + 5, tmp_path / "depth" / f"p{number}", exif=exif)
+        write_png(upside_down, labels / f"p{number}", exif=exif)
+        write_png(upside_down.astype(np.uint16) + 5, tmp_path / "depth" / f"p{number}", exif=exif)
     assert_classes(read_masks((images, labels)), images)
     counts = Folder(root=tmp_path)[0].labels["depth_m"][0].numpy() * 1000
     assert (counts.round() == ids(0) + 5).all()
 
 
 def test_wrong_png_checksums_are_refused_in_masks_and_depth(tmp_path: Path) -> None:
-    folders = write_folder(tmp_path, lambda c, p: png(c, p))
+    folders = write_folder(tmp_path, lambda c, p: write_png(c, p))
     change_a_pixel_byte(folders[1] / "p1.png")
     with pytest.raises(InputError, match=r"p1\.png: damaged \(the checksum of the pixels is w"):
         read_masks(folders)
@@ -335,7 +336,7 @@ def test_wrong_png_checksums_are_refused_in_masks_and_depth(tmp_path: Path) -> N
 
 
 def test_links_to_folders_are_followed_without_endless_recursion(tmp_path: Path) -> None:
-    elsewhere = write_folder(tmp_path / "elsewhere", lambda c, p: png(c, p))
+    elsewhere = write_folder(tmp_path / "elsewhere", lambda c, p: write_png(c, p))
     folders = write_folder(tmp_path / "here", None, ())
     for folder, other in zip(folders, elsewhere, strict=True):
         (folder / "more").symlink_to(other)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from tests.support_labels import png, write_coco, write_folder
+from tests.support_labels import write_coco, write_folder, write_png
 
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
@@ -61,7 +61,7 @@ def test_255_around_strokes_is_no_label(
     assert read(folders, 255).ids == values
 
 
-def test_strokes_of_a_large_photograph_may_be_thick(tmp_path: Path) -> None:
+def test_thick_strokes_in_a_large_photograph_are_still_scribbles(tmp_path: Path) -> None:
     folders = write_scribbles(tmp_path, around=255, values=(1, 2), width=20, hw=(1200, 1600))
     assert read(folders).ids == (1, 2)
 
@@ -73,7 +73,7 @@ def test_255_around_areas_is_a_class(tmp_path: Path) -> None:
     assert any("255" in note and "more than half of the images" in note for note in folder.notes)
 
 
-def test_0_around_strokes_is_a_class_and_a_note_says_so(tmp_path: Path) -> None:
+def test_0_around_strokes_is_a_class_with_a_note_about_invalid(tmp_path: Path) -> None:
     folders = write_scribbles(tmp_path, around=0, values=(1, 2))
     folder = read(folders)
     assert folder.ids == (0, 1, 2)
@@ -109,7 +109,7 @@ def test_smoothed_strokes_are_refused(tmp_path: Path) -> None:
 
 def test_255_is_a_class_only_if_the_list_of_classes_contains_it(tmp_path: Path) -> None:
     values = np.array([0, 1, 255], np.uint8)
-    folders = write_folder(tmp_path, lambda c, p: png(values[c], p))
+    folders = write_folder(tmp_path, lambda c, p: write_png(values[c], p))
     form = LabelFormat("segmentation")
     named = ClassList({0: "sky", 1: "grass", 255: "house"}, "id")
     assert read_labelled_folder(*folders, form, classes=named).names == ("sky", "grass", "house")

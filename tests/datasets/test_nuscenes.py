@@ -1,4 +1,4 @@
-"""nuScenes: the index, the frame of the LiDAR, points, cameras, map, and unusable files."""
+"""nuScenes: index, LiDAR sweeps, camera poses, map labels, and unusable files."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ SWEEP_S = STEP_S / support_nuscenes.SWEEPS
 
 
 def write(folder: Path) -> Path:
-    """Write the data set with its index, if it is not there; return the index."""
+    """Write the data set and its index unless they exist; return the path of the index."""
     index = folder / "index.json"
     if not index.exists():
         support_nuscenes.write_nuscenes(folder)
@@ -103,13 +103,13 @@ def test_camera_poses_account_for_the_motion_between_image_and_sweep(root: Path)
         to_global = make_pose(*support_nuscenes.ego_pose(time_us)) @ make_pose(
             *support_nuscenes.camera_to_ego(number)
         )
-        point = np.array([0.3, -0.2, 7.0, 1.0])  # in front of the camera
+        point = np.array([0.3, -0.2, 7.0, 1.0])  # a point in front of the camera
         expected = np.linalg.inv(lidar_to_global(start)) @ to_global @ point
         point_in_lidar = sample.rig.camera_to_vehicle[0, number].numpy() @ point
         assert np.allclose(point_in_lidar, expected, atol=1e-4), camera
 
 
-def test_points_of_all_sweeps_are_in_the_frame_of_the_key_sweep(root: Path) -> None:
+def test_points_of_earlier_sweeps_are_moved_to_the_frame_of_the_last(root: Path) -> None:
     sample = opened(root)[2]
     assert sample.rig is not None
     assert sample.rig.points is not None
@@ -123,11 +123,11 @@ def test_points_of_all_sweeps_are_in_the_frame_of_the_key_sweep(root: Path) -> N
         world = of_sweep[:, :3] @ to_global[:3, :3].T + to_global[:3, 3]
         assert np.allclose(world[: len(WORLD)], WORLD, atol=2e-3)
         assert of_sweep[: len(WORLD), 3].tolist() == list(range(len(WORLD)))  # the intensity
-        # the point on the roof is kept only in the key sweep; the one beyond 1 m along y always is
+        # earlier sweeps drop the point close to the vehicle, but not the one beyond 1 m along y
         assert len(of_sweep) == len(WORLD) + (2 if age == 0 else 1)
 
 
-def test_the_option_and_the_scene_limit_the_number_of_sweeps(root: Path) -> None:
+def test_the_number_of_sweeps_is_limited_by_option_and_scene_start(root: Path) -> None:
     def sweeps(index: int, **options: Any) -> int:
         rig = opened(root, **options)[index].rig
         assert rig is not None
@@ -193,12 +193,12 @@ def test_unusable_files_are_named_with_their_archive(tmp_path: Path) -> None:
     frame = opened(tmp_path).frames[0]
     sweep, image = tmp_path / frame.points, tmp_path / frame.images[2]
     Image.new("RGB", (40, 20)).save(image)
-    assert f"{image}: 40 x 20 pixels, the first camera" in error_message(tmp_path)
+    assert f"{image}: 40 x 20 pixels, but the first camera" in error_message(tmp_path)
     image.unlink()
     assert error_message(tmp_path) == f"{image}: missing: extract v1.0-mini.tgz"
     shutil.copyfile(tmp_path / frame.images[1], image)
     sweep.write_bytes(sweep.read_bytes()[:-3])
-    assert f"{sweep}: 837 bytes are no whole points" in error_message(tmp_path)
+    assert f"{sweep}: 837 bytes are not a whole number of points" in error_message(tmp_path)
     np.full(5, np.nan, np.float32).tofile(sweep)
     assert f"{sweep}: holds numbers that are not finite" in error_message(tmp_path)
     sweep.unlink()
@@ -229,7 +229,7 @@ def test_an_unusable_index_is_refused_with_the_repair(tmp_path: Path) -> None:
     assert "unknown version" in changed(lambda content: content.update(version="v1.0-test"))
     assert "holds no samples of train" in changed(lambda content: content.update(samples=[]))
     assert "'scene'" in changed_sample(lambda row: row.pop("scene"))
-    assert "no text" in changed_sample(lambda row: row.update(token=5))
+    assert "not a string" in changed_sample(lambda row: row.update(token=5))
     assert "5 cameras" in changed_sample(lambda row: row["cameras"].pop())
     assert repair in changed_sample(lambda row: row["cameras"][0][1].pop())
     assert repair in changed_sample(lambda row: row["sweeps"].append(["a"]))

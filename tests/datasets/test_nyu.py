@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_scenes_are_27_in_the_order_of_the_text_table() -> None:
+def test_the_27_scene_types_have_the_order_of_the_text_table() -> None:
     assert len(NYU_SCENES) == len(set(NYU_SCENES)) == 27
     assert (NYU_SCENES[0], NYU_SCENES[6], NYU_SCENES[-1]) == (
         "printer_room",
@@ -44,11 +44,13 @@ def test_scenes_are_27_in_the_order_of_the_text_table() -> None:
         ("living_room", "living_room"),
     ],
 )
-def test_the_scene_is_the_first_name_that_the_folder_contains(folder: str, expected: str) -> None:
+def test_the_scene_type_is_the_first_type_that_the_folder_name_contains(
+    folder: str, expected: str
+) -> None:
     assert parse_scene(f"{folder}/rgb_00000.jpg") == expected
 
 
-def test_two_scene_types_never_occur() -> None:
+def test_two_of_27_scene_types_cannot_be_parsed() -> None:
     scenes = {parse_scene(f"{name}_0001/rgb_00000.jpg") for name in NYU_SCENES}
     assert set(NYU_SCENES) - scenes == {"study_room", "office_kitchen"}
 

@@ -24,7 +24,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def normals(tmp_path: Path) -> Path:
-    """Normals of one of the two training images and of the test image."""
+    """Return a folder with normals of one training image (of two) and of the test image."""
     folder = tmp_path / "plane-fit"
     for inner in (f"{TRAIN}/rgb_00003", f"{TEST}/rgb_00045"):
         write_normals(folder / inner)
@@ -48,7 +48,7 @@ def test_depth_is_valid_within_its_range_and_eigens_crop(root: Path) -> None:
     assert sample.image.shape == (3, 480, 640)
     assert sample.prompt == "bathroom"
     valid = torch.zeros(480, 640, dtype=torch.bool)
-    valid[100:300] = True  # rows above have no measurement, rows below are too far
+    valid[100:300] = True  # above are rows without a measurement, below rows beyond the range
     assert torch.equal(sample.valid["depth_m"], valid)
     depth_m = sample.labels["depth_m"]
     assert depth_m[0, 150, 0] == pytest.approx(0.1)

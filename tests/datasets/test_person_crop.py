@@ -1,4 +1,4 @@
-"""PersonCrop: image and joints move together, and the body is shown whole or half."""
+"""PersonCrop: image and joints move together; the view shows the whole body or half of it."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ NAMES = ("head", "left_hand", "right_hand", "left_foot", "right_foot")
 
 
 def person() -> Sample:
-    """Return a person with a bright 3 x 3 spot at every joint; left joints are brighter."""
+    """Return the image of a person with a 3 x 3 spot at every joint; left joints are brighter."""
     joints = torch.tensor([[40.0, 22, 2], [30, 40, 2], [52, 41, 1], [33, 70, 2], [49, 69, 0]])
     image = torch.zeros(3, 90, 80, dtype=torch.uint8)
     for i, (x, y, _) in enumerate(joints.int().tolist()):
@@ -46,7 +46,7 @@ def test_without_randomness_the_view_is_the_padded_box() -> None:
     assert view.people is None
     assert view.valid["keypoints"].shape == (96, 72)
     (joints,) = view.labels["keypoints"]
-    # 75 px (the 60 px of the box with its padding) become 95 px of the view
+    # the padded box has 1.25 x 60 = 75 px, and spans 95 px from the first to the last pixel row
     scale = 95 / 75
     expected = torch.tensor([[(40 - 41) * scale + 35.5, (22 - 45) * scale + 47.5]])
     torch.testing.assert_close(joints[:1, :2], expected)
@@ -61,7 +61,7 @@ def test_pixels_and_joints_move_together(seed: int) -> None:
         column, row = round(x), round(y)
         if 1 <= column < 71 and 1 <= row < 95:
             around = int(view.image[0, row - 1 : row + 2, column - 1 : column + 2].max())
-            # mirroring swaps the names, so the left joints are bright before and after
+            # mirroring swaps left and right names, so joints named left are bright in both cases
             assert around > 60, (i, around)
 
 
@@ -74,7 +74,7 @@ def test_mirroring_swaps_left_and_right_joints() -> None:
     assert other[2, 2] == one[1, 2]
 
 
-def test_half_a_body_is_shown_larger() -> None:
+def test_half_a_body_fills_more_of_the_view() -> None:
     options = {**STILL, "half_body_probability": 1.0, "half_body_joints": 3}
     heights = set()
     for seed in range(6):
@@ -99,7 +99,9 @@ def test_only_samples_of_one_person_are_accepted() -> None:
     sample = person()
     assert sample.people is not None
     both = sample.people.at(torch.tensor([0, 0]))
-    with pytest.raises(InputError, match="sample 1 shows 2 people: PersonCrop takes one"):
+    with pytest.raises(
+        InputError, match="sample 1 shows 2 people, but PersonCrop needs exactly one"
+    ):
         crop()(replace(sample, people=both), GENERATOR)
     with pytest.raises(InputError, match="shows 0 people"):
         crop()(replace(sample, people=None), GENERATOR)

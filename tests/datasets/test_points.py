@@ -1,4 +1,4 @@
-"""Tables of points: the dialects of people and spreadsheet programs, and the errors."""
+"""Tables of points in the notations of people and spreadsheet programs, and errors."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def read(root: Path, table: str | bytes, kind: str = "depth", **options: Any) ->
 
 
 def points_of(folder: LabelledFolder, root: Path) -> dict[tuple[int, int, int], list[float]]:
-    """Return the labels by image number, row and column."""
+    """Return the labels of all labelled pixels by image number, row and column."""
     number_of = {content_hash(root / "images" / f"p{i}.jpg"): i for i in range(3)}
     labels = {}
     for sample in folder:
@@ -58,7 +58,7 @@ EXPECTED = {(0, 7, 4): [2.3], (0, 50, 80): [4.0], (1, 0, 0): [1.5], (2, 59, 89):
     ],
     ids="plain titles utf-16 tabs sep columns fractions empty".split(),  # noqa: SIM905
 )
-def test_every_dialect_labels_the_same_pixels(table: str | bytes, tmp_path: Path) -> None:
+def test_tables_in_every_notation_label_the_same_pixels(table: str | bytes, tmp_path: Path) -> None:
     folder = read(tmp_path, table)
     assert points_of(folder, tmp_path) == EXPECTED
     assert folder.label == "depth_m"

@@ -22,7 +22,7 @@ from diffsight.tasks import Referring
 from diffsight.types import Target
 
 
-def test_a_sample_is_an_object_and_splits_into_its_sentences(tmp_path: Path) -> None:
+def test_a_sample_is_an_object_with_all_its_sentences(tmp_path: Path) -> None:
     root = write_refcoco(tmp_path)
     data = RefCOCO(root=root, size=None)
     (sample,) = [data[i] for i in range(len(data))]
@@ -66,7 +66,7 @@ def test_image_and_mask_are_stretched_to_a_square(tmp_path: Path) -> None:
     assert sample.valid["referent"].all()
 
 
-def test_the_pickle_is_converted_once(tmp_path: Path) -> None:
+def test_the_pickle_is_converted_to_json_once(tmp_path: Path) -> None:
     root = write_refcoco(tmp_path)
     first = RefCOCO(root=root, split="val")[0].sentences
     (root / "refcoco" / "refs(unc).p").unlink()
@@ -78,7 +78,7 @@ def test_the_pickle_is_converted_once(tmp_path: Path) -> None:
 
 
 class Code:
-    """Makes a folder when it is unpickled."""
+    """An object that would create a folder if it were unpickled."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("evil",)

@@ -34,7 +34,7 @@ def test_a_rig_is_read_as_it_was_written(tmp_path: Path, points: int | None) -> 
         assert torch.equal(again.points[0], one.points[0])
 
 
-def test_the_file_must_fit_the_model(tmp_path: Path) -> None:
+def test_rig_files_and_images_are_refused_by_models_of_the_other_kind(tmp_path: Path) -> None:
     write_rig(rig(), tmp_path)
     picture = tmp_path / "camera0.png"
     image, no_rig = read_image_or_rig(picture, requires_rig=False)
@@ -42,7 +42,7 @@ def test_the_file_must_fit_the_model(tmp_path: Path) -> None:
     assert no_rig is None
     with pytest.raises(InputError, match="the model reads several cameras: give their JSON file"):
         read_image_or_rig(picture, requires_rig=True)
-    with pytest.raises(InputError, match="the model reads one image, no JSON file"):
+    with pytest.raises(InputError, match="the model reads one image, not a rig"):
         read_image_or_rig(tmp_path / "rig.json", requires_rig=False)
 
 
@@ -62,7 +62,7 @@ def drop(name: str) -> Callable[[dict[str, Any]], Any]:
         (lambda a: a["cameras"][1].update(camera_to_vehicle=MOVED), "in the row 0 0 0 1 .is it tr"),
         (lambda a: a["cameras"][1].update(image="gone.png"), "gone.png: .*no such file"),
         (lambda a: a["cameras"][1].update(image="small.png"), r"sizes \(16 x 16, 20 x 16 px\)"),
-        (lambda a: a.update(points=3), "'points' is no path"),
+        (lambda a: a.update(points=3), "'points' is not a path"),
         (lambda a: a.update(points="flat.npy"), r"flat.npy: shape \(3,\): give rows of x, y, z"),
         (lambda a: a.update(points="nan.npy"), "nan.npy: 1 points are not finite"),
     ],
@@ -83,7 +83,7 @@ def test_faults_are_reported_in_one_line(
 
 
 def test_rigs_that_the_file_cannot_describe_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rig of 2 rows: write one row each"):
+    with pytest.raises(InputError, match="rig of 2 rows: write each row alone"):
         write_rig(Rig.joined([rig(), rig(1)]), tmp_path)
     with pytest.raises(InputError, match="the frame of the rig was changed"):
         write_rig(replace(rig(), vehicle_change=torch.eye(4)[None]), tmp_path)

@@ -16,10 +16,10 @@ def test_wide_views_are_scaled_down_and_shown_in_two_rows() -> None:
     assert torch.equal(draw_views(views[:1, :, :, :300]), views[0, :, :, :300])
 
 
-def test_cameras_are_ordered_by_their_viewing_directions() -> None:
-    # front, front right, front left, back, back left, back right
+def test_views_are_arranged_by_the_viewing_directions_of_the_cameras() -> None:
+    # the order of the cameras is: front, front right, front left, back, back left, back right
     yaws_deg = (0.0, -55.0, 55.0, 180.0, 110.0, -110.0)
-    for front_deg in (0.0, 90.0):  # forward is x, or y as in nuScenes
+    for front_deg in (0.0, 90.0):  # the forward axis is x, or y as in nuScenes
         poses = torch.eye(4).repeat(1, 6, 1, 1)
         for view, yaw_deg in enumerate(yaws_deg):
             yaw = math.radians(front_deg + yaw_deg)

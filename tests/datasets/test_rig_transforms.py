@@ -12,7 +12,7 @@ from diffsight.errors import InputError
 
 
 class MatrixMap:
-    """A map source whose map shows the matrix with which it is drawn."""
+    """A source that draws the first row of the matrix as the map, so that tests can read it."""
 
     def draw(self, vehicle_change: Tensor) -> Tensor:
         return vehicle_change[:1, :, None].expand(1, 4, 4).clone()
@@ -39,7 +39,7 @@ def test_without_randomness_images_stay_unchanged() -> None:
     torch.testing.assert_close(changed.rig.image_change, one.rig.image_change)
 
 
-def test_the_map_is_drawn_in_the_changed_frame() -> None:
+def test_the_map_is_drawn_in_the_changed_vehicle_frame() -> None:
     one = replace(sample(rig()), map_source=MatrixMap())
     changed = RandomVehicle()(one, torch.Generator().manual_seed(3))
     (matrix,) = changed.rig.vehicle_change
@@ -68,5 +68,7 @@ def test_samples_without_cameras_or_map_source_are_refused() -> None:
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(InputError, match="sample a is one image, not a rig: remove RandomCameras"):
         RandomCameras()(sample(None), generator)
-    with pytest.raises(InputError, match="remove RandomVehicle from the recipe, or its preload"):
+    with pytest.raises(
+        InputError, match="remove RandomVehicle from the recipe, or set preload to 0"
+    ):
         RandomVehicle()(sample(rig()), generator)

@@ -57,7 +57,7 @@ def test_splits_are_read_from_the_list_of_the_toolbox(tmp_path: Path) -> None:
     assert (len(test), len(train), test.name) == (2, 1, "sun-rgbd-test")
     assert test[0].id == "kv1/NYUdata/NYU0001/image/a"
     assert (test[0].labels["depth_m"] == 2).all()
-    assert (test[1].labels["depth_m"] == 9.5).all()  # needs more than 13 bits
+    assert (test[1].labels["depth_m"] == 9.5).all()  # 9500 mm need more than 13 bits
 
 
 def test_the_encoding_of_ddps_authors_wraps_around_at_8_m(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Taskonomy on disk: four layouts, old names, splits, and missing or damaged files."""
+"""Taskonomy on disk: four folder layouts, old names, splits, and unusable files."""
 
 from pathlib import Path
 
@@ -47,22 +47,21 @@ def test_all_layouts_are_read_and_detected(tmp_path: Path, layout: str, is_expli
     assert len(task_names("native")) == 9 + 12 + 1
 
 
-def test_native_depth_trains_a_depth_task(tmp_path: Path) -> None:
+def test_native_depth_labels_are_in_metres(tmp_path: Path) -> None:
     dataset = Taskonomy(root=write_views(tmp_path), task="depth_zbuffer")
     assert dataset.label == "depth_m"
     assert channel_values(dataset[0].labels["depth_m"]) == [2000 / 512]
 
 
-def test_names_of_the_first_releases_are_read(tmp_path: Path) -> None:
+def test_folder_names_of_the_first_releases_are_read(tmp_path: Path) -> None:
     for building, name in VIEWS:
         for task, pixels in make_view().items():
             old = {"segment_semantic": "segmentsemantic"}.get(task, OLD_NAMES.get(task, task))
             path = tmp_path / building / old / f"{name}_domain_{old}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    assert channel_values(read_label(tmp_path, "depth_euclidean", preset="native")[0]) == [
-        4.0
-    ]  # the folder mist, not depth
+    # the folder of euclidean depth was called mist
+    assert channel_values(read_label(tmp_path, "depth_euclidean", preset="native")[0]) == [4.0]
     assert channel_values(read_label(tmp_path, "depth_zbuffer", preset="native")[0]) == [2000 / 512]
     assert channel_values(read_label(tmp_path, "keypoints3d", preset="native")[0]) == [0.125]
     for task in task_names("native")[:10]:
@@ -79,7 +78,7 @@ def test_folders_in_no_supported_layout_are_refused(tmp_path: Path) -> None:
         Taskonomy(root=write_views(tmp_path), task="normal", layout="merged")
 
 
-def test_splits_select_the_buildings(tmp_path: Path) -> None:
+def test_a_split_is_a_list_of_buildings_or_one_building(tmp_path: Path) -> None:
     assert [len(TRAIN_BUILDINGS), len(SPLITS["val"]), len(SPLITS["test"])] == [25, 5, 5]
     every = [*TRAIN_BUILDINGS, *SPLITS["val"], *SPLITS["test"]]
     assert len(set(every)) == 35

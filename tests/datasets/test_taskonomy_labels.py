@@ -100,7 +100,7 @@ def test_training_labels_are_valid_only_with_depth(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["depth_euclidean", "depth_zbuffer"])
-def test_counts_that_mean_no_depth_are_not_valid_in_metres(tmp_path: Path, task: str) -> None:
+def test_pixel_values_without_depth_are_invalid(tmp_path: Path, task: str) -> None:
     counts = make_counts(2000)
     counts[0], counts[1], counts[2] = 0, 64500, 65535
     value, valid = read_label(write_views(tmp_path, **{task: counts}), task, preset="native")
@@ -108,7 +108,7 @@ def test_counts_that_mean_no_depth_are_not_valid_in_metres(tmp_path: Path, task:
     assert float(value.max()) == 2000 / 512
 
 
-def test_vtm_scores_some_tasks_everywhere(tmp_path: Path) -> None:
+def test_some_tasks_are_scored_also_without_depth(tmp_path: Path) -> None:
     root = write_views_with_hole(tmp_path, SIDE, 20)
     for preset in ("vtm", "clean"):
         everywhere = [t for t in DENSE if read_label(root, t, preset=preset, scored=True)[1].all()]
@@ -116,14 +116,14 @@ def test_vtm_scores_some_tasks_everywhere(tmp_path: Path) -> None:
         assert everywhere == [*always, *(("reshading", "normal") if preset == "vtm" else ())]
 
 
-def test_normals_are_unit_vectors_and_grey_is_scored_only_by_vtm(tmp_path: Path) -> None:
+def test_only_vtm_scores_grey_pixels_of_normals(tmp_path: Path) -> None:
     root = write_views_with_hole(tmp_path, SIDE, 20)
     value, _ = read_label(root, "normal")
     raw = np.array([128 / 127.5 - 1, 128 / 127.5 - 1, -1])
     unit = raw / np.linalg.norm(raw)
     np.testing.assert_allclose(value[:, 0, 0], unit, atol=1e-6)
     truth, _ = read_label(root, "normal", scored=True)
-    # encoded again, these are the bytes of the file, including grey, which is no direction
+    # scored normals keep the pixel values of the file; grey pixels have no direction
     np.testing.assert_allclose((truth[:, 0, 0] + 1) / 2, np.array([128, 128, 0]) / 255, atol=1e-6)
     np.testing.assert_allclose((truth[:, 0, -1] + 1) / 2, np.full(3, 128) / 255, atol=1e-6)
     clean, scored = read_label(root, "normal", preset="clean", scored=True)
@@ -138,14 +138,15 @@ def test_grey_is_not_a_valid_normal_even_with_depth(tmp_path: Path) -> None:
     assert valid[0].tolist() == [True] * 20 + [False] * 12
 
 
-def test_vtm_scores_depths_interpolated_with_no_depth(tmp_path: Path) -> None:
+def test_only_vtm_scores_depth_that_is_interpolated_with_missing_depth(tmp_path: Path) -> None:
     # column 255 of 512 is the last valid one; columns 127 and 128 of 256 are interpolated across it
     root = write_views_with_hole(tmp_path, 512, 256)
     (vtm, vtm_scored), (clean, clean_scored) = (
         read_label(root, "depth_zbuffer", preset=preset, scored=True) for preset in ("vtm", "clean")
     )
     right = (LOG_Z - 0.4) / 0.6
-    assert vtm_scored[0].nonzero().max() == 128  # 1/8 of 2048 and 7/8 of 65535 is under 64500
+    # 1/8 of 2000 plus 7/8 of 65535 is less than the limit of 64500
+    assert vtm_scored[0].nonzero().max() == 128
     assert clean_scored[0].nonzero().max() == 126
     for column, part in ((127, 1 / 8), (128, 7 / 8)):
         mixed = math.log(1 + (1 - part) * 2000 + part * 65535) / math.log(65536)
@@ -165,7 +166,7 @@ def test_files_of_256_pixels_are_not_resized(tmp_path: Path) -> None:
 
 
 def filtered(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Return the convolution with the outermost columns and rows repeated, not mirrored."""
+    """Return the convolution of an image whose border pixels are repeated."""
     n = len(kernel) // 2
     wide = np.concatenate([x[:, :n], x, x[:, -n:]], axis=1)
     wide = np.concatenate([wide[:n], wide, wide[-n:]], axis=0)
@@ -184,12 +185,10 @@ def test_texture_edges_equal_a_direct_computation() -> None:
         size = np.hypot(filtered(smooth, sobel), filtered(smooth, sobel.T))
         np.testing.assert_allclose(channel, np.clip(size / size.max(), 0, 0.4) / 0.4, atol=2e-5)
         assert channel.max() == 1
-    assert (
-        texture_edges(torch.full((3, 32, 32), 7.0)).max() < 1e-6
-    )  # rounding errors are not amplified
+    assert texture_edges(torch.full((3, 32, 32), 7.0)).max() < 1e-6  # a constant image has no edges
 
 
-def test_texture_is_scored_at_256_pixels_and_trained_at_the_image_size(tmp_path: Path) -> None:
+def test_texture_edges_are_scored_at_256_pixels_and_trained_at_full_size(tmp_path: Path) -> None:
     rgb = make_view(512)["rgb"]
     for building, name in VIEWS:
         write_view(tmp_path, building, name, {"rgb": rgb})
@@ -203,7 +202,7 @@ def test_texture_is_scored_at_256_pixels_and_trained_at_the_image_size(tmp_path:
     assert (value[:, 10, 10] - expected[:, 5, 5]).abs().max() < 0.2
 
 
-def test_class_maps_and_their_scored_pixels(tmp_path: Path) -> None:
+def test_class_labels_and_their_scored_pixels(tmp_path: Path) -> None:
     ids = np.repeat(np.array([0, 1, 2, 3, 9, 17, 8, 15], np.uint8), 4)[None].repeat(SIDE, axis=0)
     root = write_views(tmp_path, segment_semantic=ids)
     every = Taskonomy(root=root, task="segment_semantic").class_names["semantic"]

@@ -1,4 +1,4 @@
-"""Transforms: image and labels move together, and colours change by the published rules."""
+"""Transforms move image and labels together, and change colours by the published formulas."""
 
 import colorsys
 from dataclasses import replace
@@ -38,7 +38,7 @@ CHAIN: list[AbstractTransform] = [
 
 
 def assert_labels_match_image(sample: Sample) -> None:
-    """Check that the labels are still copies of the channels."""
+    """Check that the labels are copies of the image channels, as in ``make_sample``."""
     assert torch.equal(sample.labels["depth_m"], sample.image[:1].float() / 25.5)
     assert torch.equal(sample.labels["semantic"], sample.image[1].long())
     for mask in sample.valid.values():
@@ -92,7 +92,7 @@ def test_flip_mirrors_everything_and_two_flips_cancel() -> None:
     assert twice.camera == CAMERA
 
 
-def test_crops_reach_every_position_and_move_the_camera() -> None:
+def test_random_crops_reach_every_position_and_move_the_principal_point() -> None:
     sample = make_sample()
     columns = torch.arange(32).expand(1, 24, 32).float()
     rows = torch.arange(24)[:, None].expand(1, 24, 32).float()
@@ -127,7 +127,7 @@ def test_resize_keeps_label_values_and_adjusts_the_camera() -> None:
     assert torch.equal(scaled.labels["depth_m"][..., ::2, 1::3], sample.labels["depth_m"])
     assert torch.equal(scaled.valid["depth_m"][::2, 1::3], sample.valid["depth_m"])
     assert scaled.camera is not None
-    # a ray apply_all the left edge of the image passes apply_all the left edge of the scaled one
+    # the ray through the left edge is the same before and after scaling
     assert (-0.5 - scaled.camera.cx_px) / scaled.camera.fx_px == pytest.approx(-10.5 / 50)
     assert (47.5 - scaled.camera.cy_px) / scaled.camera.fy_px == pytest.approx(15.5 / 60)
     assert as_bytes(resize(sample, 24, 32)) == as_bytes(sample)
@@ -140,7 +140,7 @@ def test_resize_averages_pixels_when_it_shrinks_an_image() -> None:
     assert (small.image[..., 1:-1].int() - 100).abs().max() <= 1
 
 
-def test_cutdepth_draws_depth_and_black_where_depth_is_not_valid() -> None:
+def test_cutdepth_pastes_depth_into_the_image_and_black_where_it_is_invalid() -> None:
     sample = make_sample()
     widths = []
     for seed in range(60):

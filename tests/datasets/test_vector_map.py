@@ -1,4 +1,4 @@
-"""Masks of the map expansion equal those of the official devkit."""
+"""Masks from the nuScenes map expansion equal those of the official devkit."""
 
 import pickle
 import sys
@@ -53,9 +53,8 @@ def test_classes_equal_those_of_the_task() -> None:
 
 def test_areas_that_only_touch_the_patch_are_not_drawn(tmp_path: Path) -> None:
     builder = MapBuilder()
-    builder.add_area(
-        "walkway", [(X + 50, Y), (X + 60, Y - 5), (X + 60, Y + 5)]
-    )  # touches in a point
+    # touches the patch in one point
+    builder.add_area("walkway", [(X + 50, Y), (X + 60, Y - 5), (X + 60, Y + 5)])
     builder.add_area(
         "walkway", [(X + 50, Y - 5), (X + 60, Y - 5), (X + 60, Y + 5), (X + 50, Y + 5)]
     )
@@ -64,7 +63,7 @@ def test_areas_that_only_touch_the_patch_are_not_drawn(tmp_path: Path) -> None:
     )
 
 
-def test_an_outline_that_leaves_and_touches_the_patch_is_cut(tmp_path: Path) -> None:
+def test_an_outline_that_runs_along_the_border_of_the_patch_is_cut(tmp_path: Path) -> None:
     builder = MapBuilder()
     # the outline runs inside, leaves the patch, and returns along its border
     corners = [(X, Y), (X + 50, Y), (X + 50, Y + 10), (X + 60, Y + 10), (X + 50, Y + 20)]
@@ -135,7 +134,7 @@ def test_the_label_is_in_the_frame_of_the_vehicle_with_x_first(tmp_path: Path) -
 
 @pytest.mark.parametrize("mirror", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
 @pytest.mark.parametrize("yaw_deg", [0.0, 25.0, -40.0])
-def test_the_label_moves_with_the_frame(
+def test_the_label_moves_with_the_vehicle_frame(
     tmp_path: Path, yaw_deg: float, mirror: tuple[int, int]
 ) -> None:
     source = crossing_source(tmp_path, CROSSING)
@@ -181,7 +180,7 @@ def test_the_divider_class_has_the_dividers_of_roads_and_lanes(tmp_path: Path) -
     assert (road & ~lane).any()
 
 
-def test_outlines_that_cross_themselves_are_left_out_or_refused(tmp_path: Path) -> None:
+def test_self_intersecting_outlines_are_left_out_or_refused(tmp_path: Path) -> None:
     bow_tie = [(X - 9, Y), (X + 9, Y + 8), (X + 9, Y), (X - 9, Y + 8)]
     builder = MapBuilder()
     builder.add_area("walkway", bow_tie)

@@ -25,7 +25,7 @@ NAMES = ("background", "cat", "dog", "pole")
 
 
 def rings(number: int) -> np.ndarray:
-    """Return classes with several parts, holes, touching borders, thin lines and single pixels."""
+    """Return class ids with separate parts, holes, touching borders, lines and single pixels."""
     ids = np.zeros(HW, np.uint8)
     ids[4:20, 4:24] = 1
     ids[8:14, 8 + number : 18] = 0  # a hole
@@ -113,14 +113,14 @@ def write_and_read(folder: LabelledFolder, form: str, root: Path, images: Path) 
 
 @pytest.mark.parametrize("form", ["masks", "coco", "labelme"])
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda one: one.__name__)
-def test_a_round_trip_changes_no_pixel(
+def test_writing_and_reading_labels_changes_no_pixel(
     form: str, picture: Callable[[int], np.ndarray], tmp_path: Path
 ) -> None:
     images, labels = write_images(tmp_path, picture)
     folder = read(images, labels, NAMES, invalid=255)
     again = write_and_read(folder, form, tmp_path, images)
     assert_same(folder, again)
-    # then through all forms one after another
+    # the same labels pass through all formats one after another
     for number, other in enumerate(("coco", "labelme", "masks")):
         again = write_and_read(again, other, tmp_path / str(number), images)
         assert_same(folder, again)
@@ -236,11 +236,11 @@ def test_labels_that_a_form_cannot_store_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a class is called 'no label', which is for pixels with"):
         write_coco(read(images, labels, (*NAMES[:3], NO_LABEL)), tmp_path / "c.json")
     many = read(images, labels, tuple(f"class {i}" for i in range(300)))
-    with pytest.raises(InputError, match="300 classes: indices of a palette name 255 at most"):
+    with pytest.raises(InputError, match="300 classes, but a palette has room for 255"):
         write_masks(many, tmp_path / "masks")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="masks: cannot be made"):
         write_masks(read(images, labels), tmp_path / "file" / "masks")
     scalar = read_labelled_folder(images, labels, LabelFormat("scalar"))
-    with pytest.raises(InputError, match="labels of kind scalar are not classes: only"):
+    with pytest.raises(InputError, match="labels of kind scalar cannot be written: give"):
         write_masks(scalar, tmp_path / "masks")

@@ -1,4 +1,4 @@
-"""Encodings of labels and predictions as diffusion states."""
+"""Encodings turn labels and predictions into states of the diffusion process."""
 
 from functools import partial
 
@@ -16,21 +16,21 @@ VALID = torch.tensor([[[True, True, True, False]]])
 
 
 @pytest.mark.parametrize("build", [ClassEmbedding, AnalogBits, OneHot])
-def test_codes_of_classes_differ_and_stay_within_the_scale(build: type) -> None:
+def test_class_codes_differ_and_stay_within_the_scale(build: type) -> None:
     encoding = build(output=CLASSES, scale=0.02)
     state = encoding.encode_target(Target(IDS, VALID), (1, 4))
     assert state.shape == (1, encoding.channels, 1, 4)
     assert float(state.detach().abs().max()) <= 0.02
     columns = state[0, :, 0].T
     assert len({tuple(column.tolist()) for column in columns}) == 4
-    # a prediction of the same class has the same code, and never the code of a missing label
+    # a predicted class has the code of the same label; missing labels have a code of their own
     logits = torch.nn.functional.one_hot(IDS.clamp(max=4), 5).movedim(-1, 1).float()
     again = encoding.encode_prediction(logits, (1, 4))
     assert torch.equal(again[..., :3], state[..., :3])
     assert not torch.equal(again[..., 3], state[..., 3])
 
 
-def test_class_embeddings_have_the_sizes_and_the_formula_of_the_paper() -> None:
+def test_class_embeddings_have_the_size_and_formula_of_the_paper() -> None:
     encoding = ClassEmbedding(output=OutputSpec("classes", 150))
     assert encoding.table.weight.shape == (151, 256)
     code = encoding.encode_ids(torch.tensor([[[7]]]))[0, :, 0, 0]
@@ -58,8 +58,8 @@ def test_values_are_mapped_linearly_and_predictions_are_clamped() -> None:
 @pytest.mark.parametrize(
     ("missing", "expected"),
     [
-        ("released", [4.0, 0.0]),  # zeros count: (8 + 0) / 2
-        ("masked", [8.0, 5.0]),  # the only label of the first cell; the middle of the range
+        ("released", [4.0, 0.0]),  # missing labels count as zeros: (8 + 0) / 2
+        ("masked", [8.0, 5.0]),  # cell 1: its only label; cell 2 has none: the middle of the range
         ("nearest", [8.0, 8.0]),
     ],
 )

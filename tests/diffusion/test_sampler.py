@@ -37,8 +37,8 @@ def test_options_out_of_range_are_refused(options: dict[str, float], message: st
         Sampler(**options)  # type: ignore[arg-type]
 
 
-def test_a_decoder_that_always_predicts_the_label_ends_near_it() -> None:
-    """Without a time difference, DDIM ends at the label with a small rest of the first noise."""
+def test_sampling_with_a_perfect_decoder_ends_near_the_label() -> None:
+    """Without a time difference, DDIM ends at the label plus a little of the initial noise."""
     sampler, schedule = Sampler(steps=5, time_difference=0.0), CosineNoise()
     label, state = 0.01 * noise(2, 3, 4, 4, seed=1), noise(2, 3, 4, 4, seed=2)
     steps = list(
@@ -50,7 +50,7 @@ def test_a_decoder_that_always_predicts_the_label_ends_near_it() -> None:
 
 
 @pytest.mark.parametrize("schedule", [CosineNoise(), LinearNoise()])
-def test_a_ddim_step_with_the_true_label_gives_the_state_of_the_next_time(
+def test_a_ddim_step_with_the_true_label_gives_the_noisy_label_of_the_next_time(
     schedule: CosineNoise | LinearNoise,
 ) -> None:
     label, normal = noise(3, 2, 4, 4, seed=1), noise(3, 2, 4, 4, seed=2)
@@ -62,7 +62,7 @@ def test_a_ddim_step_with_the_true_label_gives_the_state_of_the_next_time(
     )
 
 
-def test_a_ddpm_step_has_the_mean_and_the_deviation_of_the_next_time() -> None:
+def test_a_ddpm_step_has_the_mean_and_standard_deviation_of_the_next_time() -> None:
     schedule, count = CosineNoise(), 4000
     label = torch.full((1, 1, 1, count), 0.5)
     now, following = torch.tensor([0.7]), torch.tensor([0.4])
@@ -76,7 +76,7 @@ def test_a_ddpm_step_has_the_mean_and_the_deviation_of_the_next_time() -> None:
 
 
 def test_an_image_stops_when_few_of_its_pixels_change() -> None:
-    """Two images with four pixels and two classes: the first one stops after two steps."""
+    """Two images with four pixels and two classes; the first image stops after two steps."""
     classes = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]] * 2 + [[[1, 1, 1, 1], [0, 1, 1, 1]]] * 2)
     classes[1, 1, 0] = 0
     steps = StepAccumulator(Sampler(steps=4, settled=0.1, accumulate="mean"), 2, "classes")
@@ -92,7 +92,7 @@ def test_an_image_stops_when_few_of_its_pixels_change() -> None:
     assert result.uncertainty[1, 0, 0].tolist() == [0.5, 0, 0, 0]
 
 
-def test_means_of_values_and_squares_are_taken_over_steps_and_seeds() -> None:
+def test_mean_and_uncertainty_are_taken_over_steps_and_seeds() -> None:
     values = torch.tensor([[1.0], [4.0], [2.0], [7.0]])[:, :, None, None]  # two seeds per step
     steps = StepAccumulator(Sampler(steps=2, seeds=2), 1, "values", 5.0)
     for step in values.split(2):

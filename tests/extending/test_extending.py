@@ -1,4 +1,4 @@
-"""A backbone, method, task and data set of another package run in all commands."""
+"""All commands run with a backbone, method, task and data set from another package."""
 
 import json
 import sys
@@ -43,14 +43,14 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run that the command line trained by the toy recipe."""
+    """Train the toy recipe with ``diffsight fit``; return the output folder."""
     folder = tmp_path_factory.mktemp("toy")
     recipe = folder / "toy.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE))
     sys.path.insert(0, str(Path(__file__).parent))
     try:
         command = ["fit", "--recipe", str(recipe), "--out", str(folder / "run")]
-        assert main(command) == 2  # nothing of another package is imported without --trust
+        assert main(command) == 2  # without --trust, nothing is imported from another package
         assert NAME not in sys.modules
         assert main([*command, "--trust", NAME]) == 0
     finally:
@@ -113,7 +113,7 @@ def test_predict_writes_the_arrays_and_metadata_of_the_prediction(
     assert (out / "photo_colour.png").is_file()
 
 
-def test_explain_writes_an_explanation(run: Path, photo: Path, tmp_path: Path) -> None:
+def test_explain_runs_on_a_custom_method(run: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "why"
     command = ["explain", str(photo), "--model", str(run), "--out", str(out), "--trust", NAME]
     assert main([*command, "--device", "cpu"]) == 0

@@ -19,7 +19,7 @@ from diffsight.types import Draws, Inputs, Pyramid, Target
 
 
 class Blur(AbstractBackbone):
-    """Returns the mean colour of every square of ``stride`` pixels."""
+    """A backbone whose features are the mean colours of squares of ``stride`` pixels."""
 
     def __init__(self, *, stride: int = 4) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Blur(AbstractBackbone):
 
 
 class PixelLinear(AbstractMethod):
-    """One linear layer on the finest level of a backbone."""
+    """A method with one linear layer on the finest level of a backbone."""
 
     output_kinds = ("values", "distribution", "classes")
 
@@ -73,7 +73,7 @@ class PixelLinear(AbstractMethod):
 
 
 class Brightness(AbstractTask):
-    """One brightness value per pixel; the metric is the mean absolute error."""
+    """A task with one brightness value per pixel; its metric is the mean absolute error."""
 
     metric_name = "MAE"
 
@@ -114,7 +114,7 @@ class Brightness(AbstractTask):
 
 @dataclass(frozen=True)
 class BrightnessPrediction(Prediction):
-    """The brightness of one image."""
+    """The predicted brightness of one image."""
 
     values: Tensor
 
@@ -140,7 +140,7 @@ class BrightnessPrediction(Prediction):
 
 
 class Gradients(AbstractDataset):
-    """Random colour gradients, labelled with the mean of their channels."""
+    """A data set of random colour gradients, labelled with the mean of their channels."""
 
     def __init__(self, *, count: int = 8, size: int = 24, seed: int = 0) -> None:
         self.name = "gradients"

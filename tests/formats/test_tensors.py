@@ -25,8 +25,8 @@ WHOLE = save({"a": torch.ones(2, 3), "b": torch.zeros(4)}, {"names": "x"})
 LINE = "damaged ({reason}): copy it"
 
 
-def header(change: Any) -> bytes:
-    """Return the bytes of the file with a changed header."""
+def with_header(change: Any) -> bytes:
+    """Return the bytes of ``WHOLE`` after ``change`` has edited its header."""
     length = int.from_bytes(WHOLE[:8], "little")
     entries = json.loads(WHOLE[8 : 8 + length])
     change(entries)
@@ -41,20 +41,20 @@ def header(change: Any) -> bytes:
         (2**63).to_bytes(8, "little") + WHOLE[8:],
         (len(WHOLE)).to_bytes(8, "little") + WHOLE[8:],
         b"\x10\x27" + b"\0" * 6 + b"[" * 10_000,
-        header(lambda h: h["a"].update(dtype="F128")),
-        header(lambda h: h["a"].update(dtype=None)),
-        header(lambda h: h["a"].update(shape=[-1, 3])),
-        header(lambda h: h["a"].update(shape=[2**40, 2**40])),
-        header(lambda h: h["a"].update(shape="x")),
-        header(lambda h: h["a"].update(data_offsets=[24, 0])),
-        header(lambda h: h["a"].update(data_offsets=[0, 2**63])),
-        header(lambda h: h["a"].update(data_offsets=[0.5, 24])),
-        header(lambda h: h["a"].update(data_offsets=None)),
-        header(lambda h: h["a"].update(data_offsets=h["b"]["data_offsets"])),
-        header(lambda h: h.pop("a")),
-        header(lambda h: h.update(c=3)),
-        header(lambda h: h.update(__metadata__={"names": 3})),
-        header(lambda h: h.update(__metadata__=[])),
+        with_header(lambda h: h["a"].update(dtype="F128")),
+        with_header(lambda h: h["a"].update(dtype=None)),
+        with_header(lambda h: h["a"].update(shape=[-1, 3])),
+        with_header(lambda h: h["a"].update(shape=[2**40, 2**40])),
+        with_header(lambda h: h["a"].update(shape="x")),
+        with_header(lambda h: h["a"].update(data_offsets=[24, 0])),
+        with_header(lambda h: h["a"].update(data_offsets=[0, 2**63])),
+        with_header(lambda h: h["a"].update(data_offsets=[0.5, 24])),
+        with_header(lambda h: h["a"].update(data_offsets=None)),
+        with_header(lambda h: h["a"].update(data_offsets=h["b"]["data_offsets"])),
+        with_header(lambda h: h.pop("a")),
+        with_header(lambda h: h.update(c=3)),
+        with_header(lambda h: h.update(__metadata__={"names": 3})),
+        with_header(lambda h: h.update(__metadata__=[])),
     ],
 )
 def test_damaged_safetensors_files_are_refused(tmp_path: Path, content: bytes) -> None:
@@ -145,13 +145,13 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
 
 
 class Code:
-    """Makes a folder when it is unpickled."""
+    """An object that would create a folder if it were unpickled."""
 
     def __reduce__(self) -> Any:
         return os.mkdir, ("evil",)
 
 
-def test_other_classes_are_refused_by_name_and_not_run(
+def test_pickled_classes_are_refused_by_name_and_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -161,7 +161,7 @@ def test_other_classes_are_refused_by_name_and_not_run(
     assert not Path("evil").exists()
 
 
-def test_only_tensors_with_strided_data_are_dense() -> None:
+def test_meta_and_sparse_tensors_are_not_dense() -> None:
     assert is_dense(torch.ones(2))
     for value in (None, 3, torch.ones(2, device="meta"), torch.ones(2).to_sparse()):
         assert not is_dense(value)

@@ -1,4 +1,4 @@
-"""Text, JSON, YAML and CSV are read, and every error of a damaged file becomes one reason."""
+"""Text, JSON, YAML and CSV are read; errors of damaged files are one-line messages."""
 
 from pathlib import Path
 

@@ -10,14 +10,14 @@ from diffsight.outputs import Classes, OutputSpec, Values
 MAPS = noise(1, 2, 3, 4)
 
 
-def test_maps_of_classes_are_logits() -> None:
+def test_outputs_for_classes_are_logits() -> None:
     output = to_output(OutputSpec("classes", 2), MAPS)
     assert isinstance(output, Classes)
     assert output.space == "logits"
     assert torch.equal(output.maps, MAPS)
 
 
-def test_a_sigmoid_brings_values_into_their_bounds() -> None:
+def test_bounded_values_are_a_scaled_sigmoid() -> None:
     output = to_output(OutputSpec("values", 2, bounds=(-1.0, 3.0)), MAPS)
     assert isinstance(output, Values)
     torch.testing.assert_close(output.maps, 4 * MAPS.sigmoid() - 1)
@@ -25,7 +25,7 @@ def test_a_sigmoid_brings_values_into_their_bounds() -> None:
     assert torch.equal(depth.stack, MAPS.sigmoid() * 10.0)  # bit-identical
 
 
-def test_values_without_bounds_are_scaled_by_the_statistics_of_the_labels() -> None:
+def test_unbounded_values_are_scaled_by_mean_and_deviation_of_the_labels() -> None:
     assert torch.equal(to_output(OutputSpec("values", 2), MAPS).stack, MAPS)
     codec = ScalarBins(4).with_statistics(torch.tensor([[290.0], [310.0]]))
     output = to_output(OutputSpec("values", 1, codec=codec), MAPS[:, :1])

@@ -27,26 +27,26 @@ def build(size, features: int | None = 8):
     [(20, 1, 200, 7680), (20, 3, 600, 7680), (50, 3, 1500, 7680)],
 )
 def test_the_number_of_parameters_is_that_of_the_paper(n, d, tables, mix):
-    """Spec 1.9: K N D and D' K."""
+    """K tables of N values with D channels, and a linear layer from D' features to K weights."""
     codebook = Codebook(make_codec(n, d), features=768)
     counts = {name: p.numel() for name, p in codebook.named_parameters()}
     assert counts == {"tables": tables, "mix.weight": mix}
 
 
-def test_a_codebook_without_tables_has_no_parameters():
+def test_a_codebook_of_size_zero_has_no_parameters_and_returns_the_centres():
     codebook, codec = build(0)
     assert not list(codebook.parameters())
     assert torch.equal(codebook(None, 3), codec.centres.expand(3, -1, -1))
 
 
-def test_the_codec_is_not_stored_with_the_codebook():
+def test_the_state_dict_of_a_codebook_does_not_contain_the_codec():
     codebook, codec = build(3)
     assert set(codebook.state_dict()) == {"tables", "mix.weight"}
-    codec.label_std = codec.label_std * 2  # as if it is loaded after the model is built
+    codec.label_std = codec.label_std * 2  # as if the codec is loaded later than the codebook
     torch.testing.assert_close(codebook.scaled_tables, codebook.tables * codec.label_std)
 
 
-def test_initial_tables_are_near_the_centres_and_different():
+def test_initial_tables_are_the_centres_with_different_noise():
     codebook, codec = build(10)
     tables, std = codebook.tables.detach(), codec.label_std
     gap = (tables * std - codec.centres) / std
@@ -57,7 +57,7 @@ def test_initial_tables_are_near_the_centres_and_different():
     torch.testing.assert_close(values / std, expected, atol=0.05, rtol=0)
 
 
-def test_image_features_mix_the_tables():
+def test_the_values_of_an_image_are_tables_mixed_by_its_features():
     codebook, codec = build(3)
     features = noise(2, 8)
     weights = (features @ codebook.mix.weight.T).softmax(dim=1)
@@ -86,7 +86,7 @@ def test_tables_diverge_in_training():
 
 
 def test_values_keep_32_bits_in_mixed_precision():
-    """In bfloat16, values near 300 kelvins would be 2 kelvins apart."""
+    """In bfloat16, neighbouring values near 300 K are 2 K apart."""
     labels = torch.linspace(282, 316, 200)[:, None]
     codec = ScalarBins.fit(labels, 20, spacing="linear").with_statistics(labels)
     codebook = Codebook(codec, size=3, features=4)

@@ -1,4 +1,4 @@
-"""DeconvHead: doublings, bounds and refused pyramids."""
+"""DeconvHead: output size, bounds of values, and refused pyramids."""
 
 import pytest
 import torch
@@ -13,7 +13,9 @@ TWO_VALUES = OutputSpec("values", 2)
 
 
 @pytest.mark.parametrize(("stride", "doublings"), [(32, 2), (16, 1), (8, 0)])
-def test_the_output_has_the_size_of_the_image_for_any_stride(stride: int, doublings: int) -> None:
+def test_the_output_has_the_size_of_the_image_for_strides_8_to_32(
+    stride: int, doublings: int
+) -> None:
     head = DeconvHead(
         in_channels=[6], strides=[stride], output=TWO_VALUES, widths=(4, 4, 4), width=5
     )

@@ -36,7 +36,7 @@ def test_the_number_of_parameters_of_one_layer() -> None:
     assert count_parameters(layer.modulate) == 524_800
 
 
-def test_initially_every_head_averages_points_in_its_direction() -> None:
+def test_initially_each_attention_head_averages_points_in_one_direction() -> None:
     """The points are 1 to 4 pixels away, with equal weights."""
     attention = DeformableSelfAttention(16, heads=8, points=4)
     tokens = noise(1, 63, 16, seed=1)
@@ -45,7 +45,7 @@ def test_initially_every_head_averages_points_in_its_direction() -> None:
     attention(tokens, torch.zeros(63, 16), (7, 9))
     value = attention.value(tokens).unflatten(1, (7, 9))[0]
     row, column = 3, 2
-    right = value[row, [3, 4, 5, 6], :2].mean(dim=0)  # the direction of the first head is right
+    right = value[row, [3, 4, 5, 6], :2].mean(dim=0)  # the first head looks to the right
     torch.testing.assert_close(attended[0][0, row * 9 + column, :2], right, rtol=1e-4, atol=1e-5)
 
 
@@ -64,7 +64,8 @@ def test_positions_encode_rows_and_columns() -> None:
     positions = sine_positions((3, 5), 8)
     assert positions.shape == (15, 8)
     grid = positions.unflatten(0, (3, 5))
-    assert torch.equal(grid[1, 0, :4], grid[1, 4, :4])  # rows come first
+    # the first half of the channels encodes the row
+    assert torch.equal(grid[1, 0, :4], grid[1, 4, :4])
     assert torch.equal(grid[0, 2, 4:], grid[2, 2, 4:])
     assert not torch.equal(grid[0, 0, :4], grid[1, 0, :4])
     torch.testing.assert_close(pixel_centres((1, 2)), torch.tensor([[0.25, 0.5], [0.75, 0.5]]))

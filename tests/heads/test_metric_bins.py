@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tests.contracts import HeadContract
-from tests.support import enliven, pyramid_of
+from tests.support import pyramid_of, randomise_weights
 
 from diffsight.errors import InputError
 from diffsight.heads import MetricBins, metric_bins
@@ -40,8 +40,8 @@ def test_an_attractor_moves_centres_by_the_inverse_law() -> None:
     torch.testing.assert_close(two.flatten(), torch.tensor([2 + 0.5 / 301, 3 - 0.5 / 301]))
 
 
-def test_a_log_binomial_is_nearly_the_binomial() -> None:
-    """At temperature 1 and without Stirling's error it would be the binomial distribution."""
+def test_the_log_binomial_distribution_is_close_to_the_binomial() -> None:
+    """At temperature 1 they differ only by the error of Stirling's approximation."""
     layer = LogBinomial(2, 64, (1.0, 1.0))
     layer.mlp = torch.nn.Identity()
     p = 0.3
@@ -63,13 +63,15 @@ def test_other_outputs_and_small_strides_are_refused() -> None:
         MetricBins(in_channels=[4], strides=[4], output=METRES, **SMALL)
 
 
-def test_bins_are_not_bounded_by_the_depth_of_the_decoder() -> None:
-    head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
+def test_the_bound_of_the_decoder_depth_does_not_bound_the_bins() -> None:
+    head = randomise_weights(
+        MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)
+    ).eval()
     head.seed[-1].bias.data.fill_(90.0)
     with torch.no_grad():
         depth_m = head(pyramid_of((4,), (8,), 1, 32, 40)).maps
     assert depth_m.shape == (1, 1, 32, 40)
-    assert depth_m.min() > 10  # the bound applies only to the decoder's own depth
+    assert depth_m.min() > 10  # the bound of 10 m applies only to the depth from the decoder
 
 
 class TestMetricBins(HeadContract):
@@ -80,10 +82,12 @@ class TestMetricBins(HeadContract):
         return MetricBins(in_channels=in_channels, strides=strides, output=self.output, **SMALL)
 
 
-def test_the_height_of_the_strips_does_not_change_the_depth(
+def test_computing_in_strips_of_rows_does_not_change_the_depth(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    head = enliven(MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)).eval()
+    head = randomise_weights(
+        MetricBins(in_channels=[4], strides=[8], output=METRES, **SMALL)
+    ).eval()
     pyramid = pyramid_of((4,), (8,), 2, 40, 24)
     whole = head(pyramid).maps
     assert whole.std() > 0

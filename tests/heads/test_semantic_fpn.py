@@ -1,4 +1,4 @@
-"""SemanticFPN: doublings of the levels, and number of parameters."""
+"""SemanticFPN: upsampling of the levels, and number of parameters."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from diffsight.outputs import OutputSpec
 from diffsight.types import Pyramid
 
 
-def test_parameters_and_doublings_are_those_of_vpd() -> None:
+def test_numbers_of_parameters_and_upsamplings_are_those_of_vpd() -> None:
     head = SemanticFPN(
         in_channels=(256,) * 4, strides=(8, 16, 32, 64), output=OutputSpec("classes", 150)
     )
@@ -23,7 +23,7 @@ def test_parameters_and_doublings_are_those_of_vpd() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (4, 8)])
 def test_coarse_levels_are_cropped_to_the_finest(height: int, width: int) -> None:
-    """After cropping, 3 x 5 at stride 8 belongs to 2 x 3 and 1 x 2 at strides 16 and 32."""
+    """Levels of 3 x 5, 2 x 3 and 1 x 2 cells at strides 8, 16 and 32 give a map of 3 x 5 cells."""
     head = SemanticFPN(
         in_channels=(4,) * 3, strides=(8, 16, 32), output=OutputSpec("classes", 2), width=6
     ).eval()

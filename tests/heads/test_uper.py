@@ -27,7 +27,7 @@ def make_pyramid(batch: int = 2) -> Pyramid:
 
 
 def test_the_number_of_parameters_is_that_of_meta_prompts() -> None:
-    """Spec A.4: the entries of head and auxiliary head, without the statistics of norms."""
+    """Head and auxiliary head together; running statistics of norms are not parameters."""
     head = UPerHead(
         in_channels=(150,) * 4, strides=(4, 8, 16, 32), output=OutputSpec("classes", 150)
     )
@@ -46,7 +46,8 @@ def test_the_auxiliary_head_runs_only_in_training() -> None:
     assert output.auxiliary is not None
     assert output.auxiliary.shape == output.maps.shape == (2, 3, 64, 96)
     assert head.eval()(pyramid).auxiliary is None
-    assert output.mirrored().auxiliary is None  # merged views do not need it
+    # auxiliary logits are not mirrored: only training losses use them
+    assert output.mirrored().auxiliary is None
     assert build(auxiliary_level=None).train()(pyramid).auxiliary is None
 
 

@@ -11,29 +11,29 @@ from diffsight.hub import save
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved VPD depth model as a folder; tests must not change it."""
+    """Return the folder of a saved VPD depth model; tests must not change it."""
     return save(tiny(), tmp_path_factory.mktemp("models") / "depth")
 
 
 @pytest.fixture(scope="session")
 def saved_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model as a single file; tests must not change it."""
+    """Return the same model saved as a single file; tests must not change it."""
     return save(tiny(), tmp_path_factory.mktemp("models") / "depth.safetensors")
 
 
 @pytest.fixture
 def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy of the folder that a test may damage."""
+    """Return a copy of the folder, which a test may damage."""
     return shutil.copytree(saved, tmp_path / "copy")
 
 
 @pytest.fixture
 def file(saved_file: Path, tmp_path: Path) -> Path:
-    """A copy of the file that a test may damage."""
+    """Return a copy of the file, which a test may damage."""
     return shutil.copy(saved_file, tmp_path / "copy.safetensors")
 
 
 @pytest.fixture(params=["folder", "file"])
 def artifact(request: pytest.FixtureRequest) -> Path:
-    """The folder or the file; a test runs once with each."""
+    """Return the copied folder or file; a test runs once with each."""
     return request.getfixturevalue(request.param)

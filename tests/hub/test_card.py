@@ -1,4 +1,4 @@
-"""The model card is read by huggingface_hub, and its metadata survive a round trip."""
+"""The model card is valid for huggingface_hub, which reads its metadata back unchanged."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import EvalResult, ModelCard
-from tests.support_models import RESULT, edit, tiny
+from tests.support_models import RESULT, edit_config, tiny
 
 from diffsight.hub import read_config, record, save
 from diffsight.hub.card import PIPELINE_TAGS, format_card
 
-# each breaks YAML, or changes its type, where it is written without quotes
+# without quotes, each of these breaks YAML or is read with another type
 SPECIAL_NAMES = [
     *("cat: dog", "# comment", "[list]", "{map}", "- item", "*alias", "&anchor", "!tag", "%d", "@"),
     *("'", '"', "yes", "null", "1.5", "2020-01-01", "a\n---\nb", "tab\there", "{{ jinja }}"),
@@ -22,7 +22,7 @@ SPECIAL_NAMES = [
 
 @pytest.fixture
 def config(saved: Path) -> dict[str, Any]:
-    """The configuration of a saved model, which a test may change."""
+    """Return the configuration of a saved model, which a test may change."""
     return deepcopy(read_config(saved))
 
 
@@ -97,14 +97,16 @@ def test_special_characters_in_names_do_not_break_the_metadata(
     assert str(card) == text
 
 
-def test_a_border_in_a_name_does_not_add_a_column_to_a_table(config: dict[str, Any]) -> None:
+def test_a_vertical_bar_in_a_name_does_not_add_a_table_column(config: dict[str, Any]) -> None:
     config["info"] = {"held_out": {"a | b": 1.0, "c\nd": 2.0}, "metric": "mIoU | %"}
     rows = format_card(config).partition("## Held-out images\n\n")[2].splitlines()[:4]
     assert rows == ["|  | mIoU \\| % |", "| --- | --- |", "| a \\| b | 1 |", "| c d | 2 |"]
 
 
 def test_base_models_are_those_of_the_hub(folder: Path) -> None:
-    edit(folder, lambda c: c["info"].update(base_weights=["someone/model", "folder", "/a/path"]))
+    edit_config(
+        folder, lambda c: c["info"].update(base_weights=["someone/model", "folder", "/a/path"])
+    )
     record(folder, RESULT)
     card = ModelCard.load(folder / "README.md")
     assert card.data.base_model == ["someone/model"]
@@ -122,7 +124,7 @@ def test_tasks_have_the_names_that_the_hub_gives_them(config: dict[str, Any]) ->
 
 
 def test_the_card_is_plain_yaml_between_two_lines_of_dashes(saved: Path) -> None:
-    """Other readers of the hub's format need no huggingface_hub."""
+    """Programs that read cards without huggingface_hub rely on this format."""
     before, metadata, _ = (saved / "README.md").read_text().split("---\n", 2)
     assert before == ""
     assert yaml.safe_load(metadata)["library_name"] == "diffsight"

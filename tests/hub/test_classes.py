@@ -1,4 +1,4 @@
-"""Classes by name, of diffsight and of trusted packages."""
+"""Classes of diffsight and of trusted packages are imported by name."""
 
 import sys
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_a_trusted_module_is_found_in_the_working_folder(
     assert further.__name__ == "FurtherOptions"
 
 
-def test_a_missing_module_names_its_repair() -> None:
+def test_the_error_for_a_missing_module_says_how_to_make_it_importable() -> None:
     line = "there is no module 'no_such_module': run this in the folder of no_such_module, or add"
     with pytest.raises(InputError, match=line):
         resolve_class("no_such_module.Method", trusted=["no_such_module"])

@@ -1,4 +1,4 @@
-"""Damaged models, and files that are no models, are refused in one line that names the file."""
+"""Damaged models and other files are refused in one line that names the file."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support_models import edit, tiny
+from tests.support_models import edit_config, tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import fingerprint, load, read_config, save
@@ -18,7 +18,7 @@ RESULT = {"protocol": {"name": "p"}, "plan": "whole image", "metrics": {"rmse": 
 
 
 def architecture(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the architecture of the backbone in a configuration, for a change."""
+    """Return the architecture of the backbone in a configuration, which a test may edit."""
     return config["method"]["init_args"]["backbone"]["init_args"]["architecture"]
 
 
@@ -32,7 +32,7 @@ def refusal(path: Path, **options: Any) -> str:
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    """For example those of a training that diverged."""
+    """Such weights come from a training that diverged."""
     model = tiny()
     with torch.no_grad():
         next(model.method.head.parameters()).view(-1)[0] = torch.nan
@@ -122,7 +122,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_broken_configurations_are_refused(artifact: Path, change: Any, message: str) -> None:
-    edit(artifact, change)
+    edit_config(artifact, change)
     refused = refusal(artifact)
     assert message in refused
     path = artifact if artifact.is_file() else artifact / "config.json"
@@ -151,17 +151,19 @@ def test_broken_configurations_are_refused(artifact: Path, change: Any, message:
 def test_no_foreign_class_is_imported(
     artifact: Path, select: Any, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    edit(artifact, lambda c: select(c).update(class_path=path, init_args={"command": "echo no"}))
+    edit_config(
+        artifact, lambda c: select(c).update(class_path=path, init_args={"command": "echo no"})
+    )
     assert "is refused" in (message := refusal(artifact)) or "there is no class" in message
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("value", ["os.system", "diffsight.heads.deconv.DeconvHead", "a.yaml"])
 @pytest.mark.parametrize("key", ["head", "backbone", "neck"])
-def test_a_text_for_an_object_is_refused_and_not_imported(
+def test_a_string_instead_of_a_constructor_call_is_refused_and_not_imported(
     folder: Path, key: str, value: str
 ) -> None:
-    edit(folder, lambda c: c["method"]["init_args"].update({key: value}))
+    edit_config(folder, lambda c: c["method"]["init_args"].update({key: value}))
     assert f"method.{key}: VPD takes an object here" in refusal(folder)
 
 
@@ -173,12 +175,12 @@ def test_classes_of_a_trusted_package_are_loaded(folder: Path) -> None:
         config["method"] = {"class_path": "tests.support_inference.Brightness"}
         config["fingerprint"] = fingerprint(tensors.items())
 
-    edit(folder, change)
+    edit_config(folder, change)
     assert "add --trust tests (in Python trusted=['tests'])" in refusal(folder)
     assert load(folder, trusted=("tests",)).method.bias.item() == 1
 
 
-def test_info_that_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
+def test_invalid_info_is_refused_when_a_model_is_saved(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^info\.seed is 'x': write a number$"):
         save(tiny(), tmp_path / "model", info={"seed": "x"})
     assert not (tmp_path / "model").exists()
@@ -231,7 +233,7 @@ def test_weights_without_a_configuration_are_refused(
     assert refusal(file).startswith(f"{file}: not valid JSON (")
 
 
-def test_a_missing_file_is_not_taken_for_a_hub_id(
+def test_a_missing_file_with_a_suffix_is_not_looked_up_on_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

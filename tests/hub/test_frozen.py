@@ -1,4 +1,4 @@
-"""Frozen parts from the package or the hub are saved by reference, others in the model."""
+"""Frozen parts: those of the package or the hub are referenced, others saved in the model."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ from diffsight.types import Draws, Inputs
 
 @pytest.fixture
 def local(pipeline_folder: Path, tmp_path: Path) -> Path:
-    """A backbone's folder that a test may damage."""
+    """Return a backbone folder that a test may damage."""
     return shutil.copytree(pipeline_folder, tmp_path / "backbone")
 
 
@@ -88,7 +88,7 @@ def test_parts_are_saved_in_the_model_with_embed(embedded: Path, tmp_path: Path)
     assert torch.equal(output(load(path)), output(model))
 
 
-def test_without_embed_a_local_folder_is_referred_to_and_may_move(
+def test_without_embed_a_local_folder_is_referenced_and_may_be_moved(
     local: Path, tmp_path: Path
 ) -> None:
     model = few_shot(BackboneSource(local))
@@ -114,7 +114,7 @@ def test_without_embed_a_local_folder_is_referred_to_and_may_move(
 def test_a_head_keeps_the_empty_prompt_that_it_was_trained_with(
     embedded: Path, local: Path, tmp_path: Path
 ) -> None:
-    """Even if the backbone's text encoder is missing later."""
+    """The text encoder of the backbone may be missing when the model is loaded."""
     torch.manual_seed(0)
     task = Segmentation(["a", "b"])
     model = DenseModel(task=task, method=FeatureHead.from_backbone(BackboneSource("tiny"))).eval()
@@ -133,7 +133,7 @@ def test_a_changed_frozen_part_is_refused(local: Path, tmp_path: Path, name: str
         load(path)
 
 
-def test_a_part_that_models_share_is_loaded_once(
+def test_a_frozen_part_shared_by_several_models_is_loaded_once(
     embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = BackboneSource("tiny")
@@ -159,7 +159,9 @@ def test_a_part_that_models_share_is_loaded_once(
     assert torch.equal(output(other), output(load(paths[1])))
 
 
-def test_parts_of_another_dtype_are_saved_in_the_model(embedded: Path, tmp_path: Path) -> None:
+def test_frozen_parts_converted_to_another_dtype_are_saved_in_the_model(
+    embedded: Path, tmp_path: Path
+) -> None:
     path = save(few_shot(BackboneSource("tiny")), tmp_path / "m.safetensors")
     half = load(path, dtype=torch.bfloat16)
     again = load(save(half, tmp_path / "half.safetensors"), dtype=torch.bfloat16)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.support_models import few_shot, fingerprint_of, tiny
-from tests.support_weights import cache
+from tests.support_weights import move_to_hub_cache
 
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
@@ -20,7 +20,7 @@ Calls = list[tuple[str, dict[str, Any]]]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Calls of the hub: repository id and options; ``sent`` is the uploaded configuration."""
+    """Return a list of the calls to a fake hub; ``sent`` is the uploaded configuration."""
     calls: Calls = []
 
     class Api:
@@ -86,10 +86,10 @@ def test_a_model_that_refers_to_local_files_is_not_uploaded(
 def test_a_model_in_the_cache_of_the_hub_is_loaded(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its hub id without network, and by its folder in the cache."""
+    """It is loaded by hub id without a network, and by its folder in the cache."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     shutil.copytree(saved, tmp_path / "copy")
-    folder = cache(tmp_path / "copy", tmp_path / "hub")
+    folder = move_to_hub_cache(tmp_path / "copy", tmp_path / "hub")
     for source in ("owner/name", folder):
         assert fingerprint_of(load(source)) == fingerprint_of(tiny())
     with pytest.raises(InputError, match=r"owner/other: not on this machine and the hub cannot be"):

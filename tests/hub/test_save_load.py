@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from tests.support_disk import small_disk
-from tests.support_models import RESULT, edit, fingerprint_of, flip_last_byte, tiny
+from tests.support_models import RESULT, edit_config, fingerprint_of, flip_last_byte, tiny
 from torch import nn
 
 import diffsight
@@ -86,7 +86,7 @@ def test_info_is_saved_with_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m", "m.safetensors"])
-def test_a_model_has_the_permissions_of_a_new_file(tmp_path: Path, name: str) -> None:
+def test_saved_files_have_the_permissions_of_a_new_file(tmp_path: Path, name: str) -> None:
     (tmp_path / "new").touch()
     path = save(tiny(), tmp_path / name)
     files = [path] if path.is_file() else list(path.iterdir())
@@ -132,11 +132,11 @@ def test_parameters_are_not_initialised_before_they_are_loaded() -> None:
     assert torch.equal(layer[1].running_var, torch.ones(64))
 
 
-def test_the_sources_of_saved_weights_are_not_read(artifact: Path) -> None:
+def test_loading_does_not_read_the_original_source_of_saved_weights(artifact: Path) -> None:
     def add(config: dict[str, Any]) -> None:
         config["method"]["init_args"]["backbone"]["init_args"]["weights"] = "someone/gone"
 
-    edit(artifact, add)
+    edit_config(artifact, add)
     assert fingerprint_of(load(artifact)) == read_config(artifact)["fingerprint"]
 
 
@@ -170,7 +170,7 @@ def test_a_failed_save_leaves_the_old_model(
 
 
 def test_a_full_disk_leaves_no_files(tmp_path: Path) -> None:
-    """The file system's own error, not a simulated one."""
+    """The error comes from the operating system and is not simulated."""
     model, folder, file = tiny(), tmp_path / "m", tmp_path / "m.safetensors"
     with pytest.raises(OSError, match=r"File too large: '.*model\.safetensors'"), small_disk():
         save(model, folder)
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             save(tiny(), tmp_path / "file" / name)
 
 
-def test_an_evaluation_is_recorded_once(artifact: Path) -> None:
+def test_an_equal_evaluation_replaces_the_recorded_one(artifact: Path) -> None:
     before = fingerprint_of(load(artifact))
     record(artifact, RESULT)
     record(artifact, RESULT | {"data": "rooms-val"})

@@ -31,15 +31,15 @@ class DepthMaps(AbstractDataset):
 NAN = float("nan")
 
 
-def test_the_mean_map_is_the_median_at_pixels_without_a_label():
+def test_the_mean_map_falls_back_to_the_median_at_unlabelled_pixels():
     data = DepthMaps([[[1.0, 2.0, NAN]], [[3.0, NAN, NAN]]])
     result = compute_baselines(data, Depth())
-    # the median of every 7th valid pixel, which are 1 and 3; torch returns the lower one
+    # every 7th valid pixel counts, here 1 and 3; the median of torch is the lower of the two
     assert result["constant median"].tolist() == [[1.0]]
     assert result["mean map"].tolist() == [[2.0, 2.0, 1.0]]
 
 
-def test_labels_are_resized_to_the_size_of_the_first():
+def test_labels_are_resized_to_the_size_of_the_first_label():
     data = DepthMaps([[[1.0, 3.0]], [[5.0, 5.0, 7.0, 7.0], [5.0, 5.0, 7.0, 7.0]]])
     assert compute_baselines(data, Depth())["mean map"].tolist() == [[3.0, 5.0]]
 
@@ -77,12 +77,12 @@ def test_baselines_of_classes_are_the_most_frequent_class_overall_and_per_positi
     assert result["majority map"].tolist() == [[0, 1, 2, 2]]
 
 
-def test_the_mask_baseline_keeps_the_positions_with_the_best_overlap():
-    # the four positions belong to the object in 3, 2, 0 and 1 of three images
+def test_the_fixed_mask_baseline_has_the_largest_overall_iou():
+    # the four pixels belong to the object in 3, 2, 0 and 1 of three images
     data = Ids("referent", [[[1, 1, 0, 0]], [[1, 1, 0, 0]], [[1, 0, 0, 1]]])
     result = compute_baselines(data, Referring())
     assert result["everything"].tolist() == [[1]]
-    # overlap of 1 position: 3 of 6; of 2 positions: 5 of 7; of all positions: 6 of 12
+    # overall IoU with the first pixel: 3 / 6, with the first two: 5 / 7, with all: 6 / 12
     assert result["best place"].tolist() == [[1, 1, 0, 0]]
 
 
@@ -95,7 +95,7 @@ def test_labels_of_several_channels_have_no_baselines():
     assert compute_baselines(Vectors([[[1.0, 2.0]]]), Depth()) == {}
 
 
-def test_small_maps_have_64_pixels_on_the_longer_side_and_the_values_of_the_large_maps():
+def test_stored_baselines_have_at_most_64_pixels_per_side_and_nearly_equal_values():
     ramp = torch.linspace(1, 9, 200).expand(100, 200)
     result = compute_small_baselines(DepthMaps([ramp.tolist()]), Depth(), short_side=100)
     assert result["mean map"].shape == (32, 64)
@@ -108,7 +108,7 @@ def test_small_maps_have_64_pixels_on_the_longer_side_and_the_values_of_the_larg
     assert result["constant majority"].tolist() == [[1]]
 
 
-def test_labels_of_small_baselines_are_resized_to_the_size_of_the_first():
+def test_labels_of_stored_baselines_are_resized_to_the_size_of_the_first():
     data = DepthMaps([[[1.0] * 32] * 16, [[3.0] * 64] * 32])
     mean_map = compute_small_baselines(data, Depth(), short_side=16)["mean map"]
     assert mean_map.unique().tolist() == [2.0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support_inference import Brightness, calibrated, model
-from tests.support_models import edit, tiny
+from tests.support_models import edit_config, tiny
 
 from diffsight.errors import InputError
 from diffsight.hub import load, save
@@ -33,7 +33,7 @@ def test_a_confidence_uses_the_next_larger_stored_threshold() -> None:
     assert [calibration.at(c).q for c in (0.5, 0.51, 0.8, 0.801, 0.9)] == [
         *(0.1, 0.25, 0.25, 1.25, 1.25)
     ]
-    assert calibration.at(0.9).half_widths == {"mean": 0.7}  # the 9th smallest of 9
+    assert calibration.at(0.9).half_widths == {"mean": 0.7}  # the largest of nine residuals
     assert calibration.at(0.8).half_widths == {"mean": 0.6}
     assert Calibration(9, [0.9], [1.0], {"mean": []}).at(0.9).half_widths == {"mean": 0.0}
 
@@ -41,7 +41,7 @@ def test_a_confidence_uses_the_next_larger_stored_threshold() -> None:
 @pytest.mark.parametrize(
     ("confidence", "images"), [(0.5, 1), (0.8, 4), (0.9, 9), (0.95, 19), (0.99, 99)]
 )
-def test_a_higher_confidence_needs_more_images(confidence: float, images: int) -> None:
+def test_required_images_grow_with_the_confidence(confidence: float, images: int) -> None:
     assert count_required_images(confidence) == images
 
 
@@ -72,7 +72,7 @@ def test_a_confidence_out_of_range_or_without_calibration_is_refused(
     assert str(caught.value) == message
 
 
-def test_intervals_of_depth_are_not_negative_and_have_totals() -> None:
+def test_depth_intervals_are_not_negative_and_have_mean_and_volume() -> None:
     one = model(Brightness)
     one.info = {**calibrated(), "unit": "m"}
     image = np.zeros((4, 6, 3), np.uint8)
@@ -82,11 +82,12 @@ def test_intervals_of_depth_are_not_negative_and_have_totals() -> None:
     assert "low" not in plain(image).arrays()
     assert isinstance(prediction, ConfidentPrediction)
     assert prediction.kind == "depth"
-    depth_m = prediction.depth_m.numpy()  # 2 m in two rows, 1 m in the others
+    depth_m = prediction.depth_m.numpy()  # two rows of 2 m and two of 1 m
     arrays = {name: array.values for name, array in prediction.arrays().items()}
     np.testing.assert_allclose(arrays["high"], depth_m + 1.25, rtol=1e-6)
     np.testing.assert_allclose(arrays["low"], np.maximum(depth_m - 1.25, 0), rtol=1e-6)
-    assert (arrays["abstain"] == 255).all()  # wider than 2 m, two label deviations of 1 m
+    # intervals are wider than 2 m, twice the label deviation of 1 m
+    assert (arrays["abstain"] == 255).all()
     about = json.loads(json.dumps(prediction.metadata()))["calibrated"]
     assert (about["confidence"], about["q"], about["images"]) == (0.9, 1.25, 9)
     assert about["same_plan"] is True
@@ -129,7 +130,7 @@ def test_a_plan_that_differs_from_the_calibration_is_reported(
     assert prediction.metadata()["calibrated"]["same_plan"] is False
 
 
-def test_a_set_has_every_class_whose_nonconformity_is_below_the_threshold() -> None:
+def test_a_set_contains_the_classes_with_a_score_up_to_the_threshold() -> None:
     task = Segmentation(["floor", "wall", "door"])
     probability = torch.tensor([[0.98, 0.55, 0.4], [0.01, 0.44, 0.35], [0.01, 0.01, 0.25]])
     output = Classes(probability[None, :, None], "probabilities")
@@ -145,7 +146,7 @@ def test_a_set_has_every_class_whose_nonconformity_is_below_the_threshold() -> N
         score = task.nonconformity(output, torch.full_like(label, number))[0]
         is_in_set = torch.from_numpy(classes.arrays["set"].values[number])
         assert torch.equal(is_in_set, score <= 0.6)
-    smallest = task.prediction_set(output, 0.0)  # the most probable class is always in the set
+    smallest = task.prediction_set(output, 0.0)  # the most probable class is in every set
     assert smallest.arrays["set"].values.sum(axis=0).tolist() == [[1, 1, 1]]
     assert task.totals(label[0], torch.tensor([[True, True, False]])) == {
         "area.floor": 0.5,
@@ -154,7 +155,7 @@ def test_a_set_has_every_class_whose_nonconformity_is_below_the_threshold() -> N
     }
 
 
-def test_errors_of_numbers_are_divided_by_the_predicted_deviation_or_a_minimum() -> None:
+def test_scores_of_scalars_are_errors_divided_by_the_predicted_deviation() -> None:
     generator = torch.Generator().manual_seed(0)
     numbers = torch.rand(500, 1, generator=generator)
     task = ValuesTask(bins=4, spacing="linear").fitted(numbers)
@@ -176,7 +177,7 @@ def test_errors_of_numbers_are_divided_by_the_predicted_deviation_or_a_minimum()
     assert task.nonconformity(output, label)[0, 0, 0] == torch.inf
 
 
-def test_prediction_sets_of_directions_are_angles() -> None:
+def test_prediction_sets_of_normals_are_cones_with_an_angle() -> None:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(500, 3, generator=generator)
     task = Normals(bins=8).fitted(torch.nn.functional.normalize(directions, dim=1))
@@ -192,7 +193,7 @@ def test_prediction_sets_of_directions_are_angles() -> None:
     assert task.totals(label[0], torch.ones(1, 1, dtype=torch.bool)) == {}
 
 
-def test_prediction_sets_of_several_numbers_are_distances() -> None:
+def test_prediction_sets_of_vectors_are_balls_with_a_radius() -> None:
     task = ValuesTask(channels=2)
     maps = torch.zeros(1, 2, 1, 1)
     label = torch.tensor([3.0, 4.0])[None, :, None, None]
@@ -228,7 +229,7 @@ def test_a_damaged_calibration_is_refused_in_one_line(
     damage: dict[str, Any], tmp_path: Path
 ) -> None:
     path = save(tiny(), tmp_path / "model.safetensors")
-    edit(path, lambda config: config["info"].update(calibrated(**damage)))
+    edit_config(path, lambda config: config["info"].update(calibrated(**damage)))
     with pytest.raises(InputError) as caught:
         load(path)
     message = str(caught.value)

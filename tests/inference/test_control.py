@@ -1,4 +1,4 @@
-"""Generating pictures with the classes of a photograph, with small networks of random weights."""
+"""ControlNet: images are generated from the predicted classes of a photograph."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
-from tests.support import enliven
+from tests.support import randomise_weights
 from tests.support_cli import photo
 
 from diffsight.backbones import VisionBackbone
@@ -39,16 +39,16 @@ def segmenter(names: object = "ade20k", seed: int = 0) -> DenseModel:
     def method(*, output: object) -> LinearProbe:
         return LinearProbe(output=output, backbone=backbone)
 
-    return enliven(DenseModel(task=Segmentation(names), method=method))
+    return randomise_weights(DenseModel(task=Segmentation(names), method=method))
 
 
 @pytest.fixture(scope="module")
 def controlnet(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a ControlNet for the small UNet, whose last layers are not zero."""
+    """Return the folder of a small ControlNet whose output layers are not zero."""
     unet = UNet2DConditionModel.from_pretrained(pipeline_folder / "unet")
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8))
     folder = tmp_path_factory.mktemp("controlnet")
-    enliven(net).save_pretrained(folder)
+    randomise_weights(net).save_pretrained(folder)
     return folder
 
 
@@ -78,8 +78,8 @@ def test_pictures_depend_on_the_predicted_classes_and_on_their_seed(
     assert one.row().shape == (3, 64, 4 * 128)
 
 
-def test_classes_have_the_colours_of_mmsegmentation() -> None:
-    assert len(set(ADE20K_COLOURS)) == 149  # two classes share a grey
+def test_classes_are_drawn_in_the_colours_of_mmsegmentation() -> None:
+    assert len(set(ADE20K_COLOURS)) == 149  # two classes have the same grey
     picture = colour_classes(torch.tensor([[0, 2], [149, 149]]))
     assert picture[:, 0, 1].tolist() == [6, 230, 230]
     assert picture[:, 1, 0].tolist() == [92, 0, 255]
@@ -123,4 +123,4 @@ def test_control_writes_a_row_per_model_and_requires_the_classes_of_ade20k(
     command = [str(tmp_path / "two") if part in models else part for part in command]
     assert main([*command, "--size", "64", "--steps", "2", "--device", "cpu"]) == 2
     assert "two: the ControlNet needs the 150 classes of ADE20K" in capsys.readouterr().err
-    assert np.array(Image.open(out)).shape[0] == 2 * 64  # the file of the first run
+    assert np.array(Image.open(out)).shape[0] == 2 * 64  # still the file of the first run

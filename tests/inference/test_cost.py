@@ -15,7 +15,7 @@ from diffsight.training.fit import fit
 
 
 class Chain(nn.Module):
-    """Two linear layers with an operation in place and a view between them."""
+    """Two linear layers, with an in-place operation and a view between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +33,14 @@ def peak_bytes(module: nn.Module, *inputs: torch.Tensor) -> int:
     return counter.peak
 
 
-def test_peak_memory_counts_living_tensors_but_no_views_or_operations_in_place() -> None:
-    """The wide tensor is still referenced when the two narrow tensors are allocated."""
+def test_peak_memory_ignores_views_and_in_place_operations() -> None:
+    """At the peak, the wide tensor and two narrow tensors exist at the same time."""
     for device in ("meta", "cpu"):
         chain = Chain().to(device)
         assert peak_bytes(chain, torch.empty(8, 10, device=device)) == 4 * 8 * (1000 + 10 + 10)
 
 
-def test_peak_memory_has_no_attention_matrix() -> None:
+def test_peak_memory_does_not_include_attention_matrices() -> None:
     class Attends(nn.Module):
         def forward(self, q: torch.Tensor) -> torch.Tensor:
             return functional.scaled_dot_product_attention(q, q, q)
@@ -74,7 +74,7 @@ def test_the_cost_of_a_method_with_sentences_uses_its_example_text() -> None:
     assert costs.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)
 
 
-def test_larger_images_of_six_cameras_raise_the_cost_of_the_image_encoder_only() -> None:
+def test_larger_camera_images_do_not_raise_the_cost_of_the_map_decoder() -> None:
     arguments = ["--recipe", "streets/ddp_cameras", "--out", "unused"]
     built = fit_parser().instantiate(parse(fit_parser(), arguments, fit))
     with torch.device("meta"):
@@ -83,4 +83,4 @@ def test_larger_images_of_six_cameras_raise_the_cost_of_the_image_encoder_only()
         cost.estimate_cost(model.to("meta"), height, 176).multiply_adds for height in (64, 128)
     )
     assert small > 0
-    assert 1 < large / small < 2  # twice the pixels, but the same map
+    assert 1 < large / small < 2  # the images have twice the pixels, the map is the same

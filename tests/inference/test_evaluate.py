@@ -24,7 +24,7 @@ from diffsight.types import Draws, Inputs, Target
 
 
 class Grey(AbstractDataset):
-    """Images of one grey value each and of several sizes; depth = factor * (1 + brightness)."""
+    """Uniform grey images of several sizes; the depth is factor * (1 + brightness)."""
 
     def __init__(self, factor: float = 1.0, count: int = 4, prompt: str | None = None) -> None:
         self.name = "grey"
@@ -64,7 +64,7 @@ class Things(AbstractDataset):
 
 
 class FindDark(AbstractMethod):
-    """Predict a full mask for sentences with the word dark, and record all sentences."""
+    """Predict a full mask if the sentence contains "dark", else none; record all sentences."""
 
     output_kinds = ("classes",)
     accepts_prompt = True
@@ -126,7 +126,7 @@ def test_baselines_are_scored_like_the_model() -> None:
     assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
 
 
-def test_the_protocol_of_a_result_names_differences_from_the_official_images() -> None:
+def test_the_protocol_name_states_differences_from_the_official_images() -> None:
     kitti = protocols.get("kitti-garg-v1")  # 652 images of the same size
     result = evaluate(Predictor(model(Blur)), Grey(count=3), kitti)
     name = "part of kitti-garg-v1 (3 of 652 images, images of 16 x 20, not 352 x 1216)"
@@ -153,7 +153,7 @@ def test_a_data_set_without_a_pixel_that_counts_is_refused(tmp_path: Path) -> No
         evaluate(Predictor(model(Brightness)), Grey(factor=100.0), ROOMS)
 
 
-def test_only_a_few_samples_are_read_ahead() -> None:
+def test_at_most_four_samples_are_read_ahead() -> None:
     data = Grey(count=30)
     seen: list[int] = []
     predictor = Predictor(model(Brightness), Plan(batch_size=2))
@@ -162,7 +162,7 @@ def test_only_a_few_samples_are_read_ahead() -> None:
     assert max(seen) <= 4
 
 
-def test_first_samples_reads_no_others() -> None:
+def test_first_samples_reads_only_the_first_samples() -> None:
     data = Grey(count=30)
     result = evaluate(Predictor(model(Brightness)), FirstSamples(data, 3), ROOMS)
     assert data.read == [0, 1, 2]
@@ -170,7 +170,7 @@ def test_first_samples_reads_no_others() -> None:
     assert len(FirstSamples(data, 99)) == 30
 
 
-def test_the_message_names_sample_and_missing_label() -> None:
+def test_the_error_names_the_sample_and_its_missing_label() -> None:
     dense = model(Brightness)
     dense.task.label = "height_m"
     with pytest.raises(InputError, match=r"sample g0 has no label 'height_m' \(it has: depth_m\)"):
@@ -195,7 +195,7 @@ class Dots(AbstractDataset):
 
 
 class Strongest(AbstractMethod):
-    """Predict the colours as logits, so the class is the strongest colour channel."""
+    """Use the colours as logits, so the predicted class is the strongest colour channel."""
 
     output_kinds = ("classes",)
 
@@ -213,7 +213,7 @@ class Strongest(AbstractMethod):
         return Classes(inputs.image * 100)
 
 
-def test_classes_and_their_baseline_are_scored_and_other_classes_refused() -> None:
+def test_classes_are_scored_and_data_sets_with_other_classes_refused() -> None:
     dense = DenseModel(task=Segmentation(["red", "green", "blue"]), method=Strongest)
     baselines = {"constant majority": torch.tensor([[1]])}
     result = evaluate(Predictor(dense), Dots(), protocols.get("classes-v1"), baselines=baselines)
@@ -250,7 +250,7 @@ def test_without_a_protocol_the_metric_of_the_task_is_used() -> None:
     assert 0 < scores["majority"]["mIoU, %"] < 50
 
 
-def test_a_model_gets_sentences_without_a_protocol() -> None:
+def test_every_sentence_is_evaluated_without_a_protocol_too() -> None:
     dense = DenseModel(task=Referring(), method=FindDark)
     result = evaluate(Predictor(dense), Things())
     assert dense.method.sentences == ["a chair", "the dark chair", "a lamp"]

@@ -92,7 +92,9 @@ def test_figures_agree_with_a_direct_pass(kind: str, models: dict[str, DenseMode
     assert about["entropy_nats"]["uniform"] == pytest.approx(math.log(len(classes)), rel=1e-6)
 
 
-def test_predicted_is_the_fraction_of_pixels_of_a_class(models: dict[str, DenseModel]) -> None:
+def test_the_figure_predicted_is_the_fraction_of_pixels_of_a_class(
+    models: dict[str, DenseModel],
+) -> None:
     dense, photo = models["segmentation"], image()
     prediction = Predictor(dense, Plan(short_side=32)).one(photo)
     classes = summarise(explain(dense, photo))["classes"]
@@ -102,7 +104,9 @@ def test_predicted_is_the_fraction_of_pixels_of_a_class(models: dict[str, DenseM
     assert "value" not in classes[0]
 
 
-def test_predicted_is_the_fraction_of_values_in_a_bin(models: dict[str, DenseModel]) -> None:
+def test_the_figure_predicted_is_the_fraction_of_pixels_in_a_bin(
+    models: dict[str, DenseModel],
+) -> None:
     dense, photo = models["depth"], image()
     values = Predictor(dense, Plan(short_side=32)).one(photo).depth_m
     classes = summarise(explain(dense, photo))["classes"]
@@ -113,7 +117,7 @@ def test_predicted_is_the_fraction_of_values_in_a_bin(models: dict[str, DenseMod
     assert all(row["class"] == f"{row['value'][0]:.3g} m" for row in classes)
 
 
-def test_weights_and_tables_of_the_codebook_give_the_class_values_of_the_pass(
+def test_class_values_are_the_tables_of_the_codebook_times_their_weights(
     models: dict[str, DenseModel],
 ) -> None:
     dense, photo = models["depth"], image()
@@ -133,7 +137,7 @@ def test_weights_and_tables_of_the_codebook_give_the_class_values_of_the_pass(
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_models_with_one_table_or_without_a_codebook_have_no_weights(
+def test_codebooks_with_at_most_one_table_have_no_weights(
     size: int, source: BackboneSource, tmp_path: Path
 ) -> None:
     dense = build("depth", source, codebook=size)
@@ -209,7 +213,7 @@ def test_the_mask_of_a_sentence_is_explained_as_two_classes(source: BackboneSour
     assert result.picture.shape == (3, 64, 64)
 
 
-def test_errors_of_disk_and_memory_say_how_to_mend_them(
+def test_errors_of_disk_and_memory_include_a_repair(
     models: dict[str, DenseModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = models["segmentation"]

@@ -1,4 +1,4 @@
-"""Pictures of explanations: sizes, selection of maps, brightness, and lengths of bars."""
+"""Pictures of explanations: sheets of maps, bar charts, and codebook charts."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ def test_the_sheet_has_a_cell_for_the_image_the_prediction_and_every_class() -> 
     assert nine.height - eight.height > CELL_PX / 2  # another row of cells
 
 
-def test_of_more_than_fifty_maps_those_with_the_largest_weights_are_drawn() -> None:
+def test_at_most_fifty_maps_are_drawn_those_with_the_largest_weights() -> None:
     few, many = sheet(uniform(50)), sheet(uniform(150))
     assert many.size == few.size
     weights = torch.arange(1, 53).float()
@@ -77,7 +77,7 @@ def test_a_sheet_of_maps_says_how_many_of_them_are_drawn() -> None:
     assert not differs[39:].any()
 
 
-def test_a_map_is_bright_at_its_maximum_and_of_one_colour_if_constant() -> None:
+def test_each_map_is_brightest_at_its_own_maximum() -> None:
     ramp = torch.linspace(0.01, 0.02, 40).expand(1, 20, 40)
     drawn = pixels(sheet(torch.cat([ramp, torch.full_like(ramp, 0.3)])))
     row = drawn[39 + CELL_PX // 4].sum(axis=-1)
@@ -86,16 +86,16 @@ def test_a_map_is_bright_at_its_maximum_and_of_one_colour_if_constant() -> None:
     assert ramp_row[-10] > ramp_row[10] + 60
     flat = row[8 + 3 * step :][:CELL_PX]
     assert flat.max() - flat.min() <= 2
-    assert flat[0] >= ramp_row[-1] - 2  # all of it is its maximum
+    assert flat[0] >= ramp_row[-1] - 2  # a constant map is at its maximum everywhere
 
 
-def test_bars_are_scaled_to_the_largest_value_of_their_column() -> None:
+def test_the_longest_bar_of_each_column_has_full_length() -> None:
     chart = draw_bar_chart(["a", "b", "nothing"], {"one": [0.1, 0.05, 0.0], "two": [0.5, 1.0, 0.0]})
     blue = (pixels(chart) == BLUE).all(axis=-1)
     first = blue[:, LABEL_PX : LABEL_PX + BAR_PX + 2].sum(axis=1)
     assert sorted(set(first.tolist())) == pytest.approx([0, BAR_PX / 2, BAR_PX], abs=2)
     second = blue[:, LABEL_PX + BAR_PX + 2 :].sum(axis=1)
-    assert second.argmax() > first.argmax()  # its second bar is the longer one
+    assert second.argmax() > first.argmax()  # row b has the longest bar of the second column
 
 
 def test_long_labels_are_truncated_before_the_bars() -> None:
@@ -104,7 +104,7 @@ def test_long_labels_are_truncated_before_the_bars() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_values_of_the_image_are_drawn_only_with_several_tables(channels: int) -> None:
+def test_mixed_values_are_drawn_only_for_several_tables(channels: int) -> None:
     centres = torch.linspace(0, 1, 6)[:, None].expand(6, channels)
     tables = centres + torch.tensor([0.1, -0.2, 0.3])[:, None, None]
     one = draw_codebook_chart(centres, tables[0], tables[:1], None, "m")

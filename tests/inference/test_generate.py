@@ -1,4 +1,4 @@
-"""Text to image against the pipeline of diffusers, independence of batches, and errors."""
+"""Text to image: agreement with diffusers, seeds, independence of batches, and errors."""
 
 import logging
 import shutil
@@ -29,7 +29,7 @@ def largest_difference(a: Tensor, b: Tensor) -> int:
 def test_images_agree_with_the_pipeline_of_diffusers(
     pipeline_folder: Path, guidance: float, negative: str
 ) -> None:
-    """This covers v-prediction, guidance, latent scale, text padding and the order of images."""
+    """This tests v-prediction, guidance, latent scale, text padding and the order of images."""
     theirs = StableDiffusionPipeline.from_pretrained(pipeline_folder).to(torch.float32)
     theirs.scheduler = DPMSolverMultistepScheduler.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)

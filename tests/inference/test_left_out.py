@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support_labels import ids, photograph, png
+from tests.support_labels import ids, photograph, write_png
 
 from diffsight.errors import InputError
 from diffsight.inference.write import find_images
@@ -15,19 +15,19 @@ def names(*arguments: Path) -> list[str]:
     return sorted(job.image.name for job in find_images([str(one) for one in arguments]))
 
 
-def test_labels_of_photographs_are_skipped_and_logged_unless_they_are_named(
+def test_label_files_next_to_photographs_are_skipped_unless_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     (tmp_path / "labels").mkdir()
     for number in range(2):
         photograph(number).save(tmp_path / f"p{number}.jpg")
-        png(ids(number), tmp_path / f"p{number}_mask")
-        png(ids(number).astype(np.uint16) * 900, tmp_path / f"p{number}_depth")
-        png(ids(number), tmp_path / "labels" / f"p{number}")
+        write_png(ids(number), tmp_path / f"p{number}_mask")
+        write_png(ids(number).astype(np.uint16) * 900, tmp_path / f"p{number}_depth")
+        write_png(ids(number), tmp_path / "labels" / f"p{number}")
         photograph(number + 5).save(tmp_path / f"p{number}_edited.png")
         photograph(number + 5).save(tmp_path / f"p{number}.png")
-    png(ids(0), tmp_path / "drawing")
+    write_png(ids(0), tmp_path / "drawing")
     kept = ["drawing.png", "p0.jpg", "p0.png", "p0_edited.png", "p1.jpg", "p1.png", "p1_edited.png"]
     assert names(tmp_path) == kept
     assert "6 labels of a photograph (" in caplog.text
@@ -46,7 +46,7 @@ def test_files_of_unreadable_types_are_skipped_and_logged_with_a_repair(
     assert "1 file of an unreadable type (b.cr2: convert it to JPEG or PNG) skipped" in caplog.text
 
 
-def test_linked_folders_are_searched_also_if_links_form_a_loop(tmp_path: Path) -> None:
+def test_linked_folders_are_searched_without_endless_loops(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "b" / "x.png")

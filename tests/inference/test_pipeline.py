@@ -20,9 +20,9 @@ from tests.support_inference import (
     Brightness,
     Logits,
     calibrated,
+    draw_people,
     model,
-    picture,
-    spots,
+    pose_model,
 )
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def brightness(**options: Any) -> Pipeline:
+def brightness_pipeline(**options: Any) -> Pipeline:
     return diffsight.pipeline(model(Brightness), device="cpu", **options)
 
 
@@ -86,7 +86,7 @@ def test_the_bytes_of_a_photo_are_turned_upright(pixels: np.ndarray, tmp_path: P
     photo, path = Image.fromarray(pixels), tmp_path / "photo.jpg"
     photo.getexif()[0x0112] = 6
     photo.save(path, exif=photo.getexif())
-    predict = brightness()
+    predict = brightness_pipeline()
     prediction = predict(path.read_bytes())
     assert prediction.hw == (30, 24)
     assert torch.equal(prediction.depth_m, predict(path).depth_m)
@@ -100,7 +100,7 @@ def test_the_exif_orientation_of_an_opened_photo_is_applied(pixels: np.ndarray) 
     assert torch.equal(predict(photo).depth_m, predict(turned).depth_m)
 
 
-def test_lists_give_lists_and_iterators_stream_in_order() -> None:
+def test_iterators_are_read_only_as_far_as_needed() -> None:
     predict = diffsight.pipeline(model(Brightness), batch_size=2, device="cpu")
     images = [torch.full((3, 16, 16 + i), 10 * i, dtype=torch.uint8) for i in range(5)]
     listed = predict(images)
@@ -119,8 +119,8 @@ def test_lists_give_lists_and_iterators_stream_in_order() -> None:
     assert len(read) < 5
 
 
-def test_a_batch_gives_a_list(pixels: np.ndarray) -> None:
-    predict = brightness()
+def test_a_batch_of_images_gives_a_list_of_predictions(pixels: np.ndarray) -> None:
+    predict = brightness_pipeline()
     batch = np.stack([pixels, 255 - pixels])
     wanted = [predict(one).depth_m for one in batch]
     tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)
@@ -132,12 +132,12 @@ def test_a_batch_gives_a_list(pixels: np.ndarray) -> None:
     assert predict(tensor[:0]) == predict([]) == []
 
 
-def test_a_folder_and_a_pattern_give_a_list_in_the_order_of_the_paths(tmp_path: Path) -> None:
+def test_folders_and_patterns_give_a_list_in_the_order_of_the_paths(tmp_path: Path) -> None:
     (tmp_path / "trip").mkdir()
     for name, grey in (("b.png", 102), ("trip/c.jpg", 153), ("a.png", 51), ("notes.txt", 0)):
         picture = Image.new("RGB", (32, 16), (grey, grey, grey))
         picture.save(tmp_path / name, format="PNG")
-    predict = brightness()
+    predict = brightness_pipeline()
     for folder in (tmp_path, str(tmp_path)):
         predictions = predict(folder)
         assert isinstance(predictions, list)
@@ -146,14 +146,14 @@ def test_a_folder_and_a_pattern_give_a_list_in_the_order_of_the_paths(tmp_path: 
         assert [round(float(one.depth_m[0, 0]), 4) for one in predict(pattern)] == [1.2, 1.4]
     with pytest.raises(InputError, match=r"\*.bmp: no images \("):
         predict(tmp_path / "*.bmp")
-    # a name with a bracket is a file if there is one
+    # a name with brackets is a pattern only if there is no such file
     (tmp_path / "a.png").rename(tmp_path / "[a].png")
     assert predict(tmp_path / "[a].png").hw == (16, 32)
 
 
 def test_an_iterator_gives_a_generator() -> None:
     frames = (torch.full((3, 16, 16), i, dtype=torch.uint8) for i in range(3))
-    stream = brightness()(frames, flip=True)
+    stream = brightness_pipeline()(frames, flip=True)
     assert isinstance(stream, GeneratorType)
     assert len(list(stream)) == 3
 
@@ -200,7 +200,7 @@ def test_the_default_size_is_that_of_the_training_images() -> None:
     assert own.predictor.plan == Plan()
 
 
-def test_options_change_fields_of_the_given_plan() -> None:
+def test_options_of_a_pipeline_override_fields_of_its_plan() -> None:
     dense = DenseModel(task=Segmentation(["a", "b"]), method=Logits)
     plan = Plan(tile=8, stride=6)
     assert diffsight.pipeline(dense, plan=plan, device="cpu").predictor.plan == plan
@@ -220,7 +220,9 @@ def test_options_change_fields_of_the_given_plan() -> None:
         {"plan": Plan(short_side=12), "flip": True, "ensemble_size": 2},
     ],
 )
-def test_options_of_a_call_act_like_those_of_a_pipeline(options: dict[str, Any]) -> None:
+def test_options_of_a_call_have_the_effect_of_options_of_a_pipeline(
+    options: dict[str, Any],
+) -> None:
     dense = model(Blur)
     dense.info["short_side"] = 20
     predict = diffsight.pipeline(dense, device="cpu")
@@ -232,18 +234,18 @@ def test_options_of_a_call_act_like_those_of_a_pipeline(options: dict[str, Any])
     assert not torch.equal(changed.depth_m, usual.depth_m)
     (listed,) = predict([image], **options)
     assert torch.equal(listed.depth_m, changed.depth_m)
-    # the next call has the pipeline's own plan
+    # the next call uses the plan of the pipeline again
     assert torch.equal(predict(image).depth_m, usual.depth_m)
     assert predict.predictor.plan == Plan(short_side=20)
 
 
-def test_options_of_a_call_change_the_plan_of_the_pipeline() -> None:
-    predict = brightness(short_side=12, batch_size=3)
+def test_options_of_a_call_keep_the_other_fields_of_the_plan() -> None:
+    predict = brightness_pipeline(short_side=12, batch_size=3)
     predict([torch.zeros(3, 24, 24)] * 3, flip=True)
     method = predict.model.method
     assert isinstance(method, Brightness)
     assert method.batches == [(3, 3, 12, 12)] * 2
-    # without a recorded training size, "training" is the image's own size
+    # without a recorded training size, "training" keeps the size of the image
     predict(torch.zeros(3, 24, 24), short_side="training")
     assert method.batches[2:] == [(1, 3, 24, 24)]
 
@@ -259,13 +261,13 @@ def test_options_of_a_call_change_the_plan_of_the_pipeline() -> None:
     ],
 )
 def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
-    predict = brightness()
-    for call in (lambda: brightness(**options), lambda: predict(iter([]), **options)):
+    predict = brightness_pipeline()
+    for call in (lambda: brightness_pipeline(**options), lambda: predict(iter([]), **options)):
         with pytest.raises(InputError, match=re.escape(message)):
             call()
 
 
-def test_no_function_repeats_a_field_of_the_plan_as_an_argument() -> None:
+def test_public_functions_have_no_parameter_of_the_name_of_a_plan_field() -> None:
     names = {field.name for field in fields(Plan)}
     for function in (diffsight.pipeline, diffsight.evaluate, Pipeline.__call__):
         assert not names & inspect.signature(function).parameters.keys()
@@ -308,8 +310,8 @@ def test_an_unknown_device_is_refused() -> None:
         diffsight.pipeline(model(Brightness), device="abacus")
 
 
-def test_float32_is_no_mixed_precision() -> None:
-    assert brightness(dtype=torch.float32).predictor.dtype is None
+def test_dtype_float32_turns_mixed_precision_off() -> None:
+    assert brightness_pipeline(dtype=torch.float32).predictor.dtype is None
 
 
 def test_the_type_stub_declares_every_public_name() -> None:
@@ -345,7 +347,7 @@ def test_unusable_images_are_refused(
     image: np.ndarray | Tensor | str | bytes, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        brightness()(image)
+        brightness_pipeline()(image)
     assert "\n" not in str(caught.value)
 
 
@@ -354,12 +356,12 @@ def test_a_truncated_file_is_refused_in_one_line(pixels: np.ndarray) -> None:
     half = data[: len(data) // 2]
     for image in (half, Image.open(io.BytesIO(half))):
         with pytest.raises(InputError, match=r"^image: damaged or cut off \(.*\)"):
-            brightness()(image)
+            brightness_pipeline()(image)
 
 
 def test_encoded_images_have_the_same_size_limits_as_files(pixels: np.ndarray) -> None:
     with pytest.raises(InputError, match="image 0: 30 x 8 pixels: the shorter side must have"):
-        brightness()([encoded(pixels[:8])])
+        brightness_pipeline()([encoded(pixels[:8])])
 
 
 @pytest.mark.parametrize(
@@ -372,21 +374,21 @@ def test_encoded_images_have_the_same_size_limits_as_files(pixels: np.ndarray) -
         ("nowhere.jpg", "^nowhere.jpg: cannot be read"),
     ],
 )
-def test_the_message_names_the_unusable_image_of_several(image: Any, message: str) -> None:
+def test_the_error_names_the_unusable_image_of_several(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        list(brightness()(iter([torch.zeros(3, 20, 30), image])))
+        list(brightness_pipeline()(iter([torch.zeros(3, 20, 30), image])))
 
 
-def test_the_message_names_an_image_that_is_too_large_for_the_plan(tmp_path: Path) -> None:
+def test_the_error_names_an_image_that_is_too_large_for_the_plan(tmp_path: Path) -> None:
     Image.new("RGB", (160, 16)).save(tmp_path / "wide.png")
     with pytest.raises(InputError, match=r"wide.png: image of 160 x 16 px would be run at 40000 x"):
-        brightness()(tmp_path, short_side=4000)
+        brightness_pipeline()(tmp_path, short_side=4000)
 
 
-def test_a_list_of_images_needs_boxes_for_every_image() -> None:
-    predict = diffsight.pipeline(spots(), device="cpu")
-    batch = torch.stack([picture(LEFT)] * 2)
+def test_a_list_of_images_requires_boxes_for_every_image() -> None:
+    predict = diffsight.pipeline(pose_model(), device="cpu")
+    batch = torch.stack([draw_people(LEFT)] * 2)
     predictions = predict(batch, boxes=np.array([BOXES, BOXES]))
     assert [len(one.to_label()) for one in predictions] == [2, 2]
-    with pytest.raises(InputError, match="2 images, boxes of 1: give rows for each"):
+    with pytest.raises(InputError, match="2 images, but boxes for 1: give rows for each image"):
         predict(batch, boxes=[BOXES])

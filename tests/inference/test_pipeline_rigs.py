@@ -1,4 +1,4 @@
-"""``diffsight.pipeline`` on rigs, the cameras of a vehicle."""
+"""``diffsight.pipeline`` on rigs, which are several cameras of a vehicle."""
 
 from dataclasses import replace
 from pathlib import Path

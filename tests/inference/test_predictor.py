@@ -33,7 +33,7 @@ def expected(pixels: Tensor) -> Tensor:
     "plan", [Plan(), Plan(flip=True), Plan(windows=2), Plan(windows=3, flip=True, batch_size=4)]
 )
 @pytest.mark.parametrize("size", [(24, 32), (32, 24), (1, 1), (7, 40), (16, 16)])
-def test_the_plan_does_not_change_the_prediction_of_a_pointwise_model(
+def test_windows_and_flips_do_not_change_the_prediction_of_a_pointwise_model(
     plan: Plan, size: tuple[int, int]
 ) -> None:
     pixels = image(*size)
@@ -148,7 +148,7 @@ def test_images_are_reduced_with_antialiasing() -> None:
     torch.testing.assert_close(depth_m, torch.full((64, 64), 1.5), atol=2e-3, rtol=0)
 
 
-def test_images_are_read_only_when_needed() -> None:
+def test_images_are_read_only_shortly_before_they_are_predicted() -> None:
     read: list[int] = []
 
     def endless() -> Iterator[Tensor]:
@@ -162,7 +162,7 @@ def test_images_are_read_only_when_needed() -> None:
         assert len(read) <= done + 3
 
 
-def test_predictions_are_no_inference_tensors_and_the_model_is_in_evaluation_mode() -> None:
+def test_predictions_are_plain_tensors_of_a_model_in_evaluation_mode() -> None:
     predictor = Predictor(model(Blur).train())
     depth_m = predictor.one(image(6, 6)).depth_m
     assert not predictor.model.training

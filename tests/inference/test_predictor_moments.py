@@ -1,4 +1,4 @@
-"""Distributions over values: their moments are averaged and resized, not every class."""
+"""Distributions over values are averaged and resized as moments, not class by class."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def fitted(kind: str) -> AbstractTask:
     labels = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
     if kind == "classes":
         return Segmentation(list("abcdefghijkl"))
-    if kind == "scalar":  # far from zero: squares would cancel
+    if kind == "scalar":  # far from zero, where squares lose precision
         return Values(bins=12, unit="K", spacing="linear").fitted(300 + labels[:, :1])
     if kind == "normals":
         return Normals(bins=12).fitted(functional.normalize(labels, dim=1))
@@ -32,8 +32,8 @@ def fitted(kind: str) -> AbstractTask:
 
 
 @torch.no_grad()
-def from_all_classes(net: DenseModel, picture: Tensor, flip: bool) -> Prediction:
-    """Return the prediction after all classes are averaged and resized to the image."""
+def predict_from_all_classes(net: DenseModel, picture: Tensor, flip: bool) -> Prediction:
+    """Return the prediction whose class probabilities are averaged and resized to the image."""
     small = resize_image(picture[None], SMALL)
     outputs = [net(Inputs(small))]
     if flip:
@@ -57,7 +57,7 @@ def test_averaging_moments_and_averaging_all_classes_give_the_same_prediction(
 ) -> None:
     net = DenseModel(task=fitted(kind), method=Probabilities).eval()
     picture, resized = images(1, *SIZE)[0], []
-    expected = from_all_classes(net, picture, flip)
+    expected = predict_from_all_classes(net, picture, flip)
 
     def recorded(stack, hw):
         resized.append((stack.shape[1], hw))
@@ -74,10 +74,10 @@ def test_averaging_moments_and_averaging_all_classes_give_the_same_prediction(
 
 
 @pytest.mark.parametrize("plan", [Plan(flip=True), Plan(flip=True, scales=(1.0, 2.0))])
-def test_the_uncertainty_of_a_flipped_plan_is_that_of_a_codebook_with_mirrored_vectors(
+def test_flips_give_the_uncertainty_of_a_codebook_with_mirrored_vectors_added(
     plan,
 ) -> None:
-    """The codebook itself has no mirrored vectors, so the test adds them for the comparison."""
+    """The codebook contains no mirrored vectors; the test adds them to compute the expectation."""
     task = fitted("normals")
     net = DenseModel(task=task, method=Probabilities).eval()
     net.method.conv = nn.Conv2d(3, 12, 1)  # pointwise, so a flip only mirrors the output

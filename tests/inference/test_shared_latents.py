@@ -17,7 +17,7 @@ from diffsight.tasks import Segmentation
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows by the number of images of every call of the encoder."""
+    """Return a list that receives the number of images of each call of the encoder."""
     counts: list[int] = []
     encode = StableDiffusion.encode
 
@@ -53,7 +53,7 @@ def test_two_models_encode_an_image_once(plan, encoded, pipeline_folder: Path) -
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_another_encoder_image_or_precision_is_not_taken_from_the_cache() -> None:
+def test_cached_latents_are_not_used_for_another_encoder_image_or_precision() -> None:
     latents, one, other = SharedLatents(), object(), object()
     image = images(1, 8, 8)
     made: list[int] = []

@@ -1,4 +1,4 @@
-"""The cache of sentence features: computed once, limited in size, and equal to direct features."""
+"""The cache of sentence features: each is computed once, and the size is limited."""
 
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ class Tower:
 
 
 def count_encoded(prompts: Sentences, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Return a list that grows by every sentence that the text encoder encodes."""
+    """Return a list that receives every sentence that the text encoder encodes."""
     encoded: list[str | None] = []
     features = prompts.features
 
@@ -85,7 +85,7 @@ def test_cached_features_give_the_same_output_and_can_be_trained_on() -> None:
     again = prompts(replace(inputs, text_features=cache))
     torch.testing.assert_close(first, alone)
     assert torch.equal(again, first)
-    again.sum().backward()  # the features were cached in inference mode
+    again.sum().backward()  # although the features were cached in inference mode
     assert prompts.adapter.gamma.grad is not None
     with torch.autocast("cpu", torch.bfloat16):  # features do not depend on mixed precision
         assert torch.equal(prompts.features(TEXTS[:1]), prompts.features(TEXTS[:1]).float())
@@ -99,7 +99,7 @@ def test_a_missing_sentence_is_refused() -> None:
             prompts(inputs)
 
 
-def test_a_predictor_encodes_a_sentence_once_for_all_passes_and_calls(
+def test_a_predictor_encodes_each_sentence_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     predictor = Predictor(model(), Plan(windows=2, flip=True))

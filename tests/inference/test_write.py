@@ -91,7 +91,7 @@ def test_a_depth_map_without_a_valid_pixel_has_no_statistics(tmp_path: Path) -> 
 
 @dataclass(frozen=True)
 class Heights(Prediction):
-    """A prediction of a kind that is not part of diffsight."""
+    """A custom prediction, which is not part of diffsight."""
 
     height_cm: torch.Tensor
     kind = "height"
@@ -136,7 +136,7 @@ def test_a_user_defined_prediction_is_written_with_its_own_arrays(tmp_path: Path
         assert stored.text == {"height_unit": "cm"}
     assert np.load(tmp_path / "a_exact.npy").dtype == np.float64
     assert (np.asarray(Image.open(tmp_path / "a_colour.png")) == 9).all()
-    # results are not searched for images
+    # results are not found as images
     assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
 
 
@@ -155,14 +155,14 @@ def test_a_full_disk_leaves_no_incomplete_files(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_keep_the_folders_of_the_images(tmp_path: Path) -> None:
+def test_results_have_the_subfolders_of_their_images(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg", "a/sub/x.PNG", "b/x.webp", "b/notes.txt", "b/.hidden/y.png")
     names = [job.name.as_posix() for job in find_images([str(tmp_path / "a"), str(tmp_path / "b")])]
     assert names == ["a/sub/x", "a/x", "b/x"]
     assert [job.name.as_posix() for job in find_images([str(tmp_path / "b")])] == ["x"]
 
 
-def test_results_of_images_that_differ_only_in_the_suffix_keep_it(tmp_path: Path) -> None:
+def test_results_keep_the_suffix_if_images_differ_only_in_it(tmp_path: Path) -> None:
     touch(tmp_path, "x.jpg", "X.png", "y.jpg")
     names = {job.name.as_posix() for job in find_images([str(tmp_path)])}
     assert names == {"x.jpg", "X.png", "y"}
@@ -185,7 +185,7 @@ def test_the_result_of_a_linked_image_has_the_name_of_the_link(tmp_path: Path) -
     assert job.name == Path("summer")
 
 
-def test_a_named_file_that_does_not_exist_is_returned(tmp_path: Path) -> None:
+def test_a_missing_file_is_returned_if_it_was_named(tmp_path: Path) -> None:
     (job,) = find_images([str(tmp_path / "gone.jpg")])
     assert job.name == Path("gone")
 
@@ -211,7 +211,7 @@ def test_results_of_an_earlier_run_are_not_used_as_images(tmp_path: Path) -> Non
     ]
 
 
-def test_class_files_have_the_ids_of_the_labels(tmp_path: Path) -> None:
+def test_class_files_contain_the_class_ids_of_the_training_labels(tmp_path: Path) -> None:
     ids = torch.tensor([[2, 7, 7], [2, 2, 7]]).repeat(8, 8)
     names, palette = {2: "wall", 7: "crack"}, {2: (0, 0, 0), 7: (255, 9, 0)}
     narrow = ClassPrediction(ids, torch.full((16, 24), 0.75), names, palette)
@@ -248,7 +248,7 @@ def test_a_mask_file_is_black_and_white(tmp_path: Path) -> None:
     assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
 
 
-def test_value_files_have_nan_at_invalid_pixels_and_the_json_file_their_unit(
+def test_value_files_have_nan_at_invalid_pixels_and_the_json_file_the_unit(
     tmp_path: Path,
 ) -> None:
     values = torch.arange(6.0).reshape(1, 2, 3)
@@ -267,8 +267,8 @@ def test_value_files_have_nan_at_invalid_pixels_and_the_json_file_their_unit(
     assert "z forward" in about["directions"]
 
 
-def test_files_of_an_earlier_run_are_deleted_but_no_files_of_the_user(tmp_path: Path) -> None:
-    """The second prediction has no uncertainty, so the file of the first one must go."""
+def test_files_of_an_earlier_run_are_deleted_and_other_files_kept(tmp_path: Path) -> None:
+    """The second prediction has no uncertainty, so the file of the first one is deleted."""
     job = Job(Path("a.jpg"), Path("a"))
     write_prediction(depth(), tmp_path, job, {"note": "a_mine.png"})
     touch(tmp_path, "a_mine.png", "a_values.npy")

@@ -1,4 +1,4 @@
-"""Losses of boxes against direct computation, and boxes of transformed images."""
+"""Losses for box labels against direct computation, and boxes of transformed images."""
 
 import math
 
@@ -20,7 +20,7 @@ def log_probability() -> torch.Tensor:
     return logits.log_softmax(dim=1)
 
 
-def test_pixels_in_boxes_may_be_background_or_a_class_of_their_boxes() -> None:
+def test_unlabelled_pixels_in_boxes_may_be_background_or_a_class_of_their_boxes() -> None:
     log_p, valid = log_probability(), torch.zeros(1, 4, 5, dtype=torch.bool)
     valid[0, 1, 1] = True
     overlapping = boxes((1, 1, 1, 3, 3), (2, 2, 2, 5, 4))
@@ -56,7 +56,7 @@ def test_the_projection_loss_is_the_mean_over_rows_and_columns_of_the_boxes() ->
     assert float(batch) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_without_boxes_both_losses_are_zero_and_keep_the_graph() -> None:
+def test_without_boxes_both_losses_and_their_gradients_are_zero() -> None:
     log_p = log_probability().requires_grad_()
     valid = torch.ones(1, 4, 5, dtype=torch.bool)
     total, count = partial_label_nll(log_p, (None,), valid)
@@ -78,7 +78,7 @@ def test_boxes_are_resized_mirrored_and_cropped_like_their_image() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_window_has_the_pixels_whose_centre_is_in_the_box_but_at_least_one(seed: int) -> None:
+def test_a_box_covers_the_pixels_whose_centre_it_contains_or_else_one_pixel(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.rand(2, generator=generator).sort().values * side for side in (30, 20))
     one = boxes((1, float(x[0]), float(y[0]), float(x[1]), float(y[1])))

@@ -24,7 +24,7 @@ def test_for_one_hot_predictions_the_loss_is_one_minus_the_iou_of_the_occurring_
     assert float(loss) == pytest.approx(sum(expected) / 3, abs=1e-6)
 
 
-def test_for_soft_predictions_the_loss_is_the_mean_over_the_thresholds_of_the_errors() -> None:
+def test_for_soft_predictions_the_loss_is_the_mean_over_error_thresholds() -> None:
     """The Lovász extension is the integral of the Jaccard loss over the thresholds."""
     probability = torch.tensor([0.9, 0.7, 0.2, 0.4])
     truth = torch.tensor([1, 0, 1, 0])
@@ -35,14 +35,14 @@ def test_for_soft_predictions_the_loss_is_the_mean_over_the_thresholds_of_the_er
         errors = ((truth == number).float() - p).abs()
         edges = [0.0, *sorted(set(errors.tolist()))]
         for low, high in itertools.pairwise(edges):
-            wrong = errors >= high  # pixels that count as wrong at thresholds in (low, high]
+            wrong = errors >= high  # pixels that are wrong at thresholds in (low, high]
             true = truth == number
             union = true.sum() + (wrong & ~true).sum()
             total += (high - low) * float(1 - (true & ~wrong).sum() / union)
     assert float(loss) == pytest.approx(total / 2, abs=1e-6)
 
 
-def test_without_labels_the_loss_is_zero_and_keeps_the_graph() -> None:
+def test_without_labels_loss_and_gradient_are_zero() -> None:
     maps = torch.rand(1, 2, 3, 3, requires_grad=True)
     nothing = torch.zeros(1, 3, 3, dtype=torch.bool)
     loss = lovasz_softmax(maps, torch.zeros(1, 3, 3, dtype=torch.long), nothing)

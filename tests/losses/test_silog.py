@@ -1,4 +1,4 @@
-"""Scale-invariant logarithmic losses: figures of the specification, and special cases."""
+"""Scale-invariant logarithmic losses: expected values, and special cases."""
 
 import math
 
@@ -17,13 +17,13 @@ def everywhere(target: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5, 1.1])
-def test_a_wrong_scale_gives_the_root_of_half_times_its_logarithm(factor: float) -> None:
+def test_a_wrong_scale_costs_its_logarithm_times_the_square_root_of_one_half(factor: float) -> None:
     target = depths()
     loss = silog(factor * target, target, everywhere(target))
     assert loss.item() == pytest.approx(math.sqrt(0.5) * abs(math.log(factor)), abs=1e-6)
 
 
-def test_doubled_depth_gives_the_figure_of_the_specification() -> None:
+def test_doubled_depth_has_the_expected_loss() -> None:
     target = depths()
     assert float(silog(2 * target, target, everywhere(target))) == pytest.approx(0.49013, abs=5e-6)
 
@@ -85,7 +85,7 @@ def test_the_gradient_agrees_with_finite_differences() -> None:
     )
 
 
-def test_half_precision_inputs_are_computed_in_float32() -> None:
+def test_the_loss_of_half_precision_inputs_is_computed_in_float32() -> None:
     target = depths()
     loss = silog((2 * target).half(), target.half().float(), everywhere(target))
     assert loss.dtype == torch.float32
@@ -93,7 +93,7 @@ def test_half_precision_inputs_are_computed_in_float32() -> None:
 
 
 def test_sigloss_agrees_with_its_definition() -> None:
-    """DDP: unbiased variance, offset of 1 mm in the logarithms, 0.15 times the squared mean."""
+    """DDP uses unbiased variance, adds 1 mm before the logarithm, and weighs the mean by 0.15."""
     target, prediction = depths(1), depths(2)
     valid = depths(3) > 4
     target = torch.where(valid, target, float("nan"))

@@ -1,4 +1,4 @@
-"""Conditioned: features of a diffusion model with a fixed condition."""
+"""Conditioned: a diffusion model with a fixed prompt as a backbone."""
 
 import pytest
 import torch

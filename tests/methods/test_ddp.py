@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.contracts import MethodContract
-from tests.support import enliven, images, random_target
+from tests.support import images, random_target, randomise_weights
 from tests.support_ddp import (
     CONVNEXT,
     NAMES,
@@ -60,7 +60,7 @@ def test_the_encoder_runs_once_and_the_decoder_once_per_step(steps: int) -> None
 @pytest.mark.parametrize("accumulate", ["last", "mean"])
 def test_outputs_of_several_seeds_do_not_depend_on_the_batch(accumulate: str) -> None:
     rule = Sampler(steps=3, seeds=3, accumulate=accumulate)  # type: ignore[arg-type]
-    model = enliven(build_ddp_segmentation(sampler=rule)).eval()
+    model = randomise_weights(build_ddp_segmentation(sampler=rule)).eval()
     batch, seeds = images(8, 64, 96), tuple(range(8))
     with torch.no_grad():
         together = model(Inputs(batch), draws=Draws(seeds)).maps
@@ -73,15 +73,16 @@ def test_outputs_of_several_seeds_do_not_depend_on_the_batch(accumulate: str) ->
         torch.testing.assert_close(together.sum(dim=1), torch.ones(8, 64, 96))
 
 
-def test_settled_images_stop_while_others_continue() -> None:
+def test_an_image_stops_when_settled_while_others_continue() -> None:
     """The output of an image does not depend on the batch, whether it stops first or last."""
-    model = enliven(build_ddp_segmentation()).eval()
+    model = randomise_weights(build_ddp_segmentation()).eval()
     x, draws = images(4, 64, 64), Draws((0, 1, 2, 3))
     with torch.no_grad():
         features = model.method.features(Inputs(x))
         steps = list(model.method.trajectory(features, draws, Sampler(steps=2)))
         changed = (steps[0].argmax(dim=1) != steps[1].argmax(dim=1)).float().mean(dim=(1, 2))
-        limit = float(changed.sort().values[1:3].mean())  # two of the images stop after two steps
+        # with this limit, two of the images stop after two steps
+        limit = float(changed.sort().values[1:3].mean())
         assert 0 < limit < 1
         model.method.sampler = Sampler(steps=10, settled=limit)
         counts = count_passes(model)
@@ -93,7 +94,7 @@ def test_settled_images_stop_while_others_continue() -> None:
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_stopping_at_settled_classes_is_refused_for_values() -> None:
+def test_the_option_settled_is_refused_for_values() -> None:
     model = build_ddp_depth(sampler=Sampler(settled=0.1)).eval()
     with pytest.raises(InputError, match="settled counts pixels that change their class"):
         model(Inputs(images(1, 64, 64)))
@@ -139,7 +140,7 @@ def test_without_diffusion_the_output_does_not_depend_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize("encoding", [AnalogBits, OneHot])
-def test_other_encodings_give_classes_at_the_size_of_the_image(encoding: Any) -> None:
+def test_analog_bits_and_one_hot_codes_give_classes_at_the_size_of_the_image(encoding: Any) -> None:
     arguments = ddp_parts(encoding=encoding)
     model = DenseModel(task=Segmentation(NAMES), method=partial(DDP, **arguments)).eval()
     with torch.no_grad():
@@ -149,7 +150,7 @@ def test_other_encodings_give_classes_at_the_size_of_the_image(encoding: Any) ->
 
 
 def test_depth_stays_within_its_bounds() -> None:
-    model = enliven(build_ddp_depth()).eval()
+    model = randomise_weights(build_ddp_depth()).eval()
     with torch.no_grad():
         depth = model(Inputs(images(2, 40, 50))).value
     assert float(depth.min()) >= 0
@@ -211,7 +212,7 @@ def test_the_number_of_parameters_is_that_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("task", [Segmentation(NAMES), Depth(max_depth_m=10.0)])
-def test_a_frozen_backbone_does_not_run_again_on_encoded_images(task: Any) -> None:
+def test_a_frozen_backbone_does_not_run_on_encoded_images(task: Any) -> None:
     source = BackboneSource("efficientnet-lite0@64")
     model = DenseModel(task=task, method=DDP.from_backbone(source)).train()
     assert not model.method.backbone.training
@@ -226,8 +227,8 @@ def test_a_frozen_backbone_does_not_run_again_on_encoded_images(task: Any) -> No
     assert list(model.method.frozen()) == ["backbone"]
 
 
-def test_the_cost_of_a_step_is_that_of_the_specification() -> None:
-    """69.617 billion multiply-adds at 512 x 512 px with 150 classes."""
+def test_a_sampling_step_costs_the_multiply_adds_of_the_authors_model() -> None:
+    """At 512 x 512 px with 150 classes, a step has 69.617 billion multiply-adds."""
     architecture = {**CONVNEXT, "hidden_sizes": [8, 8, 16, 16]}
     counts = []
     for steps in (1, 2):
@@ -254,7 +255,7 @@ def test_a_saved_model_on_a_frozen_backbone_stays_frozen(tmp_path: Path) -> None
     assert not again.method.backbone.training
     assert not any(p.requires_grad for p in again.method.backbone.parameters())
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
-    assert size < 4e6  # only neck and decoder
+    assert size < 4e6  # the file contains only neck and decoder
 
 
 def test_training_times_keep_32_bits_in_mixed_precision() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from tests.support import enliven, images
+from tests.support import images, randomise_weights
 from tests.support_ddp import (
     NAMES,
     build_ddp_depth,
@@ -29,7 +29,7 @@ from diffsight.types import Draws, Inputs
 
 
 def test_the_maps_of_several_seeds_are_averaged() -> None:
-    model = enliven(build_ddp_segmentation()).eval()
+    model = randomise_weights(build_ddp_segmentation()).eval()
     x, draws, rule = images(1, 64, 64), Draws((5,)), Sampler(steps=1, seeds=2)
     with torch.no_grad():
         features = model.method.features(Inputs(x))
@@ -44,7 +44,7 @@ def test_the_maps_of_several_seeds_are_averaged() -> None:
 
 
 def test_the_uncertainty_of_classes_counts_changes_between_steps() -> None:
-    model = enliven(build_ddp_segmentation(sampler=Sampler(steps=4))).eval()
+    model = randomise_weights(build_ddp_segmentation(sampler=Sampler(steps=4))).eval()
     x, draws = images(2, 64, 64), Draws((5, 6))
     with torch.no_grad():
         features = model.method.features(Inputs(x))
@@ -61,9 +61,9 @@ def test_the_uncertainty_of_classes_counts_changes_between_steps() -> None:
     assert prediction.arrays()["uncertainty"].values.shape == (64, 64)
 
 
-def test_the_entropy_is_that_of_the_mean_over_steps_and_seeds() -> None:
+def test_the_uncertainty_entropy_is_that_of_the_mean_over_steps_and_seeds() -> None:
     rule = Sampler(steps=3, seeds=2, uncertainty="entropy")
-    model = enliven(build_ddp_segmentation(sampler=rule)).eval()
+    model = randomise_weights(build_ddp_segmentation(sampler=rule)).eval()
     x, draws = images(1, 64, 64), Draws((5,))
     with torch.no_grad():
         features = model.method.features(Inputs(x))
@@ -77,7 +77,7 @@ def test_the_entropy_is_that_of_the_mean_over_steps_and_seeds() -> None:
 
 def test_the_uncertainty_of_depth_is_the_standard_deviation_over_steps_and_seeds() -> None:
     rule = Sampler(steps=3, seeds=2)
-    model = enliven(build_ddp_depth(sampler=rule)).eval()
+    model = randomise_weights(build_ddp_depth(sampler=rule)).eval()
     x, draws = images(1, 64, 64), Draws((5,))
     with torch.no_grad():
         features = model.method.features(Inputs(x))
@@ -90,7 +90,7 @@ def test_the_uncertainty_of_depth_is_the_standard_deviation_over_steps_and_seeds
         variance[0], steps.flatten(0, 1).var(dim=0, correction=0), rtol=1e-3, atol=1e-4
     )
     assert float(prediction.uncertainty_m.max()) > 0
-    assert isinstance(one, Moments)  # of two seeds
+    assert isinstance(one, Moments)  # moments, because there are two seeds
 
 
 def test_one_step_of_one_seed_has_no_uncertainty() -> None:
@@ -103,8 +103,8 @@ def test_one_step_of_one_seed_has_no_uncertainty() -> None:
     assert isinstance(depth, Values)
 
 
-def test_the_released_mean_of_probabilities_is_used_as_logits() -> None:
-    model = enliven(build_ddp_segmentation(sampler=Sampler(accumulate="mean"))).eval()
+def test_with_accumulate_released_mean_probabilities_are_used_as_logits() -> None:
+    model = randomise_weights(build_ddp_segmentation(sampler=Sampler(accumulate="mean"))).eval()
     x, draws = images(1, 64, 64), Draws((0,))
     with torch.no_grad():
         mean = model(Inputs(x), draws=draws)
@@ -114,7 +114,7 @@ def test_the_released_mean_of_probabilities_is_used_as_logits() -> None:
     torch.testing.assert_close(released.probabilities, mean.maps.softmax(dim=1))
 
 
-def test_steps_of_the_inputs_override_those_of_the_sampler() -> None:
+def test_the_number_of_steps_in_the_inputs_overrides_that_of_the_sampler() -> None:
     model = build_ddp_segmentation(sampler=Sampler(steps=2)).eval()
     counts = count_passes(model)
     with torch.no_grad():
@@ -124,13 +124,13 @@ def test_steps_of_the_inputs_override_those_of_the_sampler() -> None:
 
 def test_an_explanation_has_the_output_of_every_step() -> None:
     for model in (build_ddp_segmentation(), build_ddp_depth(sampler=Sampler(seeds=2))):
-        result = enliven(model).eval().method.explain(Inputs(images(1, 64, 64)))
+        result = randomise_weights(model).eval().method.explain(Inputs(images(1, 64, 64)))
         assert len(result.steps) == 3
         assert [one.hw for one in result.steps] == [(16, 16)] * 3  # the size of the features
         assert [one.shape for one in result.maps.values()] == [(64, 64)]
 
 
-def test_equal_steps_on_a_slope_have_no_uncertainty_after_resizing() -> None:
+def test_resizing_a_slope_adds_no_uncertainty() -> None:
     """Different depths of neighbouring cells must not count as uncertainty."""
     slope = torch.linspace(1, 9, 8).expand(1, 1, 8, 8)
     result = StepAccumulator(Sampler(steps=2), 1, "values", 5.0)

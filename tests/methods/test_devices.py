@@ -1,4 +1,4 @@
-"""Training steps on another device than the CPU: the meta device also refuses mixed devices."""
+"""Training steps on the meta device, which refuses to mix tensors of two devices."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def build_linear_probe(backbone: StableDiffusion, output: OutputSpec) -> LinearP
 @pytest.mark.parametrize(
     "build", [build_few_shot, build_slime, build_feature_head, build_linear_probe]
 )
-def test_a_training_step_runs_on_another_device(build) -> None:
+def test_a_training_step_creates_no_tensor_on_the_cpu(build) -> None:
     task = Values(bins=6, spacing="linear", unit="m").fitted(torch.rand(500, 1))
     task = task.to("meta")
     with torch.device("meta"):
@@ -49,5 +49,5 @@ def test_a_training_step_runs_on_another_device(build) -> None:
     loss.backward()
     trainable = [p for p in method.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.is_meta for p in trainable)
-    with pytest.raises(RuntimeError, match="device"):  # a mix of devices is an error
+    with pytest.raises(RuntimeError, match="device"):  # the label is still on the CPU
         task.loss(output, target)

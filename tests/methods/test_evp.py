@@ -1,4 +1,4 @@
-"""EVP: refined pyramid, aggregated and trained text conditions; parity is in tests/parity."""
+"""EVP: refined pyramid and text conditions; tests/parity compares it with the authors' code."""
 
 from functools import partial
 
@@ -73,7 +73,7 @@ def test_a_text_tower_is_trained_with_the_model() -> None:
     assert not embedding[9].any()
     with torch.no_grad():
         first, second = model.eval()(Inputs(image, text=tokens)).maps
-    assert not torch.equal(first, second)  # other sentences give other maps
+    assert not torch.equal(first, second)  # other sentences give another output
 
 
 class TestEVP(MethodContract):

@@ -1,4 +1,4 @@
-"""FeatureHead: hidden channels, statistics, position and prior weights, number of parameters."""
+"""FeatureHead: dropped channels, statistics, position and prior weights, and size."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ class TestFeatureHeadOfClasses(MethodContract):
         return DenseModel(task=Segmentation(("wall", "door", "cat")), method=method)
 
 
-def test_a_training_step_hides_channels_and_images_by_the_seed_of_each_image(backbone) -> None:
+def test_training_drops_channels_and_whole_images_by_the_seed_of_each_image(backbone) -> None:
     method = build_head(backbone).train()
     inputs = Inputs(images(2, 64, 64))
     encoded = method.encode(inputs)
@@ -76,20 +76,21 @@ def test_a_training_step_hides_channels_and_images_by_the_seed_of_each_image(bac
     assert torch.equal(first, probability(method, inputs, encoded, draws=Draws((5, 6))))
     other = probability(method, inputs, encoded, draws=Draws((5, 7)))
     assert not torch.allclose(first, other)
-    assert torch.equal(first[0], other[0])  # a row depends on its own seed
+    assert torch.equal(first[0], other[0])  # an image depends only on its own seed
     draws = Draws(tuple(range(400)))
     kept = method._keep_mask(draws, 0, 50)
     assert kept.shape == (400, 50, 1, 1)
     hidden = kept.amax(dim=(1, 2, 3)) == 0
     assert float(hidden.float().mean()) == pytest.approx(0.2, abs=0.05)
     coarsest = method._keep_mask(draws, 3, 50)
-    assert torch.equal(hidden, coarsest.amax(dim=(1, 2, 3)) == 0)  # the same images at all levels
+    # an image is dropped at all levels or at none
+    assert torch.equal(hidden, coarsest.amax(dim=(1, 2, 3)) == 0)
     assert float((kept[~hidden] == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
     assert float(kept.max()) == pytest.approx(1 / 0.7)
 
 
 def test_a_level_with_a_single_position_is_scaled_by_one(backbone) -> None:
-    """As the coarsest level of one small image, which has no standard deviation."""
+    """The coarsest level of one small image has a single position, so no standard deviation."""
     method = build_head(backbone).eval()
     inputs = Inputs(images(1, 32, 32))
     encoded = method.encode(inputs)
@@ -111,14 +112,15 @@ def test_statistics_are_computed_over_all_training_images(backbone) -> None:
     assert method.prior.tolist() == pytest.approx([0.5, 0.2, 0.3])
 
 
-def test_a_prediction_is_mixed_by_position_weight_and_prior_weight(backbone) -> None:
+def test_predictions_are_mixed_with_position_and_prior_by_their_weights(backbone) -> None:
     method, inputs = build_head(backbone).eval(), Inputs(images(2, 48, 80))
     plain = probability(method, inputs)
     method.use({"position_weight": 1.0, "prior_weight": 0.0})
     alone = probability(method, inputs)
-    torch.testing.assert_close(alone[0], alone[1])  # it does not depend on the image
+    # the output at position weight 1 does not depend on the image
+    torch.testing.assert_close(alone[0], alone[1])
     with torch.no_grad():
-        for level in range(4):  # as if a training step hides all channels
+        for level in range(4):  # zero features, as if training drops all channels
             method.get_buffer(f"scale{level}").zero_()
         method.use({"position_weight": 0.0, "prior_weight": 0.0})
         torch.testing.assert_close(probability(method, inputs), alone)
@@ -140,7 +142,7 @@ def test_a_prediction_is_mixed_by_position_weight_and_prior_weight(backbone) -> 
     torch.testing.assert_close(probability(method.train(), inputs), plain)
 
 
-def test_a_prediction_hides_no_channels(backbone) -> None:
+def test_predictions_use_all_channels(backbone) -> None:
     method = build_head(backbone).eval()
     image = images(2, 48, 80)
     both = probability(method, Inputs(image), draws=Draws((1, 2)))
@@ -149,7 +151,7 @@ def test_a_prediction_hides_no_channels(backbone) -> None:
 
 
 def test_probabilities_sum_to_one_in_mixed_precision(backbone) -> None:
-    """Otherwise values far from zero, such as kelvins, would be shifted."""
+    """Rounded probabilities would shift values far from zero, such as temperatures in kelvins."""
     method = build_head(backbone).eval()
     with torch.autocast("cpu", torch.bfloat16):
         mixed = probability(method, Inputs(images(1, 48, 80)))
@@ -194,7 +196,7 @@ def test_the_head_does_not_run_in_mixed_precision(backbone) -> None:
             assert torch.equal(probability(method, inputs, encoded, draws=draws), expected)
 
 
-def test_a_training_step_on_some_pixels_equals_the_whole_map_at_these_pixels() -> None:
+def test_training_on_a_grid_of_pixels_gives_the_values_of_the_whole_map() -> None:
     torch.manual_seed(0)
     task = Segmentation(("a", "b", "c"))
     backbone = EfficientNetLite0(levels=(8, 32))

@@ -20,7 +20,7 @@ from diffsight.prompts import Concepts
 from diffsight.tasks import Depth, Segmentation
 from diffsight.types import Draws, Inputs
 
-# has all 16 attention layers, but runs in seconds
+# a small Stable Diffusion with all 16 attention layers
 SMALL = {
     "unet": {
         "block_out_channels": (16, 16, 32, 32),
@@ -107,8 +107,8 @@ def test_the_probability_is_the_normalised_mean_of_the_layers():
     )
 
 
-def test_the_noise_schedule_keeps_the_variance_of_the_specification():
-    """Spec 1.1: fraction of the variance that the signal keeps at each step."""
+def test_the_noise_schedule_keeps_the_expected_fraction_of_the_signal():
+    """The fraction is that of the variance, for the schedule of Stable Diffusion."""
     add_noise = build().backbone.add_noise
     for step, fraction in ((5, 0.9948), (50, 0.9516), (100, 0.8942), (200, 0.7537)):
         one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
@@ -163,7 +163,7 @@ def test_a_pass_on_encoded_images_does_not_run_the_encoder(monkeypatch):
         assert torch.equal(probability(method, inputs, encoded), whole)
 
 
-def test_permuted_concepts_permute_the_classes():
+def test_permuting_the_concepts_permutes_the_classes():
     method = build().eval()
     order = torch.tensor([3, 0, 4, 1, 2])
     inputs = Inputs(images(1, 32, 32))
@@ -185,11 +185,11 @@ def test_only_concepts_and_codebook_get_gradients():
     assert bool(method.concepts.rows.grad.abs().min(dim=1).values.gt(0).all())
 
 
-def test_trained_concepts_fit_two_images():
+def test_training_the_concepts_fits_two_images():
     # the self-attention of a random UNet is nearly uniform and would blur all maps
     method = build(None, classes=2, maps=ConceptRequest(self_attention=False)).train()
     pictures = images(2, 32, 32) * 0.3
-    pictures[0, 0, :, :12] += 0.7  # red on the left, and at the top
+    pictures[0, 0, :, :12] += 0.7  # one image is red on the left, the other at the top
     pictures[1, 0, :12] += 0.7
     label = (pictures[:, 0] > 0.5).long()
     method.backbone.latent_scale = 1 / float(method.backbone.encode(pictures).std())
@@ -204,7 +204,8 @@ def test_trained_concepts_fit_two_images():
         optimiser.step()
         losses.append(float(loss.detach()))
     p = 12 / 32
-    constant = -p * math.log(p) - (1 - p) * math.log(1 - p)  # loss of the best constant map
+    # the loss of the best constant prediction
+    constant = -p * math.log(p) - (1 - p) * math.log(1 - p)
     assert sum(losses[-10:]) / 10 < 0.9 * constant
 
 
@@ -246,7 +247,7 @@ def test_invalid_options_are_refused(options, message):
     ("classes", "d", "expected"), [(20, 1, 28360), (40, 2, 49440), (50, 3, 60380)]
 )
 def test_the_number_of_trainable_parameters_is_that_of_the_paper(classes, d, expected):
-    """Spec 1.9, the totals for Stable Diffusion 2.1 and CLIP ViT-L/14."""
+    """The totals are those of Stable Diffusion 2.1 with CLIP ViT-L/14."""
     codec = VectorCodebook.of(torch.zeros(classes, d))
     codec.label_std = torch.ones(d)
     parts = (Concepts(classes, dim=1024), Codebook(codec, features=768))

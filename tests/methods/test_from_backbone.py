@@ -35,7 +35,7 @@ def tiny() -> BackboneSource:
 
 
 @pytest.mark.parametrize("method", [VPD, EVP, MetaPrompts, FewShot, FeatureHead, LinearProbe])
-def test_a_builder_exposes_its_class_and_builds_trainable_models(
+def test_a_builder_has_the_class_of_its_method_and_builds_trainable_models(
     tiny: BackboneSource, method: Any
 ) -> None:
     builder = method.from_backbone(tiny)
@@ -89,7 +89,7 @@ def test_a_method_without_default_parts_is_refused(tiny: BackboneSource) -> None
 
 
 @pytest.mark.parametrize("kind", ["depth", "classes"])
-def test_vpd_on_stable_diffusion_has_the_authors_parts_and_rates(
+def test_vpd_on_stable_diffusion_has_the_learning_rates_and_prompts_of_the_authors(
     pipeline_folder: Path, kind: str
 ) -> None:
     source, names = BackboneSource(pipeline_folder), ("wall", "door")
@@ -120,7 +120,7 @@ def test_vpd_on_stable_diffusion_has_the_authors_parts_and_rates(
     model.losses(inputs, target, draws=Draws((1, 2)))["loss"].backward()
 
 
-def test_vpd_on_the_embedded_model_keeps_its_own_defaults(tiny: BackboneSource) -> None:
+def test_vpd_on_the_packaged_model_has_its_own_defaults(tiny: BackboneSource) -> None:
     task = Segmentation(("wall", "door"))
     (made,) = candidates(["vpd"], [tiny], lambda **options: task)
     assert made.settings == VPD.few_shot_defaults()

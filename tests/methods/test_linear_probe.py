@@ -1,4 +1,4 @@
-"""The linear probe on patch tokens."""
+"""LinearProbe: one linear layer on the patch tokens of a CLIP tower."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ DEPTHS = torch.linspace(0.5, 4, 200)[:, None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CLIP vision tower of random weights."""
+    """Return the folder of a small CLIP vision tower with random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("clip")
     CLIPVisionModelWithProjection(CLIPVisionConfig(**SHAPE)).save_pretrained(path)
@@ -70,7 +70,7 @@ def test_only_one_layer_is_trained_and_the_value_is_the_expected_value(folder) -
 
 
 def test_tokens_are_normalised_and_probabilities_resized(folder) -> None:
-    """The tower reads the image as a square, so the tokens cover images of any aspect ratio."""
+    """The tower resizes the image to a square, so a square grid of tokens covers every image."""
     probe = build(folder).method
     image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(1))
     tokens = probe.backbone(image).features[0]
@@ -82,7 +82,7 @@ def test_tokens_are_normalised_and_probabilities_resized(folder) -> None:
     torch.testing.assert_close(probe(Inputs(image)).probability, expected)
 
 
-def test_on_a_diffusion_model_it_uses_the_clip_tower() -> None:
+def test_a_probe_on_a_diffusion_model_uses_its_clip_tower() -> None:
     source = BackboneSource("tiny")
     model = DenseModel(
         task=Depth(bins=3).fitted(DEPTHS), method=LinearProbe.from_backbone(source, side=48)

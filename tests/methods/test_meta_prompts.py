@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from tests.contracts import MethodContract
-from tests.support import SMALL, enliven, images
+from tests.support import SMALL, images, randomise_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,7 +65,7 @@ class ConstantEmbedding(nn.Module):
 
 @torch.no_grad()
 def test_every_pass_runs_the_unet_of_diffusers_on_the_output_of_the_pass_before() -> None:
-    model = enliven(build_segmentation()).eval()
+    model = randomise_weights(build_segmentation()).eval()
     method, inputs = model.method, Inputs(images(2, 64, 128))
     latent = method.encode(inputs).latent
     reference = build_backbone(time_embedding=True).unet
@@ -86,9 +86,9 @@ def test_every_pass_runs_the_unet_of_diffusers_on_the_output_of_the_pass_before(
 
 @torch.no_grad()
 def test_skip_connections_of_another_size_are_resized() -> None:
-    """A latent of 42 x 64 has levels of height 42, 21, 11 and 6; their doubles are 12, 24, 48."""
+    """A latent of 42 x 64 has levels of height 42, 21, 11, 6; upsampling gives 12, 24, 48."""
     torch.manual_seed(1)
-    part = enliven(build_backbone()).eval()
+    part = randomise_weights(build_backbone()).eval()
     unet: Any = part.unet
     latent, text = torch.randn(1, 4, 42, 64), torch.randn(1, 4, 24)
     embedding = torch.randn(1, part.embedding_dim)
@@ -137,7 +137,7 @@ def compute_gradients(model: DenseModel) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in model.method.named_parameters()}
 
 
-def test_gradients_reach_the_first_embedding_and_every_prompt() -> None:
+def test_gradients_reach_the_time_embeddings_and_prompts_of_every_pass() -> None:
     gradients = compute_gradients(build_segmentation(sets=3))
     for name in (*(f"times.{i}" for i in range(3)), *(f"prompts.{i}.rows" for i in range(3))):
         gradient = gradients[name]
@@ -154,7 +154,7 @@ def test_truncated_backpropagation_covers_only_the_last_pass() -> None:
     assert gradients["backbone.unet.conv_out.weight"] is not None
 
 
-def test_the_options_of_table_5_keep_the_size_of_the_image() -> None:
+def test_ablated_models_have_outputs_at_the_size_of_the_image() -> None:
     for options in (
         {"passes": 1, "backbone": build_backbone(conv_out=False)},
         {"time": "fixed", "backbone": build_backbone(time_embedding=True)},
@@ -168,8 +168,8 @@ def test_the_options_of_table_5_keep_the_size_of_the_image() -> None:
 
 
 @torch.no_grad()
-def test_depth_enlarges_images_and_resizes_the_features_back() -> None:
-    model = enliven(build_depth()).eval()
+def test_the_depth_model_enlarges_images_and_resizes_features_back() -> None:
+    model = randomise_weights(build_depth()).eval()
     sizes = []
     model.method.backbone.vae.register_forward_hook(lambda *a: sizes.append(a[2].shape[-2:]))
     model.method.head.register_forward_pre_hook(
@@ -199,7 +199,7 @@ def test_explanation_has_a_map_for_every_prompt() -> None:
 @torch.no_grad()
 def test_explanation_has_the_product_of_the_features_with_every_prompt() -> None:
     for model, size in ((build_segmentation(), (40, 72)), (build_depth(), (64, 128))):
-        method, image = enliven(model).eval().method, images(1, 40, 70)
+        method, image = randomise_weights(model).eval().method, images(1, 40, 70)
         products: list[Tensor] = []
         method.rearrange.register_forward_hook(lambda *a, seen=products: seen.extend(a[2].features))
         explanation = method.explain(Inputs(image))
@@ -209,7 +209,7 @@ def test_explanation_has_the_product_of_the_features_with_every_prompt() -> None
             maps = functional.interpolate(level, size, mode="bilinear")
             if method.enlarge_by is None:
                 maps = maps[..., :40, :70]
-            else:  # the enlarged image is larger than the image in both directions
+            else:  # features of the enlarged image are resized to the original size
                 maps = functional.interpolate(maps, (40, 70), mode="bilinear", antialias=True)
             for total, one in zip(expected, maps[0], strict=True):
                 total += (one - one.min()) / (one.max() - one.min())
@@ -220,7 +220,7 @@ def test_explanation_has_the_product_of_the_features_with_every_prompt() -> None
         torch.testing.assert_close(torch.stack([*explanation.rearranged.values()]), expected)
 
 
-def test_without_products_the_explanation_has_attention_alone() -> None:
+def test_without_rearrangement_products_only_attention_is_explained() -> None:
     features = partial(Fused, width=8, multiplies=False)
     for model in (build_segmentation(rearrange=None), build_depth(rearrange=features)):
         with torch.no_grad():
@@ -262,7 +262,7 @@ class TestMetaPromptsForDepth(MethodContract):
 class TestMetaPromptsForPose(MethodContract):
     subject = MetaPrompts
     frozen = ("method.backbone.vae.",)
-    row_dtype = torch.float64  # two passes amplify the rounding of a batch beyond the tolerance
+    row_dtype = torch.float64  # in 32 bit, two passes amplify rounding errors beyond the tolerance
 
     def build(self) -> DenseModel:
         head = partial(HeatmapHead, width=8)

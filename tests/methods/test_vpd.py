@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 from tests.contracts import MethodContract
-from tests.support import SMALL, enliven, images
+from tests.support import SMALL, images, randomise_weights
 
 from diffsight.backbones import StableDiffusion
 from diffsight.config import to_config
@@ -35,8 +35,8 @@ def build(**options) -> DenseModel:
     return DenseModel(task=Depth(), method=method)
 
 
-def test_full_size_parameter_counts() -> None:
-    """The counts of spec section 8, without the 20 parameters of post_quant_conv."""
+def test_the_numbers_of_parameters_are_those_of_the_authors_model() -> None:
+    """The authors' model also contains post_quant_conv, which has 20 parameters."""
     with torch.device("meta"):
         model = DenseModel(
             task=Depth(),
@@ -72,7 +72,7 @@ def test_depth_has_the_size_of_the_image(hw: tuple[int, int]) -> None:
 
 
 def test_padding_is_mid_grey_and_features_are_cropped() -> None:
-    """As the released code pads 480 to 512 px: with values that become 0 in [-1, 1]."""
+    """The released code pads 480 to 512 px after scaling to [-1, 1], with zeros."""
     model = build().eval()
     seen = {}
     model.method.backbone.vae.register_forward_hook(lambda *a: seen.update(image=a[1][0]))
@@ -141,8 +141,8 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(together[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_an_encoded_latent_replaces_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The encoder is frozen, so it runs once per image; the images may have any size."""
+def test_the_encoder_does_not_run_on_encoded_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frozen encoder needs to run once per image only; images may have any size."""
     method = build(attention_maps="A32").method.eval()
     inputs = Inputs(torch.rand(2, 3, 70, 90))
     expected = method(inputs).maps
@@ -182,7 +182,7 @@ def test_a_text_table_of_another_width_is_refused() -> None:
         )
 
 
-def test_the_model_records_its_recipe() -> None:
+def test_the_configuration_of_a_model_contains_its_constructor_arguments() -> None:
     config = to_config(build(attention_maps="A32"))
     method = config["init_args"]["method"]
     assert method["class_path"] == "diffsight.methods.vpd.VPD"
@@ -266,9 +266,9 @@ class TestVPDReferring(MethodContract):
         return DenseModel(task=Referring(), method=method)
 
 
-def test_depths_in_mixed_precision_are_as_fine_as_in_32_bit() -> None:
-    """In bfloat16 depths near 5 m would be 3 cm apart: at most 512 between 4 and 8 m."""
-    model = enliven(build()).eval()
+def test_the_head_is_not_rounded_to_bfloat16_in_mixed_precision() -> None:
+    """In bfloat16, neighbouring depths near 5 m are 3 cm apart, and there are few of them."""
+    model = randomise_weights(build()).eval()
     inputs = Inputs(images(1, 128, 128))
     with torch.no_grad():
         exact = model(inputs).stack

@@ -20,7 +20,7 @@ def numbers(metric: Metric) -> dict[str, float]:
 
 def masks(images: int, seed: int = 3) -> Tensor:
     valid = torch.rand((images, H, W), generator=torch.Generator().manual_seed(seed)) < 0.6
-    valid[-1] = False  # an image without a label
+    valid[-1] = False  # the last image has no label
     return valid
 
 
@@ -31,7 +31,7 @@ def values(images: int = 4, channels: int = 5) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def directions(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Return unit vectors with errors up to 40 degrees; invalid targets have no direction."""
+    """Return unit vectors with errors up to 40 degrees; invalid targets are not unit vectors."""
     generator = torch.Generator().manual_seed(5)
     target = torch.randn((images, 3, H, W), generator=generator)
     target = torch.nn.functional.normalize(target, dim=1)
@@ -57,7 +57,7 @@ def foreground(images: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def degrees(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the angle by its cosine, another formula than that of the metric."""
+    """Return the angle in degrees from its cosine; the metric uses another formula."""
     cosine = a @ b / math.sqrt(a @ a) / math.sqrt(b @ b)
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
 
@@ -145,8 +145,10 @@ def test_angle_errors_agree_with_their_definitions() -> None:
 
 
 @pytest.mark.parametrize(("true", "vtm"), [(8.0, 3.6), (16.0, 7.4), (31.9, 15.7)])
-def test_vtms_angles_on_a_wall_seen_from_the_front_are_too_small(true: float, vtm: float) -> None:
-    """The predictions are off by ``true`` degrees in all directions around the normal."""
+def test_vtm_underestimates_angles_on_surfaces_that_face_the_camera(
+    true: float, vtm: float
+) -> None:
+    """Predictions are tilted by ``true`` degrees in all directions around the normal."""
     side = torch.linspace(0, 2 * math.pi, 361)[:-1].reshape(1, 18, 20)
     sine, cosine = math.sin(math.radians(true)), math.cos(math.radians(true))
     around = (sine * side.cos(), sine * side.sin(), torch.full_like(side, -cosine))
@@ -159,7 +161,7 @@ def test_vtms_angles_on_a_wall_seen_from_the_front_are_too_small(true: float, vt
     assert result["merr_vtm"] == pytest.approx(vtm, abs=0.06)
 
 
-def test_the_median_is_exact_to_half_a_bin() -> None:
+def test_the_median_angle_is_exact_to_half_a_bin() -> None:
     angles = torch.tensor([1.0, 2.0, 33.33, 90.0, 180.0], dtype=torch.float64).deg2rad()
     prediction = torch.stack([angles.sin(), torch.zeros(5).double(), angles.cos()])[None, :, None]
     target = torch.tensor([0.0, 0.0, 1.0])[None, :, None, None].expand(1, 3, 1, 5)
@@ -171,7 +173,7 @@ def test_the_median_is_exact_to_half_a_bin() -> None:
     assert result["below_30"] == pytest.approx(0.4)
 
 
-def test_grey_pixels_that_are_marked_valid_count_only_in_vtms_angle() -> None:
+def test_valid_grey_pixels_count_only_in_the_angle_of_vtm() -> None:
     wall = torch.tensor([0.0, 0.0, -1.0])[None, :, None, None].expand(1, 3, 1, 2)
     target = wall.clone()
     target[..., 1] = 128 / 127.5 - 1

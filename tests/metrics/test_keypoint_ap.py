@@ -39,17 +39,17 @@ def pose(seed: int, *, count: int = 1) -> torch.Tensor:
 
 def test_similarity_is_the_mean_over_the_labelled_joints() -> None:
     truth = pose(0)
-    truth[0, 3:, 2] = 0.0  # three joints are labelled
+    truth[0, 3:, 2] = 0.0  # only the first three joints are labelled
     prediction = truth.clone()
     prediction[0, 0, 0] += 7.0
-    prediction[0, 5:, :2] += 500.0  # these joints have no label
+    prediction[0, 5:, :2] += 500.0  # changes joints without a label
     expected = (math.exp(-49 / (2 * 5000 * (2 * 0.026) ** 2)) + 2) / 3
     assert float(oks(prediction, people(truth), COCO_SIGMAS)) == pytest.approx(expected)
     truth[..., 2] = 0.0
     assert float(oks(prediction, people(truth), COCO_SIGMAS)) == 0.0
 
 
-def test_suppression_keeps_the_better_of_two_similar_poses() -> None:
+def test_the_lower_scored_of_two_similar_poses_is_suppressed() -> None:
     one, other = pose(1)[0], pose(2)[0]
     near = one.clone()
     near[:, 0] += 0.5

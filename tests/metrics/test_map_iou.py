@@ -1,4 +1,4 @@
-"""The IoU of maps against a loop over images, cells and thresholds."""
+"""The IoU of bird's-eye-view maps against a direct computation."""
 
 import pytest
 import torch
@@ -16,8 +16,8 @@ def test_a_perfect_prediction_scores_one() -> None:
     assert float(metric.compute()["miou"]) == 1
 
 
-def test_every_class_counts_at_its_best_threshold_over_all_images() -> None:
-    """Cells that are not valid do not count."""
+def test_the_iou_of_a_class_is_that_of_its_best_threshold_over_all_images() -> None:
+    """Invalid cells do not count."""
     probability = noise(2, 3, 4, 5, seed=2).sigmoid()
     label = (noise(2, 3, 4, 5, seed=3) > 0).float()
     valid = noise(2, 4, 5, seed=4) > -1

@@ -45,7 +45,7 @@ def test_ause_of_classes_agrees_with_a_loop() -> None:
     assert float(metric.compute()["ause"]) == pytest.approx(sum(expected) / 3, rel=1e-9)
 
 
-def test_ause_of_numbers_compares_root_mean_squares() -> None:
+def test_ause_of_numbers_is_the_area_between_rmse_curves() -> None:
     generator = torch.Generator().manual_seed(3)
     std = torch.rand((9, 14), generator=generator) + 0.1
     error = (std * torch.randn(std.shape, generator=generator)).abs()
@@ -66,7 +66,7 @@ def test_calibration_error_of_classes_agrees_with_torchmetrics() -> None:
     assert float(metric.compute()["ece"]) == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_normal_errors_are_calibrated_unless_the_deviations_are_too_small() -> None:
+def test_gaussian_errors_are_calibrated_unless_deviations_are_too_small() -> None:
     generator = torch.Generator().manual_seed(4)
     std = torch.rand((200, 200), generator=generator) + 0.1
     error = (std * torch.randn(std.shape, generator=generator)).abs()

@@ -2,7 +2,7 @@
 
 import torch
 from tests.contracts import NeckContract
-from tests.support import enliven
+from tests.support import randomise_weights
 from torch.nn import functional
 
 from diffsight.necks import FPN
@@ -10,7 +10,7 @@ from diffsight.types import Pyramid
 
 
 def test_every_level_is_the_sum_of_itself_and_all_coarser_levels() -> None:
-    neck = enliven(FPN(in_channels=(3, 4, 5), strides=(8, 16, 32), width=6))
+    neck = randomise_weights(FPN(in_channels=(3, 4, 5), strides=(8, 16, 32), width=6))
     features = (torch.randn(2, 3, 12, 20), torch.randn(2, 4, 6, 10), torch.randn(2, 5, 3, 5))
     with torch.no_grad():
         pyramid = neck(Pyramid(features, (8, 16, 32), (96, 160)))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.contracts import NeckContract
-from tests.support import enliven
+from tests.support import randomise_weights
 
 from diffsight.errors import InputError
 from diffsight.necks import IMAFR
@@ -20,8 +20,8 @@ def test_the_number_of_parameters_is_that_of_evp() -> None:
         IMAFR(in_channels=(320, 717, 1357, 1280), strides=STRIDES)
 
 
-def test_both_normalisations_of_a_halving_share_their_weights() -> None:
-    neck = enliven(IMAFR(in_channels=(8, 8), strides=(8, 16), groups=2))
+def test_levels_equal_a_direct_computation() -> None:
+    neck = randomise_weights(IMAFR(in_channels=(8, 8), strides=(8, 16), groups=2))
     fine, coarse = torch.randn(2, 8, 6, 4), torch.randn(2, 8, 3, 2)
     with torch.no_grad():
         levels = neck(Pyramid((fine, coarse), (8, 16), (48, 32))).features

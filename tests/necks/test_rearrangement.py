@@ -18,7 +18,7 @@ def make_pyramid(height: int, width: int) -> Pyramid:
     return Pyramid(features, STRIDES, (8 * height - 3, 8 * width), (8 * height, 8 * width))
 
 
-def test_per_level_multiplies_the_doubled_features_with_each_prompt() -> None:
+def test_per_level_multiplies_upsampled_features_with_each_prompt() -> None:
     torch.manual_seed(0)
     part = PerLevel(in_channels=CHANNELS, strides=STRIDES, prompts=5, dim=32).eval()
     inputs, prompts = make_pyramid(8, 16), torch.randn(2, 5, 32)

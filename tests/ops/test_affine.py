@@ -7,7 +7,7 @@ from tests.support import noise
 from diffsight.ops.affine import enlarge_box, invert_matrix, move_points, view_matrix, warp_image
 
 
-def test_an_enlarged_box_has_the_aspect_of_the_view_and_the_centre_of_the_box() -> None:
+def test_enlarging_a_box_gives_it_the_aspect_of_the_view_and_keeps_its_centre() -> None:
     box = torch.tensor([10.0, 20.0, 30.0, 100.0])
     assert enlarge_box(box, (65, 49), 1.0).tolist() == [-10.0, 20.0, 50.0, 100.0]
     assert enlarge_box(box, (65, 49), 1.5).tolist() == [-25.0, 0.0, 65.0, 120.0]
@@ -46,7 +46,7 @@ def test_a_view_shows_the_box_and_is_black_outside_the_image() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 33.0, -120.0])
-def test_points_and_pixels_move_equally(degrees: float) -> None:
+def test_points_and_pixels_are_moved_by_the_same_matrix(degrees: float) -> None:
     image = torch.zeros(3, 60, 60)
     image[:, 25:28, 33:36] = 1.0
     matrix = view_matrix(torch.tensor([10.0, 8.0, 50.0, 48.0]), (80, 80), degrees=degrees)

@@ -22,12 +22,12 @@ def test_unusable_device_is_refused(name):
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16"])
-def test_dtype_is_the_same_as_name_and_as_torch_dtype(name):
+def test_dtypes_are_accepted_as_name_and_as_torch_dtype(name):
     assert mixed_dtype(name) is mixed_dtype(getattr(torch, name)) is getattr(torch, name)
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", torch.float32])
-def test_float32_is_no_mixed_precision(dtype):
+def test_float32_means_no_mixed_precision(dtype):
     assert mixed_dtype(dtype) is None
 
 

@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def count_page_faults(mode: str) -> int:
-    """Return the page faults of repeated allocations, with ``mode`` keep or default."""
+    """Return the number of page faults of repeated allocations; ``mode`` is keep or default."""
     command = [sys.executable, "-c", FAULTS, mode]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -37,23 +37,23 @@ def test_kept_memory_is_reused_without_page_faults() -> None:
     assert count_page_faults("keep") < 100
 
 
-def test_other_systems_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keeping_freed_memory_does_nothing_outside_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
 
 
-def test_errors_of_missing_memory_become_one_line() -> None:
+def test_out_of_memory_errors_become_one_line() -> None:
     with (
         pytest.raises(InputError, match=r"^choose a smaller size$"),
         report_out_of_memory("choose a smaller size"),
     ):
-        torch.empty(1 << 50)  # a thousand terabytes
+        torch.empty(1 << 50)  # 4.5 petabytes
     with pytest.raises(InputError, match=r"^a GPU$"), report_out_of_memory("a GPU"):
         raise torch.OutOfMemoryError("CUDA out of memory")
     for error in (MemoryError(), RuntimeError("could not create a primitive")):  # NumPy, oneDNN
         with pytest.raises(TooLargeError, match=r"^less$"), report_out_of_memory("less"):
             raise error
-    for error in (  # of CUDA and its libraries, of a DataLoader process, of the kernel
+    for error in (  # from CUDA and its libraries, a DataLoader process, and the kernel
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),

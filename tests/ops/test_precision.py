@@ -23,7 +23,7 @@ def test_without_autocast_turns_mixed_precision_off() -> None:
         assert (x.to("meta") @ x.to("meta")).is_meta
 
 
-def test_the_precision_of_products_is_set_and_restored() -> None:
+def test_the_precision_of_float32_matrix_products_is_set_and_restored() -> None:
     before = settings()
     with float32_products(tf32=True):
         assert settings() == ("high", True)

@@ -1,4 +1,4 @@
-"""Resized labels: the nearest pixel, and no loss of labelled strokes and points."""
+"""Resizing of labels: strokes and single points of partly labelled images are kept."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def make_label(hw: tuple[int, int], fraction: float) -> tuple[torch.Tensor, torc
 
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
-def test_complete_labels_are_those_of_the_nearest_pixel(
+def test_complete_labels_are_resized_to_the_nearest_pixel(
     old: tuple[int, int], new: tuple[int, int]
 ) -> None:
     label, valid = make_label(old, 2.0)
@@ -28,7 +28,7 @@ def test_complete_labels_are_those_of_the_nearest_pixel(
 
 @pytest.mark.parametrize(("old", "new"), SIZES)
 @pytest.mark.parametrize("fraction", [0.001, 0.02, 0.5])
-def test_a_pixel_takes_the_label_of_a_labelled_pixel_in_its_area(
+def test_a_resized_pixel_has_the_label_of_a_labelled_pixel_in_its_area(
     old: tuple[int, int], new: tuple[int, int], fraction: float
 ) -> None:
     label, valid = make_label(old, fraction)
@@ -52,7 +52,7 @@ def test_a_pixel_takes_the_label_of_a_labelled_pixel_in_its_area(
     assert torch.equal(column_of[x][is_filled], grid[1][is_filled])
 
 
-def test_strokes_and_points_of_a_large_photograph_are_kept() -> None:
+def test_strokes_and_points_survive_when_a_large_label_is_resized() -> None:
     label = torch.zeros(1500, 2000, dtype=torch.long)
     label[700:702, 100:1900], label[50:1400, 901] = 1, 2
     label[3, 5] = 3
@@ -61,7 +61,7 @@ def test_strokes_and_points_of_a_large_photograph_are_kept() -> None:
     assert int((resized[valid] == 1).sum()) >= 225
     assert int((resized[valid] == 2).sum()) >= 170
     assert int((resized[valid] == 3).sum()) == 1
-    # sampling the nearest pixel would lose nearly all
+    # nearest-neighbour resizing would lose many of them
     assert int(resize_label((label > 0)[None], (192, 256)).sum()) < 0.6 * int(valid.sum())
 
 

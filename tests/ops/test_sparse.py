@@ -37,8 +37,8 @@ def random_sites(number: int, count: int = 2, seed: int = 0) -> Sites:
     return Sites(torch.stack(torch.unravel_index(cells, (count, *SHAPE)), dim=1), SHAPE, count)
 
 
-def at(grid: Tensor, sites: Sites) -> Tensor:
-    """Return the features of a dense grid ``b c x y z`` at some cells."""
+def read_sites(grid: Tensor, sites: Sites) -> Tensor:
+    """Return the features of a dense grid ``b c x y z`` at the cells of ``sites``."""
     image, x, y, z = sites.coordinates.unbind(dim=1)
     return grid[image, :, x, y, z]
 
@@ -46,13 +46,13 @@ def at(grid: Tensor, sites: Sites) -> Tensor:
 def convolve_dense(
     features: Tensor, weight: Tensor, sites: Sites, stride: Cells, padding: Cells
 ) -> Callable[[Sites], Tensor]:
-    """Return a function that reads the dense convolution of the same cells at some sites."""
+    """Compute the dense convolution; return a function that reads its values at given sites."""
     grid = torch.zeros(sites.count, features.shape[1], *sites.shape, dtype=features.dtype)
     image, x, y, z = sites.coordinates.unbind(dim=1)
     grid = grid.movedim(1, -1).index_put((image, x, y, z), features).movedim(-1, 1)
     kernel = weight.permute(4, 3, 0, 1, 2)
     result = functional.conv3d(grid, kernel, stride=stride, padding=padding)
-    return lambda written: at(result, written)
+    return lambda written: read_sites(result, written)
 
 
 def assert_agrees(rules: Rules, sites: Sites, kernel: Cells, stride: Cells, padding: Cells) -> None:
@@ -103,7 +103,7 @@ def test_a_strided_convolution_equals_a_dense_one_at_its_output_cells(
         assert len(written) == len(written.unique())
 
 
-def test_layers_with_both_rules_equal_dense_layers() -> None:
+def test_submanifold_and_strided_layers_in_sequence_equal_dense_layers() -> None:
     """A submanifold layer, a strided layer, and a submanifold layer on its output cells."""
     sites = random_sites(40)
     features = noise(40, 2)
@@ -159,7 +159,7 @@ def test_gradients_equal_finite_differences(check: Callable[..., bool]) -> None:
         assert check(lambda f, w, rules=rules: convolve(f, w, rules), (features, weight))
 
 
-def test_mixed_precision_rounds_products_but_not_their_sums() -> None:
+def test_in_mixed_precision_products_are_rounded_and_sums_have_32_bits() -> None:
     sites = random_sites(200)
     rules = submanifold_rules(sites)
     features, conv = noise(200, 8).requires_grad_(), SparseConv3d(8, 8)
@@ -184,6 +184,6 @@ def test_without_sites_the_outputs_are_empty() -> None:
     assert to_dense(torch.empty(0, 4), rules.sites).shape == (2, 4, 3, 3, 2)
 
 
-def test_equal_sites_are_an_error() -> None:
+def test_duplicate_sites_are_an_error() -> None:
     with pytest.raises(AssertionError, match="two sites are equal"):
         submanifold_rules(Sites(torch.zeros(2, 4, dtype=torch.long), SHAPE, 1))

@@ -1,4 +1,4 @@
-"""Windows over an image, and the average of their maps."""
+"""Windows over an image, and the average and standard deviation of their maps."""
 
 import pytest
 import torch
@@ -13,19 +13,15 @@ from diffsight.ops.tiles import PassAverage, make_windows, window_starts
     [
         (480, 640, 2, [0, 160]),  # VPD on NYU
         (352, 1216, 4, [0, 288, 576, 864]),  # EVP on KITTI in training
-        (
-            480,
-            640,
-            8,
-            [0, 22, 44, 66, 88, 110, 132, 160],
-        ),  # the authors leave out 6 columns
-        (352, 1216, 20, [45 * i for i in range(19)] + [864]),  # the authors leave out 9 columns
+        # here the windows of the authors' code leave out 6 columns, and in the next row 9
+        (480, 640, 8, [0, 22, 44, 66, 88, 110, 132, 160]),
+        (352, 1216, 20, [45 * i for i in range(19)] + [864]),
         (64, 64, 3, [0]),
         (64, 65, 5, [0, 1]),
-        (10, 35, 2, [0, 10, 20, 25]),  # two windows cannot cover it
+        (10, 35, 2, [0, 10, 20, 25]),  # two square windows cannot cover the image, so four are used
     ],
 )
-def test_windows_begin_at_these_pixels(
+def test_windows_start_at_the_expected_pixels(
     height: int, width: int, windows: int, starts: list[int]
 ) -> None:
     assert window_starts(width, height, windows) == starts
@@ -61,7 +57,7 @@ def test_windows_cover_every_pixel(side: int, slack: int, windows: int) -> None:
     assert starts == sorted(set(starts))
 
 
-def test_the_average_equals_that_of_the_authors_code() -> None:
+def test_averaging_windows_and_flips_equals_the_authors_code() -> None:
     """The authors average mirrored passes first, and then windows by coverage."""
     torch.manual_seed(0)
     windows = make_windows(6, 10, 2)

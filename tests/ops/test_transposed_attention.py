@@ -17,10 +17,10 @@ def make_inputs(pixels, width, maps, heads=3, dtype=torch.float64):
     ("pixels", "width", "maps"), [(37, 8, 1), (64, 16, 50), (70, 64, 64), (70, 40, 150)]
 )
 @pytest.mark.parametrize("implementation", ["sdpa", "chunk"])
-def test_values_and_gradients_are_those_of_the_dense_form(
+def test_all_implementations_have_equal_values_and_gradients(
     pixels, width, maps, implementation, monkeypatch
 ):
-    monkeypatch.setattr(module, "CHUNK", 16)  # does not divide the pixels
+    monkeypatch.setattr(module, "CHUNK", 16)  # not a divisor of the number of pixels
     arguments = make_inputs(pixels, width, maps)
     weight = noise(2, pixels, maps, seed=9).double()
     expected = transposed_attention(*arguments, implementation="dense")

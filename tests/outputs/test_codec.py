@@ -8,7 +8,7 @@ from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.outputs import OutputSpec, SoftLabels, expectation
 
 
-def test_soft_and_hard_labels_can_be_turned_into_a_distribution() -> None:
+def test_soft_and_hard_labels_are_converted_to_a_distribution() -> None:
     ids = torch.tensor([[[0, 2]], [[1, 2]]])[None]
     weights = torch.tensor([[[0.25, 0.5]], [[0.75, 0.5]]])[None]
     soft = SoftLabels(ids, weights)

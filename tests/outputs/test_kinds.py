@@ -59,7 +59,7 @@ def test_normalised_logits_are_probabilities_in_float32() -> None:
     assert half.stack.dtype == half.probabilities.dtype == torch.float32
 
 
-def test_only_values_use_the_standard_deviation_over_views() -> None:
+def test_only_outputs_of_values_store_the_standard_deviation_over_views() -> None:
     std = noise(2, 3, 4, 6).abs()
     assert torch.equal(Values(noise(2, 3, 4, 6)).with_std(std).std, std)
     for output in OUTPUTS[2:]:
@@ -79,7 +79,7 @@ def test_reduced_moments_are_those_of_the_distribution(origin: float) -> None:
 
 
 def test_averaged_moments_are_the_moments_of_the_averaged_distribution() -> None:
-    """Averaging is linear, so it may come after the reduction to moments."""
+    """Averaging is linear, so distributions may be reduced to moments before it."""
     first, second = distribution(), distribution()
     second = second.with_stack(second.stack.roll(1, dims=-1))
     averaged = first.with_stack((first.stack + second.stack) / 2).reduced()
@@ -88,8 +88,8 @@ def test_averaged_moments_are_the_moments_of_the_averaged_distribution() -> None
     torch.testing.assert_close(late.std, averaged.std, rtol=1e-4, atol=1e-5)
 
 
-def test_the_standard_deviation_depends_on_the_fixed_centres_and_not_on_the_value() -> None:
-    """A learned codebook changes the expected value of an image, but not the class centres."""
+def test_the_standard_deviation_is_computed_from_the_fixed_class_centres() -> None:
+    """A trained codebook changes the expected value of an image, but not the class centres."""
     output = distribution()
     moved = Distribution(output.probability, output.value + 5, output.centres)
     assert torch.equal(moved.reduced().std, output.reduced().std)

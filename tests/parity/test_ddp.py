@@ -29,7 +29,7 @@ CLASSES = [f"class {i}" for i in range(19)]
 
 
 class RecordedNoise(Draws):
-    """Draws that return the noise of the authors' run."""
+    """Replace ``Draws`` and return the noise of the authors' run."""
 
     def __init__(self, noise: Tensor) -> None:
         super().__init__((0,))
@@ -53,7 +53,7 @@ def read_inputs(golden: Golden) -> tuple[Tensor, Tensor]:
 
 
 def run(model: DenseModel, golden: Golden) -> dict[str, Tensor]:
-    """Return the tensors of every step, by their meaning."""
+    """Return the tensors of every step by the names of the golden file."""
     method = model.method
     assert isinstance(method, DDP)
     taps: dict[str, Tensor] = {}

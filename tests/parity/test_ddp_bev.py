@@ -19,7 +19,7 @@ from tests.parity.support import Golden, assert_agrees, checkpoint, golden_paths
 
 
 class RecordedNoise(Draws):
-    """Draws that return the noise of the authors' run, a row for each seed."""
+    """Replace ``Draws`` and return the noise of the authors' run, one row per seed."""
 
     def __init__(self, noise: Tensor) -> None:
         super().__init__((0,))
@@ -140,7 +140,7 @@ def test_the_number_of_parameters_is_that_of_the_authors() -> None:
     count = sum(p.numel() for n, p in model.method.named_parameters() if not n.startswith(unused))
     assert count == 52_537_874
     depth: Any = model.method.backbone.lift.depth
-    assert count + (118 - 58) * (depth.in_channels + 1) == 52_553_294  # with 118 bins of depth
+    assert count + (118 - 58) * (depth.in_channels + 1) == 52_553_294  # the depth axis has 118 bins
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:

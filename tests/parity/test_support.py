@@ -1,4 +1,4 @@
-"""The choice of golden files."""
+"""Golden files that are missing."""
 
 from pathlib import Path
 

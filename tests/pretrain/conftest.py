@@ -1,4 +1,4 @@
-"""Fixtures of pretraining with 16 pictures and networks of a few channels."""
+"""Fixtures for pretraining tests: 16 pictures, and networks with few channels."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ OPTIM = AdamW(lr=1e-3)
 
 
 def use_small_chunks() -> None:
-    """Use chunks of 8 pictures, which are rendered faster than 500."""
+    """Render pictures in chunks of 8 instead of 500, which takes less time."""
     pictures.CHUNK = frozen_outputs.CHUNK = 8
 
 
@@ -58,7 +58,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StageContext:
-    """Return the context of a stage for a model without parts."""
+    """Return the context of a stage; its model folder is empty."""
     monkeypatch.setattr(pictures, "CHUNK", 8)
     monkeypatch.setattr(frozen_outputs, "CHUNK", 8)
     (tmp_path / "model").mkdir()
@@ -71,7 +71,7 @@ def context(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sta
 
 @pytest.fixture
 def full_context(context: StageContext) -> StageContext:
-    """Return the context of a stage for a model with an untrained autoencoder and towers."""
+    """Return the context of a stage; its model has an untrained autoencoder and towers."""
     torch.manual_seed(0)
     for stage in make_stages()[:2]:
         stage.export(stage.objective(context), context, context.model)

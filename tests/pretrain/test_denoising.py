@@ -1,4 +1,4 @@
-"""The alignment of features with a teacher's, and a UNet for another latent."""
+"""Denoiser: alignment with the features of a teacher, and replaced autoencoders."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def aligned_stage(**options) -> Denoiser:
     return Denoiser(**OPTIONS | sizes | {"batch_size": 4, "teacher": TEACHER} | options)
 
 
-def test_all_levels_are_aligned_with_the_features_of_a_vision_backbone(full_context):
+def test_unet_features_are_aligned_with_the_features_of_a_vision_backbone(full_context):
     stage = aligned_stage(align_weight=0.7)
     objective = stage.objective(full_context)
     batch = stage.fetch(full_context)([0, 1, 2, 9], [5, 6, 7, 8])
@@ -48,7 +48,7 @@ def test_all_levels_are_aligned_with_the_features_of_a_vision_backbone(full_cont
 
 
 @torch.no_grad()
-def test_aligned_features_are_those_that_the_backbone_returns(full_context):
+def test_the_aligned_features_are_those_of_the_exported_backbone(full_context):
     stage = aligned_stage()
     objective = stage.objective(full_context)
     stage.export(objective, full_context, full_context.model)
@@ -76,18 +76,20 @@ def test_principal_components_keep_the_largest_variances():
     )
     variance = coordinates.var(dim=(0, 2, 3))
     assert variance[0] > variance[1]
-    assert float(variance.sum()) == pytest.approx(6, rel=1e-3)  # of six standardised channels
+    # the total variance of six standardised channels
+    assert float(variance.sum()) == pytest.approx(6, rel=1e-3)
     assert float(coordinates.mean().abs()) < 1e-5
 
 
-def test_early_gives_half_of_the_pictures_an_early_timestep(full_context):
+def test_the_option_early_sets_the_fraction_of_early_timesteps(full_context):
     steps = aligned_stage(early=0.5).fetch(full_context)([0] * 400, list(range(400))).steps
-    assert 190 < int((steps < 60).sum()) < 240  # 6 % of the others are early too
+    # about 6 % of the other pictures have an early timestep, too
+    assert 190 < int((steps < 60).sum()) < 240
     every = aligned_stage().fetch(full_context)([0] * 400, list(range(400))).steps
     assert int((every < 60).sum()) < 50
 
 
-def test_a_new_autoencoder_keeps_the_inner_layers_of_the_unet(full_context):
+def test_replacing_the_autoencoder_keeps_the_inner_layers_of_the_unet(full_context):
     first = aligned_stage()
     first.export(first.objective(full_context), full_context, full_context.model)
     before = load_file(full_context.model / "unet" / "diffusion_pytorch_model.safetensors")

@@ -76,7 +76,7 @@ def test_a_run_writes_a_complete_model(whole):
     assert assets._checked(model) == model
 
 
-def test_a_killed_run_has_the_same_losses_after_resuming(whole, cache, tmp_path):
+def test_a_killed_run_that_is_resumed_has_the_same_losses(whole, cache, tmp_path):
     # the forecast computes two losses; step 4 is saved, and the process is killed in step 5
     killed = subprocess.run(
         [sys.executable, "-m", "tests.pretrain.run", tmp_path / "run", cache, "7"],
@@ -117,7 +117,7 @@ def test_an_existing_run_is_not_overwritten(whole, cache):
         run.train(whole, cache)
 
 
-def test_an_initial_model_without_parts_is_an_error(tmp_path):
+def test_starting_from_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no model to begin with: give a diffusers folder"):
         pretrain(stages=[], out=tmp_path / "run", begin=tmp_path)
     assert not (tmp_path / "run").exists()
@@ -131,14 +131,14 @@ def test_an_initial_model_without_parts_is_an_error(tmp_path):
         (None, 40, r"image_size 32 of clip: .* divides the pictures' 40"),
     ],
 )
-def test_sizes_are_refused_before_a_picture_is_rendered(tmp_path, begin, size, message):
+def test_unsuitable_sizes_are_refused_before_pictures_are_rendered(tmp_path, begin, size, message):
     with pytest.raises(InputError, match=message):
         pretrain(stages=make_stages(), out=tmp_path / "run", begin=begin, size=size)
     assert not (tmp_path / "run").exists()
 
 
-def test_stages_of_one_name_are_refused(cache, tmp_path):
-    """The second stage would otherwise look finished, because both have one folder."""
+def test_two_stages_with_the_same_name_are_refused(cache, tmp_path):
+    """Both would write to one folder, so the second would be taken for finished."""
     rooms = {"images": 16, "held_out": 8, "size": SIZE, "cache": cache}
     for resume in (False, True):
         with pytest.raises(InputError, match=r"2 stages are named 'denoiser'.*give each a `name`"):
@@ -161,7 +161,7 @@ def test_a_damaged_history_is_an_error_before_the_training(tmp_path, history):
 
 
 def test_the_probe_predicts_linear_functions_of_features_but_not_noise():
-    """Depth is a linear function of the first channel; the second is noise."""
+    """Depth is a linear function of the first feature channel; the second channel is noise."""
     torch.manual_seed(0)
     depth = torch.rand(4, 1, 6, 6)
     features = torch.cat([depth * 2 + 1, torch.randn(4, 1, 6, 6)], dim=1)

@@ -71,7 +71,7 @@ def test_the_autoencoder_trains_and_exports_latents_of_unit_variance(context):
     torch.testing.assert_close(values[7], expected, atol=2e-3, rtol=2e-3)
 
 
-def test_a_model_that_was_trained_further_does_not_name_its_old_folder(full_context):
+def test_an_exported_configuration_contains_no_local_path(full_context):
     stage = make_stages()[0]
     stage.export(stage.objective(full_context), full_context, full_context.model)
     config = (full_context.model / "vae" / "config.json").read_text()
@@ -79,7 +79,7 @@ def test_a_model_that_was_trained_further_does_not_name_its_old_folder(full_cont
     assert str(full_context.model) not in config
 
 
-def test_a_deeper_autoencoder_copies_the_outer_layers_of_the_old_one(full_context):
+def test_a_deeper_autoencoder_is_initialised_with_the_outer_layers_of_the_old_one(full_context):
     old = make_stages()[0].objective(full_context).vae
     stage = Autoencoder(widths=(8, 8, 8, 8), replace=True, latent_channels=6, crop=16, **OPTIONS)
     vae = stage.objective(full_context).vae
@@ -118,7 +118,7 @@ def test_training_the_decoder_alone_keeps_the_latents(full_context):
 
 
 @torch.no_grad()
-def test_autoencoder_scores_psnr(context):
+def test_the_score_of_the_autoencoder_is_psnr(context):
     stage = make_stages()[0]
     objective = stage.objective(context).eval()
     decoded = [objective.score(batch)[0] for batch in stage.held_out(context)(0, 1)]
@@ -128,7 +128,7 @@ def test_autoencoder_scores_psnr(context):
     assert float(objective.scores()["psnr_db"]) == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_equal_captions_have_equal_target_probabilities(full_context):
+def test_equal_captions_in_a_batch_share_the_target_probability(full_context):
     stage = make_stages()[1]
     objective = stage.objective(full_context)
     image = standardise(full_context.train.at([0, 1, 2], 32))
@@ -151,13 +151,13 @@ def test_retrieval_counts_equal_captions_as_hits(full_context, monkeypatch):
     assert float(objective.scores()["recall_at_1"]) == 0.75
 
 
-def test_pictures_are_shifted_and_mirrored():
+def test_augmentation_shifts_and_mirrors_pictures():
     image = torch.arange(3 * 8 * 8, dtype=torch.uint8).unflatten(0, (3, 8, 8))
     kinds = set()
     for seed in range(60):
         moved = shift_and_mirror(image, 2, seed)
         assert torch.equal(moved, shift_and_mirror(image, 2, seed))
-        inner = moved[:, 2:-2, 2:-2]  # no border is repeated here
+        inner = moved[:, 2:-2, 2:-2]  # without the border pixels, which are repeated
         shifts = [
             (down, right, mirrored)
             for down in range(5)
@@ -195,7 +195,7 @@ def test_rare_words_have_the_largest_weights(full_context):
     logits = objective.towers["words"](objective.embed(PairBatch(image, tokens))[0]).log_softmax(1)
     rows = []
     for row, some in zip(logits, tokens, strict=True):
-        tokens_in_caption = some.unique()  # a word counts once
+        tokens_in_caption = some.unique()  # a word that occurs twice counts once
         weight = objective.rarity[tokens_in_caption] / objective.rarity[tokens_in_caption].sum()
         rows.append(-(weight * row[tokens_in_caption]).sum())
     torch.testing.assert_close(losses["words"], torch.stack(rows).mean())
@@ -224,7 +224,7 @@ def test_locking_a_missing_text_tower_is_an_error(context):
         ClipPair(lock_text=True, optim=OPTIM, steps=1, batch_size=4).objective(context)
 
 
-def test_denoiser_predicts_v(full_context):
+def test_the_denoiser_is_trained_to_predict_v(full_context):
     stage = make_stages()[2]
     objective = stage.objective(full_context)
     batch = stage.fetch(full_context)([0, 1, 2, 3], [5, 6, 7, 8])
@@ -271,7 +271,7 @@ def test_the_moving_average_of_the_weights_starts_with_a_small_decay(full_contex
     torch.testing.assert_close(left, torch.full_like(left, 2 / 11 * 0.999), atol=1e-5, rtol=1e-4)
 
 
-def test_denoiser_has_stable_diffusions_topology(full_context):
+def test_the_denoiser_has_the_topology_of_stable_diffusion(full_context):
     stage = make_stages()[2]
     stage.export(stage.objective(full_context), full_context, full_context.model)
     backbone = StableDiffusion(from_folder(full_context.model), weights=full_context.model)
@@ -281,12 +281,12 @@ def test_denoiser_has_stable_diffusions_topology(full_context):
         full_context.model / "unet", low_cpu_mem_usage=False
     )
     crossing = [n for n, m in unet.named_modules() if n.endswith("attn2")]
-    assert len(crossing) == 16  # 6 down, 1 middle, 9 up, as in SD 1.5
+    assert len(crossing) == 16  # 6 in down blocks, 1 in the middle, 9 in up blocks
     assert unet.config.sample_size == 8
 
 
 def test_the_exported_unet_has_the_size_of_its_last_training(full_context):
-    """``adapt`` and ``generate`` use the size in the folder of the model."""
+    """``adapt`` and ``generate`` read the image size from the model folder."""
     for size in (32, 64):
         stage = Denoiser(
             widths=(8, 8, 16, 16), heads=(1, 1, 2, 2), size=size, optim=OPTIM, steps=1, batch_size=4
@@ -342,7 +342,7 @@ def test_a_size_that_does_not_fit_is_an_error(stage, size, stride, message):
         stage.check(size, stride)
 
 
-def test_check_returns_the_stride_of_the_autoencoder():
+def test_the_check_of_a_stage_returns_the_stride_of_the_autoencoder():
     stride = None
     for stage in (Autoencoder(widths=(8, 8), **OPTIONS), ClipPair(**OPTIONS), Denoiser(**OPTIONS)):
         stride = stage.check(128, stride)

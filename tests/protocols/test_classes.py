@@ -27,7 +27,7 @@ def test_areas_are_summed_over_all_images_before_they_are_divided() -> None:
     second = (prediction([[0, 1, 1, 3]]), Target(torch.tensor([[[0, 1, 1, 3]]]), some_valid[None]))
     assert protocol.measure(metric, *first)
     assert protocol.measure(metric, *second)
-    # wall 3 of 4, floor 2 of 4; lamp is predicted but never occurs: 0; chair has no valid pixel
+    # IoU of wall 3 / 4, of floor 2 / 4, of lamp 0 (predicted, but absent); chair has no valid pixel
     expected = {
         "miou": (3 / 4 + 2 / 4 + 0) / 3,
         "macc": (3 / 4 + 2 / 3) / 2,
@@ -61,8 +61,8 @@ def test_the_description_names_classes_averaging_and_missing_labels() -> None:
         assert part in line
 
 
-def test_both_multi_scale_protocols_of_ade20k_score_the_official_split_at_their_scales() -> None:
-    """VPD averages five scales, Meta Prompts seven (its table 2)."""
+def test_the_multi_scale_protocols_of_ade20k_have_the_scales_of_their_papers() -> None:
+    """VPD averages five scales, Meta Prompts seven (table 2 of its paper)."""
     vpd, meta_prompts = (protocols.get(f"ade20k-{name}-v1") for name in ("ms", "ms7"))
     assert "at 1, 1.125, 1.25, 1.375 and 1.5 times the size, each with its mirror" in vpd.plan
     scales = "0.5, 0.75, 1, 1.25, 1.5, 1.75 and 2 times the size, each with its mirror image"

@@ -50,7 +50,7 @@ def test_only_true_depths_strictly_within_the_range_count() -> None:
     assert mask.tolist() == [[[False, True, True, False, False, False, False]]]
 
 
-def test_prepare_replaces_unusable_predictions_and_clamps_no_others() -> None:
+def test_prepare_changes_only_predictions_that_are_not_positive_and_finite() -> None:
     protocol = protocols.get("rooms-v1")
     raw = torch.tensor([[[math.nan, 0.0, -2.0, -math.inf, math.inf, 1e-5, 50.0]]])
     expected = torch.tensor([[[1e-3, 1e-3, 1e-3, 1e-3, 10.0, 1e-5, 50.0]]])
@@ -81,7 +81,7 @@ CHANGES = {
 }
 
 
-def test_any_changed_field_changes_the_fingerprint() -> None:
+def test_every_field_changes_the_fingerprint() -> None:
     protocol = protocols.get("nyu-eigen-v1")
     assert set(CHANGES) == {field.name for field in dataclasses.fields(protocol)}
     fingerprints = {protocol.fingerprint}
@@ -144,7 +144,7 @@ def test_the_description_is_one_line_with_crop_range_prompt_and_averaging() -> N
     assert protocol.as_dict()["crop"]["rows"] == (45, 471)
 
 
-def test_the_message_for_an_unknown_name_has_the_three_nearest() -> None:
+def test_the_error_for_an_unknown_name_suggests_the_three_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'") as caught:
         protocols.get("nyu_eigen")
     assert sum(repr(name) in str(caught.value) for name in protocols.names()) == 3

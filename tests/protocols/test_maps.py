@@ -1,4 +1,4 @@
-"""Protocols of maps around a vehicle."""
+"""Protocols of bird's-eye-view maps."""
 
 import pytest
 import torch

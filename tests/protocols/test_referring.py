@@ -12,7 +12,8 @@ from diffsight.types import Target
 def test_only_pixels_with_label_one_belong_to_the_object() -> None:
     protocol = protocols.get("sentences-v1")
     metric = protocol.metric(Referring())
-    label = torch.tensor([[1, 1, 0, 2]])  # 2: parts overlap, which is not the object
+    # 2 marks overlapping parts, which do not count as the object
+    label = torch.tensor([[1, 1, 0, 2]])
     mask = torch.tensor([[True, False, False, True]])
     prediction = MaskPrediction(mask, mask.float())
     assert protocol.measure(

@@ -1,4 +1,4 @@
-"""Recipes: every one is parsed, and its model is built and run, large ones on the meta device."""
+"""Every recipe is parsed, and its model built and run; large models on the meta device."""
 
 import json
 from pathlib import Path
@@ -28,11 +28,11 @@ TASKONOMY = (
 
 
 def instantiate(name: str):
-    """Return the settings of a recipe and its model; the data sets need not exist."""
+    """Return the settings of a recipe, without its data sets if it is large, and its model."""
     parser = fit_parser()
     is_large = not name.startswith("rooms/")
     arguments = ["--recipe", name, "--out", "unused"]
-    if is_large:  # without pretrained weights, which may not be downloaded
+    if is_large:  # without pretrained weights, which would be downloaded
         parts = recipe_data(name)["method"]["init_args"]
         for part in ("backbone", "prompts", "vision"):
             config = parts.get(part, {})
@@ -54,7 +54,7 @@ def instantiate(name: str):
 
 
 def run(model: DenseModel, side: int) -> torch.Tensor:
-    """Return the output of a square image on the meta device, which has a shape only."""
+    """Run a model on a square image on the meta device; return the output, which has no values."""
     model = model.to("meta").eval()
     image = torch.empty(1, 3, side, side, device="meta")
     method = model.method
@@ -64,9 +64,9 @@ def run(model: DenseModel, side: int) -> torch.Tensor:
         return model(inputs, draws=Draws((0,))).stack
 
 
-# recipes of pretrain/ have stages instead of a method (tests/pretrain)
+# recipes in pretrain/ have stages instead of a method; tests/pretrain tests them
 @pytest.mark.parametrize("name", [n for n in recipes.names() if not n.startswith("pretrain/")])
-def test_every_recipe_builds_a_model_with_trainable_parameters_and_output(name):
+def test_every_recipe_builds_a_model_that_can_be_run_and_trained(name):
     built, model = instantiate(name)
     groups = built.optim.groups(model)
     assert sum(g.numel for g in groups) == sum(
@@ -91,8 +91,8 @@ def test_every_recipe_builds_a_model_with_trainable_parameters_and_output(name):
         ("vpd/refcocog", (320, 717, 1357, 1280)),
     ],
 )
-def test_feature_shapes_of_vpd_at_full_size(name, channels):
-    """They are the authors' shapes; the shape of the middle block's map is our reading."""
+def test_vpd_features_have_the_shapes_of_the_authors(name, channels):
+    """For maps of the middle block, the paper states no shape; this one is our interpretation."""
     _, model = instantiate(name)
     features = []
     first = model.method.neck or model.method.head
@@ -103,7 +103,7 @@ def test_feature_shapes_of_vpd_at_full_size(name, channels):
     ]
 
 
-def test_vpd_on_nyu_has_the_parameters_and_settings_of_the_authors():
+def test_vpd_on_nyu_has_the_settings_of_the_authors():
     built, model = instantiate("vpd/depth_nyu")
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 872_228_161
     groups = {g.name: (g.lr_scale, g.weight_decay) for g in built.optim.groups(model)}
@@ -155,7 +155,7 @@ def groups_of(name: str) -> dict[str, tuple[float, float, int]]:
 
 
 def test_vpd_on_ade20k_has_the_parameter_groups_of_the_authors_run():
-    """mmcv uses the first matching key: full rate, no decay for the UNet's transformer norms."""
+    """mmcv uses the first matching key, so the norms of the UNet's transformers do not decay."""
     groups = groups_of("vpd/ade20k_80k")
     assert set(groups) == {
         "method.backbone.unet.*attentions.*norm*",
@@ -164,7 +164,7 @@ def test_vpd_on_ade20k_has_the_parameter_groups_of_the_authors_run():
     }
     scale, decay, norms = groups["method.backbone.unet.*attentions.*norm*"]
     assert (scale, decay) == (1.0, 0.0)
-    # 16 transformers of 4 norms with a weight and a bias each
+    # 16 transformers have 4 norms each, with weight and bias
     widths = [320] * 5 + [640] * 5 + [1280] * 6
     assert norms == sum(4 * 2 * width for width in widths)
     assert groups["method.backbone.unet"][:2] == (0.1, 1e-3)
@@ -176,7 +176,7 @@ def test_vpd_on_ade20k_has_the_parameter_groups_of_the_authors_run():
 
 
 def test_meta_prompts_has_the_parameter_counts_of_the_authors():
-    """Their segmentation models contain an unused time embedding."""
+    """The authors' segmentation models also contain an unused time embedding."""
     time_embedding = 320 * 1280 + 1280 + 1280 * 1280 + 1280
     for name, theirs, unused in (
         ("cityscapes", 911_884_522, time_embedding),
@@ -191,8 +191,8 @@ UNET = 859_520_964 - 2_050_560  # Stable Diffusion's UNet without its time embed
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150)])
-def test_groups_of_meta_prompts_segmentation(name, classes):
-    """mmcv's rules give the transformers' norms the full rate and no decay; the paper has none."""
+def test_meta_prompts_segmentation_has_the_parameter_groups_of_the_authors(name, classes):
+    """In the code, transformer norms have the full rate and no decay; in the paper, one group."""
     heads = {19: 27_203_091 + 701_971, 150: 27_270_294 + 769_174}[classes]
     others = 24_339_456 + 150 * 768 + 3 * 1280 + heads
     assert groups_of(f"meta_prompts/{name}") == {
@@ -207,8 +207,8 @@ def test_groups_of_meta_prompts_segmentation(name, classes):
 
 
 @pytest.mark.parametrize("name", ["depth_nyu", "depth_kitti"])
-def test_groups_of_meta_prompts_depth(name):
-    """As released, tensors of one axis and biases do not decay; the paper has one group."""
+def test_meta_prompts_depth_has_the_parameter_groups_of_the_authors(name):
+    """In the code, one-dimensional tensors and biases do not decay; the paper has one group."""
     built, model = instantiate(f"meta_prompts/{name}")
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     vectors = {n: p.numel() for n, p in trained.items() if p.ndim == 1 or n.endswith("bias")}
@@ -239,11 +239,11 @@ def test_evp_has_the_learning_rates_of_the_authors():
     assert sum(n for scale, _, n in referring.values() if scale == 0.01) == slow
 
 
-def test_every_row_of_the_tables_has_a_recipe():
-    """VPD: tables 1 to 5; EVP: tables 1 to 4 (row 1 of table 4 is VPD); FewShot: table 5.
+def test_every_row_of_the_tables_in_the_papers_has_a_recipe():
+    """These are the tables 1 to 5 of VPD and of Meta Prompts, and table 5 of FewShot.
 
-    DDP: tables 1, 2, 4 to 7 and figure 3a; its table 3 is about bird's-eye-view maps.
-    Meta Prompts: tables 1 to 5.
+    Of EVP, tables 1 to 4, where row 1 of table 4 is VPD. Of DDP, tables 1, 2 and 4 to 7 and
+    figure 3a; its table 3 is about bird's-eye-view maps.
     """
     names = set(recipes.names())
     ladder = ("no_prompt", "no_adapter", "no_maps", "mid", "down", "up", "a32", "a64")
@@ -273,22 +273,23 @@ def test_every_row_of_the_tables_has_a_recipe():
     required |= {
         f"meta_prompts/{task}_{row}" for task in ("cityscapes", "depth_nyu") for row in rows
     }
-    # the other number of prompts is that of the released model
+    # the papers and the released models have different numbers of prompts
     required |= {"meta_prompts/cityscapes_50_prompts", "meta_prompts/depth_nyu_150_prompts"}
     assert required <= names
 
 
 def test_ddp_has_the_weight_decay_of_the_released_code():
-    """No decay on ADE20K: norms of the encoder; on KITTI: all norms and position tables."""
+    """Exempt are norms of the encoder on ADE20K, all norms and position tables on KITTI."""
     ade, kitti = groups_of("ddp/ade20k_swin_t"), groups_of("ddp/kitti_swin_t")
     assert {decay for _, decay, _ in ade.values()} == {0.0, 0.01}
-    swin_norms = 192 + 17_664 + 5_376 + 1_536 + 2_880  # patches, blocks, merging, end, feature maps
+    # norms of patch embedding, blocks, patch merging, the end and the feature maps
+    swin_norms = 192 + 17_664 + 5_376 + 1_536 + 2_880
     assert ade["method.backbone.*norm*"] == (1.0, 0.0, swin_norms)
     assert kitti["method.backbone.*relative_position_bias_table"][2] == 169 * (6 + 12 + 72 + 48)
 
 
 def test_ablations_of_vpd_are_scored_after_4000_and_8000_steps():
-    """Tables 2 and 5 of the paper have a column for each, from one training."""
+    """Tables 2 and 5 of the paper have one column for each of these steps."""
     for name in recipes.names():
         if "ade20k_8k" in name:
             data = recipe_data(name)
@@ -306,17 +307,17 @@ def test_ablations_of_vpd_are_scored_after_4000_and_8000_steps():
         ("meta_prompts/depth_kitti", 32, False),
     ],
 )
-def test_validation_has_the_plan_of_the_paper(name, passes, oracle):
+def test_validation_uses_the_windows_and_flips_of_the_paper(name, passes, oracle):
     data = recipe_data(name)
     hw = (352, 1216) if "kitti" in name else (480, 640)
     plan = Plan(**data["evaluation_plan"])
     assert plan.passes(*hw) == passes
-    assert plan.make_windows(*hw)[-1][1] == slice(hw[1] - hw[0], hw[1])  # nothing is uncovered
+    assert plan.make_windows(*hw)[-1][1] == slice(hw[1] - hw[0], hw[1])  # reaches the edge
     assert data.get("oracle_scene", False) == oracle
 
 
 def test_depth_recipes_have_the_maximum_depth_of_their_data():
-    """The authors' caps: 10 m indoors, 80 m on roads."""
+    """The authors limit depth to 10 m indoors and to 80 m on roads."""
     for name in recipes.names():
         if "depth" not in name:
             continue
@@ -338,7 +339,7 @@ def test_few_shot_recipes_have_the_default_learning_rates():
 
 
 def test_few_shot_has_the_parameter_counts_of_the_paper():
-    """50 concepts of 1024 numbers; ten tables of 50 values, mixed by 768 CLIP features."""
+    """50 concepts have 1024 numbers each; ten tables of 50 values are mixed by 768 features."""
     groups = groups_of("few_shot/nyu_depth")
     counts = {name: numel for name, (_, _, numel) in groups.items()}
     assert counts["method.concepts"] == 50 * 1024
@@ -358,8 +359,8 @@ def test_recipes_on_rooms_train_two_steps(name, tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
-def test_the_recipe_for_own_classes_reads_a_folder_of_pairs(tmp_path):
-    """The folder of vpd/folder_semantic has the layout of docs/data.md."""
+def test_the_recipe_folder_semantic_reads_a_folder_of_images_and_labels(tmp_path):
+    """The folder has the layout that docs/data.md describes."""
     for index in range(4):
         write_image(tmp_path / "images" / f"{index}.png", seed=index)
         write_depth(tmp_path / "labels" / f"{index}.png", 1)
@@ -377,7 +378,7 @@ def test_the_recipe_for_own_classes_reads_a_folder_of_pairs(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "labels"), [("depth", "depth"), ("semantic", "labels")])
-def test_small_recipes_train_two_steps_on_an_own_folder(kind, labels, tmp_path):
+def test_small_folder_recipes_train_two_steps(kind, labels, tmp_path):
     data = tmp_path / "data"
     for index in range(4):
         write_image(data / "images" / f"{index}.png", seed=index, size=(160, 120))
@@ -393,7 +394,7 @@ def test_small_recipes_train_two_steps_on_an_own_folder(kind, labels, tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n in recipes.names() if "ade20k" in n])
-def test_crops_of_ade20k_are_padded_last(name):
+def test_padding_is_the_last_augmentation_of_ade20k_recipes(name):
     changes = [one["class_path"] for one in recipe_data(name)["augment"]]
     assert "ClassCrop" in changes
     assert changes[-1] == "Pad"

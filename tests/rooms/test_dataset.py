@@ -19,7 +19,7 @@ from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.taskonomy import TASKONOMY_LABELS, TaskonomyRooms
 
-# (split, seed, index, height, width) -> digest; a change needs a new RENDERER_VERSION
+# (split, seed, index, height, width) -> hash; if one changes, increase RENDERER_VERSION
 DIGESTS: dict[tuple[str, int, int, int, int], str] = {
     ("train", 0, 0, 64, 64): "6df7a207219b3edf",
     ("train", 0, 17, 48, 80): "44af73b6aa445f42",
@@ -31,7 +31,7 @@ DIGESTS: dict[tuple[str, int, int, int, int], str] = {
 
 
 def digest(split: str, seed: int, index: int, height: int, width: int) -> str:
-    """Return a hash of the image and of labels, rounded to steps far above rounding errors."""
+    """Return a hash of the image and of labels; labels are rounded, to ignore rounding errors."""
     names = ("semantic", "instance", "depth_m", "normals", "edge_occlusion")
     rendering = render_scene(index, split=split, seed=seed, size=(height, width), labels=names)
     parts = [rendering.image, rendering.labels["semantic"], rendering.labels["instance"]]
@@ -49,12 +49,14 @@ def digest(split: str, seed: int, index: int, height: int, width: int) -> str:
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_renderings_have_not_changed(name: tuple[str, int, int, int, int]) -> None:
+def test_images_and_main_labels_equal_the_recorded_hashes(
+    name: tuple[str, int, int, int, int],
+) -> None:
     assert RENDERER_VERSION == "rooms-1"
     assert digest(*name) == DIGESTS[name]
 
 
-# (split, seed, index) -> digest of all labels and people at size 32, in steps of a hundredth
+# (split, seed, index) -> hash of all labels and people at size 32, rounded to 1/100
 DIGESTS_OF_OTHER_LABELS: dict[tuple[str, int, int], str] = {
     ("train", 0, 0): "fa375168a33edc98",
     ("val", 3, 8): "47b335c2abf6a61f",
@@ -62,7 +64,7 @@ DIGESTS_OF_OTHER_LABELS: dict[tuple[str, int, int], str] = {
 
 
 @pytest.mark.parametrize("name", DIGESTS_OF_OTHER_LABELS)
-def test_the_other_labels_have_not_changed(name: tuple[str, int, int]) -> None:
+def test_all_labels_and_people_equal_the_recorded_hashes(name: tuple[str, int, int]) -> None:
     split, seed, index = name
     rendering = render_scene(index, split=split, seed=seed, size=(32, 32), labels=LABELS)
     code = hashlib.sha256()
@@ -164,7 +166,7 @@ def test_a_data_set_is_rebuilt_from_its_recipe() -> None:
         ({"labels": ("depth",)}, "unknown label 'depth' of rooms: choose from semantic, instance"),
     ],
 )
-def test_a_wrong_argument_is_an_error_in_one_line(arguments: dict, message: str) -> None:
+def test_wrong_arguments_are_refused_in_one_line(arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Rooms(**arguments)
     assert str(caught.value).startswith(message)

@@ -84,7 +84,7 @@ def test_depth_and_points_agree_with_the_camera(index: int) -> None:
 
 @pytest.mark.parametrize("index", INDICES)
 def test_the_depth_of_the_floor_is_that_of_its_plane(index: int) -> None:
-    """A ray from height h hits the floor at the depth d where h + d * (rise of the ray) = 0."""
+    """A ray from height h hits the floor at the depth d with h + d * (rise of the ray) = 0."""
     rendered, view = rendering(index), sample_scene("train", 0, index).view
     camera = rendered.camera
     rows, columns = np.nonzero(rendered.labels["semantic"] == CLASSES.index("floor"))
@@ -164,7 +164,7 @@ def test_pixel_centres_do_not_depend_on_the_size() -> None:
     np.testing.assert_allclose(small.depth[same], large.depth[1::3, 1::3][same], rtol=1e-9)
 
 
-def test_a_wide_image_is_the_middle_of_the_square_one() -> None:
+def test_a_wide_image_shows_the_middle_rows_of_a_square_one() -> None:
     scene = sample_scene("train", 0, 4)
     square, wide = Geometry(scene, 96, 96), Geometry(scene, 64, 96)
     np.testing.assert_array_equal(square.depth[16:80], wide.depth)
@@ -181,7 +181,7 @@ def test_occlusion_edges_are_steps_in_depth_and_not_creases() -> None:
     np.testing.assert_allclose(edges[:, 8:10], 0.5)
     assert not edges[:, :8].any()
     assert not edges[:, 10:].any()
-    # two walls that meet in a corner: no jump
+    # where two walls meet in a corner, depth does not jump
     angle = np.array([0.6, 0.0, -0.8])
     mirrored = np.array([-0.6, 0.0, -0.8])
     normals = np.where(x > 0, mirrored[:, None, None], angle[:, None, None])
@@ -190,12 +190,12 @@ def test_occlusion_edges_are_steps_in_depth_and_not_creases() -> None:
     assert edges.max() < 1e-9
 
 
-def test_texture_edges_of_a_ramp_and_keypoints_of_a_blob() -> None:
+def test_a_ramp_has_constant_texture_edges_and_a_blob_has_a_keypoint() -> None:
     y, x = np.mgrid[-20:21, -20:21].astype(float)
     ramp = x / 100
     np.testing.assert_allclose(edge_texture(ramp)[5:-5, 5:-5], 0.01, rtol=1e-6)
     assert keypoints2d(ramp).max() < 1e-4
-    # for a Gaussian blob of size s: s^4 sigma^4 / (s^2 + sigma^2)^4 at its middle
+    # the response to a Gaussian blob of size s is s^4 sigma^4 / (s^2 + sigma^2)^4 at its centre
     size = 3.0
     blob = np.exp(-(x**2 + y**2) / (2 * size**2))
     response = keypoints2d(blob)
@@ -205,7 +205,7 @@ def test_texture_edges_of_a_ramp_and_keypoints_of_a_blob() -> None:
 
 @pytest.mark.parametrize("index", INDICES)
 def test_narf_interest_is_low_on_most_surfaces(index: int) -> None:
-    """The middle of a wall or a floor, far from any edge, is no keypoint."""
+    """Points in the middle of a wall or a floor are no keypoints."""
     labels = rendering(index).labels
     interest, solid = labels["keypoints3d"][0], rendering(index).valid["depth_m"]
     assert np.median(interest[solid]) < 0.1

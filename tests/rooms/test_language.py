@@ -91,7 +91,7 @@ def test_expressions_do_not_change_with_the_size() -> None:
     assert small.caption == large.caption
 
 
-def test_phrases_of_things() -> None:
+def test_things_are_described_by_look_colour_and_kind() -> None:
     def thing(kind: str, colour: str, look: str = "") -> Thing:
         return Thing(kind, colour, look, (0, 0, 0), 1.0, 1.0, 1.0, 0.0)
 

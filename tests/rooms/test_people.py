@@ -70,8 +70,8 @@ def test_visible_keypoints_lie_on_the_person() -> None:
     assert hits / count > 0.93
 
 
-def test_bounds_of_a_ball() -> None:
-    """A ball at distance d on the axis has the bounds r / sqrt(d^2 - r^2) of its tangents."""
+def test_the_bounds_of_a_ball_are_those_of_its_tangents() -> None:
+    """A ball of radius r at distance d on the axis has the bounds r / sqrt(d^2 - r^2)."""
     low, high = _bound_ellipsoid(np.array([0.0, 0.0, 2.0]), np.eye(3) * 0.5)
     np.testing.assert_allclose(high, 0.5 / np.sqrt(4 - 0.25))
     np.testing.assert_allclose(low, -high)

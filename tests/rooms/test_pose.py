@@ -29,7 +29,7 @@ def test_people_who_are_no_crowd_have_six_keypoints_inside_their_box() -> None:
         assert (people.areas >= 0.01 * 64 * 64).all()
 
 
-def test_each_person_gives_the_largest_person_of_the_image() -> None:
+def test_with_each_person_a_sample_is_the_largest_person_of_its_image() -> None:
     whole, one = PeopleRooms("train", 6, 64), PeopleRooms("train", 6, 64, each="person")
     for all_people, person in zip(whole, one, strict=True):
         people = all_people.queries()

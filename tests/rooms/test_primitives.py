@@ -57,7 +57,7 @@ def test_the_first_hit_agrees_with_marching_along_the_ray(name: str) -> None:
     inside = is_inside(name, points)
     starts_outside = ~inside[:, 0]
     first = np.where(inside.any(axis=1), steps[inside.argmax(axis=1)], np.inf)
-    # a ray that only grazes the solid can pass between two steps
+    # a ray that only touches the solid can be missed between two steps
     missed = np.isinf(first) & np.isfinite(t) & (t < 3)
     assert missed.mean() < 0.02
     both = starts_outside & np.isfinite(first) & ~missed
@@ -138,7 +138,7 @@ def test_curvatures_at_a_pole_of_an_ellipsoid() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_single_precision_is_kept(name: str) -> None:
+def test_single_precision_rays_give_single_precision_distances(name: str) -> None:
     origin, direction = make_rays(50)
     t = intersect(
         make_primitive(name),

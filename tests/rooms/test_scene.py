@@ -25,14 +25,14 @@ def standing_things(scene: Scene) -> list[int]:
     ]
 
 
-def test_every_part_of_its_name_changes_a_stream() -> None:
+def test_random_streams_depend_on_every_part_of_their_name() -> None:
     names = itertools.product(("train", "val", "test"), (0, 1), (0, 1), ("room", "light"))
     firsts = [stream(*name).uniform() for name in names]
     assert len(set(firsts)) == len(firsts)
     assert stream("train", 0, 0, "room").uniform() == firsts[0]
 
 
-def test_random_decisions_have_the_right_range() -> None:
+def test_random_numbers_have_the_expected_range() -> None:
     draw = stream("train", 0, 0, "test")
     assert {draw.integer(2, 4) for _ in range(100)} == {2, 3, 4}
     assert {draw.choice("abc") for _ in range(100)} == set("abc")
@@ -104,11 +104,11 @@ def test_small_things_stand_on_their_support() -> None:
     assert carried > 40
 
 
-def test_overlap_of_rotated_rectangles() -> None:
+def test_overlaps_of_rotated_rectangles_are_detected() -> None:
     a = (0.0, 0.0, 1.0, 0.2, 0.0)
     assert overlap(a, (1.1, 0.0, 0.2, 0.2, 0.0))
     assert not overlap(a, (1.3, 0.0, 0.2, 0.2, 0.0))
-    # the corner of a square turned by 45 degrees reaches further
+    # a square that is rotated by 45 degrees reaches further with its corner
     assert overlap(a, (1.25, 0.0, 0.2, 0.2, np.pi / 4))
     assert not overlap(a, (0.0, 0.6, 0.5, 0.3, 0.0))
     assert overlap(a, (0.0, 0.6, 0.5, 0.3, np.pi / 2))

@@ -99,7 +99,7 @@ def test_a_data_set_is_rebuilt_from_its_recipe() -> None:
         ({"image_hw": (10**7, 10**7)}, "images of 10000000 x 10000000 px and 50 x 50 cells of"),
     ],
 )
-def test_a_wrong_argument_is_an_error_in_one_line(arguments: dict, message: str) -> None:
+def test_wrong_arguments_are_refused_in_one_line(arguments: dict, message: str) -> None:
     with pytest.raises(InputError) as caught:
         Streets(**arguments)
     assert str(caught.value).startswith(message)

@@ -39,22 +39,22 @@ def make_change(matrix: list[list[float]], scale: float = 1.0) -> Tensor:
         (0, 0.1, {"drivable_area", "divider"}),
         (0, 6, {"walkway"}),
         (0, 7.1, set()),
-        (20, -6, {"walkway"}),  # the other road begins at the first one
+        (20, -6, {"walkway"}),  # the second road begins at the first one
         (22, 6, {"drivable_area"}),
         (24.5, 8, {"walkway"}),
-        # a junction has no lines; small x is to the left of the other road
+        # there are no lines in the junction; the second road is at x = 20
         (16, 0, {"drivable_area"}),
         (15.1, 0, {"drivable_area"}),
         (14, 0, {"drivable_area", "ped_crossing"}),
         (14, -6, {"walkway"}),
-        # traffic towards the junction keeps to the right
+        # the stop line is only on the right side, for traffic towards the junction
         (11, -2, {"drivable_area", "stop_line"}),
         (11, 2, {"drivable_area"}),
         (10, 0, {"drivable_area", "divider"}),
         (26, 0, {"drivable_area", "divider"}),
         (-5, -8, {"carpark_area"}),
         (-5, -6, {"walkway"}),
-        (-10, -6, {"drivable_area"}),  # the way into the car park
+        (-10, -6, {"drivable_area"}),  # the entrance of the car park
         (-5, -17.1, set()),
         (-20.1, -8, set()),
     ],
@@ -88,10 +88,10 @@ def test_the_map_has_the_classes_at_the_centres_of_cells() -> None:
             assert drawn[:, i, j].tolist() == ground.classes_at(centre)[0].tolist()
 
 
-def test_a_changed_frame_moves_the_map() -> None:
+def test_the_map_follows_a_change_of_the_vehicle_frame() -> None:
     ground = sample_scene("train", 0, 1, cells=50, cell_m=0.5).ground
     label = ground.draw(torch.eye(4))
-    # the new x axis is the old y axis: the part of the map to the left is now ahead
+    # the new x axis is the old y axis: what was to the left is now ahead
     quarter = ground.draw(make_change([[0, 1], [-1, 0]]))
     assert torch.equal(quarter, label.rot90(-1, (1, 2)))
     assert torch.equal(quarter, label.transpose(1, 2).flip(2))
@@ -100,7 +100,7 @@ def test_a_changed_frame_moves_the_map() -> None:
     moved = torch.eye(4)
     moved[0, 3] = 2.0
     assert torch.equal(ground.draw(moved)[:, 4:], label[:, :-4])
-    # at twice the size four cells become one, with a centre between those of the small ones
+    # at twice the scale, cells have half the size in the original frame
     coarse = sample_scene("train", 0, 1, cells=50, cell_m=0.5).ground
     large = coarse.draw(make_change([[1, 0], [0, 1]], scale=2.0))
     small = (np.arange(50) + 0.5 - 25) * 0.25

@@ -5,7 +5,7 @@ import numpy as np
 from diffsight.streets.scene import VEHICLE, sample_scene, stream
 
 
-def test_solids_stand_on_one_class_and_do_not_overlap() -> None:
+def test_each_solid_stands_on_one_class_and_none_overlap() -> None:
     for index in range(3):
         scene = sample_scene("train", 0, index, cells=50, cell_m=0.5)
         assert len(scene.solids) > 30
@@ -13,7 +13,7 @@ def test_solids_stand_on_one_class_and_do_not_overlap() -> None:
         points = np.concatenate([solid.footprint(7) for solid in on_ground])
         assert not VEHICLE.covers(points, 0.2).any()
         classes = scene.ground.classes_at(points).reshape(len(on_ground), 49, 6)
-        # in a car park, on a road, on a walkway, or outside
+        # all points below a solid have the same class: car park, road, walkway or none
         assert (classes == classes[:, :1]).all()
         assert (classes.sum(axis=2) <= 1).all()
         for i, solid in enumerate(on_ground):
@@ -28,7 +28,7 @@ def test_the_vehicle_is_on_the_right_half_of_its_road() -> None:
         assert -ground.roads[0].half_width_m + 0.9 < across[0] < -0.9
 
 
-def test_the_cells_change_only_the_map_and_the_dividers() -> None:
+def test_the_cell_size_changes_only_the_width_of_dividers() -> None:
     fine, coarse = (sample_scene("train", 2, 4, cells=8, cell_m=m) for m in (0.1, 2.0))
     assert fine.solids == coarse.solids
     assert fine.ground.roads == coarse.ground.roads

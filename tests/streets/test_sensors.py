@@ -12,7 +12,7 @@ from diffsight.streets.sensors import CAMERAS, camera_poses, scan
 from diffsight.streets.solids import GROUND, cast
 
 HW = (64, 176)
-FINE = 4  # rays along each side of a pixel
+FINE = 4  # rays per pixel in each direction
 
 
 def scene_and_rig(index: int) -> tuple[Scene, Rig]:
@@ -34,7 +34,7 @@ def visible_materials(scene: Scene, camera: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("camera", range(len(CAMERAS)), ids=list(CAMERAS))
-def test_the_camera_matrices_project_the_ground_to_its_pixels(camera: int) -> None:
+def test_camera_matrices_project_ground_points_to_the_pixels_that_show_them(camera: int) -> None:
     scene, rig = scene_and_rig(2)
     x, y = np.random.default_rng(0).uniform(-8, 8, (2, 3000))
     points = torch.from_numpy(np.stack([x, y, 0 * x, 0 * x + 1])).float()
@@ -49,7 +49,7 @@ def test_the_camera_matrices_project_the_ground_to_its_pixels(camera: int) -> No
     compared = 0
     for i in np.flatnonzero(inside):
         around = seen[row[i] - 1 : row[i] + 2, column[i] - 1 : column[i] + 2]
-        if (around == -1).any():  # hidden by a solid, or next to one
+        if (around == -1).any():  # hidden by a solid, or next to a hidden pixel
             continue
         assert materials[i] in around
         r, c = row[i] // FINE, column[i] // FINE

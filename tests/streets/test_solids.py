@@ -43,7 +43,7 @@ def test_rays_without_boxes_hit_ground_or_sky() -> None:
 
 
 def test_no_box_lies_between_the_origin_and_the_hit() -> None:
-    """Many rotated boxes, and rays in all directions."""
+    """Twelve rotated boxes are tested with rays in all directions."""
     random = np.random.default_rng(1)
     solids = [
         Solid(

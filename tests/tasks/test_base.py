@@ -1,4 +1,4 @@
-"""Functions that several tasks use."""
+"""Functions that several tasks share."""
 
 import torch
 from tests.support import noise
@@ -14,7 +14,7 @@ def test_a_baseline_is_resized_to_the_image() -> None:
     assert ids.tolist() == [[[0, 0, 2**40, 2**40]]]
 
 
-def test_a_mean_over_no_valid_pixels_is_zero_and_has_a_gradient() -> None:
+def test_the_mean_over_no_valid_pixels_and_its_gradient_are_zero() -> None:
     values = noise(1, 2, 3).requires_grad_()
     mean = masked_mean(values, torch.zeros(1, 2, 3).bool())
     mean.backward()

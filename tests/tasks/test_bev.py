@@ -58,20 +58,21 @@ def test_the_loss_is_the_focal_loss_of_one_cell() -> None:
 
 
 def test_the_iou_of_a_class_is_that_of_its_best_threshold() -> None:
-    """At 0.55, two of the three road cells are true positives, and there is no false positive."""
+    """At threshold 0.55, two of three road cells are found and none is a false positive."""
     task = BEV(NAMES, cells=2)
     truth = torch.tensor([[[1.0, 1.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])[None]
     probability = torch.tensor([[[0.9, 0.62], [0.2, 0.52]], [[0.1, 0.4], [0.1, 0.37]]])[None]
     target = Target(truth, torch.ones(1, 2, 2, dtype=torch.bool))
     figures = task.figures(task.measure(probability, target))
     assert figures["IoU road, %"] == pytest.approx(100 * 2 / 3)
-    assert figures["IoU crossing, %"] == pytest.approx(50)  # at 0.35: one true, one false positive
+    # at 0.35, with one true and one false positive
+    assert figures["IoU crossing, %"] == pytest.approx(50)
     assert figures["mean IoU, %"] == pytest.approx((100 * 2 / 3 + 50) / 2)
 
 
-def test_in_pictures_forward_is_up_and_left_is_left() -> None:
+def test_in_pictures_the_vehicle_faces_upwards() -> None:
     probability = torch.zeros(1, 4, 4)
-    probability[0, 3, 3] = 1  # far ahead, to the left
+    probability[0, 3, 3] = 1  # a cell far ahead on the left, which is drawn at the top left
     (prediction,) = BEV(("road",), cells=4).decode(Masks(60 * probability[None] - 30))
     picture = prediction.draw()
     assert (picture[:, 0, 0] != 255).any()

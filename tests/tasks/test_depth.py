@@ -48,12 +48,12 @@ class TestDepthWithBins(TestDepth):
         return Depth(bins=8).fitted(self.target().label[self.target().valid[:, None]][:, None])
 
 
-def test_the_loss_is_over_all_positive_labels_and_no_others() -> None:
+def test_the_loss_is_computed_over_all_positive_labels() -> None:
     label = ramp()
     label[0, 0, 0, :2] = torch.tensor([0.0, 500.0])
     output = Values(2 * label.clamp(min=1))
     losses = Depth(max_depth_m=10.0).loss(output, target_of(label))
-    # 500 m is beyond the range, but counts in the loss with the same factor of 2 as all others
+    # the label of 500 m is beyond the range but counts; predictions are twice every label
     assert float(losses["loss"]) == pytest.approx(math.sqrt(0.5) * math.log(2), abs=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_decoding_marks_values_outside_the_range_as_invalid() -> None:
     assert unbounded.valid.tolist() == [[False, True, True, True, False, False, False, False]]
 
 
-def test_the_deviation_of_the_views_becomes_the_uncertainty() -> None:
+def test_the_standard_deviation_over_views_is_the_uncertainty() -> None:
     output = Values(ramp()).with_std(ramp() / 10)
     (prediction,) = Depth().decode(output)
     assert torch.equal(prediction.uncertainty_m, ramp()[0, 0] / 10)
@@ -97,7 +97,7 @@ def test_logits_are_refused() -> None:
         Depth().decode(Classes(ramp()))
 
 
-def test_fitting_sets_the_bins_and_an_open_upper_bound() -> None:
+def test_fitting_sets_bins_and_missing_bounds() -> None:
     labels = torch.linspace(0.5, 4, 300)[:, None]
     task = Depth(bins="auto", max_depth_m=None, min_depth_m=1.0)
     assert task.needs_fitting
@@ -109,7 +109,7 @@ def test_fitting_sets_the_bins_and_an_open_upper_bound() -> None:
     assert fitted.outputs[1].bounds == (0.0, 8.0)
     few = torch.tensor([1.0, 2.0, 3.0]).repeat(20)[:, None]
     assert task.fitted(few).bins == 3
-    # a bound that is set stays
+    # a bound that was set is kept
     assert Depth(bins=4, max_depth_m=10.0).fitted(labels).max_depth_m == 10.0
     assert task.needs_fitting
     with pytest.raises(InputError, match="bins 1: give 2 or more"):
@@ -151,7 +151,7 @@ def test_stored_depth_is_in_millimetres_and_0_is_invalid() -> None:
     assert about["size"] == [4, 1]
 
 
-def test_in_pictures_near_is_light_and_far_is_dark() -> None:
+def test_in_pictures_near_pixels_are_light_and_far_ones_dark() -> None:
     depth_m = ramp()[0, 0]
     depth_m[2, 3] = math.nan
     picture = prediction_of(depth_m).draw()

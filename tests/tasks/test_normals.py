@@ -46,7 +46,7 @@ def test_predictions_have_length_1() -> None:
     torch.testing.assert_close(prediction.uncertainty, torch.full((4, 4), 0.2))
 
 
-def test_mirroring_changes_the_sign_of_x() -> None:
+def test_mirroring_normals_changes_the_sign_of_x() -> None:
     label = noise(3, 2, 5)
     mirrored = Normals().mirror_label(label)
     assert torch.equal(mirrored[0], -label[0].flip(-1))

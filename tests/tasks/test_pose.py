@@ -26,7 +26,7 @@ def task(**options: object) -> Pose:
 
 
 def joints(seed: int, *, low: float = 14.0, high: float = 34.0) -> torch.Tensor:
-    """Return seventeen joints inside a view, 3 standard deviations away from its edges."""
+    """Return 17 joints in a view, 3 standard deviations of the heatmaps away from its edges."""
     generator = torch.Generator().manual_seed(seed)
     points = low + (high - low) * torch.rand(17, 2, generator=generator)
     return torch.cat([points, torch.full((17, 1), 2.0)], dim=1)
@@ -43,7 +43,7 @@ class TestPose(TaskContract):
         label = torch.stack([joints(1), joints(2)])[:, None]
         return Target(label, torch.ones(2, *self.size, dtype=torch.bool))
 
-    def test_a_correct_prediction_is_drawn_as_the_truth(self) -> None:
+    def test_a_correct_prediction_is_drawn_like_its_label(self) -> None:
         pose, target = self.build(), self.target()
         truth = pose.truth(target)[0]
         first, second, both = truth.draw_with(truth, images(1, *self.size)[0])
@@ -86,8 +86,10 @@ def scene() -> tuple[Sample, People]:
     return sample, people
 
 
-def perfect(pose: Pose, people: People, image: torch.Tensor) -> tuple[list[Heatmaps], list[object]]:
-    """Return perfect heatmaps for the views of people, and the locations of the views."""
+def perfect_outputs(
+    pose: Pose, people: People, image: torch.Tensor
+) -> tuple[list[Heatmaps], list[object]]:
+    """Return perfect heatmaps for the view of each person, and the locations of the views."""
     outputs, locations = [], []
     for (view, location), truth in zip(pose.regions(image, people), people.keypoints, strict=True):
         assert view.shape == (3, *VIEW)
@@ -103,7 +105,7 @@ def test_joints_are_mapped_back_to_their_pixels_in_the_image() -> None:
     queries = sample.queries()
     assert queries is not None
     assert len(queries) == 2
-    outputs, locations = perfect(pose, queries, sample.image.float() / 255)
+    outputs, locations = perfect_outputs(pose, queries, sample.image.float() / 255)
     prediction = pose.assemble(outputs, locations, (96, 120))
     assert prediction.hw == (96, 120)
     order = prediction.people.edges[:, 0].argsort()
@@ -131,7 +133,7 @@ def test_a_person_with_two_boxes_is_predicted_once() -> None:
     twice = people.at(torch.tensor([0, 0, 1]))
     scores = torch.tensor([0.5, 0.9, 0.7])
     twice = People(twice.edges, scores, twice.keypoints, twice.areas, twice.is_crowd)
-    outputs, locations = perfect(pose, twice, sample.image.float() / 255)
+    outputs, locations = perfect_outputs(pose, twice, sample.image.float() / 255)
     kept = pose.assemble(outputs, locations, (96, 120)).people
     assert len(kept) == 2
     assert float(kept.scores[0]) > float(kept.scores[1])
@@ -139,14 +141,14 @@ def test_a_person_with_two_boxes_is_predicted_once() -> None:
 
 
 @pytest.mark.parametrize("least", [0.2, 0.5])
-def test_a_score_is_the_box_score_times_the_mean_of_the_joint_scores_above_the_threshold(
+def test_the_score_of_a_person_is_box_score_times_mean_confident_joint_score(
     least: float,
 ) -> None:
     sample, people = scene()
     pose = task(**({} if least == 0.2 else {"least_joint_score": least}))
     boxes = replace(people.at(torch.tensor([0, 1])), scores=torch.tensor([0.8, 0.5]))
-    outputs, locations = perfect(pose, boxes, sample.image.float() / 255)
-    # heights of the first person's peaks; those of the second person are below any threshold
+    outputs, locations = perfect_outputs(pose, boxes, sample.image.float() / 255)
+    # peak heights of the first person; those of the second person are below the threshold
     heights = torch.tensor([0.95, 0.7, 0.45, 0.3, 0.25] + [0.1] * 12)
     outputs[0] = Heatmaps(outputs[0].maps * heights[:, None, None], 4)
     outputs[1] = Heatmaps(outputs[1].maps * 0.15, 4)

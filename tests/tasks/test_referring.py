@@ -54,7 +54,7 @@ def test_the_best_fixed_mask_has_the_largest_overall_iou() -> None:
     labels = torch.tensor([[[1, 1, 0]], [[1, 0, 0]]])
     valid = torch.ones(1, 3).bool()
     baselines = Referring().baselines((label, valid) for label in labels)
-    # an IoU of 3/4; the first pixel alone has 2/3
+    # the first two pixels have an IoU of 3/4, the first pixel alone has 2/3
     assert baselines["best place"].tolist() == [[1, 1, 0]]
     assert baselines["everything"].tolist() == [[1]]
 

@@ -24,7 +24,7 @@ def logits(probabilities: list[list[list[float]]]) -> Classes:
     return Classes(torch.tensor(probabilities).log().permute(2, 0, 1)[None])
 
 
-# two valid pixels, and an invalid one whose label is out of range
+# two valid pixels, and an invalid pixel whose label is not a class
 OUTPUT = logits([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.9, 0.05, 0.05]]])
 TARGET = Target(torch.tensor([[[1, 2, 255]]]), torch.tensor([[[True, True, False]]]))
 
@@ -61,7 +61,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_labelled_pixels() -> None:
 
 
 def random_batch() -> tuple[Classes, Tensor, Target]:
-    """Return logits of two heads, those of the second, and labels of which some are ignored."""
+    """Return random logits with auxiliary logits, the auxiliary logits, and random labels."""
     generator = torch.Generator().manual_seed(24)
     main, auxiliary = (3 * torch.randn(2, 3, 5, 7, generator=generator) for _ in range(2))
     label = torch.randint(0, 3, (2, 5, 7), generator=generator)
@@ -86,7 +86,7 @@ def loop_cross_entropy(maps: Tensor, target: Target) -> tuple[float, int]:
 
 
 def loop_lovasz(maps: Tensor, target: Target) -> float:
-    """Return the mean over the classes of the integral of 1 - IoU over the error thresholds."""
+    """Return the integral of 1 - IoU over the error thresholds, as the mean over the classes."""
     probability = maps.double().softmax(dim=1).movedim(1, -1)[target.valid]
     label, losses = target.label[target.valid], []
     for number in range(3):
@@ -106,7 +106,7 @@ def loop_lovasz(maps: Tensor, target: Target) -> float:
 def test_lovasz_and_auxiliary_losses_are_added_with_their_weights(
     average: Literal["labelled", "all"],
 ) -> None:
-    """With ``all`` the ignored pixels count in the divisor, as in mmsegmentation 0.30."""
+    """With ``average="all"`` ignored pixels count in the divisor, as in mmsegmentation 0.30."""
     output, second, target = random_batch()
     (main, count), (auxiliary, _) = (
         loop_cross_entropy(maps, target) for maps in (output.maps, second)
@@ -136,7 +136,7 @@ def test_the_default_loss_has_an_auxiliary_weight_of_two_fifths_and_no_lovasz_lo
     torch.testing.assert_close(without["loss"], losses["cross_entropy"])
 
 
-def test_an_average_over_all_pixels_has_class_weights_only_in_the_sum() -> None:
+def test_with_average_all_class_weights_do_not_change_the_divisor() -> None:
     weighted = Segmentation(NAMES, weights=(1.0, 3.0, 0.5), average="all").loss(OUTPUT, TARGET)
     expected = -(3 * math.log(0.25) + 0.5 * math.log(0.8)) / 3
     assert float(weighted["loss"]) == pytest.approx(expected)
@@ -211,7 +211,7 @@ def test_pictures_have_the_colours_of_the_classes() -> None:
     assert truth.draw()[:, 0].T.tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
     panel = task.panel(torch.zeros(3, 1, 3), truth, prediction)
     assert panel.shape == (3, 1, 12)
-    assert panel[1, 0, 9:].tolist() == [60, 245, 245]  # wrong, right, without label
+    assert panel[1, 0, 9:].tolist() == [60, 245, 245]  # colours for wrong, right and unlabelled
 
 
 def test_default_colours_of_classes_differ() -> None:
@@ -259,7 +259,7 @@ def test_boxes_add_partial_labels_and_projections_to_the_loss() -> None:
     target = Target(
         torch.tensor([[[0, 0, 0]]]), torch.tensor([[[True, False, False]]]), boxes=(boxes,)
     )
-    # one pixel is wall, two are wall or door
+    # the first pixel is labelled wall; in the box, the others are wall or door
     likelihood = -(math.log(0.5) + math.log(0.1 + 0.1) + math.log(0.9 + 0.05)) / 3
     # the box has one row and two columns
     projection = -(math.log(0.1) + math.log(0.1) + math.log(0.05)) / 3

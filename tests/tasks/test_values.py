@@ -74,7 +74,7 @@ def test_the_loss_of_a_distribution_equals_one_computed_by_hand(build) -> None:
     torch.testing.assert_close(losses["loss"], losses["class"] + losses["value"])
 
 
-def test_an_infinite_alpha_makes_the_loss_a_regression() -> None:
+def test_with_infinite_alpha_the_loss_is_the_squared_error_alone() -> None:
     task = scalars(alpha=math.inf)
     output = distribution(task)
     label, valid = images(2, 6, 8)[:, :1] * 4 + 1, torch.ones(2, 6, 8, dtype=torch.bool)
@@ -84,7 +84,7 @@ def test_an_infinite_alpha_makes_the_loss_a_regression() -> None:
     assert losses.keys() == {"loss", "value"}
 
 
-def test_the_loss_of_values_is_in_units_of_the_labels_deviation() -> None:
+def test_the_loss_of_values_is_divided_by_the_variance_of_the_labels() -> None:
     label, maps = images(2, 6, 8)[:, :1] * 4 + 1, noise(2, 1, 6, 8)
     target = Target(label, torch.ones(2, 6, 8, dtype=torch.bool))
     plain = Values().loss(ValuesOutput(maps), target)["loss"]
@@ -132,7 +132,7 @@ def test_scalars_are_mirrorable_and_vectors_are_not() -> None:
     assert not Values(channels=2).is_mirrorable
 
 
-def test_auto_makes_no_more_bins_than_different_labels() -> None:
+def test_bins_auto_makes_no_more_bins_than_different_labels() -> None:
     few = torch.tensor([0.0, 1.0, 4.0]).repeat(30)[:, None]
     task = Values(bins="auto")
     assert task.outputs[0].channels == 20

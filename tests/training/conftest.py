@@ -1,4 +1,4 @@
-"""A tiny method and data set: a run of a few steps takes well under a second."""
+"""A tiny method and data set, on which a training of a few steps takes under a second."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from diffsight.types import Draws, Inputs, Target
 
 
 class Stripes(AbstractDataset):
-    """Depth is a function of the image's brightness."""
+    """Random images whose depth is 1 m plus a hundredth of the brightness of each pixel."""
 
     name = "stripes"
 
@@ -40,7 +40,7 @@ class Stripes(AbstractDataset):
 
 
 class Noise(AbstractTransform):
-    """Adds noise, to see that augmentation continues where it stopped."""
+    """Add random noise to the image, so that tests see which random numbers were used."""
 
     def __init__(self, *, size: int = 20) -> None:
         self.size = size
@@ -52,7 +52,7 @@ class Noise(AbstractTransform):
 
 
 class Frozen(PretrainedPart):
-    """A convolution that never learns; its weights are part of the package, so to say."""
+    """A frozen convolution with fixed weights, as if they came with the package."""
 
     def __init__(self, *, weights: str | None = "tiny") -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Frozen(PretrainedPart):
             self.load_weights(weights)
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Set what ``tiny`` stands for."""
+        """Set the fixed weights, whatever ``source`` is."""
         generator = torch.Generator().manual_seed(5)
         for parameter in self.parameters():
             nn.init.normal_(parameter, generator=generator)
@@ -70,7 +70,7 @@ class Frozen(PretrainedPart):
 
 
 class Tiny(AbstractMethod):
-    """Convolution, batch norm, dropout: running means and random numbers are part of its state."""
+    """A method with batch norm and dropout, so its state has running means and random numbers."""
 
     output_kinds = ("values",)
 
@@ -95,7 +95,7 @@ class Tiny(AbstractMethod):
 
 
 class FrozenTiny(Tiny):
-    """The same behind a frozen part."""
+    """``Tiny`` on the output of a frozen part."""
 
     def __init__(
         self, *, output: OutputSpec, part: Frozen, width: int = 4, dropout: float = 0.2

@@ -1,6 +1,6 @@
-"""A tiny training to be killed: ``python -m tests.training.run OUT KILL_AT [--resume] [--two]``.
+"""A training that kills itself: ``python -m tests.training.run OUT KILL_AT [--resume] [--two]``.
 
-At forward pass number KILL_AT (0: never) it gets the signal that the variable KILL names.
+At forward pass KILL_AT (0: never) it sends itself the signal in the environment variable KILL.
 """
 
 import functools
@@ -19,7 +19,7 @@ from diffsight.training.schedules import Poly
 
 
 class Mortal(Tiny):
-    """Ends its own process at a given training pass."""
+    """A method that sends a signal to its own process at training pass ``kill_at``."""
 
     passes = 0
     kill_at = 0
@@ -33,7 +33,7 @@ class Mortal(Tiny):
 
 
 def train(out: Path, *, resume: bool = False, steps: int = 30, workers: int = 2, devices: int = 1):
-    """30 steps of 2 batches; a checkpoint every 4 steps, a validation every 10."""
+    """Train 30 steps of 2 batches each, with a checkpoint every 4 and validation every 10 steps."""
     return fit(
         task=Depth(),
         method=functools.partial(Mortal),

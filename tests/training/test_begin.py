@@ -1,4 +1,4 @@
-"""Trainings that begin with a saved model."""
+"""Trainings that start from the weights of a saved model."""
 
 import logging
 from functools import partial
@@ -48,7 +48,7 @@ def test_matching_weights_are_loaded_and_the_others_are_logged(
         (build_depth, 3, 1, ("backbone.unet.conv_norm_out.weight", 16)),
     ],
 )
-def test_another_number_of_passes_is_logged(
+def test_a_different_number_of_passes_gives_a_warning(
     build: Any,
     theirs: int,
     ours: int,
@@ -56,12 +56,12 @@ def test_another_number_of_passes_is_logged(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    source, model = (of_passes(build, passes) for passes in (theirs, ours))
+    source, model = (model_with_passes(build, passes) for passes in (theirs, ours))
     path = save(source, tmp_path / "first.safetensors")
     with caplog.at_level(logging.INFO):
         begin_with(model, str(path))
     (warning,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
-    assert f"its 'passes' is {theirs}, that of this model is {ours}: only weights with" in warning
+    assert f"saved with 'passes' = {theirs}, but the model to train has {ours}: only" in warning
     start, values = source.state_dict(), model.state_dict()
     for i in range(min(theirs, ours)):
         assert torch.equal(values[f"method.times.{i}"], start[f"method.times.{i}"])
@@ -74,22 +74,22 @@ def test_another_number_of_passes_is_logged(
     assert count <= NAMED or f" and {count - NAMED} more" in caplog.text
 
 
-def of_passes(build: Any, passes: int) -> DenseModel:
-    """Return a model of Meta Prompts; depth has one set of prompts for each pass."""
+def model_with_passes(build: Any, passes: int) -> DenseModel:
+    """Return a Meta Prompts model with a number of passes; depth has one prompt set per pass."""
     options: dict[str, Any] = {"passes": passes, "backbone": build_backbone(conv_out=passes > 1)}
     if build is build_depth:
         options["prompts"] = [LearnedTokens(5, dim=24, adapter=True) for _ in range(passes)]
     return build(**options)
 
 
-def test_passes_that_share_all_weights_are_logged(
+def test_a_different_number_of_passes_is_logged_if_passes_share_all_weights(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fixed = {"time": "fixed", "backbone": build_backbone(time_embedding=True)}
     path = save(build_segmentation(**fixed), tmp_path / "first.safetensors")
     fixed["backbone"] = build_backbone(time_embedding=True)
     begin_with(build_segmentation(passes=2, **fixed), str(path))
-    assert "its 'passes' is 3, that of this model is 2" in caplog.text
+    assert "saved with 'passes' = 3, but the model to train has 2" in caplog.text
 
 
 def test_equal_passes_and_other_methods_give_no_warning(
@@ -105,5 +105,5 @@ def test_equal_passes_and_other_methods_give_no_warning(
 
 def test_a_model_without_matching_weights_is_refused(tmp_path: Path) -> None:
     path = save(tiny(), tmp_path / "first.safetensors")
-    with pytest.raises(InputError, match="none of its weights fits the model"):
+    with pytest.raises(InputError, match="none of its weights has a name and shape of the model"):
         begin_with(DenseModel(task=Depth(), method=partial(Brightness)), str(path))

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or the previous one; reading it runs nothing."""
+"""Checkpoints are replaced as a whole, checked, and read without executing code."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from diffsight.errors import InputError
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, link_or_copy, load, versions
 
 
-def test_round_trip(tmp_path):
+def test_a_checkpoint_is_saved_and_loaded(tmp_path):
     content = {KEY: {"step": 3}, "weights": torch.arange(4.0)}
     AtomicCheckpoints().save_checkpoint(content, tmp_path / "last.ckpt")
     read = AtomicCheckpoints().load_checkpoint(tmp_path / "last.ckpt")
@@ -32,7 +32,7 @@ def test_round_trip(tmp_path):
         lambda c: c["loops"].append((1.0, None, "x")),
     ],
 )
-def test_changed_contents_are_refused(tmp_path, change):
+def test_a_checkpoint_with_changed_contents_is_refused(tmp_path, change):
     path, state = tmp_path / "last.ckpt", {"exp_avg": torch.ones(2, 3).mT, "step": 1}
     content = {KEY: {"step": 3}, "weights": torch.arange(4.0), "loops": [(1, True)]}
     content["optimizer_states"] = [{"state": {0: state}, "param_groups": []}]
@@ -43,8 +43,8 @@ def test_changed_contents_are_refused(tmp_path, change):
     torch.save(damaged, path)
     with pytest.raises(InputError, match=r"last.ckpt: damaged \(its contents do not match"):
         AtomicCheckpoints().load_checkpoint(path)
-    assert load(path)[KEY] == {"step": 3}  # what is not needed is not read
-    del damaged["diffsight_sha256"]  # of an earlier version
+    assert load(path)[KEY] == {"step": 3}  # without check, the damaged entries are not read
+    del damaged["diffsight_sha256"]  # checkpoints of earlier versions have no hash
     torch.save(damaged, path)
     assert load(path, check=True)[KEY] == {"step": 3}
 
@@ -96,7 +96,7 @@ def test_truncated_foreign_and_missing_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="not a readable checkpoint"):
         load(path)
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(InputError, match="not a checkpoint of diffsight fit"):
+    with pytest.raises(InputError, match="not a checkpoint of diffsight: give"):
         load(path)
     with pytest.raises(InputError, match="no such checkpoint: start without --resume"):
         load(tmp_path / "none.ckpt")

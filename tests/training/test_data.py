@@ -1,4 +1,4 @@
-"""The stream is a function of (seed, epoch, sample), whatever position, workers and devices."""
+"""Training samples depend only on seed, epoch and index, not on workers or devices."""
 
 import itertools
 from dataclasses import replace
@@ -39,7 +39,7 @@ def same(a, b) -> bool:
     )
 
 
-def test_seeds_depend_on_every_part():
+def test_a_seed_depends_on_all_its_numbers_and_never_changes():
     parts = [(0, 1), (1, 0), (0, 0, 1), (0, 11), (1, 1), (10, 1)]
     assert len({seed_of(*p) for p in parts}) == len(parts)
     assert all(0 <= seed_of(*p) < 2**63 for p in parts)
@@ -53,7 +53,7 @@ def test_an_epoch_is_a_permutation_and_epochs_differ():
     assert epoch_order(1, 0, 50) != orders[0]
 
 
-def test_an_epoch_has_every_sample_of_its_complete_batches_once():
+def test_no_sample_occurs_twice_in_an_epoch():
     stream = stream_of()
     assert stream.batches_per_epoch == 2
     batches = take(stream, 6)
@@ -63,13 +63,13 @@ def test_an_epoch_has_every_sample_of_its_complete_batches_once():
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_stream_continues_mid_epoch_with_any_number_of_workers(start, workers):
+def test_a_resumed_stream_continues_mid_epoch_with_any_number_of_workers(start, workers):
     whole = take(stream_of(), 8)
     rest = take(stream_of(workers=workers), 8 - start, start=start)
     assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
 
-def test_augmentation_depends_on_the_epoch_and_not_on_the_call():
+def test_augmentation_differs_between_epochs_but_not_between_calls():
     stream = stream_of(batch_size=12)
     first, second = take(stream, 2)
     rows = {id: image for id, image in zip(first.batch.ids, first.batch.inputs.image, strict=True)}
@@ -88,7 +88,7 @@ def test_short_side_follows_resizing_and_ignores_crops():
     assert stream_of(augment=[RandomScale(short_side=7)]).short_side() == 7
 
 
-def test_devices_divide_a_batch_among_them():
+def test_a_batch_is_divided_among_devices():
     stream = stream_of(batch_size=6)
     whole = take(stream, 3)
     parts = [take(stream, 3, rank=rank, world=3) for rank in range(3)]
@@ -99,7 +99,7 @@ def test_devices_divide_a_batch_among_them():
         assert torch.equal(batch.batch.inputs.image, images)
 
 
-def test_state_is_epoch_and_position():
+def test_the_state_of_a_stream_has_epoch_and_position():
     stream = stream_of()
     assert stream.state(5) == {
         "epoch": 2,
@@ -119,7 +119,7 @@ def test_state_is_epoch_and_position():
         ({"dataset": Stripes(length=13)}, "samples"),
     ],
 )
-def test_state_of_another_stream_is_refused(change, name):
+def test_the_state_of_another_stream_is_refused(change, name):
     with pytest.raises(InputError, match=f"trained with {name} .* this run has"):
         stream_of(**change).batches_seen(stream_of().state(1))
 
@@ -149,14 +149,14 @@ def test_the_global_random_state_is_not_touched():
 
 
 class Mixed(Stripes):
-    """Sides 8, 8, 8, 16, 16, 8 ..."""
+    """Images with a side of 8 pixels, some of them of 16."""
 
     def __getitem__(self, index: int) -> Sample:
         self.side = 16 if index in (3, 4) else 8
         return super().__getitem__(index)
 
 
-def test_validation_sees_every_sample_once_in_order_and_batches_by_size():
+def test_validation_reads_every_sample_once_and_batches_images_of_one_size():
     batches = list(validation_batches(Mixed(length=7), label="depth_m", batch_size=2))
     assert [len(b.ids) for b in batches] == [2, 1, 2, 2]
     assert [i for b in batches for i in b.ids] == [f"stripe_{i}" for i in range(7)]

@@ -1,4 +1,4 @@
-"""``fit`` end to end on a tiny model: what it writes, how it stops, how it is resumed."""
+"""``fit`` end to end on a tiny model: files, signals, resuming and errors."""
 
 import csv
 import functools
@@ -52,7 +52,7 @@ def short(out: Path, **changes):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run."""
+    """Return the output folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
     run.train(out)
     return out
@@ -67,7 +67,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load(folder / "last.ckpt")["state_dict"]
 
 
-def assert_same_end(one: Path, other: Path) -> None:
+def assert_same_result(one: Path, other: Path) -> None:
     a, b = load(one / "last.ckpt"), load(other / "last.ckpt")
     assert a["global_step"] == b["global_step"] == 30
     for name, value in a["state_dict"].items():
@@ -92,8 +92,7 @@ def process(out: Path, kill_at: int, *flags: str, kill: str = "") -> subprocess.
 
 
 def test_weights_after_sigkill_and_resume_are_bit_identical(whole, tmp_path):
-    # 30 steps of two passes; the forecast takes two passes more; the first checkpoint is at step 4,
-    # before which there is nothing to continue from
+    # 30 steps have two passes each, the forecast two more; the first checkpoint is after step 4
     kill_at = random.SystemRandom().randint(1, 58)
     killed = process(tmp_path / "run", kill_at, kill="SIGKILL")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -102,7 +101,7 @@ def test_weights_after_sigkill_and_resume_are_bit_identical(whole, tmp_path):
     if last.exists():
         assert 4 <= load(last)["global_step"] < 30
     run.train(tmp_path / "run", resume=True, workers=0)
-    assert_same_end(whole, tmp_path / "run")
+    assert_same_result(whole, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("kill", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
@@ -114,11 +113,11 @@ def test_signals_save_a_checkpoint_and_end_the_run(whole, tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stop:
         run.train(tmp_path / "run", workers=0)
     assert stop.value.code == status
-    # in the first of the two passes of step 12, which is brought to its end
+    # the signal comes in the first of the two passes of step 12, which is still completed
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 12
     assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     run.train(tmp_path / "run", resume=True)
-    assert_same_end(whole, tmp_path / "run")
+    assert_same_result(whole, tmp_path / "run")
 
 
 def test_two_processes_train_one_model(tmp_path):
@@ -129,7 +128,8 @@ def test_two_processes_train_one_model(tmp_path):
     rows = metrics(tmp_path / "run")
     assert [float(r["value"]) for r in rows if r["name"] == "val/images"] == [3.0] * 3
     assert "WARN" not in result.stderr.upper()
-    assert result.stderr.count("reading 18 samples") == 1  # the other process finds them
+    # the other process reads the file of the first
+    assert result.stderr.count("reading 18 samples") == 1
     assert not list((tmp_path / "run").glob("*.samples"))
 
 
@@ -181,7 +181,7 @@ def test_the_best_and_the_last_checkpoint_are_kept(tmp_path, monitor, best_of):
     assert load(tmp_path / "run" / "last.ckpt")["global_step"] == 4
 
 
-def test_effective_rate_follows_the_schedule_and_the_group(tmp_path, monkeypatch):
+def test_learning_rates_follow_the_schedule_times_the_scale_of_the_group(tmp_path, monkeypatch):
     seen = []
     step = torch.optim.AdamW.step
 
@@ -199,7 +199,7 @@ def test_effective_rate_follows_the_schedule_and_the_group(tmp_path, monkeypatch
         schedule=RiseAndFall(min_lr=0.0, peak=0.5, power=1.0),
     )
     rates = torch.tensor(seen)
-    # step 0 of RiseAndFall from 0: nothing moves; then up to the peak at step 2 and down
+    # RiseAndFall starts at 0, has its peak at step 2, and falls again
     expected = torch.tensor([0.0, 5e-4, 1e-3, 5e-4])
     for column, scale in enumerate([0.01, 0.01, 1.0, 1.0]):
         torch.testing.assert_close(rates[:, column], expected * scale)
@@ -234,7 +234,7 @@ def test_epochs_count_steps_with_preloaded_samples(tmp_path):
 
 
 def test_a_new_run_reads_its_samples_again(tmp_path):
-    """One that was stopped leaves them; files may be mended before the next."""
+    """A stopped run leaves its samples behind, but their files may have changed since."""
     out = tmp_path / "run"
     short(out, plan=True, preload=1)
     kept = sorted(out.glob("*.samples"))
@@ -245,16 +245,16 @@ def test_a_new_run_reads_its_samples_again(tmp_path):
     assert not list(out.glob("*.samples"))
 
 
-def test_runs_may_use_one_cache(tmp_path, monkeypatch):
+def test_runs_can_share_one_cache_of_samples(tmp_path, monkeypatch):
     alone = short(tmp_path / "alone", preload=1)
     short(tmp_path / "first", preload=1, cache=tmp_path / "cache")
-    monkeypatch.setattr(Stripes, "__getitem__", None)  # the second reads nothing
+    monkeypatch.setattr(Stripes, "__getitem__", None)  # the second run reads no sample
     second = short(tmp_path / "second", preload=1, cache=tmp_path / "cache")
     assert second.scores == alone.scores
     assert len(list((tmp_path / "cache").glob("*.samples"))) == 2
     assert not list(tmp_path.glob("[a-b,d-z]*/*.samples"))
     with pytest.raises(
-        InputError, match=r"is the folder of the run, which deletes its samples: give anoth"
+        InputError, match=r"in which preloaded samples are deleted at the end: give another --"
     ):
         short(tmp_path / "third", preload=1, cache=tmp_path / "third")
 
@@ -266,7 +266,7 @@ def test_validation_does_not_change_the_training(tmp_path):
     assert all(torch.equal(value, never[name]) for name, value in often.items())
 
 
-def test_plan_alone_trains_nothing(tmp_path, capsys):
+def test_the_option_plan_trains_nothing(tmp_path, capsys):
     assert short(tmp_path / "run", plan=True) is None
     assert [p.name for p in (tmp_path / "run").iterdir() if p.suffix == ".ckpt"] == []
     text = capsys.readouterr().err
@@ -314,11 +314,11 @@ def test_finished_run_can_be_exported_again(whole):
         ({"train": Stripes(broken=5)}, "stripe_5.png: truncated"),
         ({"resume": True}, "holds no run to continue: start without --resume"),
         ({"cache": Path("c")}, "cache: nothing is preloaded: add --preload 2, or leave --cache"),
-        ({"val": Stripes(length=0)}, "no sample to validate on"),
-        ({"monitor": "rsme", "validate_every": 1}, "no score is called 'rsme'; choose from loss"),
+        ({"val": Stripes(length=0)}, "has 0 samples, but needs one per device"),
+        ({"monitor": "rsme", "validate_every": 1}, "no score is called 'rsme': choose from loss"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, changes, message):
+def test_bad_input_is_refused_in_one_line(tmp_path, changes, message):
     with pytest.raises(InputError, match=message) as error:
         short(tmp_path / "run", **changes)
     assert "\n" not in str(error.value)
@@ -334,7 +334,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(whole):
 def test_the_progress_bar_is_shown_on_terminals_only(tmp_path, monkeypatch, capsys):
     short(tmp_path / "piped")
     assert "left" not in capsys.readouterr().err
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal then
+    monkeypatch.setenv("FORCE_COLOR", "1")  # with this, rich treats the stream as a terminal
     short(tmp_path / "shown", preload=1)
     text = capsys.readouterr().err
     assert "reading stripes" in text
@@ -343,14 +343,14 @@ def test_the_progress_bar_is_shown_on_terminals_only(tmp_path, monkeypatch, caps
 
 
 class Scenes(Stripes):
-    """Images with the name of their scene."""
+    """Images whose prompt is the name of their scene."""
 
     def __getitem__(self, index: int) -> Sample:
         return replace(super().__getitem__(index), prompt="kitchen")
 
 
 class Reading(Tiny):
-    """Notes the prompts of its validation passes."""
+    """A method that records the prompts of its validation passes."""
 
     seen: ClassVar[list[Any]] = []
 
@@ -381,5 +381,5 @@ def test_validation_and_final_evaluation_use_the_plan_and_prompts_of_the_recipe(
         assert torch.equal(value, weights(tmp_path / "planned")[name]), name
     recipe = yaml.safe_load((tmp_path / "planned" / "recipe.yaml").read_text())
     assert recipe["evaluation_plan"]["tile"] == 6
-    with pytest.raises(InputError, match="are for a protocol: give one"):
+    with pytest.raises(InputError, match="need a protocol: give one"):
         short(tmp_path / "none", evaluation_plan=plan)

@@ -1,4 +1,4 @@
-"""``fit`` trains the methods for few labels too: bins are fitted, statistics are taken."""
+"""``fit`` with few-shot methods: bins are fitted, and feature statistics computed."""
 
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ SIDE = 32
 
 
 class Halves(AbstractDataset):
-    """Two classes, and normals, of bright and dark pixels."""
+    """Images with a bright and a dark part, labelled with two classes and with normals."""
 
     name = "halves"
 
@@ -105,7 +105,9 @@ def test_methods_for_few_labels_are_fitted_evaluated_and_loaded(
     assert set(evaluation.scores) == {"model", *read_baselines(tmp_path / "run")}
 
 
-def test_a_resumed_training_with_fitted_bins_ends_the_same(embedded: Path, tmp_path: Path) -> None:
+def test_resuming_a_training_with_fitted_bins_gives_the_same_model(
+    embedded: Path, tmp_path: Path
+) -> None:
     data, options = Stripes(length=4, side=SIDE), {"checkpoint_every": 1, "seed": 3}
     whole = trained(tmp_path / "whole", few_shot(), Depth(bins=5), data, steps=3, **options)
     trained(tmp_path / "run", few_shot(), Depth(bins=5), data, steps=2, **options)

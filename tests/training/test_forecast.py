@@ -1,4 +1,4 @@
-"""The forecast measures real steps and leaves no trace."""
+"""The forecast measures real training steps and does not change the model."""
 
 import copy
 import functools
@@ -49,7 +49,7 @@ def test_parameters_and_bytes_are_counted():
 def test_activations_grow_with_the_width_and_not_with_the_weights():
     narrow, wide = (forecast(model_of(w), STREAM, steps=1).activations_bytes for w in (4, 40))
     image = 4 * 4 * 16 * 16
-    # the convolution's input; normalisation, dropout and the head keep about three maps per channel
+    # kept are the input of the convolution, and about three maps per channel after it
     assert 3 * image + 4 * 3 * image <= narrow <= 3 * image + 4 * 6 * image
     assert wide > 5 * narrow
 
@@ -70,14 +70,14 @@ def test_a_forecast_is_described_in_three_lines():
     assert "25,225 steps of 1.5 s: about 10 h 31 min" in text
 
 
-def test_tf32_is_announced():
+def test_the_description_mentions_tf32_if_it_is_used():
     cost = forecast(model_of(4), STREAM, steps=10)
     assert not cost.uses_tf32
     assert "TF32" not in cost.describe()
-    assert "products of 32-bit numbers in TF32" in replace(cost, uses_tf32=True).describe()
+    assert "float32 products in TF32" in replace(cost, uses_tf32=True).describe()
 
 
-def test_validations_are_counted_with_the_final_evaluation():
+def test_the_final_evaluation_counts_as_a_validation():
     assert validations_left(0, 100, 50) == 3
     assert validations_left(60, 100, 50) == 2
     assert validations_left(0, 100, 500) == 1
@@ -104,11 +104,11 @@ def test_the_time_left_is_estimated_from_finished_steps_and_validations(monkeypa
     assert left.seconds(0) is None
     assert left.describe(0) == ""
     now += 20
-    assert left.seconds(10) == 180  # 2 s a step, no validation was timed
+    assert left.seconds(10) == 180  # 2 s per step; no validation was timed yet
     now += 80
     left.begin_scoring()
     now += 30
     left.end_scoring()
     assert left.seconds(50) == 50 * 2 + 2 * 30
     now += 50
-    assert left.seconds(100) == pytest.approx(30)  # the final evaluation
+    assert left.seconds(100) == pytest.approx(30)  # only the final evaluation is left

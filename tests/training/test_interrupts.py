@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support_adapt import assert_same_weights, pictures, run
+from tests.support_adapt import assert_same_weights, run, write_pictures
 
 from diffsight.backbones import BackboneSource
 from diffsight.training.interrupts import TornStepError, between_steps
@@ -15,21 +15,21 @@ from diffsight.training.state import AdaptState
 from diffsight.training.step import TrainingStep
 
 
-def press() -> None:
+def send_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def pressed(*, times: int = 1, checks: bool = True) -> None:
+def run_step_with_ctrl_c(*, times: int = 1, checks: bool = True) -> None:
     with between_steps() as check:
         for _ in range(times):
-            press()
+            send_ctrl_c()
         if checks:
             check()
 
 
 def test_the_first_ctrl_c_waits_for_the_end_of_the_step() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
-        pressed()
+        run_step_with_ctrl_c()
     assert caught.type is KeyboardInterrupt
     assert caught.traceback[-1].name == "check"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -37,13 +37,13 @@ def test_the_first_ctrl_c_waits_for_the_end_of_the_step() -> None:
 
 def test_the_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(TornStepError):
-        pressed(times=2)
+        run_step_with_ctrl_c(times=2)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_ctrl_c_after_the_last_step_is_not_lost() -> None:
     with pytest.raises(KeyboardInterrupt):
-        pressed(checks=False)
+        run_step_with_ctrl_c(checks=False)
 
 
 def test_another_signal_handler_is_kept() -> None:
@@ -51,7 +51,7 @@ def test_another_signal_handler_is_kept() -> None:
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try:
         with between_steps() as check:
-            press()
+            send_ctrl_c()
             check()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -64,10 +64,10 @@ def test_another_signal_handler_is_kept() -> None:
 
 @pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("times", [1, 2])
-def test_resumed_after_ctrl_c_within_a_step_the_model_is_the_same(
+def test_a_training_resumed_after_ctrl_c_within_a_step_gives_the_same_model(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, saved: bool
 ) -> None:
-    """Weights of a finished step with the number of the step before would be trained twice."""
+    """If weights were saved with the number of the previous step, a step would be run twice."""
     make = TrainingStep.optimiser
     steps = []
 
@@ -78,7 +78,7 @@ def test_resumed_after_ctrl_c_within_a_step_the_model_is_the_same(
             steps.append(1)
             if len(steps) in (3, 5):
                 for _ in range(times):
-                    press()
+                    send_ctrl_c()
 
         optimiser.register_step_post_hook(after)
         return optimiser
@@ -88,13 +88,13 @@ def test_resumed_after_ctrl_c_within_a_step_the_model_is_the_same(
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_resumed_after_ctrl_c_while_held_out_images_are_scored_the_model_is_the_same(
+def test_a_training_resumed_after_ctrl_c_during_scoring_gives_the_same_model(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
-    def pressed(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", pressed)
+    monkeypatch.setattr("diffsight.adaptation.selection.measure_variants", interrupt)
     check_resumes(pipeline_folder, tmp_path, monkeypatch, saved=saved, interruptions=1)
 
 
@@ -106,17 +106,17 @@ def check_resumes(
     saved: bool,
     interruptions: int,
 ) -> None:
-    """Compare an adaptation that was interrupted and resumed with one that was not.
+    """Check that an interrupted and resumed adaptation equals an uninterrupted one.
 
     Args:
-        pipeline_folder: the backbone.
+        pipeline_folder: folder of the backbone.
         tmp_path: scratch folder.
-        monkeypatch: with what interrupts; undone before the last resumption.
-        saved: whether the state file was also written after step 2.
-        interruptions: how often it is interrupted.
+        monkeypatch: contains the patches that interrupt; they are undone before the last run.
+        saved: whether the state file is also written after step 2.
+        interruptions: number of interruptions.
     """
     backbone = BackboneSource(pipeline_folder)
-    folder = pictures(tmp_path, sizes=((64, 64),), count=3)
+    folder = write_pictures(tmp_path, sizes=((64, 64),), count=3)
     options = {"method": "feature_head", "steps": 4, "state": tmp_path / "state", "mirror": False}
 
     def note(state: AdaptState, name: str, step: int, *rest: object) -> None:

@@ -8,7 +8,7 @@ from diffsight.training.logs import CsvLog
 WHOLE = "step,name,value\r\n1,loss,0.5\r\n2,loss,0.4\r\n3,loss,0.3\r\n"
 
 
-def test_rows_from_the_first_step_of_a_run_on_are_deleted(tmp_path):
+def test_a_resumed_run_deletes_log_rows_from_its_first_step_on(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(WHOLE.encode())
     CsvLog(path, first_step=3)

@@ -1,4 +1,4 @@
-"""Parameter groups: their learning rates are checked; in the authors' code some had no effect."""
+"""Parameter groups: learning rates, weight decay, and rules that match no parameter."""
 
 import io
 
@@ -22,7 +22,7 @@ class Wrapped(nn.Module):
 VPD_DEPTH = AdamW(lr=5e-4, weight_decay=0.1, lr_scale={"method.backbone.unet": 0.01})
 
 
-def test_groups_of_vpd_depth():
+def test_vpd_depth_has_a_slow_unet_group_and_no_decay_for_vectors():
     groups = VPD_DEPTH.groups(Wrapped())
     found = {g.name: (set(g.parameters), g.lr_scale, g.weight_decay) for g in groups}
     assert found == {
@@ -37,7 +37,7 @@ def test_groups_of_vpd_depth():
     }
 
 
-def test_effective_rates_of_the_optimiser():
+def test_the_optimiser_has_the_learning_rate_and_decay_of_each_group():
     model = Wrapped()
     optimiser = VPD_DEPTH.build(VPD_DEPTH.groups(model))
     rates = {
@@ -65,7 +65,7 @@ def test_a_prefix_must_end_at_a_dot():
         AdamW(lr=1.0, lr_scale={"method.back": 0.1}).groups(Wrapped())
 
 
-def test_an_unused_scale_is_refused():
+def test_a_learning_rate_scale_for_no_trainable_parameter_is_refused():
     with pytest.raises(InputError, match=r"did you mean 'method\.backbone\.unet'"):
         AdamW(lr=1.0, lr_scale={"backbone.unet": 0.1}).groups(Wrapped())
     with pytest.raises(InputError, match=r"method\.fixed"):
@@ -77,7 +77,7 @@ def test_a_model_without_trainable_parameters_is_refused():
         AdamW(lr=1.0).groups(Wrapped().requires_grad_(False))
 
 
-def test_table_shows_every_group():
+def test_the_table_of_groups_shows_every_group():
     console = Console(file=io.StringIO(), width=120)
     console.print(table(VPD_DEPTH.groups(Wrapped()), 5e-4))
     text = console.file.getvalue()

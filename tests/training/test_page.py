@@ -1,4 +1,4 @@
-"""The page about training: its plain loop runs, its table of groups is what ``fit`` prints."""
+"""The page about training: its plain loop runs, and its table is that of ``fit``."""
 
 import re
 from pathlib import Path

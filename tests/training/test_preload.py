@@ -57,7 +57,7 @@ def test_preloaded_samples_keep_their_boxes(tmp_path, workers):
                 assert torch.equal(torch.as_tensor(getattr(ours, name)), torch.as_tensor(value))
 
 
-def test_another_data_set_has_another_file(tmp_path):
+def test_data_sets_that_differ_are_stored_in_different_files(tmp_path):
     preload(Stripes(length=3), tmp_path, label="depth_m")
     assert len(preload(Stripes(length=4), tmp_path, label="depth_m")) == 4
     assert len(preload(Stripes(length=4, broken=9), tmp_path, label="depth_m")) == 4
@@ -111,7 +111,7 @@ def test_the_file_depends_on_the_order_of_classes(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_preloaded_samples_keep_their_rigs(tmp_path, workers):
     streets = Streets(count=2, image_hw=(16, 24), cells=8)
-    for _ in range(2):  # read, and from the file
+    for _ in range(2):  # first read from the data set, then from the file
         kept = preload(streets, tmp_path, label="map", workers=workers)
         for index in range(2):
             one, again = streets[index].rig, kept[index].rig

@@ -1,4 +1,4 @@
-"""Random states survive a trip through a file that holds plain data only."""
+"""The states of random number generators can be stored in a file of plain data."""
 
 import random
 
@@ -12,7 +12,7 @@ def draw():
     return random.random(), np.random.rand(), torch.rand(3).tolist(), np.random.standard_normal()  # noqa: NPY002
 
 
-def test_round_trip_through_a_file(tmp_path):
+def test_random_states_are_restored_from_a_file(tmp_path):
     draw()
     torch.save(rng_state(), tmp_path / "state")
     expected = draw()

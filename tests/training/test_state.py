@@ -1,4 +1,4 @@
-"""The state of an interrupted adaptation that is damaged is refused in one line."""
+"""A damaged state of an interrupted adaptation is refused in one line."""
 
 import copy
 
@@ -63,7 +63,7 @@ def resume(path, network) -> int:
 def test_damaged_states_are_refused(path, network, change) -> None:
     assert resume(path, network) == 2
     stored = torch.load(path, weights_only=True)
-    del stored[SEAL]  # as of an earlier version
+    del stored[SEAL]  # states of earlier versions have no hash
     change(stored[KEY])
     torch.save(stored, path)
     with pytest.raises(InputError, match=r"state: damaged .*start again without --resume") as error:
@@ -71,7 +71,7 @@ def test_damaged_states_are_refused(path, network, change) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_changed_state_is_refused(path, network) -> None:
+def test_a_state_with_a_changed_byte_is_refused(path, network) -> None:
     stored = torch.load(path, weights_only=True)
     stored[KEY]["current"]["trained"][NAME].view(torch.uint8)[3] ^= 1
     torch.save(stored, path)

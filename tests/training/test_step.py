@@ -1,4 +1,4 @@
-"""One training step behind two drivers, the plain loop and Lightning, gives equal weights."""
+"""The plain loop and Lightning drive the same training step and give equal weights."""
 
 import copy
 import functools
@@ -61,14 +61,14 @@ def plain_step(model: DenseModel) -> TrainingStep:
     )
 
 
-def by_the_plain_loop(model: DenseModel) -> DenseModel:
+def train_with_plain_loop(model: DenseModel) -> DenseModel:
     step = plain_step(model)
     torch.manual_seed(1)
     train(step, STREAM.batches(), optimiser=step.optimiser(fused=True))
     return model
 
 
-def by_lightning(
+def train_with_lightning(
     model: DenseModel, out: Path, *, stop: int | None = None, resume: bool = False
 ) -> DenseModel:
     learner = Learner(
@@ -94,12 +94,12 @@ def by_lightning(
 
 @pytest.fixture(scope="module")
 def reference() -> DenseModel:
-    """Ten steps of the plain loop with clipping and a schedule."""
-    return by_the_plain_loop(new_model())
+    """Return a model after ten steps of the plain loop with clipping and a schedule."""
+    return train_with_plain_loop(new_model())
 
 
-def test_both_drivers_give_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
-    assert_same_weights(by_lightning(new_model(), tmp_path / "run"), reference)
+def test_plain_loop_and_lightning_give_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
+    assert_same_weights(train_with_lightning(new_model(), tmp_path / "run"), reference)
     start = new_model().state_dict()
     moved = [n for n, v in reference.state_dict().items() if not torch.equal(v, start[n])]
     assert "method.backbone.unet.weight" in moved
@@ -119,8 +119,8 @@ def test_clipping_and_the_schedule_have_an_effect(
     assert not torch.equal(model.method.head.weight, reference.method.head.weight)
 
 
-def test_the_plain_loop_is_resumed_to_equal_weights(reference: DenseModel) -> None:
-    """With batch norm and dropout: buffers and random numbers are part of the state."""
+def test_resuming_the_plain_loop_gives_equal_weights(reference: DenseModel) -> None:
+    """The state includes the buffers of batch norm and the random numbers of dropout."""
     step = plain_step(model := new_model())
     optimiser = step.optimiser(fused=True)
     torch.manual_seed(1)
@@ -137,26 +137,26 @@ def test_the_plain_loop_is_resumed_to_equal_weights(reference: DenseModel) -> No
     assert_same_weights(other, reference)
 
 
-def test_lightning_is_resumed_to_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
-    by_lightning(new_model(), tmp_path / "run", stop=6)
+def test_resuming_lightning_gives_equal_weights(reference: DenseModel, tmp_path: Path) -> None:
+    train_with_lightning(new_model(), tmp_path / "run", stop=6)
     assert checkpoints.load(tmp_path / "run" / LAST)["global_step"] == 6
     torch.manual_seed(7)
-    again = by_lightning(new_model(), tmp_path / "run", resume=True)
+    again = train_with_lightning(new_model(), tmp_path / "run", resume=True)
     assert_same_weights(again, reference)
 
 
-def test_checkpoints_leave_frozen_parts_out(tmp_path: Path) -> None:
-    whole = by_lightning(new_model(FrozenTiny), tmp_path / "whole")
+def test_checkpoints_do_not_contain_frozen_parts(tmp_path: Path) -> None:
+    whole = train_with_lightning(new_model(FrozenTiny), tmp_path / "whole")
     assert not [name for name in trained_state(whole) if name.startswith("method.part.")]
-    by_lightning(new_model(FrozenTiny), tmp_path / "run", stop=6)
+    train_with_lightning(new_model(FrozenTiny), tmp_path / "run", stop=6)
     names = checkpoints.load(tmp_path / "run" / LAST)["state_dict"]
     assert "objective.model.method.norm.running_mean" in names
     assert "objective.model.method.fixed.weight" in names
     assert not [name for name in names if ".part." in name]
-    again = by_lightning(new_model(FrozenTiny), tmp_path / "run", resume=True)
+    again = train_with_lightning(new_model(FrozenTiny), tmp_path / "run", resume=True)
     assert_same_weights(again, whole)
     with pytest.raises(InputError, match=r"to another model \(\d+ tensors differ, first"):
-        by_lightning(new_model(Wide), tmp_path / "run", resume=True)
+        train_with_lightning(new_model(Wide), tmp_path / "run", resume=True)
 
 
 class Wide(Tiny):
@@ -167,7 +167,7 @@ class Wide(Tiny):
         self.more = nn.Parameter(torch.zeros(2))
 
 
-def test_a_fitted_model_refers_to_its_frozen_part(tmp_path: Path) -> None:
+def test_a_fitted_model_is_saved_with_a_reference_to_its_frozen_part(tmp_path: Path) -> None:
     fitted = fit(
         task=Depth(),
         method=functools.partial(FrozenTiny, part=Frozen()),
@@ -186,7 +186,7 @@ def test_a_fitted_model_refers_to_its_frozen_part(tmp_path: Path) -> None:
     assert_same_weights(load(tmp_path / "run", trusted=("tests",)), fitted.model)
 
 
-def test_settings_for_few_images_become_groups_and_norms() -> None:
+def test_few_shot_settings_give_learning_rates_and_clipping_by_prefix() -> None:
     settings = FitSettings(
         {"": 1e-2, "backbone.unet": 1e-3, "nothing": 1.0},
         batch_size=2,
@@ -210,10 +210,10 @@ def test_a_diverged_training_ends_with_an_error() -> None:
     model = new_model()
     step = plain_step(model)
     step.require_finite()
-    model.method.fixed.weight.data.fill_(torch.nan)  # it does not learn
+    model.method.fixed.weight.data.fill_(torch.nan)  # frozen weights are not checked
     step.require_finite()
     model.method.head.bias.data.fill_(torch.inf)
-    with pytest.raises(InputError, match="ended in values that are not finite") as error:
+    with pytest.raises(InputError, match="diverged, its weights are not finite") as error:
         step.require_finite()
     assert "\n" not in str(error.value)
 
@@ -239,7 +239,7 @@ def test_training_uses_tf32_if_the_gpu_has_it_and_validation_never_does(
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_a_schedule_sets_the_momentum_too() -> None:
+def test_a_schedule_can_set_the_momentum() -> None:
     optim, net = AdamW(lr=1e-3), nn.Linear(2, 2)
     step = TrainingStep(net, lambda batch: {}, optim=optim, schedule=CosineCycle(), steps=10)
     optimiser = step.optimiser()

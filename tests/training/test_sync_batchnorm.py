@@ -1,4 +1,4 @@
-"""Batch statistics over several devices: refused on CPUs, where PyTorch cannot compute them."""
+"""``sync_batchnorm`` is refused on CPUs, where PyTorch cannot share batch statistics."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_several_cpu_processes_are_refused(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-def test_one_process_trains_as_without_it(tmp_path: Path) -> None:
+def test_in_one_process_sync_batchnorm_changes_nothing(tmp_path: Path) -> None:
     for name, is_on in (("on", True), ("off", False)):
         short(tmp_path / name, sync_batchnorm=is_on)
     on, off = (load(tmp_path / name / "last.ckpt")["state_dict"] for name in ("on", "off"))
@@ -30,8 +30,8 @@ def test_one_process_trains_as_without_it(tmp_path: Path) -> None:
     assert all(value.equal(off[name]) for name, value in on.items())
 
 
-def test_pytorch_has_no_shared_statistics_on_cpus() -> None:
-    """The reason of the refusal; if this fails, the refusal can go."""
+def test_pytorch_cannot_share_batch_statistics_on_cpus() -> None:
+    """This is the reason for the refusal. If this test fails, the refusal can be removed."""
     distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         with pytest.raises(ValueError, match="expected input tensor to be on GPU"):

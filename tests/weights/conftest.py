@@ -1,4 +1,4 @@
-"""Fixtures: a model folder that tests may change, and a hub that serves it."""
+"""A model folder that tests may change, and a fake hub that serves it."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class FakeHub:
-    """A hub with one model, which has the files of a folder.
+    """A fake hub with one model, whose files are those of a folder.
 
     Attributes:
         fetched: files that were downloaded.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tests.support_weights import lay_out, rewrite
+from tests.support_weights import rewrite, rewrite_in_layout
 
 from diffsight.backbones import BackboneSource, ClipVision
 from diffsight.errors import InputError
@@ -26,14 +26,15 @@ from diffsight.weights import read_folder, require_finite, variant_of, weight_fi
         (["model.non_ema.safetensors", "pytorch_model.bin"], 1),
         (["model.bf16.safetensors", "model.mine.safetensors", "model.fp16.safetensors"], 2),
         (["tf_model.h5", "model.safetensors.index.json", "config.json", "pytorch_model.bin"], 3),
-        (["model-00001-of-00002.safetensors", "pytorch_model.bin"], 1),  # half a copy
+        # the sharded copy is incomplete
+        (["model-00001-of-00002.safetensors", "pytorch_model.bin"], 1),
     ],
 )
 def test_one_copy_of_the_weights_is_chosen(names: list[str], expected: int) -> None:
     assert weight_files(names) == [names[expected]]
 
 
-def test_files_without_weights_are_not_chosen() -> None:
+def test_files_that_are_not_weights_of_a_part_are_not_chosen() -> None:
     names = ["v1-5-pruned.safetensors", "flax_model.msgpack", "optimizer.bin", "lora.safetensors"]
     assert weight_files(names) == []
 
@@ -47,7 +48,7 @@ def test_the_variant_is_that_of_the_chosen_weights(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_is_an_error_in_one_line(pipeline: Path) -> None:
-    unet = lay_out(pipeline, "sharded") / "unet"
+    unet = rewrite_in_layout(pipeline, "sharded") / "unet"
     (unet / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     message = r"unet: diffusion_pytorch_model-00001.*only 2 of 3 files .*download or copy"
     with pytest.raises(InputError, match=message):
@@ -77,7 +78,7 @@ def test_weights_that_are_not_finite_are_refused(pipeline: Path, part: str, valu
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_extreme_but_finite_weights_pass(dtype: torch.dtype) -> None:
+def test_extreme_but_finite_weights_are_accepted(dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
     value = torch.tensor([limits.min, limits.max], dtype=dtype)
     require_finite([("a", value), ("count", torch.tensor(3)), ("none", torch.empty(0))], "x")
@@ -101,7 +102,7 @@ def test_a_damaged_file_in_a_folder_is_named(pipeline: Path) -> None:
 
 def test_shards_are_read_without_their_index(pipeline: Path) -> None:
     whole = load_file(pipeline / "unet" / "diffusion_pytorch_model.safetensors")
-    folder = lay_out(pipeline, "sharded") / "unet"
+    folder = rewrite_in_layout(pipeline, "sharded") / "unet"
     next(folder.glob("*.index.json")).unlink()
     first, state = read_folder(folder)
     assert first.name == "diffusion_pytorch_model-00001-of-00003.safetensors"
@@ -131,7 +132,7 @@ for name in ("folder", "file.safetensors"):
 
 
 def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
-    """The header depends neither on Python's hash seed nor on the order in safetensors."""
+    """The file does not depend on Python's hash seed or on the order of the metadata."""
     running = [
         subprocess.Popen(
             [sys.executable, "-c", WRITE, str(tmp_path / seed)],

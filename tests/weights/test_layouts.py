@@ -1,4 +1,4 @@
-"""Every layout of weights gives the same tensors for every kind of network."""
+"""Every layout in which weights are published is read to the same tensors."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support_weights import LAYOUTS, cache, equal, lay_out, rewrite, write_original_file
+from tests.support_weights import (
+    LAYOUTS,
+    have_equal_tensors,
+    move_to_hub_cache,
+    rewrite,
+    rewrite_in_layout,
+    write_original_file,
+)
 from torch import nn
 from transformers import (
     CLIPConfig,
@@ -41,7 +48,7 @@ def load_states(source: str | Path) -> dict[str, Any]:
 
 def assert_states(source: str | Path, expected: dict[str, Any]) -> None:
     for part, state in load_states(source).items():
-        assert equal(state, expected[part]), part
+        assert have_equal_tensors(state, expected[part]), part
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +57,18 @@ def expected(pipeline_folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_diffusers_folder_in_every_layout(
+def test_a_diffusers_folder_is_read_in_every_layout(
     pipeline: Path, expected: dict[str, Any], layout: str
 ) -> None:
-    assert_states(lay_out(pipeline, layout), expected)
+    assert_states(rewrite_in_layout(pipeline, layout), expected)
 
 
 @pytest.mark.parametrize("layout", ["fp16", "non_ema", "sharded fp16", "pickle"])
-def test_a_model_in_the_cache_of_the_hub_in_every_layout(
+def test_a_model_in_the_hub_cache_is_read_in_every_layout(
     pipeline: Path, hub_cache: Path, expected: dict[str, Any], layout: str
 ) -> None:
     """It is loaded by its id, and by its folder in the cache."""
-    model = cache(lay_out(pipeline, layout), hub_cache)
+    model = move_to_hub_cache(rewrite_in_layout(pipeline, layout), hub_cache)
     assert_states("owner/name", expected)
     assert_states(model, expected)
     assert BackboneSource("owner/name").revision == "a" * 40
@@ -69,7 +76,7 @@ def test_a_model_in_the_cache_of_the_hub_in_every_layout(
 
 def test_parts_may_have_different_layouts(pipeline: Path, expected: dict[str, Any]) -> None:
     for part, layout in zip(("unet", "vae", "text_encoder"), LAYOUTS, strict=False):
-        lay_out(pipeline / part, layout)
+        rewrite_in_layout(pipeline / part, layout)
     assert_states(pipeline, expected)
 
 
@@ -87,33 +94,35 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("load", [ClipVision, load_text_model])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_clip_model_in_every_layout(
+def test_a_clip_model_is_read_in_every_layout(
     clip: Path, layout: str, load: Callable[..., nn.Module]
 ) -> None:
-    states = [load(clip).state_dict(), load(lay_out(clip, layout)).state_dict()]
-    assert equal(*states)
+    states = [load(clip).state_dict(), load(rewrite_in_layout(clip, layout)).state_dict()]
+    assert have_equal_tensors(*states)
 
 
 @pytest.mark.parametrize("load", [ClipVision, load_text_model])
-def test_a_clip_model_in_the_cache_of_the_hub(
+def test_a_clip_model_in_the_hub_cache_is_read(
     clip: Path, hub_cache: Path, load: Callable[..., nn.Module]
 ) -> None:
     state = load(clip).state_dict()
-    model = cache(clip, hub_cache, "openai/clip-vit-large-patch14")
-    assert equal(load("openai/clip-vit-large-patch14").state_dict(), state)
-    assert equal(load(model).state_dict(), state)
+    model = move_to_hub_cache(clip, hub_cache, "openai/clip-vit-large-patch14")
+    assert have_equal_tensors(load("openai/clip-vit-large-patch14").state_dict(), state)
+    assert have_equal_tensors(load(model).state_dict(), state)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_vision_backbone_in_every_layout(tmp_path: Path, hub_cache: Path, layout: str) -> None:
+def test_a_vision_backbone_is_read_in_every_layout(
+    tmp_path: Path, hub_cache: Path, layout: str
+) -> None:
     torch.manual_seed(0)
     folder = tmp_path / "convnext"
     ConvNextModel(ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4)).save_pretrained(folder)
     state = VisionBackbone(folder).state_dict()
-    assert equal(VisionBackbone(lay_out(folder, layout)).state_dict(), state)
-    model = cache(folder, hub_cache)
+    assert have_equal_tensors(VisionBackbone(rewrite_in_layout(folder, layout)).state_dict(), state)
+    model = move_to_hub_cache(folder, hub_cache)
     for source in ("owner/name", model):
-        assert equal(BackboneSource(source).vision.state_dict(), state)
+        assert have_equal_tensors(BackboneSource(source).vision.state_dict(), state)
 
 
 @pytest.fixture
@@ -139,14 +148,14 @@ def original(
 def test_an_original_file_equals_its_diffusers_folder(
     original: tuple[Path, BackboneSource, Any],
 ) -> None:
-    """Its text tower gives the same condition as that of the folder."""
+    """Its text tower gives the same prompt features as that of the folder."""
     path, folder, tower = original
     source = BackboneSource(path)
     assert (source.is_local, source.is_diffusion, source.has_clip) == (True, True, False)
     assert source.name == str(path.resolve())
-    assert equal(source.diffusion.state_dict(), folder.diffusion.state_dict())
+    assert have_equal_tensors(source.diffusion.state_dict(), folder.diffusion.state_dict())
     assert source.diffusion.latent_scale == 0.18215
-    assert equal(load_text_model(path).state_dict(), tower.state_dict())
+    assert have_equal_tensors(load_text_model(path).state_dict(), tower.state_dict())
     prompts = Unprompted.from_folder(source.folder, 64)
     tokens = torch.tensor([[38, *[39] * 76]])
     with torch.no_grad():
@@ -154,10 +163,10 @@ def test_an_original_file_equals_its_diffusers_folder(
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_original_files_with_prefixes_and_other_names_of_attention(
+def test_original_files_with_prefixes_and_newer_attention_names_are_read(
     original: tuple[Path, BackboneSource, Any], wrapper: str
 ) -> None:
-    """The VAE's attention has the names and the linear layers of newer programs."""
+    """Newer programs use other names and linear layers in the attention of the VAE."""
     path, folder, _ = original
     state = load_file(path)
     names = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0", "norm": "group_norm"}
@@ -167,14 +176,16 @@ def test_original_files_with_prefixes_and_other_names_of_attention(
             value = state.pop(f"{attention}{old}.{kind}")
             state[f"{attention}{new}.{kind}"] = value.flatten(1) if value.ndim > 1 else value
     rewrite({wrapper + name: value for name, value in state.items()}, path)
-    assert equal(BackboneSource(path).diffusion.state_dict(), folder.diffusion.state_dict())
+    assert have_equal_tensors(
+        BackboneSource(path).diffusion.state_dict(), folder.diffusion.state_dict()
+    )
     torch.save({"state_dict": state}, path.with_suffix(".ckpt"))
     loaded = BackboneSource(path.with_suffix(".ckpt")).diffusion
-    assert equal(loaded.state_dict(), folder.diffusion.state_dict())
+    assert have_equal_tensors(loaded.state_dict(), folder.diffusion.state_dict())
 
 
 def rename_to_open_clip(tower: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the state of a tower with OpenCLIP's names, and with one more, unused layer."""
+    """Return the state dict of a tower with OpenCLIP's names and an additional, unused layer."""
     ours = {
         "layer_norm1": "ln_1",
         "layer_norm2": "ln_2",
@@ -204,14 +215,14 @@ def rename_to_open_clip(tower: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_the_text_tower_of_stable_diffusion_2_is_converted(tmp_path: Path) -> None:
-    """It has OpenCLIP's names, uses the last layer but one, and pads with zeros."""
+    """It has the names of OpenCLIP, uses the second-to-last layer, and pads with zeros."""
     torch.manual_seed(3)
     config = {k: v for k, v in TOWER_SIZES.items() if k != "projection_dim"}
     vocabulary = {**VOCABULARY, "pad_token_id": 0}
     tower = CLIPTextModel(CLIPTextConfig(**config, **vocabulary, hidden_act="gelu")).eval()
     path = tmp_path / "v2.safetensors"
     save_file(rename_to_open_clip(tower), path)
-    assert equal(load_text_model(path).state_dict(), tower.state_dict())
+    assert have_equal_tensors(load_text_model(path).state_dict(), tower.state_dict())
     tokens = torch.tensor([[38, 39, *[0] * 75]])
     with torch.no_grad():
         expected = tower(tokens).last_hidden_state[0]
@@ -225,7 +236,7 @@ def test_an_original_file_uses_the_tokenizer_of_clip(
     with pytest.raises(InputError, match=r"has no tokenizer, and CLIP's is not there \(openai/"):
         load_text_encoder(path)
     shutil.copytree(pipeline / "tokenizer", hub_cache.parent / "clip")
-    cache(hub_cache.parent / "clip", hub_cache, "openai/clip-vit-large-patch14")
+    move_to_hub_cache(hub_cache.parent / "clip", hub_cache, "openai/clip-vit-large-patch14")
     tokenizer, _ = load_text_encoder(path)
     assert tokenizer.pad_token_id == 39
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
-from tests.support_weights import cache, lay_out
+from tests.support_weights import move_to_hub_cache, rewrite_in_layout
 from tests.weights.conftest import FakeHub
 
 from diffsight.backbones import BackboneSource, ClipVision, StableDiffusion, architectures
@@ -19,7 +19,7 @@ def fetched_weights(hub: FakeHub) -> set[str]:
 
 @pytest.mark.parametrize("layout", ["fp16", "non_ema", "pickle"])
 def test_a_hub_id_downloads_one_file_of_weights_per_part(online: FakeHub, layout: str) -> None:
-    lay_out(online.folder, layout)
+    rewrite_in_layout(online.folder, layout)
     suffix = {"pickle": "bin"}.get(layout, f"{layout}.safetensors")
     architecture, _ = architectures.from_weights(online.folder)
     StableDiffusion(architecture, weights="owner/model")
@@ -50,7 +50,7 @@ def test_a_text_encoder_downloads_only_its_tower_and_tokenizer(online: FakeHub) 
 
 def test_a_model_at_the_top_of_a_repository_is_downloaded(online: FakeHub) -> None:
     """All shards of one copy are downloaded, as for ``--clip openai/clip-vit-large-patch14``."""
-    online.folder = lay_out(online.folder / "image_encoder", "sharded")
+    online.folder = rewrite_in_layout(online.folder / "image_encoder", "sharded")
     (online.folder / "pytorch_model.bin").touch()
     (online.folder / "README.md").touch()
     ClipVision("owner/model")
@@ -58,7 +58,7 @@ def test_a_model_at_the_top_of_a_repository_is_downloaded(online: FakeHub) -> No
     assert "config.json" in online.fetched
 
 
-def test_weights_at_the_top_are_not_downloaded_with_a_diffusion_model(
+def test_weights_outside_the_part_folders_of_a_diffusion_model_are_not_downloaded(
     online: FakeHub,
 ) -> None:
     (online.folder / "model.safetensors").touch()
@@ -77,24 +77,24 @@ def test_a_hub_id_that_cannot_be_downloaded_is_an_error(hub_cache: Path) -> None
 def test_a_cached_model_is_loaded_without_the_hub(
     pipeline: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list of files fails without a network, also if ``HF_HUB_OFFLINE`` is not set."""
+    """Listing the files of the hub fails without a network, so the cache must suffice."""
 
     class Broken:
         def list_repo_files(self, *_: object, **__: object) -> list[str]:
             raise LocalEntryNotFoundError("no network")
 
     monkeypatch.setattr("diffsight.weights.location.HfApi", Broken)
-    model = cache(lay_out(pipeline, "fp16"), hub_cache)
+    model = move_to_hub_cache(rewrite_in_layout(pipeline, "fp16"), hub_cache)
     assert locate("owner/name") == model / "snapshots" / ("a" * 40)
 
 
-def test_the_current_one_of_several_snapshots_is_used(
+def test_of_several_snapshots_the_current_one_is_used(
     pipeline: Path, hub_cache: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "older"
     other.mkdir()
-    cache(other, hub_cache, commit="b" * 40)
-    model = cache(pipeline, hub_cache, commit="a" * 40)
+    move_to_hub_cache(other, hub_cache, commit="b" * 40)
+    model = move_to_hub_cache(pipeline, hub_cache, commit="a" * 40)
     assert resolve_folder(model).name == "a" * 40
     (model / "refs" / "main").unlink()
     with pytest.raises(InputError, match=r"2 snapshots, none of them of refs/main.*snapshots/COM"):

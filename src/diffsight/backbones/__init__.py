@@ -1,4 +1,4 @@
-"""Networks that turn an image into a pyramid of features."""
+"""Backbones: networks that turn an image into a pyramid of features."""
 
 from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone, PretrainedPart
 from diffsight.backbones.bev import CameraLidarMap, CameraMap, LidarMap

@@ -84,10 +84,10 @@ def resolve(architecture: str | Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def from_folder(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the architecture of a diffusers folder, without values that diffusers defaults to.
+    """Return the architecture of a diffusers folder, without values that are diffusers' defaults.
 
     Raises:
-        InputError: if one of them is missing or damaged.
+        InputError: if a configuration file is missing, incomplete or damaged.
     """
     paths = [folder / part / "config.json" for part in ("unet", "vae")]
     unet, vae = map(_read, paths)
@@ -104,19 +104,22 @@ def from_folder(folder: Path) -> dict[str, dict[str, Any]]:
     needed = {"unet": {"block_out_channels", "cross_attention_dim"}, "vae": base["vae"].keys()}
     for path, (part, values) in zip(paths, architecture.items(), strict=True):
         if missing := sorted(needed[part] - values.keys()):
-            raise InputError(f"{path}: no {missing[0]} in it: give a diffusers folder")
+            raise InputError(f"{path}: {missing[0]} is missing: give a diffusers folder")
         check_sizes(str(path), values)
     return architecture
 
 
 def from_weights(source: Path) -> tuple[str | dict[str, dict[str, Any]], float]:
-    """Return the architecture of a diffusers folder or one original file, and a latent scale.
+    """Return the architecture of a Stable Diffusion model, and the scale of its latents.
 
     The scale is the factor that brings latents to the variance that the UNet was trained on.
 
+    Args:
+        source: diffusers folder, or one original file.
+
     Raises:
-        InputError: if a configuration is missing or damaged, or the file is of another model than
-            Stable Diffusion 1.x or 2.x.
+        InputError: if a configuration is missing or damaged, or the file has no weights of Stable
+            Diffusion 1.x or 2.x.
     """
     if source.is_dir():
         path = source / "vae" / "config.json"

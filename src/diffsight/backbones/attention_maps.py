@@ -19,14 +19,16 @@ from torch.utils.checkpoint import checkpoint
 
 from diffsight.ops.precision import without_autocast
 
-UNetPart = Literal["down", "mid", "up"]  # part of the UNet to which a layer belongs
-# gets queries and keys "b heads p d" of one attention layer, and whether it is cross-attention
+UNetPart = Literal["down", "mid", "up"]
+"""Part of the UNet to which a layer belongs."""
 Record = Callable[[Tensor, Tensor, bool], None]
+"""Function that gets the queries and keys (``b heads p d`` and ``b heads n d``) of one attention
+layer, and whether it is a cross-attention layer."""
 
 
 @dataclass(frozen=True)
 class MapRequest:
-    """The cross-attention maps that a backbone returns.
+    """Request for the cross-attention maps that a backbone returns.
 
     Attributes:
         levels: pyramid levels (0 is the finest).
@@ -43,11 +45,13 @@ class MapRequest:
 
 
 class AbstractRecorder(abc.ABC):
-    """Records the attention layers of one pass, in the order in which they run."""
+    """Base class of objects that read the attention layers of one pass of the UNet."""
 
     @abc.abstractmethod
     def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record | None:
-        """Return the function that records the next layer, or None.
+        """Return the function that records the next layer; None if it is not recorded.
+
+        The UNet calls this method once for each attention layer, in the order in which they run.
 
         Args:
             level: level of the pyramid.
@@ -75,7 +79,14 @@ class SilentRecorder(AbstractRecorder):
 
 @dataclass
 class MapRecorder(AbstractRecorder):
-    """Sums the maps of one forward pass by level; ignores recomputations after ``close``."""
+    """Averages the cross-attention maps of one forward pass for each level.
+
+    Gradient checkpointing runs layers again in the backward pass. Their maps are ignored, because
+    ``close`` has been called by then.
+
+    Attributes:
+        request: which maps are recorded.
+    """
 
     request: MapRequest
     _sums: dict[int, Tensor] = field(default_factory=dict)
@@ -84,7 +95,7 @@ class MapRecorder(AbstractRecorder):
 
     @property
     def is_satisfied(self) -> bool:
-        """False: the features of all layers are needed, too."""
+        """False: the features of all layers are needed besides the maps."""
         return False
 
     def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record | None:
@@ -115,8 +126,13 @@ def average_heads(
 ) -> Float[Tensor, "b p n"]:
     """Return attention probabilities (softmax over the tokens, in 32 bit), averaged over the heads.
 
-    For a gradient (without ``detach``) they are computed again in the backward pass, so that no map
-    of a single head is stored.
+    With gradients, they are computed again in the backward pass, so that no map of a single head is
+    stored.
+
+    Args:
+        query: queries of ``p`` pixels.
+        key: keys of ``n`` tokens.
+        detach: let no gradient pass.
     """
     if detach or not torch.is_grad_enabled():
         with torch.no_grad():
@@ -152,7 +168,7 @@ class SDPAProcessor:
         attention_mask: None = None,
         record: Record | None = None,
     ) -> Float[Tensor, "b p c"]:
-        """Return the result of the attention layer; ``record`` gets its queries and keys."""
+        """Return the output of the attention layer; ``record`` gets its queries and keys."""
         assert attention_mask is None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         layers: Any = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))

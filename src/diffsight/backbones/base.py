@@ -1,4 +1,4 @@
-"""Interfaces of backbones, which turn an image into a pyramid of features."""
+"""Base classes of backbones, which turn an image into a pyramid of features."""
 
 import abc
 from pathlib import Path
@@ -16,7 +16,7 @@ TIMESTEPS = 1000  # of a diffusion model
 
 
 class AbstractBackbone(nn.Module, Configurable, abc.ABC):
-    """Turns images into a ``Pyramid``.
+    """Base class of backbones, which turn images into a ``Pyramid`` of features.
 
     Attributes:
         channels: channels of each level, finest first.
@@ -36,7 +36,7 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
 
         Args:
             image: RGB in [0, 1].
-            latents: cache of latents that several methods share; used by diffusion models only.
+            latents: cache of latents that several methods share; only diffusion models use it.
 
         Raises:
             InputError: if a side is not a multiple of ``size_multiple``.
@@ -59,18 +59,25 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         """
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
-        """Return a placeholder rig on the meta device, to count a pass; None: reads one image."""
+        """Return a placeholder rig on the meta device, to count the operations of a pass.
+
+        Args:
+            hw: height and width of a camera image in pixels.
+
+        Returns:
+            The rig; None if the backbone reads one image.
+        """
         return None
 
 
 class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):
-    """A denoising network that is run on the latent of an image.
+    """Base class of denoising networks that run on the latent of an image.
 
     Attributes:
         channels: channels of each level of its features, finest first.
         strides: image pixels per feature pixel of each level.
         size_multiple: image sides must be a multiple of this many pixels.
-        context_dim: width of a vector of the condition.
+        context_dim: width of the condition's vectors (the UNet's ``cross_attention_dim``).
     """
 
     channels: tuple[int, ...]
@@ -81,13 +88,18 @@ class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):
     @property
     @abc.abstractmethod
     def latent_is_fixed(self) -> bool:
-        """Whether an image always has the same latent."""
+        """Whether an image always has the same latent (it is not sampled, the VAE not trained)."""
 
     @abc.abstractmethod
     def encode(
         self, image: Float[Tensor, "b 3 h w"], *, draws: Draws | None = None
     ) -> Float[Tensor, "b c lh lw"]:
-        """Return the scaled latent of images in [0, 1]."""
+        """Return the scaled latent of images in [0, 1].
+
+        Args:
+            image: RGB in [0, 1].
+            draws: random numbers, for a backbone that samples its latents.
+        """
 
     @abc.abstractmethod
     def features(
@@ -114,11 +126,17 @@ class AbstractDiffusionBackbone(nn.Module, Configurable, abc.ABC):
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, " b"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return the latents with the noise of these timesteps in the model's schedule."""
+        """Return noised latents, as the model's noise schedule defines them.
+
+        Args:
+            latent: scaled latents without noise.
+            noise: standard normal numbers.
+            timesteps: timestep of each row.
+        """
 
 
 class PretrainedPart(nn.Module, Configurable, abc.ABC):
-    """A network whose weights come from the package, a folder, a hub id, or a saved model.
+    """Base class of networks with weights from the package, a folder, a hub id or a saved model.
 
     Attributes:
         source: origin of the weights: ``tiny``, a hub id or a path; None if they are random,
@@ -131,7 +149,11 @@ class PretrainedPart(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Load the weights from a source, and record it in ``source`` and ``revision``.
+        """Load the weights and set the attributes ``source`` and ``revision``.
+
+        Args:
+            source: ``tiny``, a hub id, or the path of a folder or file.
+            revision: branch, tag or commit of a hub id.
 
         Raises:
             InputError: if the weights are missing, or belong to another architecture.

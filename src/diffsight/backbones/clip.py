@@ -1,4 +1,4 @@
-"""A frozen CLIP vision tower: one vector per image."""
+"""``ClipVision``: a frozen CLIP vision tower, which returns one vector per image."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,9 @@ _CONFIG = (
 
 
 class ClipVision(PretrainedPart):
-    """A frozen CLIP vision tower, whose image features mix the tables of a label codebook.
+    """A frozen CLIP vision tower.
+
+    In few_shot, its image features determine the weights of the tables of the label codebook.
 
     Args:
         weights: ``tiny``, a folder of a CLIP vision model, or a diffusers folder or hub id that
@@ -105,7 +107,7 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
     from transformers import CLIPVisionConfig
 
     missing = f"{source}: no CLIP vision model there"
-    repair = "give the folder of one, or use a codebook of 1"
+    repair = "give the folder of one, or set codebook to 1"
     config = read_config(CLIPVisionConfig, folder, missing, repair)
     mean, std = read_normalisation(folder)
     kept = {name: getattr(config, name) for name in _CONFIG}
@@ -113,11 +115,11 @@ def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
 
 
 class SquareInput(nn.Module):
-    """Resizes images to the square of a vision tower, and normalises their colours.
+    """Preprocessing of a vision tower: resize images to a square and normalise their colours.
 
     Args:
         side: side of the square in pixels.
-        mean: mean of each colour channel.
+        mean: mean of each colour channel, for colours in [0, 1].
         std: standard deviation of each colour channel.
     """
 
@@ -141,7 +143,12 @@ class SquareInput(nn.Module):
 
 
 def tower_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return the folder of a tower: its own, or ``image_encoder`` of a diffusers folder or id.
+    """Return the folder of a CLIP vision tower.
+
+    Args:
+        source: ``tiny``, a folder or hub id of a CLIP vision model, or of a diffusers model with
+            the folder ``image_encoder``.
+        revision: branch, tag or commit of a hub id.
 
     Raises:
         InputError: if there is no such folder.
@@ -150,7 +157,9 @@ def tower_folder(source: str | Path, revision: str | None = None) -> Path:
 
 
 def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
-    """Return the mean and the standard deviation by which a vision tower normalises colours.
+    """Return mean and standard deviation of the colours that a vision tower expects (RGB, [0, 1]).
+
+    Without a ``preprocessor_config.json`` in the folder they are those of OpenAI's CLIP.
 
     Raises:
         InputError: if ``preprocessor_config.json`` is damaged.
@@ -165,5 +174,5 @@ def read_normalisation(folder: Path) -> tuple[list[float], list[float]]:
             for name, default in (("image_mean", MEAN), ("image_std", STD))
         )
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not math.isfinite(sum(mean + std)):
-            raise ValueError("image_mean and image_std are three numbers each")
+            raise ValueError("image_mean and image_std must be three numbers each")
     return mean, std

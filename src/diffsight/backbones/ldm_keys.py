@@ -1,4 +1,4 @@
-"""Names of the original latent-diffusion checkpoints and their names in diffusers.
+"""Names of the weights in original latent-diffusion (LDM) checkpoints and in diffusers.
 
 The tables follow from the two architectures: LDM counts all blocks (``input_blocks.7.1``),
 diffusers nests them (``down_blocks.2.attentions.0``). The values are the same, except in
@@ -63,7 +63,7 @@ def unet_prefixes(num_levels: int, layers: int, has_attention: Sequence[bool]) -
     Args:
         num_levels: number of resolutions.
         layers: residual blocks per resolution on the way down (one more on the way up).
-        has_attention: whether level i has attention, finest first.
+        has_attention: whether each level has attention, finest first.
     """
     table = {
         "time_embed.0": "time_embedding.linear_1",
@@ -97,7 +97,12 @@ def unet_prefixes(num_levels: int, layers: int, has_attention: Sequence[bool]) -
 
 
 def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
-    """Return the diffusers name of one LDM UNet entry, or None if it has none."""
+    """Return the diffusers name of an LDM entry of the UNet; None if it has none.
+
+    Args:
+        key: name of the entry, without the UNet's prefix.
+        prefixes: result of ``unet_prefixes``.
+    """
     for prefix in _module_prefixes(key):
         if prefix in prefixes:
             target, rest = prefixes[prefix], key[len(prefix) + 1 :]
@@ -109,7 +114,13 @@ def unet_key(key: str, prefixes: Mapping[str, str]) -> str | None:
 
 
 def vae_encoder_key(key: str) -> str | None:
-    """Return the diffusers name of an LDM entry of encoder or quant_conv, or None."""
+    """Return the diffusers name of an LDM entry of the VAE; None if it is not in the encoder.
+
+    The encoder includes ``quant_conv``.
+
+    Args:
+        key: name of the entry, without the VAE's prefix.
+    """
     if key.startswith("quant_conv."):
         return key
     match = re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", key)
@@ -133,21 +144,30 @@ def vae_encoder_key(key: str) -> str | None:
 
 
 def folder_key(key: str) -> str:
-    """Return the current name of an entry of a diffusers folder; VAEs of SD 1.x use old names."""
+    """Return the current diffusers name of an entry; VAEs of Stable Diffusion 1.x use old names."""
     match = re.fullmatch(r"(.+\.attentions\.\d+)\.(query|key|value|proj_attn)\.(.+)", key)
     return f"{match[1]}.{_ATTENTION[match[2]]}.{match[3]}" if match else key
 
 
 def vae_value(key: str, value: Tensor) -> Tensor:
-    """Return a value for the diffusers name ``key``; 1x1 convolutions become linear layers."""
+    """Return the value of an entry in the shape that diffusers uses.
+
+    The attention's 1x1 convolutions become linear layers.
+
+    Args:
+        key: diffusers name of the entry.
+        value: value of the entry in the checkpoint.
+    """
     return value.flatten(1) if ".attentions." in key and value.ndim > 2 else value
 
 
 def _shortcut(rest: str) -> str:
+    """Return the name of a weight of a residual block, with diffusers' name for the shortcut."""
     return rest.replace("nin_shortcut", "conv_shortcut")
 
 
 def _module_prefixes(key: str) -> Iterator[str]:
+    """Yield the paths of all modules that contain an entry, longest first."""
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
         yield ".".join(parts[:end])

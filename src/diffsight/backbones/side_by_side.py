@@ -1,4 +1,4 @@
-"""Several backbones, or one at several image sizes, joined into a single backbone."""
+"""``SideBySide``: several backbones, or one at several image sizes, as a single backbone."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from diffsight.types import Latents, Pyramid
 
 
 class SideBySide(AbstractBackbone):
-    """The features of several backbones, each of which sees the image at its own size.
+    """A backbone with the features of several backbones, each at its own image size.
 
-    The image is resized for each of them to the nearest size that is a multiple of the backbone's
-    ``size_multiple``, so that every feature map covers exactly the image.
+    The image is resized for each backbone, to sides that are multiples of its ``size_multiple``, so
+    that every feature map covers exactly the image.
 
     Args:
         backbones: one or more; the same backbone may occur several times, with other sizes.
@@ -49,7 +49,12 @@ class SideBySide(AbstractBackbone):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return the feature maps of all backbones, finest first."""
+        """Return the feature maps of all backbones, finest first.
+
+        Args:
+            image: RGB in [0, 1], of any size.
+            latents: cache of latents that several methods share.
+        """
         hw = (image.shape[-2], image.shape[-1])
         rows = []
         members = zip(self.backbones, self.short_sides, self._multiples, strict=True)

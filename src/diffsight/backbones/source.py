@@ -1,4 +1,4 @@
-"""A pretrained backbone, chosen by its name and loaded once for any number of methods."""
+"""``BackboneSource``: a pretrained backbone, chosen by name and loaded once for all methods."""
 
 import difflib
 import functools
@@ -17,7 +17,7 @@ from diffsight.formats.sizes import MIN_SIDE_PX
 from diffsight.weights import locate
 
 CLIP = "openai/clip-vit-large-patch14"
-"""CLIP model that mixes the tables in few_shot's paper; Stable Diffusion has no vision tower."""
+"""CLIP model of few_shot's paper, for models without a vision tower, such as Stable Diffusion."""
 PARTS = ("unet", "vae", "tokenizer", "text_encoder", "image_encoder")
 
 
@@ -32,15 +32,16 @@ TRAINING_IMAGES: Mapping[str, str] = {
     "tiny": "rendered rooms",
     **dict.fromkeys((assets.LITE, *HUB_NAMES.values()), "photographs"),
 }
+"""Kind of images that backbones were trained on, by the backbone's full name."""
 
 
 class BackboneSource:
-    """A pretrained backbone: its weights, and the size of the images that it works on.
+    """A pretrained backbone: its weights, and the size of its input images.
 
     Args:
         name: ``tiny``, ``efficientnet-lite0``, a short name of ``HUB_NAMES``, a diffusers folder or
             hub id, one original file of Stable Diffusion 1.x or 2.x, or the folder or hub id of a
-            vision backbone of transformers. ``NAME@256`` works on images with a shorter side of 256
+            vision backbone of transformers. ``NAME@256`` resizes images to a shorter side of 256
             pixels. Several names joined by ``+`` form one backbone with the features of all.
         revision: branch, tag or commit of a hub id.
 
@@ -48,7 +49,8 @@ class BackboneSource:
         name: the name without the size; for a folder or file its absolute path.
         parts: sources of the joined backbones; empty for a single backbone.
         folder: folder with the files, or the single file.
-        side_px: size that was given with the name, or None.
+        side_px: shorter side that was given with the name (``@256``), or None.
+        is_local: whether the name is the path of a folder or file.
         is_diffusion: whether it is Stable Diffusion.
         is_embedded: whether it comes with the package.
 
@@ -90,18 +92,22 @@ class BackboneSource:
 
     @property
     def training_images(self) -> str:
-        """Its training images: ``photographs`` or ``rendered rooms``; empty if not known."""
+        """Kind of its training images: ``photographs`` or ``rendered rooms``; empty if unknown."""
         kinds = [TRAINING_IMAGES.get(part.name, "") for part in self.parts or (self,)]
         return " and ".join(dict.fromkeys(kinds)) if all(kinds) else ""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Folders, or single files, with the weights."""
+        """Folder or single file with the weights, of each part."""
         return tuple(part.folder for part in self.parts or (self,))
 
     @functools.cached_property
     def diffusion(self) -> StableDiffusion:
-        """The diffusion model, frozen, its latent scaled as the UNet was trained."""
+        """The frozen diffusion model, with the latent scale that its UNet was trained with.
+
+        Raises:
+            InputError: if the backbone is not a diffusion model.
+        """
         return self.fresh_diffusion(trainable=()).eval()
 
     def fresh_diffusion(self, *, trainable: tuple[Part, ...], **options: Any) -> StableDiffusion:
@@ -126,7 +132,11 @@ class BackboneSource:
 
     @functools.cached_property
     def vision(self) -> EfficientNetLite0 | VisionBackbone:
-        """The vision backbone, frozen."""
+        """The frozen vision backbone.
+
+        Raises:
+            InputError: if it cannot be loaded.
+        """
         if self.name == assets.LITE:
             return EfficientNetLite0(self.name).requires_grad_(False)
         return VisionBackbone(self.name, revision=self.revision, trainable=False).eval()
@@ -135,7 +145,7 @@ class BackboneSource:
         """Return a frozen CLIP vision tower.
 
         Args:
-            source: as for ``ClipVision``; default: ``default_clip``.
+            source: weights, as for ``ClipVision``; default: ``default_clip``.
 
         Raises:
             InputError: if there is no such tower.
@@ -151,8 +161,8 @@ class BackboneSource:
     def default_clip(self) -> str | None:
         """Source of the default CLIP vision tower, or None.
 
-        It is the model's own tower. Stable Diffusion without one uses CLIP ViT-L/14, unless that
-        cannot be fetched. Other backbones have no default.
+        It is the model's own tower if it has one. For a Stable Diffusion without a tower it is CLIP
+        ViT-L/14, unless that cannot be downloaded. Other backbones have no default.
         """
         if self.has_clip:
             return self.name
@@ -170,12 +180,12 @@ class BackboneSource:
 
     @property
     def has_clip(self) -> bool:
-        """Whether the model has a CLIP vision tower of its own."""
+        """Whether the model's folder has a CLIP vision tower (``image_encoder``)."""
         return (self.folder / "image_encoder").is_dir()
 
     @property
     def short_side_px(self) -> int:
-        """Shorter side of its input images, in pixels; default: that of its training images."""
+        """Shorter side of input images in pixels: the given one, or that of its training images."""
         if self.side_px is not None:
             return self.side_px
         if self.parts:
@@ -188,24 +198,26 @@ class BackboneSource:
     def _require_diffusion(self) -> None:
         if not self.is_diffusion:
             raise InputError(
-                f"{self.name}: no diffusion model (no unet folder in it): give a Stable Diffusion "
-                "folder, a hub id of one, or tiny, or choose a method for vision backbones "
+                f"{self.name}: no diffusion model (it has no unet folder): give the folder or hub "
+                "id of a Stable Diffusion, or tiny, or choose a method for vision backbones "
                 "(feature_head, linear_probe)"
             )
 
 
 def _require_name(text: str, name: str | Path) -> None:
-    """Refuse a name that is missing or mistyped.
+    """Refuse an empty or mistyped name.
 
     Args:
         text: the name without its size.
         name: the whole name, for the message.
 
     Raises:
-        InputError: if it is; the message suggests the closest name.
+        InputError: if the name is empty, or similar to a known name that the message suggests.
     """
     if not text.strip():
-        raise InputError(f"{str(name)!r}: the name of a backbone is missing: give one, or no comma")
+        raise InputError(
+            f"{str(name)!r}: the name of a backbone is missing: give one, or remove a comma or +"
+        )
     names = (*assets.NAMES, *HUB_NAMES)
     close = difflib.get_close_matches(text, names, n=1, cutoff=0.8)
     if close and text not in names and "/" not in text and not _is_path(text):

@@ -38,8 +38,8 @@ class VAEEncoder(nn.Module):
     """The encoder of Stable Diffusion's autoencoder, without the decoder.
 
     Args:
-        config: ``latent_channels``, ``block_out_channels``, ``layers_per_block``,
-            ``norm_num_groups``.
+        config: ``latent_channels``, ``block_out_channels``, ``layers_per_block`` and
+            ``norm_num_groups``, as in diffusers' configuration of the autoencoder.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -63,8 +63,8 @@ class VAEEncoder(nn.Module):
         """Return the unscaled mode of the posterior, or a sample of it if ``noise`` is given.
 
         Args:
-            image: in [-1, 1].
-            noise: standard normal, one number per latent value.
+            image: RGB in [-1, 1].
+            noise: standard normal numbers, one per latent value.
         """
         mean, log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         if noise is None:
@@ -82,7 +82,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             ``.ckpt`` file. ``auto`` loads the weights of the package for ``tiny``, and none for
             other architectures. None keeps the random initialisation.
         revision: branch, tag or commit of a hub id.
-        latent: ``mode`` of the VAE's posterior, or a ``sample``, which needs ``draws``.
+        latent: ``mode`` of the VAE's posterior, or a ``sample`` of it, which needs ``draws``.
         latent_scale: factor of the latent, or one factor for each of its channels. Differs from the
             paper: VPD's authors do not apply Stable Diffusion's 0.18215, and their checkpoints need
             1.0. EVP's code divides by one standard deviation of the data set; its paper states one
@@ -154,7 +154,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         self._trains_vae = "vae" in trainable
 
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
-        """Load UNet and encoder from a diffusers folder, a hub id, ``tiny`` or an original file."""
+        """Load UNet and VAE from a diffusers folder, a hub id, ``tiny`` or an original file."""
         path = locate(source, revision=revision)
         is_trained = {name: p.requires_grad for name, p in self.named_parameters()}
         diffusion_weights.load_part(self.unet, "unet", path)
@@ -165,11 +165,11 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
 
     @property
     def latent_is_fixed(self) -> bool:
-        """Whether an image always has the same latent."""
+        """Whether an image always has the same latent: the mode, from a frozen VAE."""
         return self.latent == "mode" and not self._trains_vae
 
     def map_levels(self, unet_parts: Collection[UNetPart]) -> tuple[int, ...]:
-        """Return the levels with cross-attention in these parts of the UNet, finest first."""
+        """Return the feature levels (0 is the finest) with cross-attention in these UNet parts."""
         unet: Any = self.unet
         last = len(self.channels) - 1
         blocks: dict[UNetPart, dict[int, nn.Module]] = {
@@ -190,9 +190,13 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
     ) -> Float[Tensor, "b c lh lw"]:
         """Return the scaled latent of images in [0, 1].
 
+        Args:
+            image: RGB in [0, 1].
+            draws: random numbers, needed if the latent is sampled.
+
         Raises:
-            InputError: if a side is not a multiple of ``size_multiple``, or a latent is to be
-                sampled without draws.
+            InputError: if a side is not a multiple of ``size_multiple``, or if the latent is
+                sampled and ``draws`` is None.
         """
         require_multiples(image.shape[-2], image.shape[-1], self.size_multiple)
         noise = None
@@ -216,14 +220,16 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         *,
         embedding: Float[Tensor, "b e2"] | None = None,
     ) -> tuple[Float[Tensor, "b _ _ _"], ...]:
-        """Return four levels of the UNet's decoder; see ``AbstractDiffusionBackbone.features``.
+        """Return the feature levels of the UNet's decoder, finest first.
+
+        See ``AbstractDiffusionBackbone.features``.
 
         Args:
             latent: scaled latents, with or without noise.
             condition: one vector per token.
             timesteps: timestep of each row.
-            recorder: records attention layers.
-            embedding: replaces the embedding of the timesteps.
+            recorder: records attention layers and may stop the pass.
+            embedding: used instead of the embedding of the timesteps.
 
         Raises:
             InputError: if the sides of the images are not multiples of ``size_multiple``.
@@ -259,9 +265,14 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
         noise: Float[Tensor, "b c h w"],
         timesteps: Int[Tensor, " b"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return the latents with the noise of these timesteps, from 0 to 999.
+        """Return noised latents, as the noise schedule of ``betas`` defines them.
 
         With Stable Diffusion's betas the signal has 0.754 of the variance at step 200.
+
+        Args:
+            latent: scaled latents without noise.
+            noise: standard normal numbers.
+            timesteps: timestep of each row, from 0 to 999.
         """
         first, last = self.betas
         betas = torch.linspace(first**0.5, last**0.5, TIMESTEPS, dtype=torch.float64).square()
@@ -273,7 +284,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
     def _run_layers(
         self, latent: Tensor, context: Tensor, embedding: Tensor, recorder: AbstractRecorder
     ) -> Iterator[Tensor | None]:
-        """Run the layers; yield after each its output if it is a feature level, else None."""
+        """Run the UNet; yield after every layer its output if it is a feature level, else None."""
         unet: Any = self.unet
 
         def run(
@@ -366,8 +377,8 @@ def _require_scales(scale: float | tuple[float, ...], channels: int) -> None:
     """
     if not isinstance(scale, float | int) and len(scale) != channels:
         raise InputError(
-            f"latent_scale has {len(scale)} numbers, the latent {channels} channels: give one for "
-            "each, or one number"
+            f"latent_scale has {len(scale)} numbers, the latent has {channels} channels: give one "
+            "number per channel, or a single number"
         )
 
 

@@ -18,7 +18,7 @@ from diffsight.ops.padding import require_multiples
 from diffsight.types import Latents, Pyramid
 from diffsight.weights import load_tower, locate, read_config, read_folder, report_errors
 
-PROBE_PX = 448  # side of an image that measures the strides; a multiple of 14, 16 and 32
+PROBE_PX = 448  # side of the image by which strides are measured; a multiple of 14, 16 and 32
 KIND, REPAIR = "vision backbone", "give the folder of one"
 TABLE = "relative_position_bias_table"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,12 +32,12 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         revision: branch, tag or commit of a hub id.
         architecture: transformers' configuration with ``model_type``, ``image_mean`` and
             ``image_std``; default: that of the weights.
-        stages: names of the feature maps to return, as in transformers; default: all four of a
-            hierarchical network, the last of a plain transformer.
+        stages: names of the feature maps to return, as in transformers; default: all stages of a
+            hierarchical network, the last one of a plain transformer.
         trainable: False freezes the network.
 
     Attributes:
-        trained_side_px: side of the images that it was pretrained on.
+        trained_side_px: side of its training images in pixels.
 
     Raises:
         InputError: if there is no such network, or the stages are unknown.
@@ -114,7 +114,9 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
 
 
 class ClipTokens(AbstractBackbone):
-    """CLIP's patch tokens as a single feature map; the image is resized to a square.
+    """A backbone that returns CLIP's patch tokens as one feature map of the image.
+
+    The image is resized to a square.
 
     Args:
         clip: frozen tower.
@@ -147,7 +149,12 @@ class ClipTokens(AbstractBackbone):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return one vector per patch of the resized image."""
+        """Return one feature vector per patch of the resized image.
+
+        Args:
+            image: RGB in [0, 1], of any size.
+            latents: not used.
+        """
         height, width = image.shape[-2:]
         pixels = self.preprocess(image)
         tokens = self.clip.tower(pixel_values=pixels, interpolate_pos_encoding=True)
@@ -157,7 +164,7 @@ class ClipTokens(AbstractBackbone):
 
 
 def _architecture(folder: Path, source: str | Path) -> dict[str, Any]:
-    """Return the configuration of a vision network in a folder."""
+    """Return the ``architecture`` of ``VisionBackbone`` for the vision network in a folder."""
     from transformers import AutoConfig
 
     config = read_config(AutoConfig, folder, f"{source}: no {KIND} there", REPAIR)
@@ -199,7 +206,10 @@ def _fit_position_tables(
 
 
 def _block(name: str) -> tuple[str, ...]:
-    """Return stage and block of a weight; the rest of the name differs between versions."""
+    """Return the stage and block numbers in the name of a weight.
+
+    The rest of the name differs between versions of transformers.
+    """
     return tuple(re.findall(r"(?:layers|blocks)\.(\d+)\.", name))
 
 

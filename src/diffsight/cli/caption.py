@@ -1,9 +1,9 @@
 """``diffsight caption``: write a caption for every image, as EVP uses for its prompts."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 SAVE_EVERY = 50  # captions
 
 
-def _claim(out: Path) -> AbstractContextManager[None]:
-    options.require_writable(out.parent)  # creates the folder
-    return claim_name(out)
+@contextlib.contextmanager
+def _claim(out: Path) -> Iterator[None]:
+    with options.made_folder(out.parent), claim_name(out):
+        yield
 
 
 @command("caption", exclusive=("images", "data"), is_required=True, claim=_claim)

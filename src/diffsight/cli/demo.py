@@ -99,6 +99,7 @@ def _write(samples: Sequence["Sample"], images: Path, labels: Path) -> None:
     earlier = [path for folder in (images, labels) for path in _earlier_files(folder)]
     for folder in (images, labels):
         options.require_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     for path in earlier:
         path.unlink()
     for i, sample in enumerate(samples):

@@ -135,14 +135,14 @@ class OneLineParser(argparse.ArgumentParser):
                 value.
         """
         flags = (flag for action in self._actions for flag in action.option_strings)
-        known = [flag for flag in flags if flag.startswith("--")]
+        options = [flag for flag in flags if flag.startswith("--")]
         for word in args:
             name = word.partition("=")[0]
             if name == "--":
                 break
             # an unambiguous beginning of a flag is allowed
-            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
-                raise InputError(f"unknown option {name}: {suggest(name, known)}")
+            if name.startswith("--") and not any(option.startswith(name) for option in options):
+                raise InputError(f"unknown option {name}: {suggest(name, options)}")
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

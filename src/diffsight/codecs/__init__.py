@@ -1,4 +1,4 @@
-"""Codecs turn labels into classes and back: bins for scalars, a codebook for vectors."""
+"""Codecs, which turn labels into classes and back: bins of scalars, a codebook of vectors."""
 
 from diffsight.codecs.scalar import ScalarBins
 from diffsight.codecs.vector import VectorCodebook

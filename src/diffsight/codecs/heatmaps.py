@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-MIN_HEIGHT = 1e-3  # smaller values are raised to this before the logarithm
+MIN_HEIGHT = 1e-3  # smaller values of a heatmap are raised to this before the logarithm
 REACH = 3  # radius of a Gaussian in standard deviations
 
 

@@ -1,4 +1,4 @@
-"""The codec of scalars: every class is a bin of values."""
+"""The codec of scalar labels: every class is a bin, an interval of values."""
 
 import itertools
 
@@ -16,7 +16,7 @@ STEEPNESS = 99.0  # spacing log1p is log(1 + 99 u) / log 100, where u is the fra
 
 
 class ScalarBins(LabelCodec):
-    """Bins over the range of the training labels; values outside go to the first or last bin.
+    """Bins over the range of the training labels; values outside are in the first or last bin.
 
     Args:
         bins: number of bins; their edges and values are NaN until the codec is fitted or loaded.
@@ -34,7 +34,7 @@ class ScalarBins(LabelCodec):
         """Return bins with given edges and values.
 
         Args:
-            edges: ascending, one more than there are bins.
+            edges: edges of the bins in ascending order; one more than there are bins.
             values: value of each bin, in the unit of the labels.
         """
         codec = cls(len(values))
@@ -105,7 +105,7 @@ class ScalarBins(LabelCodec):
         return self.values[:, None]
 
     def encode(self, label: Float[Tensor, "b 1 h w"]) -> SoftLabels:
-        """Return the bin of every pixel."""
+        """Return the bin of every pixel, as labels with one class per pixel."""
         inner = self.edges[1:-1].to(label)
         return SoftLabels.hard(torch.bucketize(label[:, 0].contiguous(), inner, right=True))
 
@@ -120,7 +120,7 @@ class ScalarBins(LabelCodec):
 
 
 def _quantile(ordered: Tensor, fraction: Tensor | float) -> Tensor:
-    """Return quantiles of ascending numbers, with linear interpolation."""
+    """Return quantiles of numbers in ascending order, with linear interpolation."""
     # torch.quantile refuses more than 16 million numbers
     position = torch.as_tensor(fraction, dtype=torch.float64) * (len(ordered) - 1)
     below = position.floor().long()
@@ -129,5 +129,5 @@ def _quantile(ordered: Tensor, fraction: Tensor | float) -> Tensor:
 
 
 def _format_edge(value: float) -> str:
-    """Return three significant digits; from 100 up to a million a whole number."""
+    """Return a number as text: three significant digits, or no decimals from 100 to a million."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""The codec of vectors: every class is a codebook vector.
+"""The codec of vector labels: every class is a codebook vector.
 
 Few-shot, section 3.2, after Wang et al. 2015 (surface normals). The codebook vectors come from
 k-means, and a triangulation connects them. A label becomes its nearest vector, or a mixture of the
@@ -22,7 +22,7 @@ MAX_ITERATIONS = 50  # of k-means
 MAX_LABELS = 200_000  # k-means draws a sample from larger label sets
 CHUNK_SIZE = 1 << 16  # pixels that are compared with all vectors or simplices in one operation
 MIN_WEIGHT = -1e-5  # a label with a smaller weight lies outside the hull of the vectors
-MIN_VOLUME = 1e-9  # smaller simplices count as flat; also for a facet's distance from the origin
+MIN_VOLUME = 1e-9  # simplices below this volume are flat; also least distance of facet and origin
 
 
 class VectorCodebook(LabelCodec):
@@ -80,9 +80,10 @@ class VectorCodebook(LabelCodec):
 
         Args:
             values: labels of all valid pixels, with 2 or 3 channels.
-            size: number of codebook vectors; more than there are channels, except for directions.
+            size: number of codebook vectors; must exceed the number of channels, except for
+                directions.
             spherical: whether labels are directions: they are compared by their angle.
-            seed: seed of k-means.
+            seed: seed of the random numbers of k-means.
 
         Raises:
             InputError: if there are no labels, a label is not finite, a direction has length 0,
@@ -123,7 +124,7 @@ class VectorCodebook(LabelCodec):
 
     @property
     def centres(self) -> Vectors:
-        """The codebook vectors."""
+        """Codebook vectors: the value of each class."""
         return self.vectors
 
     def encode(self, label: Float[Tensor, "b d h w"]) -> SoftLabels:
@@ -150,6 +151,13 @@ class VectorCodebook(LabelCodec):
     def _encode(
         self, x: Tensor, vectors: Tensor, to_weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """Return indices of codebook vectors for labels ``m d``, and their weights, ``m s`` each.
+
+        Args:
+            x: labels; directions have length 1.
+            vectors: codebook vectors, ``n d``.
+            to_weights: result of ``_to_weights``; None: every label gets its nearest vector.
+        """
         nearest = _nearest(x, vectors, self.spherical)[:, None]
         if to_weights is None:
             return nearest, torch.ones_like(nearest, dtype=x.dtype)
@@ -174,8 +182,8 @@ class VectorCodebook(LabelCodec):
 def _triangulate(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.ndarray, "f s"]:
     """Return the indices of the corners of every simplex, ascending.
 
-    For directions the simplices are the triangles that cover the points' side of the sphere, else
-    those of the Delaunay triangulation. Flat simplices are dropped.
+    For directions, the simplices are the triangles that cover the side of the sphere on which the
+    points lie. Otherwise they are those of the Delaunay triangulation. Flat simplices are dropped.
 
     Raises:
         ValueError: if all simplices are flat.
@@ -202,7 +210,7 @@ def _weight_equations(
 ) -> Float[np.ndarray, "f s s"]:
     """Return a matrix for every simplex that maps the weights of its corners to a label.
 
-    For labels that are no directions, a column of ones is added: the weights sum to 1.
+    For labels that are not directions, a column of ones is added, because the weights sum to 1.
     """
     if spherical:
         return corners
@@ -210,7 +218,7 @@ def _weight_equations(
 
 
 def _nearest(x: Labels, vectors: Vectors, spherical: bool) -> Int[Tensor, " m"]:
-    """Return the index of the nearest vector of every label."""
+    """Return the index of the nearest vector for every label."""
     if spherical:
         return (x @ vectors.T).argmax(dim=1)
     # far from 0 the differences between vectors would be lost to rounding
@@ -220,7 +228,7 @@ def _nearest(x: Labels, vectors: Vectors, spherical: bool) -> Int[Tensor, " m"]:
 
 
 def _k_means(values: Labels, count: int, spherical: bool, seed: int) -> Vectors:
-    """Return the means of Lloyd's algorithm, initialised with k-means++.
+    """Return ``count`` means of the labels from Lloyd's algorithm, initialised with k-means++.
 
     A mean without labels moves to the label that is farthest from its mean. With ``spherical``,
     labels are compared by their angle and the means are normalised to length 1.

@@ -18,8 +18,8 @@ class ADE20K(AbstractDataset):
     """Images and class maps of ``ADEChallengeData2016``: 20,210 for training, 2,000 for validation.
 
     ``root`` contains ``images`` and ``annotations``, each with ``training`` and ``validation``. An
-    annotation is an 8-bit PNG: ``v`` is class ``v - 1``. Pixels with the value 0 belong to none of
-    the classes and are not scored.
+    annotation is an 8-bit PNG, in which the value ``v`` means class ``v - 1``. Pixels with the
+    value 0 belong to none of the classes and are not scored.
 
     Args:
         root: folder of the data set.
@@ -72,8 +72,8 @@ class ADE20KFull(AbstractDataset):
     and 2,000 images) or in ``root/images`` (release of 2016: 20,210 and 2,000 images). They contain
     one folder per scene type. The label of ``X.jpg`` is ``X_seg.png`` in the same folder. Its red
     and green channels encode the class number as ``red // 10 * 256 + green``; 0 means no class.
-    Classes outside the 150 are not scored. Images have their original size, whereas the challenge
-    scaled them down.
+    Pixels of other classes than these 150 are not scored. Images have their original size, whereas
+    the challenge scaled them down.
 
     Args:
         root: folder of the data set.
@@ -105,7 +105,8 @@ class ADE20KFull(AbstractDataset):
         for image in self.images:
             if not _segments_path(image).is_file():
                 raise InputError(
-                    f"{image}: its label {_segments_path(image).name} is missing; unpack again"
+                    f"{image}: its label {_segments_path(image).name} is missing; unpack the "
+                    "archive again"
                 )
 
     def __len__(self) -> int:
@@ -134,4 +135,5 @@ for _index, _numbers in enumerate(ADE20K_FULL):
 
 
 def _segments_path(image: Path) -> Path:
+    """Return the path of an image's label file."""
     return image.with_name(f"{image.stem}_seg.png")

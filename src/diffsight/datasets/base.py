@@ -22,22 +22,26 @@ class Sample:
     Attributes:
         id: name of the sample, unique in its data set and the same on every machine.
         image: RGB image.
-        labels: tensors by label name with unit (``depth_m``, ``normals``, ``semantic`` ...). A
-            label is ``c h w`` of float32, ``h w`` of int64 class ids, or ``m j 3`` for joints, like
-            ``people.keypoints``. Label maps have the size of the image, except test labels that are
-            scored at another size (see ``Taskonomy``).
-        valid: validity masks by the same names, False where a pixel has no label.
+        labels: label tensors by key; a key ends in the unit if there is one (``depth_m``,
+            ``normals``, ``semantic`` ...). A label is ``c h w`` of float32, ``h w`` of int64 class
+            ids, or ``m j 3`` for m people with j joints (see ``People.keypoints``). Label maps have
+            the size of the image, except the maps of rigs, and labels for evaluation at another
+            size (see ``Taskonomy``).
+        valid: validity masks by the same keys, False where a pixel has no label.
         prompt: text about this sample (for depth the scene type, or a sentence), or None.
         camera: intrinsics for this image size, or None.
         sentences: descriptions of the labelled object. ``RandomSentence`` selects one of them as
             the prompt. Evaluation predicts once for each.
-        boxes: boxes of objects whose pixels are not labelled, for labels that are class ids.
+        boxes: boxes around objects whose outlines are not labelled, for labels that are class ids;
+            or None.
         people: labelled people, or None.
-        detections: boxes in which joints are predicted; None uses the boxes of ``people``.
-        rig: several cameras as a batch of one, or None. With a rig, ``image`` shows the camera
-            images side by side, and the label is a map around the vehicle.
-        map_source: source from which augmentation draws that map again after it has transformed the
-            vehicle's frame, or None.
+        detections: people that a detector found; their joints are predicted in its boxes. None uses
+            the boxes of ``people``.
+        rig: images and poses of several cameras of a vehicle, as a batch of one, or None. With a
+            rig, ``image`` shows the camera images side by side, and the label is a map around the
+            vehicle.
+        map_source: source that draws this map again after augmentation has changed the coordinate
+            frame of the vehicle, or None.
     """
 
     id: str
@@ -59,7 +63,11 @@ class Sample:
         return (self.image if self.rig is None else self.rig.images).numel()
 
     def queries(self) -> People | None:
-        """Return the people whose joints are predicted, or None if the sample has no people."""
+        """Return the people whose joints a model must predict.
+
+        These are the detections or, without a detector, the people with labelled joints. None means
+        that the sample has neither.
+        """
         if self.detections is not None or self.people is None:
             return self.detections
         return self.people.labelled()
@@ -106,7 +114,7 @@ class AbstractTransform(Configurable, abc.ABC):
     """A random transform of a sample that changes the image and its labels consistently.
 
     Attributes:
-        accepts_rigs: whether it can transform samples of several cameras.
+        accepts_rigs: whether it can transform samples with a rig, which has several cameras.
     """
 
     accepts_rigs: ClassVar[bool] = False
@@ -136,7 +144,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], label: str) -> Batch:
-    """Return samples of one size as a batch.
+    """Stack samples into a batch.
 
     Images become float32 in [0, 1].
 

@@ -96,7 +96,7 @@ def read_captions(path: Path, *, data: str | None = None) -> Captions:
 
 
 def photo_key(image: Path, captions: Path) -> str:
-    """Return the key of an image in a caption file: its path relative to the file's folder.
+    """Return the key of an image in a caption file: its path relative to the folder of this file.
 
     Args:
         image: path of the image.

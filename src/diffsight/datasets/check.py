@@ -20,7 +20,7 @@ from diffsight.datasets.refcoco import RefCOCO
 from diffsight.datasets.sun_rgbd import SUNRGBD
 from diffsight.errors import InputError, suggest
 
-JOINT_STATES = ("without a label", "occluded", "visible")  # in the order of COCO's flag
+JOINT_STATES = ("without a label", "occluded", "visible")  # COCO's visibility flags 0, 1 and 2
 
 
 @dataclass
@@ -31,14 +31,15 @@ class SplitReport:
         name: name of the split.
         count: number of samples.
         official: number of samples in the literature.
-        unreadable: one line per file that cannot be used.
+        unreadable: error messages of the samples that cannot be read, each only once.
         labelled: fraction of pixels, cells or joints that have a label, in [0, 1].
         histogram: number of pixels or cells by class name, or of joints by their state.
         depth_m: smallest depth, median of the images' median depths, and largest depth in metres;
             None without depth labels.
         notes: possible mistakes, one per line.
-        unit: the labelled elements: ``pixels``, ``cells`` or ``joints``.
-        pixels: total number of these elements.
+        unit: what ``labelled`` and ``histogram`` count: ``pixels``, ``cells`` (of a map around a
+            vehicle) or ``joints``.
+        pixels: total number of pixels, cells or joints, with or without a label.
     """
 
     name: str
@@ -61,8 +62,9 @@ class CheckableDataset:
         splits: number of samples in the literature by split.
         build: function that returns the data set for a root folder and a split.
         median_m: range in metres that contains the median of the images' median depths if the depth
-            scale is right. A scale of KITTI (counts / 256) instead of NYU (counts / 1000) changes
-            the median by a factor of 3.9, which leaves the range. None without depth labels.
+            scale is right. If NYU depth (counts / 1000) is read with the scale of KITTI (counts /
+            256), the median is 3.9 times as large and usually outside this range. None without
+            depth labels.
     """
 
     splits: Mapping[str, int]
@@ -143,8 +145,8 @@ def check(
         advance: called after each sample with the number of samples in its split.
 
     Returns:
-        One report per split, and the number of identical images by pair of splits
-        (``"train and val"``).
+        One report per split, and the number of images that two splits have in common, by the names
+        of the two (``"train and val"``).
 
     Raises:
         InputError: if the data set has no such split, or a split cannot be opened.
@@ -184,7 +186,7 @@ class _Counter:
 
     def __init__(self, data: AbstractDataset) -> None:
         self.data = data
-        # an ordered set of messages, because several samples may use one image
+        # a dict as an ordered set: samples that share a damaged file have the same message
         self.unreadable: dict[str, None] = {}
         self.images: set[bytes] = set()  # SHA-256 of the pixels
         self.pixels = self.labelled = 0
@@ -248,23 +250,23 @@ class _Counter:
             return report
         if names and len(self.counts) and not self.counts[0]:
             report.notes.append(
-                f"no pixel is {names[0]!r}: were ids shifted up by one (in the challenge's files 0 "
-                "means no class)?"
+                f"no pixel is {names[0]!r}: were ids shifted up by one (in ADE20K's challenge "
+                "files 0 means no class)?"
             )
         is_complete = len(self.data) == official and len(self.counts) > 0
         if names and is_complete and not any(self.counts[len(names) - 1 :]):
             report.notes.append(
-                f"no pixel is {names[-1]!r}: were ids shifted down by one (the challenge's files "
-                "count classes from 1)?"
+                f"no pixel is {names[-1]!r}: were ids shifted down by one (ADE20K's challenge "
+                "files count classes from 1)?"
             )
         return report
 
 
 def _iterate_labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Yield name, validity mask and one-dimensional values of each label.
+    """Yield the key, the validity mask and the one-dimensional values of each label.
 
-    The values are the states of all joints; or, of valid pixels or cells, class ids or depths in
-    metres.
+    For joints, the values are the visibility flags of all joints, labelled or not. For maps, they
+    are the class ids or the depths in metres of the valid pixels or cells.
     """
     if sample.people is not None:
         states = sample.people.keypoints[..., 2].long()
@@ -272,7 +274,7 @@ def _iterate_labels(sample: Sample) -> Iterator[tuple[str, Tensor, Tensor]]:
         return
     for name, label in sample.labels.items():
         valid = sample.valid[name]
-        if sample.rig is not None:  # one map per class, which may overlap
+        if sample.rig is not None:  # classes overlap: a cell counts once for each of its classes
             yield name, valid, (label > 0.5)[:, valid].nonzero()[:, 0]
         else:
             yield name, valid, label.reshape(valid.shape)[valid]

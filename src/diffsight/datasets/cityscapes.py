@@ -21,7 +21,7 @@ from diffsight.label_maps import (
 Pairs = Sequence[tuple[Path, Path]]
 IMAGE = "_leftImg8bit.png"
 UNSCORED = 255  # value of pixels without a class in labelTrainIds
-VOID = 65  # the largest of the 66 label values of Mapillary Vistas v1.2
+VOID = 65  # largest of the 66 label values of Mapillary Vistas v1.2: pixels without a class
 
 
 class Cityscapes(AbstractDataset):
@@ -126,7 +126,7 @@ def _read_sample(name: str, path: Path, truth: Path, table: Tensor, kind: str) -
         kind: kind of the label files, for messages.
 
     Raises:
-        InputError: if a file cannot be read, the two differ in size, or a value is unknown.
+        InputError: if a file cannot be read, image and label differ in size, or a value is unknown.
     """
     image = read_image(path)
     label = read_label(truth, LabelFormat("segmentation", invalid=-1))
@@ -145,6 +145,11 @@ def _read_sample(name: str, path: Path, truth: Path, table: Tensor, kind: str) -
 
 def _pairs(images: Path, truth: Path, suffix: str) -> Pairs:
     """Return the image and label files of all cities, sorted by the image's name.
+
+    Args:
+        images: folder with a folder of images for every city.
+        truth: folder with a folder of labels for every city.
+        suffix: text that replaces ``_leftImg8bit`` in the names of labels; empty keeps the name.
 
     Raises:
         InputError: if a folder is missing or empty, or an image has no label.

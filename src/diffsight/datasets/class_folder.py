@@ -26,7 +26,7 @@ from diffsight.errors import InputError
 from diffsight.ops.resize import working_hw
 from diffsight.types import Boxes
 
-NO_LABEL = -1  # a stored value that means "no label", like NaN
+NO_LABEL = -1  # stored value that always means "no label", like NaN; also its class id
 MAX_LISTED = 5  # unknown values in an error message
 FIRST_COLOUR = 256  # values from here on can only be colours
 Value = int | str
@@ -40,12 +40,12 @@ class ClassFolder(AbstractDataset):
     Args:
         root: folder that the other paths are relative to.
         classes: stored value or values of each class by its name. A value is a class id, or a
-            colour as ``"#ff8000"`` or as its 24-bit number. Alternatively a file that
+            colour as ``"#ff8000"`` or as its 24-bit number. A text is the path of a file that
             ``read_class_list`` reads. None takes the class names from the labels (COCO, labelme).
         images: folder of the images.
-        labels: folder or file that ``find_labels`` reads: PNG, TIFF or NPY files of values, of
-            palette indices (or palette colours, if the classes are colours) or of one colour per
-            class; or polygons.
+        labels: folder or file that ``find_labels`` reads: polygons, or PNG, TIFF or NPY files of
+            class ids, palette indices or class colours. If ``classes`` are colours, palette indices
+            are replaced by their colours.
         ignored: stored values of pixels without a label; NaN and -1 are always ignored.
         snap: replace every other value by the nearest class value, for smoothed or compressed
             masks.
@@ -150,8 +150,8 @@ class ClassFolder(AbstractDataset):
     def _match_class_values(self, file: Path, label: Label) -> Label:
         """Return a label whose values are comparable with the stored values of the classes.
 
-        Palette indices become colours if the classes are colours; with ``snap`` all values become
-        class values.
+        Palette indices become colours if the classes are colours. With ``snap``, every value is
+        replaced by the nearest class value.
 
         Raises:
             InputError: if a palette index has another colour than in an earlier file.
@@ -165,7 +165,7 @@ class ClassFolder(AbstractDataset):
 
 
 def _by_name(classes: ClassList) -> dict[str, int | str]:
-    """Return the stored value of each class by its name."""
+    """Return the stored value of each class by its name; colours are written as ``#rrggbb``."""
     is_colour = classes.keys == "colour"
     return {name: format_colour(key) if is_colour else key for key, name in classes.names.items()}
 

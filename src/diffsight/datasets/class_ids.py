@@ -45,10 +45,10 @@ class Mask:
 def interpret_masks(
     masks: Sequence[Mask], form: LabelFormat, classes: ClassList
 ) -> tuple[list[Label], LabelFormat, list[str]]:
-    """Return the labels with resolved values, the resolved format, and notes for the user.
+    """Decide what the values in the masks mean.
 
     This decides whether 255 means "no label", replaces palette indices by colours where palettes
-    differ, and snaps values to the nearest class value if ``form.snap`` is set.
+    differ, and replaces every value by the nearest class value if ``form.snap`` is set.
 
     Args:
         masks: all masks of a folder. Unless ``form.invalid`` is given, they were read without a
@@ -59,7 +59,8 @@ def interpret_masks(
             taken for a sign of smoothing.
 
     Returns:
-        The labels, the format with ``invalid`` filled in, and one note per line.
+        The labels with their final values, the format with ``invalid`` filled in, and notes for the
+        user.
 
     Raises:
         InputError: if palettes contradict each other, the masks are smoothed, or a mask has no
@@ -108,7 +109,7 @@ def interpret_masks(
 
 
 def replace_indices_by_colours(label: Label) -> Label:
-    """Return a label of palette indices with the 24-bit numbers of their colours as ids."""
+    """Return a label whose palette indices are replaced by the 24-bit numbers of their colours."""
     table = torch.zeros(int(label.class_ids.max()) + 1, dtype=torch.long)
     for index, (red, green, blue) in label.palette.items():
         if index < len(table):
@@ -148,7 +149,12 @@ def format_colour(colour: Colour | int) -> str:
 
 
 def snap(label: Label, targets: Sequence[int]) -> Label:
-    """Return the label with every id or colour replaced by the nearest target."""
+    """Return the label with every id or colour replaced by the nearest allowed one.
+
+    Args:
+        label: class mask that was smoothed or compressed.
+        targets: allowed class ids, or 24-bit numbers of colours.
+    """
     ids, inverse = label.class_ids.unique(return_inverse=True)
     distances = _compute_distances(ids, targets, label.coloured)
     nearest = torch.tensor(targets)[distances.argmin(dim=1)]
@@ -156,7 +162,7 @@ def snap(label: Label, targets: Sequence[int]) -> Label:
 
 
 def _compute_distances(ids: Tensor, targets: Sequence[int], coloured: bool) -> Tensor:
-    """Return the distance ``i t`` of every id to every target; for colours, in RGB space."""
+    """Return the distances ``i t`` of i ids to t targets; those of colours are in RGB space."""
     return torch.cdist(_to_points(ids, coloured), _to_points(torch.tensor(targets), coloured))
 
 
@@ -176,7 +182,7 @@ def _find_first_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str 
 
 
 def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
-    """Return the values of many pixels, without those near a more frequent value.
+    """Return the frequent values of masks, without those near a more frequent value.
 
     Args:
         folder: folder of the labels, for messages.
@@ -184,7 +190,7 @@ def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: boo
         coloured: whether the values are colours.
 
     Raises:
-        InputError: if two values that are near each other both have many pixels.
+        InputError: if two values are near each other, and both too frequent to be noise.
     """
     total = sum(counts.values())
     values = [value for value, count in counts.items() if count >= FREQUENT * total]
@@ -207,7 +213,7 @@ def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: boo
 def _snap_all(
     labels: Sequence[Label], counts: Mapping[int, int], targets: Sequence[int]
 ) -> tuple[list[Label], str]:
-    """Return labels with all values snapped to the targets, and a note about the other values."""
+    """Return labels with all values snapped to the targets, and a note on how many changed."""
     others = counts.keys() - set(targets)
     changed, total = sum(counts[value] for value in others), sum(counts.values())
     listed = ", ".join(format_colour(v) if labels[0].coloured else str(v) for v in targets)
@@ -223,7 +229,8 @@ def select_classes(
 ) -> tuple[list[int], list[str]]:
     """Return the ids and names of the classes.
 
-    These are the classes that occur. If names are listed by position, they are all listed classes.
+    Only classes that occur in the labels are returned. The exception is a plain list of names for
+    ids from 0 on, all of whose classes are returned.
 
     Args:
         folder: folder of the labels, for messages.
@@ -242,9 +249,9 @@ def select_classes(
     if classes.keys == "position":
         if coloured and len(listed) != len(present):
             raise InputError(
-                f"{len(listed)} class names, but the labels contain {len(present)} colours: "
-                f"{_format_counts(present, counts, coloured)}: give one name per colour, in this "
-                "order"
+                f"{folder}: {len(listed)} class names, but the labels contain {len(present)} "
+                f"colours: {_format_counts(present, counts, coloured)}: give one name per colour, "
+                "in this order"
             )
         is_rank = coloured or (len(listed) == len(present) and present[-1] == NO_CLASS)
         if is_rank:  # the position is the rank among colours, or among greys up to white
@@ -258,7 +265,7 @@ def select_classes(
     if unnamed := [number for number in present if number not in classes.names]:
         kind = "colours" if coloured else "class ids"
         raise InputError(
-            f"{len(listed)} class names, but the labels contain {kind} without a name: "
+            f"{folder}: {len(listed)} class names, but the labels contain {kind} without a name: "
             f"{_format_counts(unnamed, counts, coloured)}: add names (one per id from 0 on), give "
             "no names at all, or mark an id as unlabelled with --invalid"
         )

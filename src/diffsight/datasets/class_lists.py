@@ -22,8 +22,9 @@ class ClassList:
 
     Attributes:
         names: class names by key.
-        keys: kind of the keys: ``id``; ``colour`` as a 24-bit number; or ``position`` in a plain
-            list. A position is a class id, or in coloured masks the rank of the colour.
+        keys: meaning of the keys. ``id``: class ids. ``colour``: colours as 24-bit numbers, ``red
+            << 16 | green << 8 | blue``. ``position``: positions in a plain list, counted from 0;
+            they are class ids, or in coloured masks the ranks of the colours' numbers.
     """
 
     names: Mapping[int, str]
@@ -49,8 +50,8 @@ def read_class_list(path: Path, *, skip_empty: bool = False) -> ClassList:
 
     Args:
         path: path of the file.
-        skip_empty: skip empty lines instead of refusing them. Then the number of a line is not the
-            id of its class.
+        skip_empty: skip empty lines instead of raising an error. The ids of a plain list of names
+            then count only the lines with a name.
 
     Raises:
         InputError: if the file cannot be read, contains no name or an empty line, or lists an id or
@@ -104,7 +105,12 @@ def _match_lines(lines: Sequence[str], pattern: re.Pattern[str]) -> list[tuple[s
 
 
 def _parse_entry(path: Path, row: tuple[str, ...], is_colour: bool) -> tuple[int, str]:
-    """Return id or colour, and name.
+    """Return the class id, or the colour as a 24-bit number, and the class name of a line.
+
+    Args:
+        path: path of the file, for messages.
+        row: fields of the line: id and name, or name, red, green and blue.
+        is_colour: whether the line has a colour, not an id.
 
     Raises:
         InputError: if a colour channel is above 255.

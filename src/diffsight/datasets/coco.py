@@ -16,11 +16,11 @@ from diffsight.label_maps import clean_name
 def read_coco(path: Path) -> ShapeLabels:
     """Return the instances in a COCO file as class maps.
 
-    Class ids are the category ids. If a category has the id 0, which is the id of the background,
-    all class ids are one higher. Instances of a category ``background`` are background. Pixels of a
-    category ``no label`` have no label. Later instances of an image cover earlier ones. Crowds are
-    treated like other instances. An instance without an outline becomes a box (``types.Boxes``). An
-    image without instances is not labelled.
+    Class ids are the category ids. If a category has the id 0, which is that of the background, the
+    class ids are one higher than the category ids. Instances of a category ``background`` are
+    background, and pixels of a category ``no label`` have no label. Later instances of an image
+    cover earlier ones. Crowds are treated like other instances. An instance without an outline
+    becomes a box (see ``types.Boxes``). Images without instances count as not labelled.
 
     Args:
         path: JSON file with ``images``, ``categories`` and ``annotations``.
@@ -98,14 +98,14 @@ def _describe_gaps(
 
 
 def _image_hw(path: Path, image: Mapping[str, Any]) -> tuple[int, int]:
-    """Return height and width of an image in the file."""
+    """Return height and width in pixels from an image's entry in the file."""
     return check_hw(path, image["height"], image["width"])
 
 
 def _box_edges(
     path: Path, box: Sequence[Any], image: Mapping[str, Any]
 ) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom in pixels of the part of a box inside the image.
+    """Return left, top, right and bottom in pixels of a box, clipped to the image.
 
     Args:
         path: file of the annotations, for messages.

@@ -22,8 +22,8 @@ class CocoKeypoints(AbstractDataset):
     """People of COCO with their joints, in COCO's own layout.
 
     ``root`` contains ``annotations/person_keypoints_SPLIT2017.json`` and the images in
-    ``SPLIT2017``. Label ``keypoints`` is ``m j 3``: x and y in pixels, and a state, which is 0 (no
-    label), 1 (occluded) or 2 (visible).
+    ``SPLIT2017``. Label ``keypoints`` is ``m j 3`` for m people with j joints: x and y in pixels,
+    and COCO's visibility, which is 0 (no label), 1 (occluded) or 2 (visible).
 
     Args:
         root: folder of the data set.
@@ -85,7 +85,8 @@ class CocoKeypoints(AbstractDataset):
     def __getitem__(self, index: int) -> Sample:
         """Return the sample at ``index``.
 
-        The sample of a person has the id ``IMAGE-INDEX`` with the person's index in the image.
+        The id of a person's sample is ``IMAGE-INDEX``, where INDEX counts the people in the image
+        from 0.
 
         Raises:
             InputError: if the image cannot be read, or has another size than its annotations say.
@@ -115,7 +116,7 @@ class CocoKeypoints(AbstractDataset):
 def read_people(
     path: Path, joints: int
 ) -> tuple[dict[Any, dict[str, Any]], dict[Any, list[dict[str, Any]]]]:
-    """Return the image entries of a COCO keypoints file, and the person entries of every image.
+    """Return the entries of the images and of the people in a COCO keypoints file.
 
     Args:
         path: JSON file with ``images`` and, except for test sets, ``annotations``.
@@ -166,7 +167,7 @@ def read_people(
 def read_detections(
     path: Path, images: Mapping[Any, Mapping[str, Any]], least_score: float = 0.0
 ) -> dict[Any, People]:
-    """Return detected people by image id, with the highest score first.
+    """Return detected people by image id; those of an image are ordered by falling score.
 
     Args:
         path: file of detections, see ``read_person_boxes``.
@@ -190,11 +191,11 @@ def read_detections(
 
 
 def read_person_boxes(path: Path, least_score: float = 0.0) -> dict[Any, list[Sequence[float]]]:
-    """Return boxes of people by ``image_id``, with the highest score first.
+    """Return boxes of people by ``image_id``; those of an image are ordered by falling score.
 
     Args:
-        path: JSON list of detections with ``image_id``, ``category_id`` (optional, 1 is a person),
-            ``bbox`` (left, top, width, height in pixels) and ``score``.
+        path: JSON file with a list of detections: ``image_id``, ``category_id`` (optional, 1 is a
+            person), ``bbox`` (left, top, width, height in pixels) and ``score``.
         least_score: lowest score of a box that is kept.
 
     Returns:
@@ -241,7 +242,7 @@ def _check_box(source: str, box: Sequence[Any], hw: tuple[int, int]) -> None:
     """Raise an error for a box (left, top, width, height) that is empty or outside the image.
 
     Raises:
-        InputError: beginning with ``source``.
+        InputError: if it is; the message begins with ``source``.
     """
     left, top, width, height = map(float, box)
     rows, columns = hw
@@ -290,7 +291,7 @@ def _to_edges(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _rows_to_people(rows: Sequence[Mapping[str, Any]], joints: int) -> People:
-    """Return the entries of people with the given number of joints each."""
+    """Return person entries of a COCO file as ``People`` with the given number of joints."""
     boxes = torch.tensor([list(map(float, row["bbox"])) for row in rows]).reshape(-1, 4)
     keypoints = torch.tensor([list(map(float, row["keypoints"])) for row in rows])
     return People(

@@ -1,4 +1,4 @@
-"""Concatenate several data sets to one."""
+"""Concatenate several data sets into one."""
 
 from bisect import bisect_right
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ DEPTH_SUFFIXES = frozenset({".npy", ".pgm", ".png", ".tif", ".tiff"})
 
 _DEPTH_FORMATS = ("PNG", "TIFF")
 _UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}  # counts per metre
-_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"
+_PGM_GAP = rb"(?:\s|#[^\n]*\n)+"  # white space and comments between the numbers of a header
 _PGM_HEADER = re.compile(rb"P5" + (_PGM_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 
 
@@ -177,7 +177,7 @@ def _read_pgm(path: Path) -> np.ndarray:
 
 
 def _to_metres(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
-    """Return metres as float64, NaN where a count encodes no distance."""
+    """Return the depth in metres as float64; NaN where a count encodes no depth."""
     if encoding == "sunrgbd":
         counts = _require_16_bits(path, counts, encoding)
         return ((counts >> 3) | (counts << 13) & 0xFFFF) / 1000
@@ -191,7 +191,7 @@ def counts_per_metre(encoding: str) -> float:
     """Return the number of counts per metre of the encoding ``mm``, ``cm``, ``m`` or ``m/N``.
 
     Raises:
-        InputError: if it is another encoding.
+        InputError: if the encoding is none of these.
     """
     if encoding in _UNITS:
         return _UNITS[encoding]
@@ -206,10 +206,10 @@ def counts_per_metre(encoding: str) -> float:
 
 
 def _require_16_bits(path: Path, counts: np.ndarray, encoding: str) -> np.ndarray:
-    """Return counts of 16-bit integers as int32.
+    """Return the counts as int32 after checking that they are integers from 0 to 65535.
 
     Raises:
-        InputError: if a count is not an integer from 0 to 65535.
+        InputError: if a count is not such an integer.
     """
     if counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > 65535:
         raise InputError(f"{path}: {encoding} needs 16-bit integers; give the unit of one count")
@@ -217,7 +217,7 @@ def _require_16_bits(path: Path, counts: np.ndarray, encoding: str) -> np.ndarra
 
 
 def _kinect_byte_order(path: Path, counts: np.ndarray) -> np.ndarray:
-    """Return raw 11-bit Kinect values, with swapped bytes if only these fit 11 bits.
+    """Return raw 11-bit Kinect values; their bytes are swapped if they exceed 11 bits as stored.
 
     The PGM files of NYU's raw data store the low byte first, against the PGM standard.
 

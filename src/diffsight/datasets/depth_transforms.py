@@ -31,10 +31,10 @@ class FixedCrop(AbstractTransform):
         self.width = width
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the window; the generator is not used.
+        """Return the sample cropped to the window. The generator is not used.
 
         Raises:
-            InputError: if the window exceeds the image.
+            InputError: if the window extends beyond the image, or the sample has people.
         """
         height, width = sample.image.shape[-2:]
         bottom, right = self.top + self.height, self.left + self.width
@@ -96,9 +96,9 @@ class RandomGain(AbstractTransform):
     A pixel value v becomes ``255 (v / 255) ** gamma * brightness * colour``, clamped to 0..255.
 
     Args:
-        gamma: range of the exponent.
-        brightness: range of the factor for all channels.
-        colour: range of the separate factor for each channel.
+        gamma: smallest and largest exponent.
+        brightness: smallest and largest factor for all channels together.
+        colour: smallest and largest factor for each channel, drawn separately.
         probability: probability of changing a sample.
     """
 
@@ -127,9 +127,9 @@ class RandomGain(AbstractTransform):
 
 
 def _rotation_grid(height: int, width: int, angle: float) -> Tensor:
-    """Return the grid ``1 h w 2`` with which ``grid_sample`` rotates an image by ``angle``.
+    """Return the grid ``1 h w 2`` with which ``grid_sample`` rotates an image by ``angle`` radians.
 
-    The angle is in radians. The grid has the source position of every pixel.
+    The grid has the source position (x, y) of every pixel, in [-1, 1] inside the image.
     """
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float64) - (height - 1) / 2,

@@ -73,9 +73,9 @@ def read_image(path: str | Path, data: bytes | None = None) -> UInt8[Tensor, "3 
     """Return an image as upright 8-bit RGB.
 
     The EXIF orientation is applied. Grayscale is repeated over the channels; palettes and CMYK are
-    converted. Transparent pixels are blended with white. Of 16-bit values the high byte is kept,
-    which restores 8-bit values that were multiplied by 256 or 257. Of an animation the first frame
-    is read.
+    converted. Transparent pixels are blended with white. 16-bit values are reduced to their high
+    byte, which restores 8-bit values that were multiplied by 256 or 257. Only the first frame of an
+    animation is read.
 
     Args:
         path: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM or PGM file; also HEIF if pillow-heif is
@@ -94,7 +94,7 @@ def read_image(path: str | Path, data: bytes | None = None) -> UInt8[Tensor, "3 
 
 
 def read_sized_image(path: Path, hw: tuple[int, int], annotations: str) -> UInt8[Tensor, "3 h w"]:
-    """Return an image of COCO whose annotation file states its size.
+    """Return a COCO image after checking that it has the size stated in its annotation file.
 
     Args:
         path: path of the image.
@@ -192,14 +192,15 @@ def decode(
 
     Args:
         path: path of the file.
-        formats: accepted formats by Pillow's names.
+        formats: names of the accepted formats in Pillow, such as ``"PNG"``.
         to_array: function that returns the array for the upright image.
         data: contents of the file if they are in memory; ``path`` then only appears in messages.
 
     Raises:
         InputError: if the file cannot be read or decoded, or its size is not supported.
     """
-    is_heif = data is not None or path.suffix.lower() in _HEIF_SUFFIXES  # bytes have no suffix
+    # the path of data in memory may have no suffix
+    is_heif = data is not None or path.suffix.lower() in _HEIF_SUFFIXES
     data = read_bytes(path) if data is None else data
     if _READS_HEIF and is_heif:
         import pillow_heif  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""Find the labels of a folder of images, in any supported form, and pair them with the images."""
+"""Find the labels of a folder of images in any supported format, and pair them with the images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ MAX_LISTED = 30  # images without a label that a note lists
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and their labels.
+    """Images and their labels, which are not read yet.
 
     Attributes:
         source: source from which the labels are read.
-        pairs: file of each labelled image, and the name of its label in the source.
+        pairs: path of each labelled image, and the name of its label in ``source``.
         unlabelled: files of images without a label.
         notes: notes for the user, one line each.
     """
@@ -46,9 +46,9 @@ class LabelledImages:
 def find_labels(
     images: Path, labels: Path, kind: str, *, allow_unlabelled: bool = False
 ) -> LabelledImages:
-    """Return images and their labels, sorted by name.
+    """Find the images in a folder and the label of each, sorted by name.
 
-    The labels are one file per image (masks, arrays, shapes of labelme, masks of Label Studio), one
+    The labels are files of each image (masks, arrays, labelme JSON, masks of Label Studio), one
     COCO JSON file, or one CSV file of points. ``pair_names`` defines which names match.
 
     Args:
@@ -110,10 +110,10 @@ def open_labels(labels: Path, kind: str, *, has_images: bool = False) -> Abstrac
 
 
 def _open_file(labels: Path, kind: str) -> AbstractLabelSource:
-    """Return the labels of many images in one file.
+    """Return the labels in a single file.
 
     Raises:
-        InputError: if the file is neither a table of points nor JSON of COCO or labelme.
+        InputError: if the file is neither a table of points nor a JSON file of COCO or labelme.
     """
     if labels.suffix.lower() in POINT_SUFFIXES:
         return read_points(labels, kind)
@@ -131,7 +131,7 @@ def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSour
     """Return the labels in a folder with one or more files per image.
 
     Raises:
-        InputError: if the folder has no labels, or only JSON files that are not of labelme.
+        InputError: if the folder has no labels, or only JSON files that are not labelme files.
     """
     suffixes = DEPTH_SUFFIXES if kind == "depth" else LABEL_SUFFIXES
     files = list_files(labels) if labels.is_dir() else []
@@ -150,7 +150,7 @@ def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSour
                 f"it is a COCO file, give its path: --labels {json_files[0]}"
             )
     if kind == "segmentation" and not masks and any(_is_lossy(file) for file in files):
-        suffixes = LOSSY_SUFFIXES  # read_label refuses these files, unless they are snapped
+        suffixes = LOSSY_SUFFIXES  # read_label raises an error for these, unless form.snap is set
     return LabelFiles(labels, files_by_name(labels, suffixes, "label"))
 
 

@@ -71,8 +71,8 @@ class Folder(AbstractDataset):
             )
         self.name = root.resolve().name
         pairs = sorted(pairs, key=lambda pair: pair.id) if split != "all" else pairs
-        side = select_split([pair.image for pair in pairs], split, val_fraction, root)
-        self.pairs = [pairs[index] for index in side]
+        indices = select_split([pair.image for pair in pairs], split, val_fraction, root)
+        self.pairs = [pairs[index] for index in indices]
         self.invalid = invalid
         self.camera = None if camera is None else _read_camera(root / camera)
         self.size = size
@@ -113,7 +113,7 @@ def _match_pairs(images: Path, labels: Path, unit: str) -> list[Pair]:
 
 
 def _read_camera(path: Path) -> tuple[Camera, tuple[int, int]]:
-    """Return intrinsics, and the height and width of the images they belong to.
+    """Return the intrinsics in a camera file, and the height and width of the camera's images.
 
     Raises:
         InputError: if the file cannot be read, or a number is missing or impossible.

@@ -78,7 +78,11 @@ class KITTIDepth(AbstractDataset):
 
 
 def _locate_pairs(root: Path, rows: list[tuple[str, str]]) -> list[Pair]:
-    """Return the pairs of a list; each path is in the first candidate folder that has the file."""
+    """Return the image and depth files of the rows of a list.
+
+    A path of the list is searched for in several folders. If it is in none of them, the returned
+    path is that in the first one.
+    """
     find = make_file_finder()
 
     def locate(inner: str, folders: tuple[str, ...]) -> Path:

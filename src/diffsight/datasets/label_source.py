@@ -1,4 +1,4 @@
-"""Base class for the labels of many images, with one subclass per storage format."""
+"""Base class for the labels of many images. Every storage format has a subclass."""
 
 import abc
 from collections.abc import Collection, Mapping
@@ -11,13 +11,13 @@ from diffsight.datasets.pairs import content_hash
 
 
 class AbstractLabelSource(abc.ABC):
-    """Labels of many images by the names of the images.
+    """Labels of many images, each of which is read by its name.
 
     Attributes:
         path: folder or file that contains the labels.
         classes: ids and names of the classes if the labels name them, else None.
         notes: notes for the user, one line each.
-        is_sparse: whether only single pixels have a label.
+        is_sparse: whether only single pixels of an image have a label.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class AbstractLabelSource(abc.ABC):
     @property
     @abc.abstractmethod
     def names(self) -> Collection[str]:
-        """Names of the labels in the form that ``files_by_name`` uses."""
+        """Names of the labels, as ``name_of`` returns them."""
 
     @abc.abstractmethod
     def file(self, name: str) -> Path:
@@ -36,12 +36,12 @@ class AbstractLabelSource(abc.ABC):
 
     @abc.abstractmethod
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return a label.
+        """Return the label map of an image.
 
         Args:
             name: name of the label.
             form: format with which it is read.
-            hw: height and width of the upright image, for labels that do not store them.
+            hw: height and width of the upright image in pixels, for labels that do not store them.
 
         Raises:
             InputError: if the label cannot be used.
@@ -49,16 +49,16 @@ class AbstractLabelSource(abc.ABC):
 
     @abc.abstractmethod
     def digest(self, name: str) -> str:
-        """Return a hash of the content of a label that does not depend on names of files."""
+        """Return a text that identifies the content of a label, whatever the names of its files."""
 
     def describe(self, name: str) -> str:
-        """Return the location of a label, for messages."""
+        """Return where a label is stored, as text for messages."""
         return str(self.file(name))
 
     def renumber(self, classes: ClassList) -> Self:
-        """Return the labels with class ids from ``classes``, matched by name.
+        """Return the labels with the class ids that ``classes`` gives to their class names.
 
-        Sources whose classes have no names are returned unchanged.
+        The base class returns the labels unchanged.
         """
         return self
 
@@ -77,7 +77,7 @@ class LabelFiles(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of the labels in the form that ``files_by_name`` uses."""
+        """Names of the labels, as ``name_of`` returns them."""
         return self._files.keys()
 
     def file(self, name: str) -> Path:
@@ -85,7 +85,7 @@ class LabelFiles(AbstractLabelSource):
         return self._files[name]
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return a label, see ``read_label``; ``hw`` is not used.
+        """Return the label map of an image, see ``read_label``; ``hw`` is not used.
 
         Raises:
             InputError: if the file cannot be read, or does not fit the format.

@@ -1,4 +1,7 @@
-"""Read brush labels of Label Studio, which exports one mask per class and task."""
+"""Read brush labels of Label Studio, which exports one mask per class and labelled image.
+
+Label Studio calls an image that is to be labelled a task. Names of masks contain the task's number.
+"""
 
 import re
 from collections import defaultdict
@@ -23,7 +26,7 @@ _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")  # Label Studio adds it to names of
 
 
 class BrushMasks(AbstractLabelSource):
-    """Class maps that are merged from one mask per class.
+    """Class maps that are merged from the masks of single classes.
 
     Pixels without a mask are background, with id 0.
 
@@ -45,7 +48,7 @@ class BrushMasks(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of the labels in the form that ``files_by_name`` uses."""
+        """Names of the labelled images, as ``name_of`` returns them."""
         return self._masks.keys()
 
     def file(self, name: str) -> Path:
@@ -72,22 +75,23 @@ class BrushMasks(AbstractLabelSource):
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
-        """Return the class ids and hashes of the masks of an image."""
+        """Return a text of the class ids of an image's masks and the hashes of their files."""
         return "".join(f"{number}{content_hash(file)}" for number, file in self._masks[name])
 
 
 def is_brush_mask(file: Path) -> bool:
-    """Return whether the name of a file is that of a mask exported by Label Studio."""
+    """Return whether a file has the name of a mask that was exported by Label Studio."""
     return _NAME.fullmatch(file.stem) is not None
 
 
 def read_label_studio(folder: Path, masks: Iterable[Path], tasks: Path | None) -> BrushMasks:
-    """Return the class maps of exported masks by the names of the images.
+    """Return the class maps of the images, merged from exported masks.
 
     Args:
         folder: folder of the masks.
         masks: mask files with names like ``task-1-annotation-9-by-1-tag-grass-0.png``.
-        tasks: JSON export of the same tasks, which names their images; None if it is missing.
+        tasks: JSON export of the same tasks, which contains the names of their images; None if it
+            is missing.
 
     Raises:
         InputError: if ``tasks`` is None, or has no entry for the task of a mask.

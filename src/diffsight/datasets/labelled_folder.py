@@ -1,4 +1,4 @@
-"""Read a folder of images and their labels into memory, as the data set of a new task."""
+"""Read a folder of labelled images of any dense task into memory as a data set."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,10 +53,10 @@ class LabelledFolder(AbstractDataset):
     Args:
         form: format with which the labels were read.
         samples: labelled images.
-        ids: class ids in the label files, in the order of the class numbers; empty for labels that
-            are not classes.
-        names: class names in the same order.
-        colours: class colours in the same order.
+        ids: class id in the label files for each class number; empty for labels that are not
+            classes.
+        names: name of each class, in the same order.
+        colours: RGB colour of each class, in the same order.
         notes: notes on how files were paired and values interpreted, one line each.
         name: short name of the data set.
         images: paths of the images relative to their folder, in the order of the samples; empty if
@@ -100,7 +100,7 @@ class LabelledFolder(AbstractDataset):
         return self.ids == tuple(r << 16 | g << 8 | b for r, g, b in self.colours)
 
     def values(self, max_count: int = 200_000) -> Float[Tensor, "m d"]:
-        """Return the labels of randomly drawn valid pixels, see ``sample_values``.
+        """Return the labels of m random valid pixels with d channels, see ``sample_values``.
 
         Args:
             max_count: largest number of pixels of all images together.
@@ -111,9 +111,10 @@ class LabelledFolder(AbstractDataset):
 def sample_values(
     samples: Sequence[Sample], label: str, max_count: int = 200_000
 ) -> Float[Tensor, "m d"]:
-    """Return the labels of randomly drawn valid pixels, up to the same number from every image.
+    """Return the labels of m random valid pixels with d channels.
 
-    The draw is the same in every call.
+    The number of pixels per image is limited to ``max_count`` divided by the number of images.
+    Every call chooses the same pixels.
 
     Args:
         samples: labelled images.
@@ -134,7 +135,7 @@ def sample_values(
 
 @dataclass(frozen=True)
 class _Pair:
-    """An image and its label with the values of the files."""
+    """An image and its label, with the values that are stored in the label file."""
 
     id: str
     image: UInt8[Tensor, "3 h w"]
@@ -156,7 +157,7 @@ def read_labelled_folder(
     shots: int | None = None,
     like: LabelledFolder | None = None,
 ) -> LabelledFolder:
-    """Return the images in a folder with their labels.
+    """Read a folder of images and their labels.
 
     Images without a label are skipped and listed in the notes.
 
@@ -164,11 +165,12 @@ def read_labelled_folder(
         images: folder of the images.
         labels: folder or file of the labels, see ``find_labels``.
         form: format with which the labels are read.
-        classes: class names by id or by colour; or a sequence of names, for the ids from 0 on or
-            for the colours in ascending order of their 24-bit numbers. Without names, all ids that
-            occur are classes.
+        classes: class names by id or by colour; or a sequence of names, which belong to the ids
+            from 0 on, or to the colours in ascending order of their 24-bit numbers. Without names,
+            all ids that occur are classes.
         shots: number of images, taken in the order of their hashes; None takes all.
-        like: data set that defines the classes, such as the training set of a validation set.
+        like: data set whose classes the labels must have; give the training set when you read a
+            validation set. None takes the classes from the labels.
 
     Raises:
         InputError: if files do not match, there are fewer images than ``shots``, a class has no
@@ -265,7 +267,7 @@ def _build_from_numbers(
     Args:
         form: format with which the labels were read.
         pairs: images with their labels.
-        like: data set whose labels have the same number of channels, or None.
+        like: training set whose labels must have the same number of channels, or None.
         labels: path of the labels, for messages.
         name: name of the data set.
 
@@ -302,8 +304,8 @@ def _build_from_classes(
         name: name of the data set.
 
     Raises:
-        InputError: if the labels are inconsistent, have fewer than two classes, or look like
-            something else than classes.
+        InputError: if the labels contradict each other, or have fewer than two classes or too many
+            values for classes.
     """
     first = pairs[0]
     for pair in pairs:
@@ -371,7 +373,7 @@ def _build_with_classes_of(
 
 
 def _number_classes(pair: _Pair, ids: Sequence[int]) -> Sample:
-    """Return the sample with class numbers, which are positions in ``ids``, as its label."""
+    """Return a sample whose label has class numbers, the positions of its class ids in ``ids``."""
     sorted_ids = torch.tensor(ids)
     numbers = torch.searchsorted(sorted_ids, pair.label.class_ids.contiguous())
     if boxes := pair.label.boxes:

@@ -22,15 +22,15 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
     """Return the shapes in labelme's files as class maps.
 
     The classes are the shapes' labels in alphabetical order, numbered from 1; 0 is the background.
-    A shape called ``background`` is background, and a shape called ``no label`` has no label. Later
-    shapes of an image cover earlier ones.
+    A shape called ``background`` is background, and pixels of a shape called ``no label`` have no
+    label. Later shapes of an image cover earlier ones.
 
     Args:
         folder: folder of the files.
         files: paths of the files by the name of the image.
 
     Raises:
-        InputError: if a file is not of labelme, or a shape cannot be read.
+        InputError: if a file is not a labelme file, or a shape cannot be read.
     """
     rows = {name: _read(file) for name, file in files.items()}
     labels = sorted({label for _, shapes in rows.values() for label, _ in shapes} - RESERVED.keys())
@@ -52,7 +52,7 @@ def _read(file: Path) -> tuple[tuple[int, int], list[tuple[str, Any]]]:
     """Return height and width of the image, and the label and outline of each shape.
 
     Raises:
-        InputError: if the file is not of labelme, or a shape cannot be read.
+        InputError: if the file is not a labelme file, or a shape cannot be read.
     """
     data = read_json(file)
     if not is_labelme(data):

@@ -13,22 +13,24 @@ from diffsight.datasets.labels import NO_CLASS, Label
 from diffsight.errors import InputError
 
 MAX_CLASSES = 1024
-# people draw with few shades of grey, far apart; class ids are consecutive
+# values are grey levels, not consecutive class ids, if they are few and far apart
 MAX_SHADES = 16
 MIN_SHADE_GAP = 16
-LARGE_FRACTION = 0.5  # of all pixels
-MAX_BORDER_FRACTION = 0.2  # of the pixels of an area: those next to the value around it
+LARGE_FRACTION = 0.5  # of all pixels; a value with more pixels is large
+# largest fraction of an area's pixels that touch the value around it; strokes have more
+MAX_BORDER_FRACTION = 0.2
 MAX_STROKE_WIDTH = 0.02  # mean width of strokes, as a fraction of the image's shorter side
 MIN_SURROUNDING_FRACTION = 0.8  # of all pixels, for a value around strokes that may be "no label"
-RARE_FRACTION = 0.005  # of all pixels, below which a value is rare
-MIN_RARE_VALUES = 6  # in smoothed masks
-MIN_SOLID_FRACTION = 0.5  # of a class's pixels: those in blocks of 2 x 2 equal pixels
+RARE_FRACTION = 0.005  # of all pixels; a value with fewer pixels is rare
+MIN_RARE_VALUES = 6  # masks with fewer rare values are not taken for smoothed ones
+# 2 x 2 blocks of equal pixels per border pixel, of all rare values; smoothed masks have fewer
+MIN_SOLID_FRACTION = 0.5
 
 
 def count_ids(labels: Iterable[Label]) -> Counter[int]:
-    """Return the number of pixels of every class id, or of every colour.
+    """Return the number of labelled pixels by class id, or by the 24-bit number of a colour.
 
-    Classes that only boxes have are included with the number 0.
+    Classes that only occur in boxes are included with the number 0.
     """
     counts: Counter[int] = Counter()
     for label in labels:
@@ -42,7 +44,15 @@ def count_ids(labels: Iterable[Label]) -> Counter[int]:
 
 
 def interpret_255(labels: Sequence[Label], classes: ClassList) -> tuple[int, list[str]]:
-    """Return the value that means "no label" (255, or -1 if 255 is a class) and notes on why."""
+    """Decide whether 255 means "no label" in the masks of a folder.
+
+    Args:
+        labels: all masks of the folder.
+        classes: class names, possibly none.
+
+    Returns:
+        The value that means "no label" (255, or -1 if 255 is a class), and notes with the reason.
+    """
     counts = count_ids(labels)
     white, total = counts[NO_CLASS], sum(counts.values())
     if not white:
@@ -93,7 +103,7 @@ def describe_scribbles(labels: Sequence[Label]) -> list[str]:
 
 
 def _surrounds_strokes(labels: Sequence[Label], value: int) -> bool:
-    """Return whether the other values form thin strokes on an area of ``value``.
+    """Return whether the pixels of all other values form thin strokes on an area of ``value``.
 
     In a straight stroke, the fraction of pixels with ``value`` to the right or below is the
     reciprocal of the stroke's width.
@@ -112,9 +122,14 @@ def _surrounds_strokes(labels: Sequence[Label], value: int) -> bool:
 
 
 def require_sharp(folder: Path, labels: Sequence[Label], counts: Mapping[int, int]) -> None:
-    """Refuse smoothed or compressed masks.
+    """Raise an error if masks look smoothed or compressed.
 
-    They have many rare values, most of whose pixels lie along the borders of other values.
+    Such masks have many rare values, most of whose pixels lie along the borders of other values.
+
+    Args:
+        folder: folder of the masks, for messages.
+        labels: all masks of the folder.
+        counts: number of pixels by value.
 
     Raises:
         InputError: if the masks look smoothed or compressed.

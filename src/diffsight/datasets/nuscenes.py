@@ -29,26 +29,27 @@ EGO_HALF_SIDE_M = 1.0  # closer points belong to the vehicle itself
 
 
 class NuScenes(AbstractDataset):
-    """Samples with six cameras, the LiDAR, and the label ``map``: six classes that may overlap.
+    """Samples with the images of six cameras, the points of the LiDAR, and a map of the street.
 
-    ``diffsight index-nuscenes`` makes the index. The map is in the frame of the LiDAR, as in
-    BEVFusion: x to the right of the vehicle, y forward, z up. So the first axis of the label runs
-    to the right, and the second one forward. The cameras are FRONT, FRONT_RIGHT, FRONT_LEFT, BACK,
-    BACK_LEFT and BACK_RIGHT. Their poses account for the motion of the vehicle between the times
-    of the LiDAR sweep and of the image.
+    The label ``map`` is ``k x y`` of 0 and 1 for six classes that may overlap. It is in the frame
+    of the LiDAR, as in BEVFusion: x to the right of the vehicle, y forward, z up. So the first axis
+    after the classes runs to the right, and the second one forward. The cameras are FRONT,
+    FRONT_RIGHT, FRONT_LEFT, BACK, BACK_LEFT and BACK_RIGHT. Their poses account for the motion of
+    the vehicle between the times of the LiDAR sweep and of the image.
 
     The points are those of the key frame and of earlier sweeps, transformed into the frame of the
     key frame. Points of earlier sweeps that are less than 1 m from the LiDAR along both x and y
     belong to the vehicle and are removed.
 
     Differs from BEVFusion in three ways. Training uses the latest sweeps, not random ones. Points
-    are not shuffled, which decides which of them a full voxel keeps. At the beginning of a scene,
-    where there are no earlier sweeps, the key frame is not repeated.
+    are not shuffled; their order decides which of them a full voxel keeps. At the beginning of a
+    scene, where there are no earlier sweeps, the key frame is not repeated.
 
     Args:
         root: folder of the data set, with ``samples``, ``sweeps`` and ``maps``.
         index: file that ``diffsight index-nuscenes`` wrote.
-        split: official split of the indexed version; for v1.0-mini, mini_train and mini_val.
+        split: ``train`` or ``val``, the official splits of the indexed version of nuScenes (for
+            v1.0-mini they are called mini_train and mini_val).
         sweeps: largest number of sweeps before the key frame, 0 to 9.
         cells: number of map cells along each axis.
         cell_m: side of a cell in metres.
@@ -79,7 +80,10 @@ class NuScenes(AbstractDataset):
         self.version, frames = read_index(Path(index))
         self.frames = [frame for frame in frames if frame.split == split]
         if not self.frames:
-            raise InputError(f"{index}: holds no samples of {split}: its splits are train and val")
+            raise InputError(
+                f"{index}: holds no samples of {split}: choose the other split, or make the index "
+                "again with `diffsight index-nuscenes`"
+            )
         for location in sorted({frame.location for frame in self.frames}):
             self._require_file(map_file(location))
         self.name = f"nuscenes-{split}"
@@ -124,6 +128,7 @@ class NuScenes(AbstractDataset):
         )
 
     def _require_file(self, name: str) -> Path:
+        """Return the path of a file of the data set, or raise an error if it is missing."""
         path = self.root / name
         if not os.path.isfile(path):  # Path.is_file raises if the name is too long
             archive = archive_of(name, self.version)
@@ -131,17 +136,23 @@ class NuScenes(AbstractDataset):
         return path
 
     def _read_images(self, frame: Frame) -> UInt8[Tensor, "v 3 h w"]:
+        """Return the images of the v cameras, which must have one size."""
         images = [read_image(self._require_file(name)) for name in frame.images]
         for name, image in zip(frame.images, images, strict=True):
             if image.shape != images[0].shape:
                 sizes = [f"{one.shape[2]} x {one.shape[1]}" for one in (image, images[0])]
                 raise InputError(
-                    f"{self.root / name}: {sizes[0]} pixels, the first camera of the sample has "
-                    f"{sizes[1]}: extract {archive_of(name, self.version)} again"
+                    f"{self.root / name}: {sizes[0]} pixels, but the first camera of the sample "
+                    f"has {sizes[1]}: extract {archive_of(name, self.version)} again"
                 )
         return torch.stack(images)
 
     def _read_points(self, frame: Frame) -> Float[Tensor, "n 5"]:
+        """Return the points of the key frame and of the earlier sweeps.
+
+        The five numbers are x, y and z in metres in the frame of the key frame, the intensity, and
+        the age in seconds.
+        """
         key = self._read_sweep(frame.points)
         key[:, 4] = 0
         sweeps = [key]
@@ -160,7 +171,9 @@ class NuScenes(AbstractDataset):
         data = read_bytes(path)
         repair = f"extract {archive_of(name, self.version)} again"
         if len(data) % (4 * POINT_CHANNELS):
-            raise InputError(f"{path}: {len(data):,} bytes are no whole points: {repair}")
+            raise InputError(
+                f"{path}: {len(data):,} bytes are not a whole number of points: {repair}"
+            )
         points = np.frombuffer(data, "<f4").reshape(-1, POINT_CHANNELS).astype(np.float32)
         if not np.isfinite(points).all():
             raise InputError(f"{path}: holds numbers that are not finite: {repair}")

@@ -50,7 +50,9 @@ _VAL = {
 
 @dataclass(frozen=True)
 class Frame:
-    """One sample of nuScenes; files are relative to the folder of the data set.
+    """One sample of nuScenes: a LiDAR sweep (the key sweep) with v camera images.
+
+    Paths of files are relative to the folder of the data set. There are s earlier sweeps.
 
     Attributes:
         token: id of the sample in nuScenes.
@@ -89,7 +91,11 @@ class Frame:
 
 
 class _Measurement(NamedTuple):
-    """A row of the table ``sample_data``: one image or one LiDAR sweep."""
+    """A row of the table ``sample_data``: one image or one LiDAR sweep.
+
+    All texts but ``file`` are tokens, which are ids of rows. ``previous`` is the measurement of the
+    same sensor before this one, and empty for the first.
+    """
 
     token: str
     sample: str
@@ -219,6 +225,7 @@ class _Tables:
         )
 
     def _key_measurement(self, sample: str, scene: str, channel: str) -> _Measurement:
+        """Return the image or sweep of a sensor at the key frame ``sample`` (a token)."""
         data = self.key_measurements.get((sample, channel))
         if data is None:
             path = self.root / self.version / "sample_data.json"
@@ -229,6 +236,7 @@ class _Tables:
         return data
 
     def _previous_sweeps(self, data: _Measurement) -> list[_Measurement]:
+        """Return up to ``MAX_SWEEPS`` sweeps before a sweep, the latest first."""
         sweeps = []
         while data.previous and len(sweeps) < MAX_SWEEPS:
             data = self.sweeps[data.previous]
@@ -236,6 +244,7 @@ class _Tables:
         return sweeps
 
     def _to_global(self, data: _Measurement) -> Float64[np.ndarray, "4 4"]:
+        """Return the pose of the sensor in the coordinates of the city, in metres."""
         return self.poses[data.pose] @ self.calibrations[data.calibration]
 
 
@@ -258,7 +267,7 @@ def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
     """Check that the images, sweeps and maps of the samples exist.
 
     Raises:
-        InputError: with the number of missing files, the first of them, and their archives.
+        InputError: if files are missing; the message counts them and names their archives.
     """
     wanted = dict.fromkeys(file for frame in frames for file in frame.files)
     present: dict[str, set[str]] = {}
@@ -282,7 +291,7 @@ def require_files(root: Path, version: str, frames: Sequence[Frame]) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse to overwrite a file that is not an index of nuScenes.
+    """Raise an error if an index of nuScenes cannot be written to a path.
 
     Raises:
         InputError: if the file exists and is not an index, or its folder does not exist.
@@ -295,7 +304,9 @@ def require_writable(path: Path) -> None:
         except (OSError, ValueError):
             is_index = False
         if not is_index:
-            raise InputError(f"{path}: exists already and is no index: choose another --out")
+            raise InputError(
+                f"{path}: exists already and is not an index of nuScenes: choose another --out"
+            )
 
 
 def write_index(path: Path, version: str, frames: Sequence[Frame]) -> None:
@@ -325,7 +336,7 @@ def read_index(path: Path) -> tuple[str, list[Frame]]:
     with reading(path, f"cannot be read as an index of nuScenes ({{reason}}): {repair}"):
         content = read_object(path)
         if content.get("format") != FORMAT:
-            raise InputError(f"{path}: no index of nuScenes: {repair}")
+            raise InputError(f"{path}: not an index of nuScenes: {repair}")
         if content["format_version"] != FORMAT_VERSION:
             version = content["format_version"]
             raise InputError(f"{path}: index of version {version}, not {FORMAT_VERSION}: {repair}")
@@ -354,7 +365,7 @@ def _frame_from_row(row: Mapping[str, Any]) -> Frame:
     images, intrinsics, cameras = zip(*row["cameras"], strict=True)
     sweeps = row["sweeps"][:MAX_SWEEPS]
     if not all(isinstance(one, str) for one in (*texts.values(), *images, *(s[0] for s in sweeps))):
-        raise ValueError("a name is no text")
+        raise ValueError("a name is not a string")
     if len(images) != len(CAMERAS):
         raise ValueError(f"sample {texts['token']} has {len(images)} cameras")
     return Frame(
@@ -374,13 +385,14 @@ def _to_numbers(matrix: Float64[np.ndarray, "..."]) -> list[float]:
 
 
 def _to_matrices(rows: Sequence[Sequence[float]]) -> Float64[np.ndarray, "n 4 4"]:
-    """Return 4 x 4 poses from their first three rows."""
+    """Return 4 x 4 poses; a row has the 12 numbers of the first three rows of one."""
     matrices = np.tile(np.eye(4), (len(rows), 1, 1))
     matrices[:, :3] = _to_finite_array(rows).reshape(len(rows), 3, 4)
     return matrices
 
 
 def _to_finite_array(values: Sequence[Any]) -> Float64[np.ndarray, "..."]:
+    """Return numbers as an array, or raise a ValueError if one is not finite."""
     numbers = np.array(values, np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")

@@ -18,7 +18,7 @@ FOLDERS: Mapping[Split, str] = {
 
 
 class NYUDepth(AbstractDataset):
-    """Kinect images of rooms with z-depth in metres (16-bit PNG of millimetres).
+    """Kinect images of rooms with z-depth in metres, read from 16-bit PNG of millimetres.
 
     ``root`` is the folder ``nyu_depth_v2``. The split ``train`` reads ``sync/SCENE/rgb_00000.jpg``
     and ``sync/SCENE/sync_depth_00000.png``. The split ``test`` reads the same names in
@@ -100,7 +100,11 @@ def parse_scene(image: str) -> str:
 
 
 def _list_frames(base: Path) -> list[tuple[str, ...]]:
-    """Return the paths of image and depth of every frame, relative to ``base``."""
+    """Return the paths of the image and depth file of every frame, relative to ``base``.
+
+    Raises:
+        InputError: if there are no images.
+    """
     images = sorted(base.glob("*/rgb_*.jpg"))
     if not images:
         raise InputError(

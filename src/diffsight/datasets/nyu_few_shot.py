@@ -65,8 +65,8 @@ class NYUFewShotDepth(AbstractDataset):
         valid = sample.valid["depth_m"] & (depth_m[0] > MIN_DEPTH_M) & (depth_m[0] < MAX_DEPTH_M)
         if not valid.any():
             raise InputError(
-                f"{pair.depth}: no depth between {MIN_DEPTH_M:g} and {MAX_DEPTH_M:g} m; NYU's maps "
-                "are 16-bit PNG of millimetres, leave this file out if it is another"
+                f"{pair.depth}: no depth between {MIN_DEPTH_M:g} and {MAX_DEPTH_M:g} m; copy NYU's "
+                "depth map again (a 16-bit PNG of millimetres), or leave the file out of the list"
             )
         if self.crop:
             valid = crop_validity(valid)
@@ -120,8 +120,8 @@ class NYUNormals(AbstractDataset):
         if label.valid.shape != SIZE_HW:
             height, width = label.valid.shape
             raise InputError(
-                f"{path}: normals of {width} x {height} pixels; those of NYU have 640 x 480, "
-                "compute or export them at that size"
+                f"{path}: normals of {width} x {height} pixels for an image of 640 x 480: compute "
+                "or export them at the size of the image"
             )
         id = f"{self.split}/{pair.id}"
         return Sample(id, image, {"normals": label.value}, {"normals": label.valid}, pair.prompt)
@@ -135,21 +135,27 @@ def crop_validity(valid: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
 
 
 def _pairs(root: str | Path, split: Split, list_file: str | Path | None) -> list[Pair]:
+    """Return the image and depth files of a split, ordered by id."""
     pairs = NYUDepth(root=root, split=split, list_file=list_file).pairs
     return sorted(pairs, key=lambda pair: pair.id)
 
 
 def _require_size(pair: Pair, image: UInt8[Tensor, "3 h w"]) -> None:
+    """Raise an error for an image that does not have the size of NYU's images."""
     if image.shape[-2:] != SIZE_HW:
         height, width = image.shape[-2:]
         raise InputError(
-            f"{pair.image}: {width} x {height} pixels; images of NYU have 640 x 480, on which its "
-            "crop is defined: use the files as they are published"
+            f"{pair.image}: {width} x {height} pixels; images of NYU have 640 x 480, for which "
+            "Eigen's crop is defined: use the files as they are published"
         )
 
 
 def _find_normals(folder: Path, pairs: Sequence[Pair], split: Split) -> list[tuple[Pair, Path]]:
-    """Return the samples that have a normal file, with the path of that file."""
+    """Return the samples that have a normal file, each with the path of this file.
+
+    Raises:
+        InputError: if no sample has one.
+    """
     find = make_file_finder()
     inner = folder / FOLDERS[split]
     files = []

@@ -29,7 +29,7 @@ def mask_to_outline(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | dict[str, 
 
 
 def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
-    """Return a mask as the compressed run lengths of pycocotools."""
+    """Return a mask as COCO's compressed run lengths, a dict of ``size`` and ``counts``."""
     from faster_coco_eval.core import mask as coco  # imported here: it takes 0.2 s
 
     runs: Mapping[str, Any] = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -37,9 +37,10 @@ def encode_run_lengths(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
 
 
 def trace_polygons(mask: Bool[np.ndarray, "h w"]) -> list[Polygon] | None:
-    """Return a polygon for each part of a mask; None if it has a hole or too long an outline.
+    """Return a polygon for each connected part of a mask.
 
-    Pixels that touch only at a corner belong to different parts.
+    Pixels that touch only at a corner belong to different parts. If the mask has a hole, or more
+    than ``MAX_EDGES`` pixel edges on its border, None is returned.
     """
     edges = _edges(mask)
     if len(edges) > MAX_EDGES:

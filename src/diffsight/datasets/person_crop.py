@@ -17,24 +17,26 @@ HALF_BODY_PADDING = 1.5
 
 
 class PersonCrop(AbstractTransform):
-    """Crop one person to a view of fixed size: randomly scaled, turned, mirrored or half a body.
+    """Crop one person out of an image: randomly scaled, rotated, mirrored, or only half the body.
 
-    The label becomes the joints of that person in pixels of the view, ``1 j 3``: x, y and
-    visibility.
+    The label becomes the joints of this person, ``1 j 3``: x and y in pixels of the crop, and
+    COCO's visibility.
 
     Args:
-        height: height of the view in pixels.
-        width: width of the view in pixels.
-        padding: ratio of the view's size to the size of the person's box.
+        height: height of the crop in pixels.
+        width: width of the crop in pixels.
+        padding: factor by which the box of the person is enlarged, before the random scale. The box
+            of half a body is always enlarged by 1.5.
         scale: standard deviation of the random scale around 1; the scale is limited to
             1 - ``scale`` ... 1 + ``scale``.
-        degrees: standard deviation of the rotation; it is limited to twice this angle.
+        degrees: standard deviation of the rotation in degrees; the rotation is limited to twice
+            this angle.
         turn_probability: probability of rotating a person.
         flip_probability: probability of mirroring a person.
         half_body_probability: probability of showing only the upper or the lower half of the body,
             for people with more labelled joints than ``half_body_joints``.
         half_body_joints: number of labelled joints up to which the whole body is always shown.
-        upper_joints: number of joints of the upper half of the body, which come first.
+        upper_joints: number of joints of the upper half of the body; they come first in ``names``.
         names: names of the joints, in the order of the labels.
     """
 
@@ -65,7 +67,7 @@ class PersonCrop(AbstractTransform):
         self.order = compute_mirror_order(names)
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the view of the person.
+        """Return the sample with the cropped image and the joints in it.
 
         Raises:
             InputError: if the sample does not have exactly one person.
@@ -73,7 +75,8 @@ class PersonCrop(AbstractTransform):
         if sample.people is None or len(sample.people) != 1:
             count = 0 if sample.people is None else len(sample.people)
             raise InputError(
-                f"sample {sample.id} shows {count} people: PersonCrop takes one: set each: person"
+                f"sample {sample.id} shows {count} people, but PersonCrop needs exactly one: set "
+                "each: person in the data set"
             )
         (name,) = sample.labels
         joints, edges = sample.labels[name][0], sample.people.edges[0]
@@ -97,7 +100,10 @@ class PersonCrop(AbstractTransform):
     def _draw_half_body(
         self, joints: Float[Tensor, "j 3"], generator: Generator
     ) -> Float[Tensor, " 4"] | None:
-        """Return a box around the joints of one half of the body, or None for the whole body."""
+        """Decide at random whether to show half of the body, and return the box of this half.
+
+        The box is left, top, right and bottom in pixels. None stands for the whole body.
+        """
         is_half, is_upper = chance(generator, self.half_body_probability), chance(generator, 0.5)
         labelled = joints[:, 2] > 0
         if not is_half or int(labelled.sum()) <= self.half_body_joints:

@@ -1,4 +1,7 @@
-"""Read pickles of plain data safely: no code is run and no memory is reserved on their word."""
+"""Read pickles of plain data safely.
+
+No code in the file is run. No memory is reserved only because a length in the file claims it.
+"""
 
 import pickle
 from collections.abc import Callable
@@ -22,11 +25,12 @@ Handler = Callable[[Any], None]
 
 
 def load_plain(path: Path) -> Any:
-    """Return the lists, dicts, tuples, numbers and texts of a pickle of any protocol.
+    """Return the lists, dicts, tuples, numbers and texts in a pickle of any protocol.
 
     Raises:
-        InputError: if it is too large or nested too deeply, or contains anything but plain data.
-        Exception: of any type, if it is damaged.
+        InputError: if the file is too large or nested too deeply, or contains anything but plain
+            data. The message lacks the path, which the caller adds.
+        Exception: of any type, if the file is damaged.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
@@ -47,6 +51,7 @@ def _limited(handler: Handler) -> Handler:
 
 
 def _refuse(machine: Any) -> None:
+    """Raise an error for an opcode that plain data does not need."""
     raise InputError("contains more than plain data: do not trust this file")
 
 
@@ -64,6 +69,7 @@ class _Plain(_Base):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        """Raise an error instead of importing a class or function."""
         raise InputError(
             f"names {module}.{name}, but a list of references is plain data: do not trust this file"
         )

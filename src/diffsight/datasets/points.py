@@ -36,9 +36,9 @@ class Point:
 
     Attributes:
         line: line number in the file, from 1.
-        x: in pixels to the right; the centre of the top-left pixel is (0, 0).
-        y: in pixels down.
-        value: values in the unit of the file, or one class id.
+        x: position in pixels from left to right; the centre of the top-left pixel is (0, 0).
+        y: position in pixels from top to bottom.
+        value: numbers in the unit of the file, or one class id.
     """
 
     line: int
@@ -53,13 +53,13 @@ class Point:
 
 
 class PointLabels(AbstractLabelSource):
-    """Labelled points of images; all other pixels have no label.
+    """Labels of single pixels in many images; all other pixels have no label.
 
     Args:
         path: file of the points, for messages.
         kind: kind of the labels (see ``LabelFormat``).
-        points: points by the name of their image, in the form of ``name_of``.
-        images: spelling of each image in the file, by its name.
+        points: points by the name of their image, as ``name_of`` returns it.
+        images: name of each image as the file spells it, by the same names.
         classes: ids and names of the classes, if the file has class names.
     """
 
@@ -83,7 +83,7 @@ class PointLabels(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of the labelled images, in the form of ``name_of``."""
+        """Names of the labelled images, as ``name_of`` returns them."""
         return self._points.keys()
 
     def file(self, name: str) -> Path:
@@ -186,7 +186,7 @@ class PointLabels(AbstractLabelSource):
 
 
 def read_points(path: Path, kind: str) -> PointLabels:
-    """Return the points of a table, which has a line ``image,x,y,VALUE`` for each of them.
+    """Return the points in a table, which has one line ``image,x,y,VALUE`` per point.
 
     x and y are pixels of the upright image; the centre of the top-left pixel is (0, 0). The value
     is one number (depth in metres, scalars), a class id or class name, three numbers (normals), or
@@ -220,7 +220,8 @@ def read_points(path: Path, kind: str) -> PointLabels:
         suffixes = {_suffix(images.setdefault(name, image)), _suffix(image), ""}
         if len(suffixes) > 2:
             raise InputError(
-                f"{location}: {image} and {images[name]} are one name without the suffix: name one"
+                f"{location}: {image} and {images[name]} are one name without the suffix: rename "
+                "one of the images"
             )
         if classes:
             numbers = (ids[clean_name(value[0])],)
@@ -239,7 +240,10 @@ def _columns(
 ) -> tuple[list[int], list[tuple[int, list[str]]]]:
     """Return the indices of the columns image, x, y and values, and the rows without the titles.
 
-    The list of indices is empty if there are no titles: then the columns have this order.
+    If there are no titles, the list of indices is empty, and the columns have this order.
+
+    Raises:
+        InputError: if two columns have the same title, or there are no rows.
     """
     if rows:
         titles = [field.casefold() for field in rows[0][1]]
@@ -257,6 +261,7 @@ def _columns(
 def _require_rows(
     path: Path, kind: str, rows: list[tuple[int, list[str]]]
 ) -> list[tuple[int, list[str]]]:
+    """Return the rows, or raise an error if there are none."""
     if not rows:
         raise InputError(f"{path}: holds no point: write a line '{_line_template(kind)}' for each")
     return rows
@@ -300,6 +305,11 @@ def _fields(
 
 
 def _parse_number(location: str, text: str) -> float:
+    """Return a finite number with a decimal point.
+
+    Raises:
+        InputError: if the text is anything else; the message begins with ``location``.
+    """
     if _DECIMAL_COMMA.fullmatch(text):
         point = text.replace(",", ".")
         raise InputError(f"{location}: {text} has a decimal comma: write {point}")
@@ -312,7 +322,7 @@ def _parse_number(location: str, text: str) -> float:
 
 
 def _image_key(image: str) -> str:
-    """Return the name of an image in the form of ``name_of``."""
+    """Return the name of an image as ``name_of`` does, but remove only suffixes of images."""
     name = PurePosixPath(image.replace("\\", "/")).as_posix()
     return normalise_name(name[: len(name) - len(_suffix(image))]).casefold()
 

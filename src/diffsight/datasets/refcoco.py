@@ -30,11 +30,11 @@ MAX_LISTED = 3  # missing files in a message
 
 
 class RefCOCO(AbstractDataset):
-    """Objects of a split with their sentences, in the layout of the REFER tool.
+    """Objects in COCO images with sentences that refer to them, in the layout of the REFER tool.
 
-    ``root`` holds ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or ``refcocog``
-    with ``instances.json`` and ``refs(SPLITTER).p``. The pickle is read without running any code in
-    it, and converted once to ``refs(SPLITTER).json`` in the same folder.
+    ``root`` contains ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or
+    ``refcocog`` with ``instances.json`` and ``refs(SPLITTER).p``. The pickle is read without
+    running any code in it, and converted once to ``refs(SPLITTER).json`` in the same folder.
 
     Label ``referent`` is ``h w`` of int64: 1 on the object, 0 elsewhere. Pixels where parts of the
     object overlap are 0, as in the authors' code.
@@ -42,8 +42,8 @@ class RefCOCO(AbstractDataset):
     Args:
         root: folder of the data set.
         variant: ``refcoco``, ``refcoco+`` or ``refcocog``.
-        splitter: authors of the split; default: ``unc``, and ``umd`` for RefCOCOg, as in the
-            papers.
+        splitter: group that made the split: ``unc``, ``google`` or ``umd``. None is ``umd`` for
+            RefCOCOg and ``unc`` otherwise, as in the papers.
         split: ``train``, ``val``, ``testA``, ``testB`` or ``test``, if the file has it.
         size: side in pixels of the square to which image (bilinear) and mask (nearest) are
             stretched, as in the papers; None keeps the size of the image.
@@ -116,6 +116,7 @@ class RefCOCO(AbstractDataset):
         )
 
     def _require_images(self) -> None:
+        """Raise an error if images of the split are missing."""
         folder = self.root / IMAGES
         existing = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
         wanted = sorted({referent.image for referent in self._objects.values()})
@@ -132,11 +133,12 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     """Return the objects with their sentences, from the pickle of the REFER tool or its JSON copy.
 
     Args:
-        path: the pickle. Its JSON copy has the same name with the suffix ``.json``; if there is
-            none, it is written.
+        path: path of the pickle. Its JSON copy has the same name with the suffix ``.json``; if
+            there is none, it is written.
 
     Returns:
-        Rows with ``ref_id``, ``ann_id``, ``split`` and ``sentences``.
+        One dict per object: ``ref_id`` and ``ann_id`` (int), ``split`` (str) and ``sentences``
+        (list of str).
 
     Raises:
         InputError: if the file is missing or damaged, or contains anything but plain data.
@@ -184,7 +186,7 @@ def stretch_to_square(image: Tensor, mask: Tensor, size: int) -> tuple[Tensor, T
 
 @dataclass(frozen=True)
 class _Object:
-    """An annotated object: its image's file name and (height, width), and its segmentation."""
+    """An annotated object: the file name and (height, width) of its image, and its COCO outline."""
 
     image: str
     image_hw: tuple[int, int]
@@ -192,7 +194,11 @@ class _Object:
 
 
 def _parse_ref(ref: dict[str, Any]) -> dict[str, Any]:
-    """Return the needed fields of a reference of the pickle."""
+    """Return the fields of an entry of the pickle that the data set needs.
+
+    Raises:
+        TypeError: if a field has another type than expected.
+    """
     row = {
         "ref_id": ref["ref_id"],
         "ann_id": ref["ann_id"],
@@ -201,17 +207,21 @@ def _parse_ref(ref: dict[str, Any]) -> dict[str, Any]:
     }
     # checked before JSON is written: a list that contains itself many times would fill the memory
     if not all(isinstance(row[key], int) for key in ("ref_id", "ann_id")):
-        raise TypeError("an id is no number")
+        raise TypeError("an id is not a number")
     if not all(isinstance(text, str) for text in (row["split"], *row["sentences"])):
-        raise TypeError("a sentence or split is no text")
+        raise TypeError("a sentence or split is not a string")
     return row
 
 
 def _validate_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the JSON copy after checking that it is as ``_parse_ref`` made it."""
+    """Return a row of the JSON copy, checked to have the fields that ``_parse_ref`` returns.
+
+    Raises:
+        ValueError: if a field has another type than expected, or there is no sentence.
+    """
     split, sentences = row["split"], row["sentences"]
     if not isinstance(split, str) or not all(isinstance(one, str) for one in sentences):
-        raise ValueError("no texts where split and sentences belong")
+        raise ValueError("a sentence or split is not a string")
     if not isinstance(sentences, list) or not sentences:
         raise ValueError("no sentence")
     return {
@@ -223,7 +233,11 @@ def _validate_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_objects(path: Path, wanted: set[int]) -> dict[int, _Object]:
-    """Return the annotated objects by annotation id, for the ids in ``wanted``."""
+    """Return the annotated objects by annotation id, for the ids in ``wanted``.
+
+    Raises:
+        InputError: if the file cannot be read, or lacks one of the annotations.
+    """
     text = read_text(path, "COCO's instances")
     with reading(path, "not COCO's instances of this data set ({reason}): unpack it there"):
         data = parse_json(text)

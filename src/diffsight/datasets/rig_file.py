@@ -8,8 +8,9 @@ Example::
                                         [0, -1, 0, 1.5], [0, 0, 0, 1]]}],
      "points": "points.npy"}
 
-Paths are relative to the JSON file. ``points`` is optional; its rows are x, y, z in metres,
-intensity, and age in seconds.
+Paths are relative to the JSON file. ``intrinsics`` are in pixels. ``camera_to_vehicle`` is the pose
+of the camera in the frame of the vehicle, in metres; camera axes are x right, y down, z forward.
+``points`` is optional; its rows are x, y, z in metres, intensity, and age in seconds.
 """
 
 import json
@@ -37,25 +38,26 @@ def read_image_or_rig(
 ) -> tuple[UInt8[Tensor, "3 h w"], Rig | None]:
     """Return the input image of a model, and the rig if the model reads several cameras.
 
-    For a rig, the image shows its cameras side by side.
+    For a rig, the image shows the images of its cameras side by side.
 
     Args:
         path: an image file, or the JSON file of a rig.
         requires_rig: whether the model reads several cameras, not one image.
 
     Raises:
-        InputError: if the file cannot be read, or is of the other kind than the model reads.
+        InputError: if the file cannot be read, or is a rig for a model that reads one image, or an
+            image for a model that reads several cameras.
     """
     is_rig = path.suffix.lower() == ".json"
     if requires_rig and not is_rig:
         raise InputError(f"{path}: the model reads several cameras: give their JSON file")
     if is_rig and not requires_rig:
-        raise InputError(f"{path}: the model reads one image, no JSON file: give a picture")
+        raise InputError(f"{path}: the model reads one image, not a rig: give an image file")
     return read_rig(path) if is_rig else (read_image(path), None)
 
 
 def read_rig(path: Path) -> tuple[UInt8[Tensor, "3 h w"], Rig]:
-    """Return an image of the cameras side by side, and the rig as a batch of one row.
+    """Return a picture of the camera images side by side, and the rig as a batch of one.
 
     Raises:
         InputError: if a file cannot be used; the message names the file and the repair.
@@ -102,7 +104,7 @@ def write_rig(rig: Rig, folder: Path) -> Path:
             augmentation, which the file cannot describe.
     """
     if len(rig) != 1:
-        raise InputError(f"rig of {len(rig)} rows: write one row each (Rig.each)")
+        raise InputError(f"rig of {len(rig)} rows: write each row alone (see Rig.each)")
     rig = rig.to("cpu").in_bytes()
     (images,), (changes,) = rig.images, rig.image_change
     if not torch.equal(changes, torch.eye(4).expand_as(changes)):
@@ -133,6 +135,17 @@ def write_rig(rig: Rig, folder: Path) -> Path:
 def _read_matrix(
     row: Mapping[str, Any], name: str, side: int, location: str
 ) -> Float[Tensor, "n n"]:
+    """Return a matrix of a camera in the JSON file.
+
+    Args:
+        row: entry of the camera.
+        name: key of the matrix.
+        side: number of its rows and columns.
+        location: file and camera, for messages.
+
+    Raises:
+        InputError: if it is not an invertible matrix of this size that ends in the row 0 ... 0 1.
+    """
     try:
         matrix = torch.tensor(row.get(name), dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
@@ -149,11 +162,16 @@ def _read_matrix(
 
 
 def _read_points(path: Path, description: Mapping[str, Any]) -> tuple[Float[Tensor, "_ 5"]] | None:
+    """Return the points of the LiDAR for a batch of one, or None if the file names none.
+
+    Raises:
+        InputError: if the file of the points cannot be used.
+    """
     name = description.get("points")
     if name is None:
         return None
     if not isinstance(name, str):
-        raise InputError(f"{path}: 'points' is no path: give that of an .npy file")
+        raise InputError(f"{path}: 'points' is not a path: give the path of an .npy file")
     array = read_array(path.parent / name)
     if array.ndim != 2 or array.shape[1] != POINT_CHANNELS:
         raise InputError(

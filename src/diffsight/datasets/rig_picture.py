@@ -8,21 +8,21 @@ from torch.nn import functional
 from diffsight.ops.resize import resize_image
 from diffsight.rig import Rig
 
-MAX_WIDTH_PX = 400  # of one view
+MAX_WIDTH_PX = 400  # of one camera image in the picture
 MAX_VIEWS_IN_ONE_ROW = 3
 ANGLE_TOLERANCE = 1e-4  # radians, for rounding errors
 
 
 def draw_views(images: UInt8[Tensor, "v 3 _ _"]) -> UInt8[Tensor, "3 h w"]:
-    """Return several views side by side: up to three in one row, more in two rows.
+    """Return v camera images side by side as one picture: up to three in one row, more in two rows.
 
     Args:
-        images: RGB views; they are scaled down to at most ``MAX_WIDTH_PX`` in width.
+        images: RGB images of one size; they are scaled down to at most ``MAX_WIDTH_PX`` in width.
     """
     count, _, height, width = images.shape
     scale = min(1.0, MAX_WIDTH_PX / width)
     hw = max(1, round(height * scale)), max(1, round(width * scale))
-    # one view at a time: six views of nuScenes take 100 MB as floats
+    # one image at a time: six images of nuScenes take 100 MB as floats
     views = [resize_image(one[None].float(), hw)[0].round().clamp(0, 255).byte() for one in images]
     rows = 1 if count <= MAX_VIEWS_IN_ONE_ROW else 2
     columns = -(-count // rows)

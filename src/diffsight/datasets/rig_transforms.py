@@ -1,4 +1,4 @@
-"""Random augmentation of the cameras of a vehicle and of its frame, as in BEVFusion."""
+"""Random augmentation of a vehicle's camera images and coordinate frame, as in BEVFusion."""
 
 import math
 from dataclasses import replace
@@ -22,7 +22,7 @@ class RandomCameras(AbstractTransform):
     Args:
         hw: height and width of the crop in pixels.
         scale: lowest and highest factor by which the image is scaled before the crop.
-        degrees: largest rotation of the crop, in both directions.
+        degrees: largest rotation of the crop in degrees, in both directions.
         mirror_probability: probability of mirroring an image.
 
     Raises:
@@ -47,28 +47,29 @@ class RandomCameras(AbstractTransform):
         self.mirror_probability = mirror_probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample with the augmented images and the matrices of their changes.
+        """Return the sample with augmented images, and ``rig.image_change`` updated accordingly.
 
         Raises:
             InputError: if the sample is a single image, not a rig.
         """
         rig = require_rig(sample, "RandomCameras")
-        views = []
-        for view in range(rig.images.shape[1]):
-            one = replace(
+        crops = []
+        for number in range(rig.images.shape[1]):
+            camera = replace(
                 rig,
                 **{
-                    name: getattr(rig, name)[:, view : view + 1]
+                    name: getattr(rig, name)[:, number : number + 1]
                     for name in ("images", "intrinsics", "camera_to_vehicle", "image_change")
                 },
             )
             hw = (rig.images.shape[-2], rig.images.shape[-1])
-            views.append(self._draw_crop(hw, generator).rig(one).in_bytes())
-        images = torch.cat([view.images for view in views], dim=1)
-        changes = torch.cat([view.image_change for view in views], dim=1)
+            crops.append(self._draw_crop(hw, generator).rig(camera).in_bytes())
+        images = torch.cat([crop.images for crop in crops], dim=1)
+        changes = torch.cat([crop.image_change for crop in crops], dim=1)
         return replace(sample, rig=replace(rig, images=images, image_change=changes))
 
     def _draw_crop(self, hw: tuple[int, int], generator: Generator) -> CameraCrop:
+        """Return a random crop for images of this height and width in pixels."""
         scale = uniform(generator, *self.scale)
         height, width = scaled_hw(hw, scale)
         left = integer(generator, max(0, width - self.hw[1]) + 1)
@@ -78,14 +79,14 @@ class RandomCameras(AbstractTransform):
 
 
 class RandomVehicle(AbstractTransform):
-    """Rotate, move, scale and mirror the frame of the vehicle, and draw its map again.
+    """Rotate, shift, scale and mirror the vehicle's coordinate frame, and draw its map again in it.
 
     Args:
-        degrees: largest rotation around the vertical axis, in both directions.
+        degrees: largest rotation around the vertical axis in degrees, in both directions.
         scale: lowest and highest factor of all lengths.
-        shift_m: standard deviation of the shift along each axis, in metres.
+        shift_m: standard deviation of the shift along each axis, in metres before scaling.
         mirror_probability: probability of mirroring a horizontal axis, for each of the two.
-        label: label key of the map.
+        label: key of ``Sample.labels`` of the map.
 
     Raises:
         InputError: if a scale is not positive.
@@ -111,7 +112,7 @@ class RandomVehicle(AbstractTransform):
         self.label = label
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample in a randomly changed frame.
+        """Return the sample with a random ``rig.vehicle_change``, and the map in the changed frame.
 
         Raises:
             InputError: if the sample is a single image, or its map cannot be drawn again.
@@ -120,7 +121,7 @@ class RandomVehicle(AbstractTransform):
         if sample.map_source is None:
             raise InputError(
                 f"sample {sample.id}: its map cannot be drawn again: remove RandomVehicle from the "
-                "recipe, or its preload"
+                "recipe, or set preload to 0, since preloaded samples have no map source"
             )
         rig = change_frame(rig, self._draw_change(generator))
         assert rig.vehicle_change is not None
@@ -128,6 +129,7 @@ class RandomVehicle(AbstractTransform):
         return replace(sample, labels=labels, rig=rig)
 
     def _draw_change(self, generator: Generator) -> Float[Tensor, "4 4"]:
+        """Return a random matrix from the original frame to a new one."""
         turn = math.radians(uniform(generator, -self.degrees, self.degrees))
         scale = uniform(generator, *self.scale)
         matrix = torch.eye(4)
@@ -145,7 +147,7 @@ def require_rig(sample: Sample, transform: str) -> Rig:
     """Return the rig of a sample.
 
     Args:
-        sample: a sample of several cameras.
+        sample: sample with a rig.
         transform: name of the transform, for the message.
 
     Raises:
@@ -158,6 +160,6 @@ def require_rig(sample: Sample, transform: str) -> Rig:
 
 
 def change_frame(rig: Rig, change: Float[Tensor, "4 4"]) -> Rig:
-    """Return the rig with ``change`` applied after the earlier changes of its frame."""
+    """Return the rig with one more change of its coordinate frame, after the earlier ones."""
     before = torch.eye(4)[None] if rig.vehicle_change is None else rig.vehicle_change
     return replace(rig, vehicle_change=change @ before)

@@ -71,16 +71,16 @@ class ShapeMap:
 
 
 class ShapeLabels(AbstractLabelSource):
-    """Shapes of images; pixels without a shape are background, class id 0.
+    """Labels of images that are stored as shapes.
 
-    Two kinds of pixels have no label: those of shapes with the name ``no label``, and those inside
-    a box that no shape covers.
+    Pixels without a shape are background, class id 0. Two kinds of pixels have no label: those of
+    shapes with the name ``no label``, and those inside a box that no shape covers.
 
     Args:
         path: file or folder of the labels, for messages.
-        maps: shapes by the name of their image, in the form of ``name_of``.
+        maps: shapes by the name of their image, as ``name_of`` returns it.
         classes: ids and names of the classes, without the background.
-        notes: lines for the user.
+        notes: notes for the user, one line each.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ShapeLabels(AbstractLabelSource):
 
     @property
     def names(self) -> Collection[str]:
-        """Names of the labelled images, in the form of ``name_of``."""
+        """Names of the labelled images, as ``name_of`` returns them."""
         return self._maps.keys()
 
     def file(self, name: str) -> Path:
@@ -105,7 +105,7 @@ class ShapeLabels(AbstractLabelSource):
         return self._maps[name].file
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
-        """Return the class id of every pixel."""
+        """Return the class map of an image; ``hw`` is not used, because the size is stored."""
         shape_map = self._maps[name]
         ids = np.zeros(shape_map.hw, np.float32)
         for box in shape_map.boxes:
@@ -119,7 +119,7 @@ class ShapeLabels(AbstractLabelSource):
         return label if form.invalid is None else label.without(form.invalid)
 
     def digest(self, name: str) -> str:
-        """Return a hash of the shapes and the names of their classes."""
+        """Return a hash of an image's shapes and boxes, and of the names of their classes."""
         shape_map = self._maps[name]
         names = {RESERVED[NO_LABEL]: NO_LABEL, **(self.classes.names if self.classes else {})}
         content = [
@@ -157,7 +157,9 @@ def rasterise(file: Path, outline: Any, hw: tuple[int, int]) -> Bool[np.ndarray,
 
 
 def count_parts(file: Path | str, outline: Any, hw: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """Return for every pixel how many parts of a COCO segmentation cover it, at most 255.
+    """Return for every pixel how many polygons of a COCO segmentation cover it, at most 255.
+
+    Run lengths count as one polygon.
 
     Args:
         file: file of the segmentation, for messages.
@@ -195,13 +197,28 @@ def check_hw(file: Path, height: Any, width: Any) -> tuple[int, int]:
     """
     for side in (height, width):
         if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-            raise InputError(f"{file}: an image of {width} x {height} pixels: export it again")
+            raise InputError(
+                f"{file}: states an image size of {width} x {height}, which is not valid: export "
+                "it again"
+            )
     if height * width > MAX_PIXELS:
-        raise InputError(f"{file}: an image of {width} x {height} pixels: scale it down")
+        raise InputError(
+            f"{file}: an image of {width} x {height} pixels is too large: scale it down"
+        )
     return height, width
 
 
 def _corners(file: Path | str, part: Any, side: int) -> list[float]:
+    """Return the corners of a polygon as a list of x, y, x, y, ...
+
+    Args:
+        file: file of the polygon, for messages.
+        part: corners as the file stores them.
+        side: longer side of the image in pixels.
+
+    Raises:
+        InputError: if there are fewer than three corners, or one is far outside the image.
+    """
     try:
         corners = np.asarray(part, np.float64)
     except (TypeError, ValueError):
@@ -217,7 +234,11 @@ def _corners(file: Path | str, part: Any, side: int) -> list[float]:
 def _decode_runs(
     file: Path | str, runs: Mapping[str, Any], hw: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w"]:
-    """Return the mask of run lengths, plain or compressed, which run down the columns."""
+    """Return the mask that COCO's run lengths encode, plain or compressed, column by column.
+
+    Raises:
+        InputError: if they do not fill an image of this size.
+    """
     counts: Any = runs.get("counts")
     try:
         if isinstance(counts, str | bytes):
@@ -239,7 +260,7 @@ def _decode_runs(
 
 
 def _decompress(text: bytes) -> np.ndarray:
-    """Return the run lengths of COCO's compressed text.
+    """Return the run lengths in COCO's compressed text.
 
     Every letter holds 5 bits of a number. From the fourth number on, the text stores the difference
     to the number two positions earlier.

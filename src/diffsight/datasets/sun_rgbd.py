@@ -20,16 +20,18 @@ class SUNRGBD(AbstractDataset):
     ``root`` contains ``SUNRGBD/{kv1,kv2,realsense,xtion}/...`` as in the archive, or is the folder
     ``SUNRGBD``. The folder of every frame has ``image/*.jpg`` and ``depth_bfx/*.png``.
 
-    Differs from DDP's code: depth is decoded as the toolbox of the data set does (rotate by three
-    bits, then millimetres). ``encoding="m/8000"`` decodes it as DDP's authors do, which is the same
-    up to 8.19 m.
+    Differs from DDP's code: depth is decoded as in the toolbox of the data set, which rotates the
+    16-bit numbers right by three bits to get millimetres. ``encoding="m/8000"`` decodes it as DDP's
+    authors do, which is the same up to 8.19 m.
 
     Args:
         root: folder of the data set.
-        split: ``test`` (5,050 images) or ``train`` (5,285); only for lists of the toolbox.
+        split: ``test`` (5,050 images) or ``train`` (5,285). All lines of a text file are read
+            whatever the split.
         list_file: ``allsplit.mat`` of the toolbox (default: that of the archive), or a text file
-            with a line ``IMAGE DEPTH`` for every sample. Paths may have folders before the sensor.
-        encoding: encoding of the depth files.
+            with a line ``IMAGE DEPTH`` for every sample. Folders in a path before the name of the
+            sensor are ignored.
+        encoding: encoding of the depth files (see ``read_depth``).
 
     Raises:
         InputError: if the list cannot be read or files are missing.
@@ -90,7 +92,7 @@ def _strip_prefix(path: str, list_file: Path) -> Path:
         if part in SENSORS:
             return Path(*parts[number:])
     raise InputError(
-        f"{list_file}: {path} names none of the sensors {', '.join(SENSORS)}: check it"
+        f"{list_file}: {path} names none of the sensors {', '.join(SENSORS)}: correct the path"
     )
 
 
@@ -113,7 +115,10 @@ def _read_frames(path: Path, split: Literal["train", "test"]) -> list[str]:
 
 
 def _find_files(folder: Path) -> tuple[Path, Path]:
-    """Return the image and the depth file of a frame, or the pattern of a missing file."""
+    """Return the image and the depth file in the folder of a frame.
+
+    A missing file is replaced by its pattern (``*.jpg`` or ``*.png``).
+    """
     patterns = (folder / "image" / "*.jpg", folder / "depth_bfx" / "*.png")
     image, depth = (next(iter(sorted(p.parent.glob(p.name))), p) for p in patterns)
     return image, depth

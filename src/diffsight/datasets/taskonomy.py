@@ -29,8 +29,9 @@ from diffsight.errors import InputError
 class Taskonomy(AbstractDataset):
     """Images with the labels of one task, in the same order on every machine.
 
-    The label is ``depth_m`` (metres, for the depths of preset ``native``), ``normals``,
-    ``semantic`` (class ids), or ``values`` (all others, also the depths of the other presets).
+    The label is ``normals`` for the task ``normal``, ``semantic`` for class ids, and ``depth_m`` in
+    metres for the two depth tasks of preset ``native``. It is ``values`` for all other tasks, and
+    for the depth tasks of the other presets.
 
     Args:
         root: folder of the data set.
@@ -39,15 +40,17 @@ class Taskonomy(AbstractDataset):
             or ``segment_semantic`` for all of them.
         split: ``train`` (25 buildings of the tiny split), ``val`` or ``test`` (five each), or the
             name of one building.
-        preset: form of the labels. ``native``: one map per task, depth in metres; ``vtm`` and
-            ``clean``: channels in [0, 1], as in the published tables.
+        preset: how label files are decoded (see ``taskonomy_labels``). ``native`` gives plain
+            units, such as metres for depth; ``vtm`` and ``clean`` give channels in [0, 1], as in
+            the published tables.
         layout: layout of the folders; ``auto`` detects it.
         max_images: largest number of images; None uses all.
-        scored: yield the maps that predictions are compared with, not the training labels. For
-            ``vtm`` and ``clean`` they have 256 x 256 pixels at any image size. ``vtm`` resizes
-            before it masks, as in the published tables; ``clean`` leaves out pixels that are
+        scored: return the labels for evaluation, not those for training. Their size is 256 x 256
+            for ``vtm`` and ``clean``, whatever the size of the image. ``vtm`` resizes a label
+            before it masks it, as in the published tables; ``clean`` leaves out pixels that are
             interpolated from invalid ones.
-        files: listing of ``root`` that several data sets share; None makes a new one.
+        files: files below ``root``, for several data sets that share them; None lists the folders
+            again.
 
     Raises:
         InputError: if no layout fits, there are no images or no labels, or an argument is unknown.
@@ -126,11 +129,14 @@ class Taskonomy(AbstractDataset):
 
     @property
     def _rule(self) -> Rule | None:
-        """The rule of a dense task; not stored, because its functions cannot be pickled."""
+        """Rule that decodes the labels of a dense task; None for tasks with classes.
+
+        It is not stored in an attribute, because its functions cannot be pickled.
+        """
         return rules(self.preset).get(self.task)
 
     def _iter_ids(self) -> Iterator[str]:
-        """Iterate over all images, or for the task of one class over those that show the class."""
+        """Iterate over the ids of all images; for the task of one class, of those that show it."""
         if self.label != "semantic" or len(self._classes) > 2:
             return iter(self._images)
         number = CLASSES[self._classes[1]]
@@ -149,12 +155,12 @@ class Taskonomy(AbstractDataset):
 
 
 def task_names(preset: Preset) -> tuple[str, ...]:
-    """Return the names of the 22 tasks."""
+    """Return the names of the 22 tasks, which are the same for every preset."""
     return (*rules(preset), *class_tasks())
 
 
 def require_task(task: str, preset: Preset) -> None:
-    """Refuse a task that Taskonomy does not have.
+    """Raise an error for a task that Taskonomy does not have.
 
     Raises:
         InputError: if the task is unknown; the message lists all tasks.
@@ -164,7 +170,10 @@ def require_task(task: str, preset: Preset) -> None:
 
 
 def label_domains(task: str, preset: Preset) -> tuple[str, ...]:
-    """Return the folders from which a task's labels are read, the folder of the label first."""
+    """Return the domains (kinds of files) that a task's labels are made of, the main one first.
+
+    The second one, if any, is the Euclidean depth, which masks pixels without depth.
+    """
     rule = rules(preset).get(task)
     if rule is None:
         return ("segment_semantic",)
@@ -174,6 +183,13 @@ def label_domains(task: str, preset: Preset) -> tuple[str, ...]:
 def find_missing_folder(
     files: TaskonomyFiles, task: str, preset: Preset, buildings: Sequence[str]
 ) -> str | None:
-    """Return a label folder that a task needs and none of the buildings has; None if all exist."""
+    """Return a domain that a task needs and of which no building has a folder, or None.
+
+    Args:
+        files: files of the data set.
+        task: name of the task.
+        preset: preset of its labels.
+        buildings: names of the buildings in the split.
+    """
     needed = sorted(set(label_domains(task, preset)))
     return next((domain for domain in needed if not files.has_folder(domain, buildings)), None)

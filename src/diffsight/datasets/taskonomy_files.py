@@ -1,4 +1,7 @@
-"""Find and read the files of Taskonomy's tiny split in any of the four common layouts."""
+"""Find and read the files of Taskonomy's tiny split in any of the four common layouts.
+
+Taskonomy calls each kind of file a domain, such as ``rgb`` or ``normal``.
+"""
 
 import hashlib
 import logging
@@ -35,7 +38,7 @@ LAYOUTS = {
 }
 Layout = Literal["auto", "building", "merged", "task", "omnidata"]
 
-# names of each domain in folder and file names: today's, then that of the first releases
+# names of each domain in folder and file names: the current one, then that of the first releases
 _NAMES = {
     "rgb": ("rgb",),
     "depth_euclidean": ("depth_euclidean", "mist"),
@@ -54,9 +57,10 @@ _VIEW = re.compile(r"point_\d+_view_\d+")
 
 
 class TaskonomyFiles:
-    """Images and labels below a folder. Each folder is listed once and each class map read once.
+    """Image and label files below a folder, found by domain and image id.
 
-    The id of an image is ``BUILDING/point_P_view_V`` in every layout.
+    The id of an image is ``BUILDING/point_P_view_V`` in every layout. The listing of each folder
+    and the class ids in each class map are kept in memory.
 
     Args:
         root: folder of the data set.
@@ -101,7 +105,11 @@ class TaskonomyFiles:
         )
 
     def path(self, domain: str, id: str) -> Path:
-        """Return the path of a file with the name (today's or an old one) that exists."""
+        """Return the path of an image's file in a domain.
+
+        Folder and file may have the current or the old name of the domain. If neither file exists,
+        the path with the current name is returned.
+        """
         building, view = id.split("/")
         names = _NAMES[domain]
         candidates = [
@@ -110,7 +118,10 @@ class TaskonomyFiles:
         return next((path for path in candidates if path.is_file()), candidates[0])
 
     def read(self, domain: str, id: str) -> np.ndarray:
-        """Return the pixels of a file: ``h w 3`` bytes, ``h w`` 16-bit numbers, or ``h w`` bytes.
+        """Return the pixels of an image's file in a domain.
+
+        They are ``h w 3`` of uint8 for pictures (``rgb``, ``normal``, ``reshading``,
+        ``principal_curvature``), ``h w`` of uint8 for class ids, and ``h w`` of uint16 otherwise.
 
         Raises:
             InputError: if the file is damaged or has another type of pixels.
@@ -131,6 +142,7 @@ class TaskonomyFiles:
         return self._classes[id]
 
     def _list_images(self, building: str) -> list[str]:
+        """Return the ids of a building's images in the order of the folder."""
         pattern = self._file("rgb", "rgb", building, "*")
         folder = pattern.parent
         if folder not in self._listings:
@@ -144,6 +156,7 @@ class TaskonomyFiles:
         return [f"{building}/{view}" for view in views if _VIEW.fullmatch(view)]
 
     def _file(self, folder: str, name: str, building: str, view: str) -> Path:
+        """Return the path for a domain's names in folder and file, in the layout of the files."""
         inner = self._template.format(building=building, domain=folder, view=view)
         return self.root / f"{inner}_domain_{name}.png"
 
@@ -166,6 +179,11 @@ def buildings_of(split: str) -> tuple[str, ...]:
 
 
 def _pixels(path: Path, domain: str, image: Image.Image) -> np.ndarray:
+    """Return the pixels of an opened image as ``TaskonomyFiles.read`` does.
+
+    Raises:
+        InputError: if the type of the pixels does not fit the domain.
+    """
     if domain in _COLOURS:
         return np.array(image.convert("RGB"))
     if domain == "segment_semantic":
@@ -174,7 +192,7 @@ def _pixels(path: Path, domain: str, image: Image.Image) -> np.ndarray:
         return np.array(image)
     if not image.mode.startswith("I"):
         raise InputError(
-            f"{path}: mode {image.mode}, but {domain} has 16 bits in one channel (a picture for "
-            "the eye?): download the labels again"
+            f"{path}: mode {image.mode}, but {domain} has 16 bits in one channel (is it a preview "
+            "picture?): download the labels again"
         )
     return np.array(image).astype(np.uint16)

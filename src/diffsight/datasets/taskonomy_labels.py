@@ -2,8 +2,8 @@
 
 VTM (Kim et al., ICLR 2023) turns every task into channels in [0, 1] of 256 x 256 pixels, and later
 papers copy its table. Preset ``vtm`` does the same. ``clean`` gives the same channels without
-values that are interpolated with "no depth". ``native`` gives one map per task at the size of the
-file.
+values that are interpolated with "no depth". ``native`` gives labels in plain units at the size of
+the file: depth in metres, and one channel instead of several for edges.
 """
 
 import math
@@ -22,7 +22,7 @@ from diffsight.datasets.labels import SHORTEST_NORMAL
 from diffsight.ops.resize import resize_image
 
 LabelMap = tuple[Float[Tensor, "d lh lw"] | Int[Tensor, "lh lw"], Bool[Tensor, "lh lw"]]
-"""A label map, and the mask of its valid pixels."""
+"""A label map (d channels, or class ids) of lh x lw pixels, and the mask of its valid pixels."""
 
 NO_DEPTH = 64500
 """Lowest count of the Euclidean depth that means "no depth": 65535, or a mixture with it."""
@@ -35,11 +35,11 @@ CLASSES = {
 
 _HW = (256, 256)
 _COUNTS_PER_M = 512.0
-_SEGMENTS = torch.tensor((0.42, 0.62, 0.64, 0.68, 0.70, 1.0))
-_Z_RANGE = (0.4, 1.0)
-EDGE_LEVELS = torch.tensor((0.0005, 0.001, 0.002, 0.003, 0.01))
+_SEGMENTS = torch.tensor((0.42, 0.62, 0.64, 0.68, 0.70, 1.0))  # borders of five ranges of log_depth
+_Z_RANGE = (0.4, 1.0)  # range of log_depth that VTM's channel of the z-depth shows
+EDGE_LEVELS = torch.tensor((0.0005, 0.001, 0.002, 0.003, 0.01))  # edge strengths that become 1
 _TEXTURES = ((3, 1.0), (11, 2.0), (19, 3.0))  # side in pixels and sigma of the Gaussians
-_STRONGEST_TEXTURE = 0.4
+_STRONGEST_TEXTURE = 0.4  # of the largest gradient; stronger ones are clamped
 _SOBEL = torch.tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)), dtype=torch.float64)
 
 Decoder = Callable[[Float[Tensor, "c h w"]], Float[Tensor, "d h w"]]
@@ -47,12 +47,12 @@ Decoder = Callable[[Float[Tensor, "c h w"]], Float[Tensor, "d h w"]]
 
 @dataclass(frozen=True)
 class Rule:
-    """How to decode the files of a domain to labels of a dense task.
+    """Rule that decodes the files of one domain (such as ``normal``) to labels of a dense task.
 
     Attributes:
         kind: kind of the labels (see ``LabelFormat``).
         domain: domain whose files are read.
-        decode: function from counts to labels.
+        decode: function from stored counts ``c h w`` to labels ``d h w``.
         by_depth: whether pixels without Euclidean depth have no label.
         vtm_scores_all: whether VTM scores predictions also at pixels without Euclidean depth.
     """
@@ -125,20 +125,32 @@ def depth_segments(fraction: Float[Tensor, "*n"]) -> Float[Tensor, "*n 5"]:
 
 
 def z_range(fraction: Float[Tensor, "*n"]) -> Float[Tensor, "*n 1"]:
-    """Return VTM's one channel of the z-depth, in [0, 1], from values of ``log_depth``."""
+    """Return VTM's one channel of the z-depth, in [0, 1].
+
+    It is the relative position of ``log_depth`` between 0.4 and 1.
+
+    Args:
+        fraction: values of ``log_depth``.
+    """
     low, high = _Z_RANGE
     return ((fraction[..., None] - low) / (high - low)).clamp(0, 1)
 
 
 def edge_levels(strength: Float[Tensor, "*n"]) -> Float[Tensor, "*n 5"]:
-    """Return VTM's five channels of the occlusion edges, which saturate at five strengths."""
+    """Return VTM's five channels of the occlusion edges, each in [0, 1].
+
+    Each channel is the strength divided by one of ``EDGE_LEVELS``, and at most 1.
+
+    Args:
+        strength: edge strength, the stored counts divided by 65536.
+    """
     return (strength[..., None] / EDGE_LEVELS).clamp(0, 1)
 
 
 def texture_edges(image: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
     """Return VTM's texture edges: the Sobel gradient at three scales, in [0, 1].
 
-    The value is 1 from 0.4 times the largest gradient on.
+    Gradients of at least 0.4 times the largest one get the value 1.
 
     Differs from the authors' code: the largest gradient is always that of the image. In
     fine-tuning, the authors use the largest gradient of all support images.
@@ -167,6 +179,7 @@ def _pad(x: Float[Tensor, "h w"], n: int) -> Float[Tensor, "h2 w2"]:
 
 
 def _convolve(x: Float[Tensor, "h w"], kernel: Float[Tensor, "k l"]) -> Float[Tensor, "h2 w2"]:
+    """Return the correlation of an image with a kernel, without padding."""
     return functional.conv2d(x[None, None], kernel[None, None])[0, 0]
 
 
@@ -175,12 +188,12 @@ def dense_map(
     counts: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
     depth: UInt16[np.ndarray, "h w"] | None,
 ) -> LabelMap:
-    """Return the label of an image at the size of its file; 0 where it is not valid.
+    """Return the training label of an image at the size of its file; 0 where it is not valid.
 
     Args:
         rule: rule of the task.
-        counts: pixels of the file of the rule's domain.
-        depth: pixels of the Euclidean depth file, for rules with ``by_depth``.
+        counts: pixels of the image's file in the rule's domain.
+        depth: pixels of the Euclidean depth file, for rules with ``by_depth``; otherwise None.
     """
     valid = torch.ones(counts.shape[:2], dtype=torch.bool)
     if rule.domain == "rgb":  # an image filter, which is defined at VTM's size
@@ -189,7 +202,7 @@ def dense_map(
     if depth is not None:
         valid = torch.from_numpy(depth < NO_DEPTH)
     value = rule.decode(_to_channels(counts))
-    if rule.kind == "depth":  # here a count of 0 means "no depth" too
+    if rule.kind == "depth":  # for depth, a count of 0 means "no depth" too
         valid = valid & torch.from_numpy((counts > 0) & (counts < NO_DEPTH))
     if rule.kind == "normals":
         valid = valid & (value.norm(dim=0) > SHORTEST_NORMAL)
@@ -203,7 +216,14 @@ def scored_dense_map(
     counts: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w"],
     depth: UInt16[np.ndarray, "h w"] | None,
 ) -> LabelMap:
-    """Return the map that a preset compares predictions with; for arguments see ``dense_map``."""
+    """Return the label of an image for evaluation.
+
+    Args:
+        rule: rule of the task.
+        preset: ``native`` (the label of ``dense_map``), ``vtm`` or ``clean``.
+        counts: pixels of the image's file in the rule's domain.
+        depth: pixels of the Euclidean depth file, for rules with ``by_depth``; otherwise None.
+    """
     if preset == "vtm" or rule.domain == "rgb" or (preset == "clean" and depth is None):
         return _vtm_truth(rule, counts, depth)
     value, valid = dense_map(rule, counts, depth)
@@ -215,9 +235,9 @@ def scored_dense_map(
 def _vtm_truth(
     rule: Rule, counts: np.ndarray, depth: np.ndarray | None
 ) -> tuple[Float[Tensor, "d 256 256"], Bool[Tensor, "256 256"]]:
-    """Return the map of VTM, which resizes before it masks.
+    """Return VTM's label for evaluation, which is resized before it is masked.
 
-    So next to pixels without depth, interpolated values may count as depths.
+    So values that are interpolated next to pixels without depth may count as depths.
     """
     truth = rule.decode(_to_channels(_resized(counts, Image.Resampling.BILINEAR)))
     scored = torch.ones(_HW, dtype=torch.bool)
@@ -229,7 +249,7 @@ def _vtm_truth(
 def _clean_truth(
     rule: Rule, full: Float[Tensor, "c h w"], valid: Bool[Tensor, "h w"]
 ) -> tuple[Float[Tensor, "d 256 256"], Bool[Tensor, "256 256"]]:
-    """Return the resized map, scored where it is interpolated from valid pixels alone.
+    """Return the resized label, which is valid where it is interpolated from valid pixels only.
 
     There, the normalised convolution over valid pixels equals the plain interpolation.
     """
@@ -242,13 +262,13 @@ def _clean_truth(
 
 
 def class_tasks() -> dict[str, tuple[str, ...]]:
-    """Return the class names of each segmentation task: one binary task per class, one for all."""
+    """Return the class names by segmentation task: a binary task per class, and one for all."""
     single = {f"segment_semantic/{c}": ("other", c) for c in CLASSES}
     return single | {"segment_semantic": ("background", *CLASSES)}
 
 
 def class_map(classes: Sequence[str], ids: UInt8[np.ndarray, "h w"]) -> LabelMap:
-    """Return the label of a segmentation task at the size of its file.
+    """Return the training label of a segmentation task at the size of its file.
 
     Pixels of other classes have class id 0; uncertain pixels are not valid.
 
@@ -264,7 +284,7 @@ def class_map(classes: Sequence[str], ids: UInt8[np.ndarray, "h w"]) -> LabelMap
 def scored_class_map(
     classes: Sequence[str], preset: Preset, ids: UInt8[np.ndarray, "h w"]
 ) -> LabelMap:
-    """Return the class map that a preset compares predictions with.
+    """Return the label of a segmentation task for evaluation.
 
     In VTM's binary tasks, uncertain pixels are scored as class 0.
 
@@ -283,7 +303,7 @@ def scored_class_map(
 
 
 def _class_numbers(classes: Sequence[str]) -> Int[Tensor, "256"]:
-    """Return the class id in a task for each of the 256 ids in the files."""
+    """Return a table that maps the 256 possible ids in the files to class ids of a task."""
     numbers = torch.zeros(256, dtype=torch.int64)
     for number, name in enumerate(classes[1:], start=1):
         numbers[CLASSES[name]] = number
@@ -299,7 +319,7 @@ def _to_channels(counts: np.ndarray) -> Float[Tensor, "c h w"]:
 def _resized(
     counts: Shaped[np.ndarray, "h w *c"], resampling: Image.Resampling
 ) -> Shaped[np.ndarray, "256 256 *c"]:
-    """Return the pixels of a file, resized by Pillow to 256 x 256 whole counts.
+    """Return the pixels of a file, resized by Pillow to 256 x 256 pixels of the same dtype.
 
     VTM's merged files already have this size.
     """

@@ -21,8 +21,8 @@ from diffsight.ops.resize import nearest_pixels, resize_label_and_mask
 class CutDepth(AbstractTransform):
     """Replace a vertical strip of the image by its depth, drawn in gray.
 
-    The strip starts at column ``int(a W)`` and is ``int(max(0.75 b (W - a W), 1))`` columns wide,
-    with a and b uniform in [0, 1).
+    In an image of W columns, the strip starts at column ``int(a W)`` and is
+    ``int(max(0.75 b (W - a W), 1))`` columns wide, with a and b uniform in [0, 1).
 
     Differs from the authors' code in two ways. Theirs changes every fourth sample that a worker
     reads; ours changes each sample with ``probability``, so that a sample does not depend on the
@@ -69,7 +69,11 @@ class HorizontalFlip(AbstractTransform):
         self.probability = probability
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Return the sample, or its mirror image."""
+        """Return the sample, or its mirror image.
+
+        Raises:
+            InputError: if a sample to be mirrored has people.
+        """
         if not chance(generator, self.probability):
             return sample
         flipped = _change_grid(sample, lambda grid: grid.flip(-1))
@@ -101,7 +105,7 @@ class RandomCrop(AbstractTransform):
         """Return the sample cropped to the window.
 
         Raises:
-            InputError: if the image is smaller than the window.
+            InputError: if the image is smaller than the window, or the sample has people.
         """
         height, width = sample.image.shape[-2:]
         if height < self.height or width < self.width:
@@ -139,7 +143,7 @@ class RandomBrightnessContrast(AbstractTransform):
     """Change brightness and contrast: ``v -> (1 + c) v + 255 b`` with b and c uniform around 0.
 
     Args:
-        brightness: largest absolute value of b.
+        brightness: largest absolute value of b, a fraction of the range of pixel values.
         contrast: largest absolute value of c.
         probability: probability of changing a sample.
     """
@@ -241,7 +245,7 @@ class DropPrompt(AbstractTransform):
 
 
 class RandomSentence(AbstractTransform):
-    """Use a random sentence about the labelled object as the prompt, another one each time."""
+    """Use one of the sentences about the labelled object as the prompt, drawn anew each time."""
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """Return the sample with one of its sentences as its prompt; unchanged if it has none."""
@@ -251,7 +255,11 @@ class RandomSentence(AbstractTransform):
 
 
 def crop(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
-    """Return the sample cropped to the window with top-left pixel (top, left); sizes in pixels."""
+    """Return the sample cropped to the window with top-left pixel (top, left); sizes in pixels.
+
+    Raises:
+        InputError: if the sample has people.
+    """
     rows, columns = slice(top, top + height), slice(left, left + width)
     window = _change_grid(sample, lambda grid: grid[..., rows, columns])
     if sample.boxes is not None:
@@ -336,7 +344,11 @@ def hsv_to_rgb(hsv: Float[Tensor, "3 h w"]) -> UInt8[Tensor, "3 h w"]:
 
 
 def _change_grid(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
-    """Return the sample with ``change`` applied to image, labels and masks."""
+    """Return the sample with ``change`` applied to image, labels and validity masks.
+
+    Raises:
+        InputError: if the sample has people.
+    """
     refuse_people(sample)
     return replace(
         sample,
@@ -347,7 +359,7 @@ def _change_grid(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
 
 
 def refuse_people(sample: Sample) -> None:
-    """Refuse samples whose labels are joints, which are not maps of pixels.
+    """Raise an error for a sample whose labels are joints, which are not maps of pixels.
 
     Raises:
         InputError: if the sample has people.
@@ -359,7 +371,7 @@ def refuse_people(sample: Sample) -> None:
 def _apply_table(
     table: Float[Tensor, "256"], image: UInt8[Tensor, "3 h w"]
 ) -> UInt8[Tensor, "3 h w"]:
-    """Return the image with every level v replaced by ``table[v]``, truncated to 8 bits."""
+    """Return the image with every pixel value v replaced by ``table[v]``, truncated to 8 bits."""
     levels = table.clamp(0, 255).to(torch.uint8)
     return levels.index_select(0, image.flatten().int()).view_as(image)
 
@@ -370,7 +382,7 @@ def uniform(generator: Generator, low: float, high: float) -> float:
 
 
 def chance(generator: Generator, probability: float) -> bool:
-    """Return True with probability ``probability``."""
+    """Return True with the given probability, else False."""
     return uniform(generator, 0.0, 1.0) < probability
 
 

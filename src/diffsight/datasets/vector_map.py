@@ -36,7 +36,7 @@ _COLLECTION = 7  # Shapely's type id of a GeometryCollection
 
 @dataclass(frozen=True)
 class Patch:
-    """A rectangle of a city.
+    """A rotated rectangle in the map of a city.
 
     Attributes:
         x_m: x of the centre, to the east, in metres.
@@ -54,7 +54,7 @@ class Patch:
 
 
 class VectorMap:
-    """The map layers of one city that the classes need.
+    """The layers of one city's map from which the masks of the classes are drawn.
 
     Args:
         path: JSON file of the map expansion.
@@ -125,11 +125,11 @@ def open_map(path: Path) -> VectorMap:
 
 @dataclass(frozen=True)
 class VectorMapSource:
-    """Draw the classes of ``CLASS_LAYERS`` around a vehicle (a ``MapSource``).
+    """Map around a vehicle with one mask per class of ``CLASS_LAYERS`` (a ``MapSource``).
 
-    The patch is that of BEVFusion. Its centre is the origin of the changed frame, its angle is that
-    of the changed x axis, and its size is fixed. So a change of scale resizes the points and the
-    cameras, but not the map, as in the released code.
+    The drawn patch is that of BEVFusion. Its centre is the origin of the augmented coordinate
+    frame, its angle is that of the augmented x axis, and its size is fixed. So a change of scale
+    resizes the points and the cameras, but not the map, as in the released code.
 
     For a mirrored frame, the mask is drawn without the mirroring and then flipped, as in BEVFusion.
     This matters because the devkit's rounding moves outlines by half a cell towards larger x and y.
@@ -138,7 +138,7 @@ class VectorMapSource:
 
     Attributes:
         path: JSON file of the map expansion.
-        vehicle_to_global: pose of the frame of the vehicle in the city, in metres.
+        vehicle_to_global: pose of the vehicle's frame in the coordinates of the city, in metres.
         cells: number of cells along each axis.
         cell_m: side of a cell in metres.
     """
@@ -149,10 +149,12 @@ class VectorMapSource:
     cell_m: float
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return the mask of each class in the changed frame, without its scale; 0 or 1.
+        """Return the mask ``x y`` of each of k classes: 1 on the class, 0 elsewhere.
+
+        The cells lie in the augmented frame of the vehicle, without its scale.
 
         Args:
-            vehicle_change: augmentation of the frame of the vehicle.
+            vehicle_change: matrix from the original to the augmented frame.
 
         Raises:
             InputError: if the map cannot be read or drawn.
@@ -190,7 +192,7 @@ def _check_version(path: Path, version: str) -> None:
 
 
 def _geometries(tables: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the outlines and lines of every layer, in the order of the file.
+    """Return the outlines and lines by layer, in the order of the file.
 
     Outlines that cross themselves are left out, except those of drivable areas.
     """
@@ -224,12 +226,12 @@ def _geometries(tables: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _cut_to_patch(tree: Any, patch: Patch, hw: tuple[int, int], dimension: int) -> list[Any]:
-    """Return the parts of geometries inside a patch, in pixels of a canvas.
+    """Return the parts of geometries inside a patch, in pixel coordinates of its mask.
 
     Args:
         tree: search tree of the geometries of a layer.
         patch: rectangle to which they are cut.
-        hw: height and width of the canvas in pixels.
+        hw: height and width of the mask in pixels.
         dimension: 2 for outlines, 1 for lines.
     """
     shapely, affinity = _import_library("shapely"), _import_library("shapely.affinity")
@@ -260,7 +262,7 @@ def _cut(geometries: np.ndarray, box: Any, dimension: int) -> list[Any]:
 
 
 def _keep_dimension(geometry: Any, dimension: int) -> Any:
-    """Return the parts of a collection that have the dimension; other geometries unchanged."""
+    """Return a geometry; of a collection, only the parts of this dimension are kept."""
     shapely = _import_library("shapely")
     if shapely.get_type_id(geometry) != _COLLECTION:
         return geometry
@@ -270,6 +272,7 @@ def _keep_dimension(geometry: Any, dimension: int) -> Any:
 
 
 def _fill_outlines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
+    """Set the pixels inside the outlines of a geometry to 1 in place, and those in holes to 0."""
     shapely, cv2 = _import_library("shapely"), _import_library("cv2")
     parts = shapely.get_parts(geometry)
     outer = [shapely.get_coordinates(part.exterior) for part in parts]
@@ -279,6 +282,7 @@ def _fill_outlines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
 
 
 def _draw_lines(mask: UInt8[np.ndarray, "h w"], geometry: Any) -> None:
+    """Set the pixels on the lines of a geometry to 1 in place."""
     shapely, cv2 = _import_library("shapely"), _import_library("cv2")
     for part in shapely.get_parts(geometry):
         points = shapely.get_coordinates(part).astype(np.int32)  # the devkit truncates

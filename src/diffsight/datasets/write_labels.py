@@ -44,15 +44,16 @@ def write_masks(folder: LabelledFolder, out: Path) -> list[Path]:
     _require_classes(folder)
     if len(folder.names) > NO_CLASS:
         raise InputError(
-            f"{len(folder.names)} classes: indices of a palette name {NO_CLASS} at most: write "
-            "them as COCO"
+            f"{len(folder.names)} classes, but a palette has room for {NO_CLASS}: write the labels "
+            "as COCO"
         )
     ids = folder.ids if max(folder.ids) < NO_CLASS else range(len(folder.ids))
     flat = [0] * 768
     rows = [*zip(ids, folder.colours, strict=True), (NO_CLASS, NO_CLASS_COLOUR)]
     for index, colour in rows:
         flat[3 * index : 3 * index + 3] = colour
-    table = np.array([*ids, NO_CLASS], np.uint8)  # UNLABELLED is -1, so it selects the last
+    # the index UNLABELLED is -1, so it selects the last element
+    table = np.array([*ids, NO_CLASS], np.uint8)
     files = []
     for image, indices in _class_indices(folder):
         picture = Image.fromarray(table[indices], mode="P")
@@ -154,18 +155,27 @@ def write_labelme(folder: LabelledFolder, out: Path, images: Path) -> list[Path]
 
 
 def _require_classes(folder: LabelledFolder) -> None:
-    """Refuse labels that are not classes, and a class that has a reserved name."""
+    """Raise an error for labels that are not classes, and for a class with a reserved name.
+
+    Raises:
+        InputError: if the labels cannot be written.
+    """
     if folder.form.kind != "segmentation":
         raise InputError(
-            f"labels of kind {folder.form.kind} are not classes: only classes can be written"
+            f"labels of kind {folder.form.kind} cannot be written: give labels of kind segmentation"
         )
     if NO_LABEL in folder.names:
-        raise InputError(f"a class is called {NO_LABEL!r}, which is for pixels without a label")
+        raise InputError(
+            f"a class is called {NO_LABEL!r}, which is for pixels without a label: rename the class"
+        )
     assert len(folder.images) == len(folder)
 
 
 def _class_indices(folder: LabelledFolder) -> list[tuple[Path, Int[np.ndarray, "h w"]]]:
-    """Return the images ordered by name, each with the class index of every pixel."""
+    """Return the images ordered by name, each with the class index of every pixel.
+
+    The index is the position of the class in ``folder.names``, or ``UNLABELLED``.
+    """
     rows = []
     for image, sample in zip(folder.images, folder.samples, strict=True):
         label, valid = sample.labels[folder.label].numpy(), sample.valid[folder.label].numpy()
@@ -176,7 +186,9 @@ def _class_indices(folder: LabelledFolder) -> list[tuple[Path, Int[np.ndarray, "
 def _masks(
     folder: LabelledFolder, indices: Int[np.ndarray, "h w"], *, requires_mask: bool
 ) -> list[tuple[str, Bool[np.ndarray, "h w"]]]:
-    """Return the name and the mask of each class of an image that gets an outline.
+    """Return the name and the mask of each class that is written for an image.
+
+    The background is left out, and pixels without a label are the class ``no label``.
 
     Args:
         folder: labels with the names of the classes.
@@ -194,16 +206,18 @@ def _categories(folder: LabelledFolder) -> dict[str, int]:
     """Return the COCO category id of every class name.
 
     It is the class id. If a class id is not a valid category id, all classes are numbered from 1.
+    The two reserved names get the ids after the highest one.
     """
     pairs = zip(folder.names, folder.ids, strict=True)
-    own = {name: id for name, id in pairs if name != BACKGROUND}
-    if not all(0 < id <= HIGHEST_ID for id in own.values()):
-        own = {name: number for number, name in enumerate(own, start=1)}
-    highest = max(own.values(), default=0)
-    return {**own, BACKGROUND: highest + 1, NO_LABEL: highest + 2}
+    category_of = {name: id for name, id in pairs if name != BACKGROUND}
+    if not all(0 < id <= HIGHEST_ID for id in category_of.values()):
+        category_of = {name: number for number, name in enumerate(category_of, start=1)}
+    highest = max(category_of.values(), default=0)
+    return {**category_of, BACKGROUND: highest + 1, NO_LABEL: highest + 2}
 
 
 def _labelme_shape(name: str, mask: Bool[np.ndarray, "h w"]) -> Mapping[str, Any]:
+    """Return a labelme shape of type ``mask``, which stores the part inside the bounding box."""
     top, left, bottom, right = _box(mask)
     picture = io.BytesIO()
     part = mask[top:bottom, left:right].astype(np.uint8) * 255
@@ -226,6 +240,7 @@ def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
 
 
 def _relative(image: Path, folder: Path) -> str:
+    """Return the path of an image relative to a folder."""
     try:
         return Path(os.path.relpath(image, folder)).as_posix()
     except ValueError:  # the image is on another drive

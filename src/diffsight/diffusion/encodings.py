@@ -1,4 +1,4 @@
-"""Encodings of label maps as diffusion states, to which noise is added.
+"""Encodings of label maps as states of the diffusion, to which noise is added.
 
 DDP section 3.2: labels are encoded at stride 4, mapped to [-1, 1] and multiplied by a small scale,
 so that the decoder relies on the image more than on the noisy map.
@@ -22,7 +22,9 @@ Missing = Literal["released", "masked", "nearest"]
 
 
 class AbstractLabelEncoding(nn.Module, Configurable, abc.ABC):
-    """Encodes labels as maps with ``channels`` channels and values in ``[-scale, scale]``.
+    """Base class of encodings of labels as states of the diffusion.
+
+    A state has ``channels`` channels and values in ``[-scale, scale]``.
 
     Attributes:
         channels: number of channels of a state.
@@ -51,9 +53,9 @@ class AbstractLabelEncoding(nn.Module, Configurable, abc.ABC):
         """Return an encoded prediction.
 
         Args:
-            maps: logits, which are reduced to the most probable class, or values.
-            hw: height and width of the state. It is the size of the maps, unless the output has its
-                own grid.
+            maps: predicted values, or logits, from which the predicted classes are encoded.
+            hw: height and width of the state. It is the size of the maps, unless the output is on a
+                grid of its own (``OutputSpec.grid``).
         """
 
 
@@ -67,7 +69,7 @@ class EncodingBuilder(Protocol):
 
 
 class AbstractClassEncoding(AbstractLabelEncoding):
-    """Base class of encodings with one code per class, and one code for pixels without a label.
+    """Base class of encodings with one vector (code) per class, and one for missing labels.
 
     Args:
         output: output of the method; must be classes.
@@ -88,14 +90,14 @@ class AbstractClassEncoding(AbstractLabelEncoding):
 
     @abc.abstractmethod
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return the codes of all classes, then that of a missing label, in [-1, 1]."""
+        """Return the codes of all classes, then the code of a missing label, in [-1, 1]."""
 
     def encode_ids(self, ids: Int[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
         """Return the codes of class ids; the id ``classes`` stands for a missing label."""
         return self.scale * self.codes()[ids].movedim(-1, 1)
 
     def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the codes of the labels, resized to ``hw`` (nearest).
+        """Return the codes of the labels after resizing to ``hw`` (nearest neighbour).
 
         Raises:
             InputError: if a valid label is not a class of the output.
@@ -152,7 +154,7 @@ class AnalogBits(AbstractClassEncoding):
         self.register_buffer("bits", 2.0 * bits - 1, persistent=False)
 
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return -1 for every bit 0 and 1 for every bit 1, the lowest bit first."""
+        """Return the bits of every class id, the lowest first, as -1 (for 0) and 1."""
         return self.bits
 
 
@@ -171,7 +173,7 @@ class OneHot(AbstractClassEncoding):
         self.register_buffer("rows", 2 * torch.eye(self.channels) - 1, persistent=False)
 
     def codes(self) -> Float[Tensor, "k c"]:
-        """Return 1 in the channel of the class and -1 in all other channels."""
+        """Return codes that are 1 in the channel of the class and -1 in all other channels."""
         return self.rows
 
 
@@ -181,8 +183,8 @@ class ScalarMap(AbstractLabelEncoding):
     Args:
         output: output of the method; must be values with bounds.
         scale: largest absolute value of a state.
-        low: smallest value; predictions below it are raised to it. None: the lower bound of
-            ``output``.
+        low: value that is mapped to ``-scale``; smaller predictions are raised to it. None: the
+            lower bound of ``output``.
         missing: how pixels without a label are filled before the labels are resized. ``released``:
             with zeros, which are interpolated with the labels as in the authors' code. ``masked``:
             with the mean of the labels in the same cell of the state, or the middle of the range if
@@ -213,7 +215,7 @@ class ScalarMap(AbstractLabelEncoding):
         self.missing: Missing = missing
 
     def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the encoded labels, resized to ``hw`` (bilinear; area with ``masked``)."""
+        """Return the encoded labels, resized to ``hw`` (bilinear, or by area with ``masked``)."""
         valid = target.valid[:, None]
         label = torch.where(valid, target.label, 0)
         if self.missing == "nearest":
@@ -240,8 +242,9 @@ class ScalarMap(AbstractLabelEncoding):
 class MaskEmbedding(AbstractLabelEncoding):
     """Learned embeddings of masks, for bird's-eye-view maps with DDP.
 
-    Every class has an embedding for pixels of the class; all classes have a common embedding for
-    pixels outside the class. The state is the mean over the classes.
+    Every class has an embedding for pixels of the class; all classes share one embedding for pixels
+    outside the class. The state is the mean over the classes, mapped to [-1, 1] by a sigmoid and
+    scaled.
 
     Args:
         output: output of the method; must be masks.
@@ -276,16 +279,17 @@ class MaskEmbedding(AbstractLabelEncoding):
         self.covers = covers
 
     def encode_target(self, target: Target, hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-        """Return the encoded labels, resized to ``hw`` (nearest)."""
-        return self._of_masks(target.label > 0.5, hw)
+        """Return the encoded labels, resized to ``hw`` (nearest neighbour)."""
+        return self._encode_masks(target.label > 0.5, hw)
 
     def encode_prediction(
         self, maps: Float[Tensor, "b k _ _"], hw: tuple[int, int]
     ) -> Float[Tensor, "b c h w"]:
         """Return the encoded masks of the classes whose probability is above 0.5."""
-        return self._of_masks(maps.sigmoid() > 0.5, hw)
+        return self._encode_masks(maps.sigmoid() > 0.5, hw)
 
-    def _of_masks(self, masks: Bool[Tensor, "b k _ _"], hw: tuple[int, int]) -> Tensor:
+    def _encode_masks(self, masks: Bool[Tensor, "b k _ _"], hw: tuple[int, int]) -> Tensor:
+        """Return the state ``b c h w`` of masks after resizing to ``hw``."""
         small = masks.float()
         if self.covers == 1:
             small = functional.interpolate(small, hw)
@@ -302,9 +306,9 @@ class MaskEmbedding(AbstractLabelEncoding):
 
 
 def _fill_missing(label: Float[Tensor, "c h w"], valid: Tensor) -> Float[Tensor, "c h w"]:
-    """Return a label whose invalid pixels have the label of the nearest valid pixel.
+    """Return the label map with invalid pixels set to the label of the nearest valid pixel.
 
-    A label without a valid pixel is returned unchanged.
+    A map without a valid pixel is returned unchanged.
     """
     if not bool(valid.any()):
         return label

@@ -1,7 +1,7 @@
 """Noise schedules over the continuous time of DDP, and the steps of its samplers.
 
-A state is ``alpha * encoded label + sigma * noise``. At time 0 it is the encoded label, at time 1
-it is noise.
+A state is ``alpha * encoded label + sigma * noise``. At time 0 it is the encoded label (almost
+without noise), at time 1 it is noise.
 """
 
 import abc
@@ -17,7 +17,8 @@ from diffsight.errors import InputError
 Time = Float[Tensor, " b"]
 State = Float[Tensor, "b c h w"]
 SHIFT, STRETCH = 0.0002, 0.00025  # constants that keep the cosine schedules finite at both ends
-MIN_ODDS, MIN_SIGMA = 1e-5, 1e-8
+MIN_ODDS = 1e-5  # least ratio sigma^2 / alpha^2 of the cosine schedule
+MIN_SIGMA = 1e-8  # least divisor of a DDIM step
 LAST_TIME = 0.999  # largest time that is drawn in training
 
 
@@ -48,7 +49,7 @@ class CosineNoise(AbstractNoise):
 
 
 class LinearNoise(AbstractNoise):
-    """The schedule of linear betas in continuous time (a row of DDP's table 5)."""
+    """The schedule of betas that grow linearly, in continuous time (a row of DDP's table 5)."""
 
     def log_snr(self, time: Time) -> Time:
         """Return the logarithm of ``alpha^2 / sigma^2``, from 9.2 at time 0 to -10 at time 1."""
@@ -64,7 +65,7 @@ class UnclampedCosineNoise(AbstractNoise):
         return 2 * (alpha.log() - sigma.log())
 
     def levels(self, time: Time) -> tuple[Time, Time]:
-        """Return alpha, the shifted cosine, and sigma, the corresponding sine."""
+        """Return alpha, the shifted cosine, and sigma, the sine of the same angle."""
         alpha_squared = ((time + SHIFT) / (1 + STRETCH) * math.pi / 2).cos() ** 2
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
@@ -72,15 +73,15 @@ class UnclampedCosineNoise(AbstractNoise):
 def time_pairs(
     steps: int, *, time_difference: float = 1.0, start: float = 0.0
 ) -> list[tuple[float, float]]:
-    """Return for every step its time, and the time that its state is denoised to.
+    """Return, for every step, its time and the time to which its state is denoised.
 
-    With a time difference, a state is denoised further than to the time of the next step
-    (asymmetric intervals, DDP section 3.3). For example, three steps with a difference of 1 give
+    With a time difference, a state is denoised beyond the time of the next step (asymmetric
+    intervals, DDP section 3.3). For example, three steps with a difference of 1 give
     (1, 1/3), (2/3, 0), (1/3, 0).
 
     Args:
         steps: number of steps of the sampler.
-        time_difference: additional steps by which a state is denoised, 0 or more.
+        time_difference: number of additional steps by which a state is denoised, 0 or more.
         start: smallest time, in [0, 1); 0 is the encoded label.
 
     Raises:
@@ -102,10 +103,10 @@ def time_pairs(
 
 
 def add_noise(noise: AbstractNoise, encoded: State, normal: State, time: Time) -> State:
-    """Return the state of an encoded label at a time.
+    """Return the state at a time: the encoded label with noise.
 
     Args:
-        noise: schedule.
+        noise: noise schedule.
         encoded: encoded label.
         normal: standard normal noise.
         time: time of each row, in [0, 1].
@@ -120,9 +121,9 @@ def ddim_step(
     """Return the state at the next time (DDIM), without new noise.
 
     Args:
-        noise: schedule.
+        noise: noise schedule.
         state: state at the present time.
-        encoded: encoded prediction of the present step.
+        encoded: encoding of the maps that were predicted from ``state``.
         now: present time of each row.
         following: next time of each row.
     """
@@ -143,9 +144,9 @@ def ddpm_step(
     """Return the state at the next time, drawn from its posterior (DDPM).
 
     Args:
-        noise: schedule.
+        noise: noise schedule.
         state: state at the present time.
-        encoded: encoded prediction of the present step.
+        encoded: encoding of the maps that were predicted from ``state``.
         now: present time of each row.
         following: next time of each row.
         normal: standard normal noise.

@@ -23,14 +23,14 @@ class Sampler(Configurable):
     """Options for sampling a label map (DDP, algorithm 2).
 
     Args:
-        steps: number of passes of the decoder.
-        time_difference: additional steps by which a state is denoised, see ``time_pairs``.
-        start: smallest time, in [0, 1).
+        steps: number of denoising steps; each is one pass of the decoder.
+        time_difference: number of additional steps by which each step denoises, see ``time_pairs``.
+        start: smallest time, in [0, 1); 0 is the label without noise.
         kind: ``ddim`` adds no noise after the first state, ``ddpm`` adds noise in every step.
         accumulate: result of the steps. ``last``: the last step. ``mean``: the mean of the
             probabilities (or values) of all steps. ``released``: the same mean, marked as logits,
             because the authors' code for ADE20K takes the softmax a second time; this makes a
-            difference if views are averaged.
+            difference if the outputs of windows or mirror images are averaged.
         seeds: number of noise samples whose results are averaged.
         uncertainty: uncertainty of classes. ``changes``: the fraction of the steps in which the
             class of a pixel changed (figure 3c). ``entropy``: the entropy of the mean probabilities
@@ -61,7 +61,7 @@ class Sampler(Configurable):
             raise InputError(f"settled must be in [0, 1), got {self.settled:g}")
 
     def times(self) -> list[tuple[float, float]]:
-        """Return for every step its time and the time that its state is denoised to."""
+        """Return, for every step, its time and the time to which its state is denoised."""
         return time_pairs(self.steps, time_difference=self.time_difference, start=self.start)
 
     def trajectory(
@@ -75,11 +75,12 @@ class Sampler(Configurable):
         """Yield the predicted maps of every step.
 
         Args:
-            noise: schedule.
+            noise: noise schedule.
             state: state at time 1, standard normal noise.
             decode: function that predicts maps from a state and its time.
             encode: function that encodes predicted maps as a state.
-            normal: function that returns the noise of a step, for ``ddpm``.
+            normal: function that returns standard normal noise for the step with a number, from 0;
+                called for ``ddpm`` only.
         """
         times = self.times()
         for number, pair in enumerate(times):
@@ -101,12 +102,13 @@ class SamplingResult:
 
     Attributes:
         maps: logits, mean probabilities, or values.
-        uncertainty: uncertainty of classes, in [0, 1]; None for ``changes`` after a single step.
-        mean: mean of ``values - origin`` over all steps and seeds; None for classes, and for a
-            single step with a single seed.
+        uncertainty: uncertainty of classes or masks, in [0, 1]; None for values, and for
+            ``changes`` after a single step.
+        mean: mean of ``values - origin`` over all steps and seeds; None for classes and masks, and
+            for a single step with a single seed.
         square: mean of the squares of ``values - origin``.
         origin: number that is subtracted from values, for numerical precision.
-        is_probability: whether the maps of classes are probabilities and not logits.
+        is_probability: whether the maps of classes or masks are probabilities and not logits.
     """
 
     maps: Maps
@@ -131,7 +133,7 @@ class SamplingResult:
             return kind(maps, space, uncertainty=uncertainty)
         if self.mean is None or self.square is None:
             return Values(maps)
-        # interpolate the variance: interpolated squares of a slope would look like a deviation
+        # interpolate the variance, not the squares: on a slope, these would look like a deviation
         variance = resize_maps((self.square - self.mean.square()).clamp(min=0), hw)
         mean = resize_maps(self.mean, hw)
         origin = maps.new_full((spec.channels,), self.origin)
@@ -141,8 +143,8 @@ class SamplingResult:
 class StepAccumulator:
     """Accumulates the steps of a sampler; its memory does not grow with the number of steps.
 
-    The rows of a step are all images with the first noise, then all images with the second noise,
-    and so on.
+    The batch of a step has one row per seed and image: all images with the noise of the first seed,
+    then all images with the noise of the second seed, and so on.
 
     Args:
         sampler: options of the sampler.
@@ -187,13 +189,14 @@ class StepAccumulator:
         return options.settled is None or bool(self._is_active.any())
 
     def _probability(self, maps: Maps) -> Maps:
+        """Return the probabilities of logits of classes or masks."""
         return maps.softmax(dim=1) if self.kind == "classes" else maps.sigmoid()
 
     def _update_mean(self, mean: Maps | None, values: Maps, is_active: Tensor) -> Maps:
         return values if mean is None else mean + is_active * (values - mean) / self._row_steps
 
     def _count_changes(self, classes: Tensor, is_active: Tensor) -> Tensor:
-        """Count the changed pixels of every row; return the rows that need another step."""
+        """Count the changes of every pixel; return a mask of the rows that need another step."""
         previous, self._classes = self._classes, classes
         if previous is None:
             return is_active
@@ -226,6 +229,7 @@ class StepAccumulator:
         return SamplingResult(maps, self._uncertainty(), is_probability=is_probability)
 
     def _uncertainty(self) -> Float[Tensor, "b 1 h w"] | None:
+        """Return the uncertainty of classes or masks, see ``Sampler``."""
         if self.sampler.uncertainty == "changes":
             if self._changes is None:
                 return None

@@ -2,7 +2,7 @@
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration in suitable units, such as ``90 s``, ``12 min``, ``3 h 05 min``."""
+    """Return a duration as text in suitable units, such as ``90 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

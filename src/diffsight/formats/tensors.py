@@ -29,14 +29,14 @@ class TensorFile:
     Args:
         path: path of the file.
         message: text of the error for a damaged file, with the repair; ``{reason}`` in it is
-            replaced by the reason of the decoder.
+            replaced by the message of the decoder's error.
 
     Attributes:
         names: names of the tensors.
         metadata: texts of the header by name.
 
     Raises:
-        InputError: ``PATH: MESSAGE``, if the file is damaged; also raised by the methods.
+        InputError: if the file is damaged: ``PATH: MESSAGE``. The methods raise it, too.
     """
 
     def __init__(self, path: Path | str, message: str) -> None:
@@ -102,12 +102,12 @@ def load_torch(
         path: path of the file.
         map_location: device of the tensors, as ``torch.load`` takes it.
         mmap: read tensors only when they are used; files in the old format are read at once.
-        allowed: further classes or functions that the pickle may use, each with its name in the
-            file.
+        allowed: further classes or functions that the pickle may use: pairs of the object to use
+            and its name in the file.
 
     Raises:
         OSError: if the file cannot be read.
-        NotPlainError: if its pickle contains other classes than tensors and plain data.
+        NotPlainError: if its pickle contains more than tensors, plain data and ``allowed``.
         ValueError: if the file is damaged.
     """
     is_zip = zipfile.is_zipfile(path)
@@ -137,7 +137,7 @@ def load_torch(
 def is_dense(value: Any) -> TypeGuard[Tensor]:
     """Return whether a value of a checkpoint is a dense tensor with data.
 
-    It is not if it is sparse, quantised or on the meta device.
+    Sparse and quantised tensors and those on the meta device are not.
     """
     return (
         isinstance(value, Tensor)
@@ -148,8 +148,14 @@ def is_dense(value: Any) -> TypeGuard[Tensor]:
 
 
 def _require_uncompressed(path: Path) -> None:
-    """Refuse an archive that unpacks to more bytes than it has; torch does not compress."""
+    """Refuse a checkpoint that unpacks to more bytes than its file has.
+
+    Torch does not compress checkpoints, so such a file is damaged or made to fill the memory.
+
+    Raises:
+        ValueError: if it does.
+    """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > path.stat().st_size:
-        raise ValueError(f"unpacks to {unpacked:,} bytes, more than the file has")
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, more than the file has")

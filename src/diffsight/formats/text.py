@@ -23,10 +23,10 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-MAX_DEPTH = 100  # nested lists and mappings
-INTEGER_LIMIT = 2**64  # integers are smaller in absolute value
+MAX_DEPTH = 100  # of nested lists and mappings
+INTEGER_LIMIT = 2**64  # absolute values of integers must be smaller
 MAX_VALUES = 100_000  # in a YAML file, whose aliases can make 9 ** 9 values in ten lines
-MAX_REASON_LENGTH = 300  # characters
+MAX_REASON_LENGTH = 300  # characters of an error's message
 _SEPARATOR = re.compile(r'"?sep=([,;\t])"?', re.IGNORECASE)
 # errors that Python raises if a file has other types, keys, numbers or bytes than expected
 DAMAGE_ERRORS = (
@@ -44,10 +44,10 @@ def reading(path: Path | str, message: str) -> Iterator[None]:
     Args:
         path: path of the file.
         message: text of the error for a damaged file, with the repair; ``{reason}`` in it is
-            replaced by the reason of the error.
+            replaced by the message of the original error.
 
     Raises:
-        InputError: ``PATH: MESSAGE``, for every error that a damaged file can cause.
+        InputError: for every error that a damaged file can cause: ``PATH: MESSAGE``.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not UTF-8, UTF-16 or UTF-32 (see ``decode_text``).
+        ValueError: if the file is not in UTF-8, UTF-16 or UTF-32 (see ``decode_text``).
     """
     return decode_text(path.read_bytes())
 
@@ -97,11 +97,11 @@ def decode_text(data: bytes) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the contents of a JSON file.
+    """Return the contents of a JSON file as plain data.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not valid JSON (see ``parse_json``).
+        ValueError: if the file is not valid JSON (see ``parse_json``).
     """
     return parse_json(read_text(path))
 
@@ -127,11 +127,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not valid JSON (see ``parse_json``), or contains no object.
+        ValueError: if the file is not valid JSON (see ``parse_json``), or holds no object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise ValueError(f"holds a {type(value).__name__}, not an object")
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
     return value
 
 
@@ -150,10 +150,10 @@ def parse_csv(text: str) -> list[dict[str, str]]:
 
 
 def parse_table(text: str) -> list[tuple[int, list[str]]]:
-    """Return line number and stripped fields of each row of a table made in a spreadsheet program.
+    """Return line number and stripped fields of each row of a table from a spreadsheet program.
 
-    Commas, semicolons or tabs separate the fields; the first line that is not empty decides which.
-    Empty lines and the line ``sep=;`` are left out.
+    Commas, semicolons or tabs separate the fields. The first line that is not empty determines
+    which of them. Empty lines and a first line such as ``sep=;`` are left out.
 
     Raises:
         ValueError: if the text is not a table.
@@ -203,7 +203,7 @@ def _parse_integer(text: str) -> int:
 
 
 def _find_excess(value: Any, max_values: int | None) -> str:
-    """Return why data is too large to process; empty if it is not.
+    """Return why plain data is too large to process; an empty text if it is not.
 
     Args:
         value: plain data.

@@ -1,4 +1,4 @@
-"""Heads, which turn a pyramid into an output, and the label codebook."""
+"""Heads, which turn a feature pyramid into the output of a method, and the label codebook."""
 
 from diffsight.heads.codebook import Codebook
 from diffsight.heads.deconv import DeconvHead

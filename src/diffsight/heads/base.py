@@ -1,4 +1,4 @@
-"""The interface of heads, which turn a pyramid into one output."""
+"""The interface of heads, which turn a feature pyramid into the output of a method."""
 
 import abc
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ from diffsight.types import Maps, Pyramid
 
 
 class AbstractHead(nn.Module, Configurable, abc.ABC):
-    """Turns a pyramid into an output at the resolution of the padded image.
+    """Base class of heads, which turn a feature pyramid into the output of a method.
 
-    A head does not run in mixed precision: in bfloat16, depths near 5 m would be 3 cm apart.
+    The output has the resolution of the padded image, except for heatmaps. A head does not run in
+    mixed precision: in bfloat16, depths near 5 m would be 3 cm apart.
     """
 
     def __call__(self, pyramid: Pyramid) -> Output:
-        """Return ``forward`` of the features, computed in the precision of the weights."""
+        """Return ``forward`` of the pyramid, computed in the precision of the weights."""
         weight = next(self.parameters(), pyramid.features[0])
         features = tuple(feature.to(weight.dtype) for feature in pyramid.features)
         with without_autocast(weight):
@@ -32,7 +33,7 @@ class AbstractHead(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output for the features of a pyramid."""
+        """Return the output for a feature pyramid."""
 
 
 @runtime_checkable
@@ -52,10 +53,14 @@ def resize_aligned(x: Float[Tensor, "b c _ _"], hw: Sequence[int]) -> Float[Tens
 
 
 def require_maps(head: str, output: OutputSpec) -> None:
-    """Refuse outputs other than values and classes.
+    """Refuse heatmaps and distributions, for a head that gives one map per channel.
+
+    Args:
+        head: name of the head in messages.
+        output: output that the task needs.
 
     Raises:
-        InputError: for a distribution over the classes of a codec, or heatmaps.
+        InputError: for heatmaps, or a distribution over the classes of a codec.
     """
     if output.kind == "heatmaps":
         raise InputError(f"{head} gives values or classes, not heatmaps: choose HeatmapHead")
@@ -70,8 +75,8 @@ def to_output(spec: OutputSpec, maps: Maps) -> Output:
     """Return the maps of a network as class logits or as values in the unit of the task.
 
     Values with bounds pass through a sigmoid that is scaled to the bounds. Values without bounds
-    are multiplied by the standard deviation of the training labels, and their mean is added, if
-    the codec of ``spec`` has stored them.
+    are multiplied by the standard deviation of the training labels, and the mean of these labels
+    is added, if ``spec`` has a codec, which stores both numbers.
     """
     if spec.kind == "classes":
         return Classes(maps)

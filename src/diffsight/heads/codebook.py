@@ -1,4 +1,4 @@
-"""The label codebook: label values of the classes in an image (few_shot, section 3.4)."""
+"""The label codebook: the label value of every class, for each image (few-shot, section 3.4)."""
 
 import torch
 from jaxtyping import Float
@@ -8,22 +8,23 @@ from diffsight.errors import InputError
 from diffsight.ops.precision import without_autocast
 from diffsight.outputs import LabelCodec
 
-# of the initial rows, in standard deviations: identical tables get identical gradients and never
-# diverge
+# noise of the initial tables, in standard deviations of the labels: identical tables would get
+# identical gradients and never diverge
 JITTER = 0.01
 
 
 class Codebook(nn.Module):
-    """``size`` tables of class values, mixed by the image features of CLIP.
+    """Trained tables of class values, which the CLIP features of an image mix into its codebook.
 
-    F = softmax(W clip(x)); C = sum_k F_k C_k. Tables are stored in units of the labels' standard
-    deviation, so that one learning rate fits every task.
+    A table C_k has one value per class. The codebook of image x is C = sum_k F_k C_k with F =
+    softmax(W clip(x)). Tables are stored in units of the labels' standard deviation, so that one
+    learning rate fits every task.
 
     Args:
-        codec: its class values initialise every table; it is not stored with the codebook.
-        size: number of tables: 0 uses the fixed centres of the codec, 1 trains one table for all
-            images, more need ``features``.
-        features: width of the image features; only for more than one table.
+        codec: codec whose class values initialise every table; it is not stored with the codebook.
+        size: number of tables. 0 uses the fixed class values of the codec, 1 trains one table for
+            all images, more tables need ``features``.
+        features: width of the image features; not used by 0 and 1 tables.
 
     Raises:
         InputError: for more than one table without ``features``.
@@ -40,7 +41,7 @@ class Codebook(nn.Module):
         if size > 1 and features is None:
             raise InputError(f"a codebook of {size} tables needs image features: give their width")
         self.size = size
-        self._codec = (codec,)  # in a tuple: its buffers are stored with the task
+        self._codec = (codec,)  # a tuple hides the module: its buffers are stored with the task
         if size:
             start = (codec.centres / codec.label_std).expand(size, -1, -1)
             self.tables = nn.Parameter(start + JITTER * torch.randn(start.shape))
@@ -50,10 +51,10 @@ class Codebook(nn.Module):
             nn.init.normal_(self.mix.weight, std=features**-0.5)
 
     def forward(self, features: Float[Tensor, "b f"] | None, batch: int) -> Float[Tensor, "b n d"]:
-        """Return class values for every image, in the unit of the labels, in 32 bit.
+        """Return the codebook of every image: class values in the unit of the labels, in 32 bit.
 
         Args:
-            features: image features with a mean square of 1; not used by 0 and 1 tables.
+            features: image features with a mean square of 1; may be None for 0 and 1 tables.
             batch: number of images.
         """
         codec, std = self._codec[0], self._codec[0].label_std
@@ -72,6 +73,6 @@ class Codebook(nn.Module):
         return self.tables * self._codec[0].label_std
 
     def weights(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b k"]:
-        """Return the weights of the tables in each image, for several tables; they sum to 1."""
+        """Return the weights of several tables for each image; they sum to 1."""
         with without_autocast(features):
             return self.mix(features.to(self.mix.weight)).softmax(dim=1)

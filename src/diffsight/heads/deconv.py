@@ -15,18 +15,21 @@ from diffsight.types import Pyramid
 
 
 class DeconvHead(AbstractHead):
-    """Doubles one level to full resolution by transposed and bilinear steps, and predicts from it.
+    """Enlarges one level to full resolution, and predicts from it.
+
+    Transposed convolutions double the level first, bilinear interpolation doubles it further.
 
     Args:
         in_channels: channels of the single input level.
-        strides: its stride, a power of two.
+        strides: stride of this level, a power of two.
         output: values or classes. Bounded values are ``sigmoid`` times the bound (VPD: the largest
             depth of the data set in metres).
         widths: channels after each transposed convolution.
         width: channels of the full-resolution layers.
 
     Raises:
-        InputError: for several levels, or a stride that the doublings do not reach.
+        InputError: for several levels, or a stride that is not a power of two or is too small for
+            the number of transposed convolutions.
     """
 
     def __init__(

@@ -12,16 +12,17 @@ from diffsight.types import Pyramid
 
 
 class HeatmapHead(AbstractHead):
-    """Doubles the finest level by transposed convolutions, and predicts heatmaps from it.
+    """Enlarges the finest level by transposed convolutions, and predicts heatmaps from it.
 
     Args:
         in_channels: channels of the levels, finest first; only the finest level is read.
         strides: strides of the levels.
-        output: heatmaps.
+        output: output that the task needs; must be heatmaps.
         width: channels of the transposed convolutions.
 
     Raises:
-        InputError: for another output, or a stride from which doublings do not reach the heatmaps.
+        InputError: if the output is not heatmaps, or the stride of the finest level is not that of
+            the heatmaps times a power of two.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class HeatmapHead(AbstractHead):
         if output.stride << max(doublings, 0) != strides[0]:
             raise InputError(
                 f"HeatmapHead reads features of stride {strides[0]} for heatmaps of stride "
-                f"{output.stride}: choose a stride that halves to that of the heatmaps"
+                f"{output.stride}: choose features whose stride is 1, 2, 4 ... times that"
             )
         self.stride = output.stride
         layers, channels = [], in_channels[0]
@@ -53,7 +54,7 @@ class HeatmapHead(AbstractHead):
             start_convolutions(part, lambda weight: nn.init.normal_(weight, std=0.001))
 
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the heatmaps."""
+        """Return the heatmaps, which cover the padded image at their stride."""
         maps = self.output(self.layers(pyramid.features[0]))
         covered = pyramid.covered_hw(0)
         hw = tuple(-(-side // self.stride) for side in covered)

@@ -1,4 +1,4 @@
-"""DDP's map decoder: layers of deformable attention, conditioned on the diffusion time."""
+"""DDP's map decoder: layers of deformable self-attention, conditioned on the diffusion time."""
 
 import math
 from collections.abc import Sequence
@@ -60,7 +60,11 @@ class DeformableSelfAttention(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Initialise: a direction per head, one pixel further per point, equal weights."""
+        """Initialise the weights.
+
+        Every head looks in its own direction, each of its points is one pixel farther away than the
+        last, and all points have equal attention.
+        """
         turn = torch.arange(self.heads) * (2 * math.pi / self.heads)
         rays = torch.stack([turn.cos(), turn.sin()], dim=-1)
         rays = rays / rays.abs().amax(dim=-1, keepdim=True)
@@ -76,7 +80,13 @@ class DeformableSelfAttention(nn.Module):
     def forward(
         self, tokens: Tokens, positions: Float[Tensor, "q c"], hw: tuple[int, int]
     ) -> Tokens:
-        """Return the tokens plus the result of the attention."""
+        """Return the tokens plus the result of the attention.
+
+        Args:
+            tokens: vectors of the pixels, row by row.
+            positions: position embeddings of the pixels.
+            hw: height and width of the map.
+        """
         height, width = hw
         query = tokens + positions
         # bfloat16 cannot represent single pixels of a large map: positions stay in 32 bit
@@ -92,7 +102,7 @@ class DeformableSelfAttention(nn.Module):
 
 
 class MapDecoderLayer(nn.Module):
-    """Attention and two linear layers with normalisations, scaled and shifted by the time.
+    """Attention and two linear layers, each normalised; the time scales and shifts the result.
 
     Args:
         width: width of a pixel's vector.
@@ -123,7 +133,14 @@ class MapDecoderLayer(nn.Module):
         hw: tuple[int, int],
         time: Float[Tensor, "b e"] | None,
     ) -> Tokens:
-        """Return the tokens of the next layer."""
+        """Return the tokens after this layer.
+
+        Args:
+            tokens: vectors of the pixels, row by row.
+            positions: position embeddings of the pixels.
+            hw: height and width of the map.
+            time: output of ``TimeEmbedding``; None for a layer that does not read the time.
+        """
         tokens = self.first_norm(self.attention(tokens, positions, hw))
         tokens = self.second_norm(tokens + self._feed_forward(tokens))
         if self.modulate is None:
@@ -142,10 +159,10 @@ class MapDecoderLayer(nn.Module):
 
 
 class MapDecoder(nn.Module, Configurable):
-    """Layers of deformable attention on a map; DDP has six, for bird's-eye-view maps five.
+    """Layers of deformable self-attention on a map: six in DDP, five for bird's-eye-view maps.
 
     Args:
-        width: channels of the map; a multiple of four and of the heads.
+        width: channels of the map; a multiple of four and of the number of heads.
         layers: number of layers.
         heads: number of attention heads.
         points: number of points of every head.
@@ -154,7 +171,7 @@ class MapDecoder(nn.Module, Configurable):
             authors' released code for depth, and without diffusion.
 
     Raises:
-        InputError: if the width does not fit.
+        InputError: if the width is no such multiple, or there is no layer.
     """
 
     def __init__(
@@ -170,8 +187,8 @@ class MapDecoder(nn.Module, Configurable):
         super().__init__()
         if width % heads or width % 4 or layers < 1:
             raise InputError(
-                f"a map decoder of {layers} layers, {width} channels and {heads} heads: give one "
-                "layer or more, and a multiple of four and of the heads"
+                f"a map decoder of {layers} layers, {width} channels and {heads} heads: give at "
+                "least one layer, and channels that are a multiple of four and of the heads"
             )
         self.width = width
         self.time_width = time_width
@@ -184,10 +201,10 @@ class MapDecoder(nn.Module, Configurable):
 
         Args:
             channels: channels of the features.
-            accepts_any: whether the features may be one map of any width, which is then projected.
+            accepts_any: whether one map of any width is accepted, because the caller projects it.
 
         Raises:
-            InputError: if they differ.
+            InputError: if the features are several maps, or their width is not accepted.
         """
         if tuple(channels) != (self.width,) and not (accepts_any and len(channels) == 1):
             raise InputError(
@@ -213,7 +230,7 @@ def pixel_centres(hw: tuple[int, int]) -> Float[Tensor, "q 2"]:
 
 
 def sine_positions(hw: tuple[int, int], width: int) -> Float[Tensor, "q c"]:
-    """Return sines and cosines of the row and the column, each scaled to a full turn."""
+    """Return position embeddings: sines and cosines of row and column, scaled to a full turn."""
     count = width // 2
     exponents = 2 * (torch.arange(count) // 2) / count
     waves = []

@@ -22,16 +22,16 @@ STRIP_ROWS = 16  # maps so small that the allocator reuses their memory
 class MetricBins(AbstractHead):
     """Predicts depth as the mean of bin centres under a log-binomial distribution.
 
-    The feature maps of a decoder of transposed convolutions move the centres. EVP, depth: 1536
-    channels at stride 32. The centres are in metres, the softplus of network outputs, and neither
-    bounded nor sorted. Differs from ZoeDepth's paper: the strength of the attractors is 300,
-    because ZoeDepth's and EVP's code ignore the configured 1000.
+    Attractors, predicted from the feature maps of a decoder of transposed convolutions, move the
+    centres. The centres are the softplus of network outputs, in metres; they are neither bounded
+    nor sorted. EVP, depth: 1536 channels at stride 32. Differs from ZoeDepth's paper: the strength
+    of the attractors is 300, because ZoeDepth's and EVP's code ignore the configured 1000.
 
     Args:
         in_channels: channels of the single input level.
-        strides: its stride, a power of two.
-        output: one channel of bounded values. The bounds apply to the decoder's own depth, which
-            only conditions the distribution.
+        strides: stride of this level, a power of two.
+        output: one channel of bounded values. The bounds apply only to the depth that the decoder
+            itself predicts, which is one of the inputs of the distribution.
         widths: channels after each transposed convolution.
         width: channels of the decoder's full-resolution layers.
         bins: number of bins.
@@ -44,7 +44,8 @@ class MetricBins(AbstractHead):
         temperatures: smallest and largest temperature of the distribution.
 
     Raises:
-        InputError: if output, stride or number of attractors do not fit.
+        InputError: if the output is not one map of bounded values, or the stride or the number of
+            attractors does not fit the decoder.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class MetricBins(AbstractHead):
         self.distribution = LogBinomial(width + 1 + embedding, bins, temperatures)
 
     def forward(self, pyramid: Pyramid) -> Values:
-        """Return metres at stride 1."""
+        """Return the depth in metres at stride 1."""
         maps, last = self.decoder.maps(pyramid.features[0])
         x = self.bottleneck(pyramid.features[0])
         centres = functional.softplus(self.seed(x))
@@ -119,7 +120,12 @@ class MetricBins(AbstractHead):
     def move_centres(
         self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]
     ) -> Float[Tensor, "b n h w"]:
-        """Return the centres after the mean pull towards the goals of the attractors, in metres."""
+        """Return the bin centres, moved by the mean pull of all attractors, in metres.
+
+        Args:
+            centres: bin centres in metres.
+            goals: depths in metres towards which the attractors pull.
+        """
         pull = torch.zeros_like(centres)
         for goal in goals.unbind(1):
             gap = goal[:, None] - centres
@@ -128,10 +134,10 @@ class MetricBins(AbstractHead):
 
 
 class LogBinomial(nn.Module):
-    """A distribution over ordered bins from two numbers per pixel: its position and temperature.
+    """Predicts a distribution over ordered bins from two numbers per pixel: position, temperature.
 
     Args:
-        channels: channels of the conditions.
+        channels: channels of the features that the two numbers are predicted from.
         bins: number of bins.
         temperatures: smallest and largest temperature.
     """
@@ -164,7 +170,10 @@ class LogBinomial(nn.Module):
 
 
 def _log_binomials(bins: int) -> Float[Tensor, " n"]:
-    """Return log(bins - 1 over k) by Stirling's formula without its half logarithms."""
+    """Return the logarithms of the binomial coefficients of ``bins - 1`` over 0 ... ``bins - 1``.
+
+    They are approximated by Stirling's formula without its terms of half a logarithm.
+    """
     eps = 1e-7
     k = torch.arange(bins, dtype=torch.float64) + eps
     n = torch.tensor(bins - 1 + eps, dtype=torch.float64)

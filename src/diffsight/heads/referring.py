@@ -1,4 +1,4 @@
-"""A decoder from coarse to fine by concatenation (LAVT, Yang et al., CVPR 2022)."""
+"""A decoder that concatenates levels from coarse to fine (LAVT, Yang et al., CVPR 2022)."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,17 @@ from diffsight.types import Pyramid
 
 
 class ReferringDecoder(AbstractHead):
-    """From coarse to fine, concatenates the enlarged features with the next level and mixes them.
+    """Enlarges the coarsest level step by step, and mixes in the next finer level at each step.
 
-    VPD and EVP, referring segmentation: levels at strides 8 to 64; the text conditions the UNet.
-    Features are resize_aligned with aligned corners, as in the authors' code.
+    VPD and EVP, referring segmentation: levels at strides 8 to 64. The decoder does not read the
+    text, which conditions the UNet. Features are resized with aligned corners, as in the authors'
+    code.
 
     Args:
         in_channels: channels of two or more levels, finest first.
         strides: strides of the levels.
-        output: form of the output: values or classes.
-        width: channels of the mixed features; default: half of those of the coarsest level.
+        output: output that the task needs: values or classes.
+        width: channels of the mixed features; None: half of the channels of the coarsest level.
     """
 
     def __init__(

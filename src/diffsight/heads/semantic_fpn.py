@@ -1,4 +1,4 @@
-"""Semantic FPN (Kirillov et al., CVPR 2019): the sum of all levels at the finest size."""
+"""Semantic FPN (Kirillov et al., CVPR 2019): sums all levels at the size of the finest one."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,14 +14,14 @@ from diffsight.types import Pyramid
 
 
 class SemanticFPN(AbstractHead):
-    """Brings each level to the finest size, adds them, and predicts from the sum.
+    """Enlarges each level to the size of the finest, adds all levels, and predicts from the sum.
 
     VPD, segmentation: four levels of 256 channels at strides 8 to 64.
 
     Args:
         in_channels: channels of the levels, finest first.
         strides: strides of the levels, each a power of two times the first.
-        output: form of the output: values or classes.
+        output: output that the task needs: values or classes.
         width: channels of the sum of the levels.
         dropout: probability of dropping a whole channel of the sum in training.
     """
@@ -60,7 +60,7 @@ class SemanticFPN(AbstractHead):
         total: Tensor | None = None
         for scale, feature in zip(self.scales, pyramid.features, strict=True):
             level = scale(feature)
-            if level.shape[-2:] != finest:  # a coarse level may be larger after cropping
+            if level.shape[-2:] != finest:  # rounded up, a coarse level doubles to more
                 level = level[..., : finest[0], : finest[1]]
             total = level if total is None else total + level
         assert isinstance(total, torch.Tensor)

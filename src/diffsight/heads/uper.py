@@ -18,19 +18,19 @@ POOLED = (1, 2, 3, 6)  # cells per side of the pooling pyramid
 
 
 class UPerHead(AbstractHead):
-    """Adds pooled context to the coarsest level, sums levels from coarse to fine, and joins them.
+    """Pools the coarsest level, adds levels from coarse to fine, and joins them to predict.
 
     Meta Prompts, segmentation: four levels of 150 channels at strides 4 to 32.
 
     Args:
         in_channels: channels of the levels, finest first.
         strides: strides of the levels.
-        output: form of the output: values or classes.
+        output: output that the task needs: values or classes.
         width: channels of every convolution.
         dropout: probability of dropping a whole channel before the last layers in training (0 for
             ADE20K, 0.1 for Cityscapes).
-        auxiliary_level: level that a second head of two convolutions reads, which is used only in
-            the loss of classes; None: no second head.
+        auxiliary_level: level that an auxiliary head of two convolutions reads, whose output is
+            used only in the loss of classes; None: no auxiliary head.
     """
 
     def __init__(

@@ -21,8 +21,8 @@ from diffsight.weights import write_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 BASELINES = "baselines.safetensors"  # mean map and median of the training labels
-PREFIX = "baselines."  # prefix of the same tensors' names in a single file
-KEY = "diffsight"  # metadata key of a single file, for the configuration
+PREFIX = "baselines."  # prefix of the names of these tensors in a single file
+KEY = "diffsight"  # key of the configuration in the metadata of a single file
 DAMAGED = "damaged ({reason}): copy or download it again"
 
 
@@ -90,10 +90,10 @@ class Artifact:
         """Return the stored baselines: label maps that are the same for every image.
 
         Returns:
-            By name, ``h w`` or ``k h w``; empty if none are stored.
+            Maps by name, ``h w`` or (for BEV maps) ``k h w``; empty if none are stored.
 
         Raises:
-            InputError: if their file is damaged.
+            InputError: if the file that holds them is damaged.
         """
         path = self.path if self.is_file else self.path / BASELINES
         if not path.is_file():
@@ -108,7 +108,14 @@ class Artifact:
         return dict(sorted(maps.items()))
 
     def write_baselines(self, maps: Mapping[str, Tensor]) -> None:
-        """Store baselines, ``h w`` or ``k h w``, by name; they replace the stored ones."""
+        """Replace the stored baselines.
+
+        Args:
+            maps: label maps by name, see ``baselines``.
+
+        Raises:
+            InputError: if they cannot be written, or a single file is damaged.
+        """
         if not self.is_file:
             with replacing(self.path / BASELINES) as partial:
                 write_tensors(maps, partial)
@@ -120,6 +127,9 @@ class Artifact:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace configuration and card; the weights stay as they are.
+
+        Args:
+            config: new configuration.
 
         Raises:
             OSError: if they cannot be written; the old files stay complete.
@@ -134,7 +144,7 @@ class Artifact:
 
 
 def write_card_and_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the card, then ``config.json``, which makes the folder a model."""
+    """Write the card, then ``config.json``, by which a folder is recognised as a saved model."""
     (folder / CARD).write_text(format_card(config), encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 

@@ -43,8 +43,8 @@ def format_card(config: Mapping[str, Any]) -> str:
 
 def _to_eval_results(
     task: str, tag: str | None, results: Sequence[Mapping[str, Any]]
-) -> list[Any]:  # of EvalResult, which is not imported at the top
-    """Return every metric of every evaluation in the form in which the hub shows it."""
+) -> list[Any]:  # EvalResult is not imported at the top
+    """Return every metric of every evaluation as an ``EvalResult``, which the hub displays."""
     from huggingface_hub import EvalResult
 
     return [
@@ -64,7 +64,7 @@ def _to_eval_results(
 
 
 def _dataset_name(result: Mapping[str, Any]) -> str:
-    """Return the name of the data set of an evaluation; of its protocol where it has none."""
+    """Return the name of an evaluation's data set, or that of its protocol if it has none."""
     return result.get("data") or result["protocol"]["name"]
 
 
@@ -94,7 +94,7 @@ def _format_text(task: str, method: str, config: Mapping[str, Any]) -> Iterator[
 
 
 def _format_results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a table for every evaluation."""
+    """Yield the lines of a table for every evaluation."""
     yield from ("", "## Results")
     if not results:
         command = "`diffsight evaluate --model . --protocol ID`"
@@ -108,7 +108,7 @@ def _format_results(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _format_held_out(info: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the scores on the images that were held out while the method was chosen."""
+    """Yield the lines about the held-out images, on which the method was chosen."""
     scores = info.get("held_out")
     if not scores:
         return
@@ -139,7 +139,7 @@ def _format_licence(info: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _format_table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yield a Markdown table of numbers; the first column has the names of the rows."""
+    """Yield the lines of a Markdown table of numbers; its first column names the rows."""
     yield _format_row(["", *columns])
     yield "|" + " --- |" * (len(columns) + 1)
     for name, numbers in rows.items():
@@ -147,7 +147,7 @@ def _format_table(columns: Sequence[str], rows: Mapping[str, Mapping[str, float]
 
 
 def _format_row(cells: Iterable[str]) -> str:
-    """Return a row of a Markdown table, in which a ``|`` of a name is no border."""
+    """Return a row of a Markdown table, with every ``|`` in a cell escaped."""
     texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
     return "|" + "".join(f" {text} |" for text in texts)
 

@@ -1,4 +1,4 @@
-"""Checks of the configuration of a saved model."""
+"""Check the configuration of a saved model."""
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -7,7 +7,7 @@ from typing import Any
 
 from diffsight.errors import InputError
 
-FORMAT = 2
+FORMAT = 2  # version of the format of saved models
 
 
 def check_config(path: Path, config: Any) -> dict[str, Any]:
@@ -25,11 +25,13 @@ def check_config(path: Path, config: Any) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(
         isinstance(config.get(part), Mapping) for part in parts[:2]
     ):
-        raise InputError(f"{path}: names no task and method: is it a model of diffsight?")
+        raise InputError(f"{path}: names no task and method: give a model that diffsight saved")
     version = config.get("format", FORMAT)
     if not isinstance(version, int) or version > FORMAT:
-        writer = config.get("diffsight_version", "a newer version")
-        raise InputError(f"{path}: written by diffsight {writer}: pip install -U diffsight")
+        writer = config.get("diffsight_version", "unknown version")
+        raise InputError(
+            f"{path}: saved by a newer diffsight ({writer}): update with pip install -U diffsight"
+        )
     for part in parts:
         if not isinstance(config.get(part), Mapping):
             raise InputError(f"{path}: incomplete ({part} is missing): copy it again")
@@ -59,7 +61,9 @@ def check_info(info: Mapping[str, Any]) -> None:
         if name in info and not is_valid(info[name]):
             raise InputError(f"info.{name} is {_shorten(info[name])}: write {expected}")
     if "held_out" in info and info["held_out"] and not isinstance(info.get("metric"), str):
-        raise InputError("info.held_out has no info.metric: delete both")
+        raise InputError(
+            "info.held_out has no info.metric: add the name of its metric, or delete info.held_out"
+        )
     results = info.get("results", [])
     if not isinstance(results, list) or not all(map(_is_result, results)):
         raise InputError("info.results is no list of evaluations: delete it")

@@ -31,7 +31,7 @@ from diffsight.model import DenseModel
 from diffsight.ops.memory import report_out_of_memory
 from diffsight.weights import hub_errors, require_finite, resolve_folder
 
-LISTED = 6  # names that a message lists
+LISTED = 6  # names of tensors in a message
 METHOD = "method."  # prefix of the method's tensors
 Shared = MutableMapping[str, PretrainedPart]
 """Frozen parts that several models share, by fingerprint, dtype, device and configuration."""
@@ -63,8 +63,8 @@ def load(
             and newly loaded parts are added to it.
 
     Raises:
-        InputError: if there is no such model, or if it is damaged or refused; one line that names
-            the file, the problem and the repair.
+        InputError: if there is no such model, or it is damaged or refused; the message has one line
+            with the file, the problem and the repair.
     """
     artifact = resolve(source, revision=revision)
     config = artifact.config()
@@ -186,7 +186,12 @@ def read_weights(
 
 
 def stored_state(model: DenseModel, frozen: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return the tensors of a model without its frozen parts at these paths in the method."""
+    """Return the tensors that are stored in a saved model.
+
+    Args:
+        model: model to save or load.
+        frozen: paths in the method of the parts that are stored by reference, without tensors.
+    """
     prefixes = tuple(f"method.{path}." for path in frozen)
     return {n: v for n, v in model.state_dict().items() if not n.startswith(prefixes or ("\0",))}
 
@@ -201,7 +206,21 @@ def _attach(
     key: str,
     config_path: Path,
 ) -> None:
-    """Load a frozen part that is stored by reference, unless it is shared, and set it."""
+    """Set a frozen part of a method that is stored by reference; load it if it is not shared.
+
+    Args:
+        method: method of the model.
+        path: path of the part in the method.
+        entry: stored reference to the part: ``source``, ``revision`` and ``fingerprint``.
+        entries: references to all frozen parts by path.
+        backbone: where the source of the first part is now, if it has moved.
+        shared: parts that were loaded before; a newly loaded part is added.
+        key: beginning of the part's key in ``shared``.
+        config_path: file of the configuration, for messages.
+
+    Raises:
+        InputError: if the part cannot be loaded, or its weights are not those of the training.
+    """
     try:
         part = method.get_submodule(path)
     except AttributeError:
@@ -246,7 +265,7 @@ def _check_arguments(call: Any, artifact: Artifact, path: Path, trusted: Sequenc
         trusted: further packages whose classes may be named.
 
     Raises:
-        InputError: if they contradict each other.
+        InputError: if an argument contradicts the weights.
     """
     try:
         method = resolve_class(call["class_path"], trusted=trusted)
@@ -268,6 +287,7 @@ def _check_arguments(call: Any, artifact: Artifact, path: Path, trusted: Sequenc
 
 
 def _check_names(path: Path, expected: set[str], stored: set[str]) -> None:
+    """Check that a file has all tensors of its configuration and no others."""
     missing, unexpected = sorted(expected - stored), sorted(stored - expected)
     if missing or unexpected:
         parts = [

@@ -1,4 +1,4 @@
-"""Save configuration, weights and card completely or not at all, and upload them to the hub."""
+"""Save a model (configuration, weights, card) completely or not at all; upload it to the hub."""
 
 import os
 import tempfile
@@ -54,9 +54,9 @@ def save(
         path: folder, which is made if it does not exist, or file.
         info: plain data that is added to ``model.info``: ``license``, ``datasets``, ``training``,
             ``short_side``, and ``results``, a list of evaluations.
-        embed: whether frozen parts are stored in the saved model (True) or by reference (False).
-            Default: by reference if they came unchanged from the package or a hub id; False also
-            refers to local folders.
+        embed: whether the weights of frozen parts are stored in the saved model (True) or by
+            reference (False). Default: by reference if they came unchanged from the package or a
+            hub id; with False also if they came from a local folder.
 
     Returns:
         The path.
@@ -103,7 +103,7 @@ def push(
         info: as for ``save``; only for a model that is not saved yet.
 
     Raises:
-        InputError: if there is no model, or if it refers to local files.
+        InputError: if there is no saved model, or if it refers to local files.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -171,8 +171,8 @@ def write_baselines(source: str | Path, maps: Mapping[str, Tensor]) -> None:
 
     Args:
         source: folder or file of the saved model.
-        maps: predictions that ignore the image (such as the mean map), by name: values ``k h w`` or
-            class ids ``h w``.
+        maps: predictions that ignore the image (such as the mean map), by name: values or class ids
+            ``h w``, or values ``k h w`` on the grid of a BEV map.
 
     Raises:
         InputError: if there is no saved model.
@@ -183,7 +183,7 @@ def write_baselines(source: str | Path, maps: Mapping[str, Tensor]) -> None:
 def describe(
     model: DenseModel, frozen: Mapping[str, PretrainedPart], tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Return the configuration under which a model is saved.
+    """Return the configuration that is saved with a model, as plain data for ``config.json``.
 
     Args:
         model: model to save.
@@ -218,7 +218,10 @@ def describe(
 
 
 def _references(model: DenseModel, embed: bool | None) -> dict[str, PretrainedPart]:
-    """Return the frozen parts that are stored by reference; their weights must be float32."""
+    """Return the frozen parts that are stored by reference, by path; others are embedded.
+
+    Parts whose weights are not float32 are embedded.
+    """
     if embed:
         return {}
     parts = {
@@ -232,6 +235,7 @@ def _references(model: DenseModel, embed: bool | None) -> dict[str, PretrainedPa
 
 
 def _is_local(source: str) -> bool:
+    """Return whether a source is on this machine: neither in the package nor a hub id."""
     return source not in assets.NAMES and (Path(source).exists() or source.count("/") != 1)
 
 

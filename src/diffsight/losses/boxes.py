@@ -29,7 +29,7 @@ def partial_label_nll(
     Args:
         log_probability: logarithm of the probability of every class, ``b k h w``.
         boxes: boxes of each image; None for an image without boxes.
-        valid: pixels that have a label; they are not counted here.
+        valid: pixels that have a label; this loss leaves them out.
 
     Returns:
         The sum over all pixels in boxes without a label, and the number of these pixels.
@@ -48,9 +48,10 @@ def partial_label_nll(
 
 
 def projection_nll(log_probability: Maps, boxes: Sequence[Boxes | None]) -> Tensor:
-    """Return the mean over boxes, rows and columns of ``-log(max p)`` of the box's class.
+    """Return the mean of ``-log(max p)`` over the rows and columns of boxes.
 
-    Boxes that extend beyond the image are skipped. Without any other box the loss is 0.
+    ``max p`` is the largest probability of the box's class in a row or column. Boxes that extend
+    beyond the image are skipped. Without any other box the loss is 0.
 
     Args:
         log_probability: logarithm of the probability of every class, ``b k h w``.
@@ -71,7 +72,7 @@ def projection_nll(log_probability: Maps, boxes: Sequence[Boxes | None]) -> Tens
 
 
 def allowed_classes(boxes: Boxes, classes: int, hw: tuple[int, int]) -> Bool[Tensor, "k h w"]:
-    """Return a mask of the classes that each pixel may have.
+    """Return a mask of the classes that are possible at each pixel.
 
     Inside a box these are the class of the box and the background. Outside all boxes the mask is
     False for every class.
@@ -91,7 +92,7 @@ def allowed_classes(boxes: Boxes, classes: int, hw: tuple[int, int]) -> Bool[Ten
 def check_projections(
     label: Tensor, boxes: Boxes
 ) -> list[tuple[int, Float[Tensor, " n"], Bool[Tensor, " n"]]]:
-    """Return for every box in which of its rows and columns its class was predicted.
+    """Return, for every box, in which of its rows and columns its class was predicted.
 
     Boxes that extend beyond the image are skipped.
 
@@ -100,8 +101,8 @@ def check_projections(
         boxes: boxes of the image.
 
     Returns:
-        For each box its class, half the length of every row and column in pixels, and whether the
-        class was predicted in that row or column.
+        For each box: its class; half the length of every row, then of every column, in pixels; and
+        whether the class was predicted in that row or column.
     """
     rows = []
     windows = boxes.windows((label.shape[0], label.shape[1]))

@@ -8,14 +8,14 @@ from torch import Tensor
 def lovasz_softmax(
     probability: Float[Tensor, "b k h w"], ids: Int[Tensor, "b h w"], valid: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
-    """Return the mean loss of the classes that occur, over the labelled pixels of the batch.
+    """Return the Lovász-softmax loss of a batch: the mean over the classes that occur in it.
 
     Without a labelled pixel the loss is 0, connected to the graph of ``probability``.
 
     Args:
         probability: probability of every class.
-        ids: class of each pixel.
-        valid: pixels with a label.
+        ids: true class of each pixel.
+        valid: pixels with a label; all others are ignored.
     """
     rows = probability.movedim(1, -1)[valid]
     labels = ids[valid]

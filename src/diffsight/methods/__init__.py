@@ -1,4 +1,4 @@
-"""Methods: a module per paper, which connects a backbone, prompts, a neck and a head."""
+"""Methods: one module per paper, which connects a backbone, prompts, a neck and a head."""
 
 from diffsight.methods.base import AbstractMethod
 from diffsight.methods.conditioned import Conditioned

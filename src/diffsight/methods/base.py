@@ -1,4 +1,4 @@
-"""The interface of a method, which connects a backbone, prompts, a neck and a head."""
+"""The base class of methods, which connect a backbone, prompts, a neck and a head."""
 
 import abc
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,17 +19,20 @@ from diffsight.types import Draws, Encoded, Inputs, PixelGrid, Target
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a method is trained on a few labelled images.
+    """Training settings of a method for a few labelled images.
 
     Attributes:
         learning_rates: learning rates by the prefix of a parameter's name in the method. The
             longest matching prefix wins; ``""`` matches all other parameters.
         batch_size: images per step.
         max_steps: largest number of steps; more steps would overfit.
-        constant_fraction: fraction of the steps at the full learning rate, in [0, 1]. After them it
-            falls to 0 (half a cosine period).
+        constant_fraction: fraction of the steps with the full learning rate, in [0, 1]. In the
+            other steps it falls to 0 (half a cosine period).
         weight_decay: weight decay of AdamW, for all parameters.
         clip_norms: largest norm of the gradient, by the prefix of the parameters' names.
+
+    Raises:
+        InputError: if a number is out of range.
     """
 
     learning_rates: Mapping[str, float]
@@ -51,7 +54,10 @@ class FitSettings:
         }
         for name, is_sound in {**rules, **rates, **norms}.items():
             if not is_sound:
-                raise InputError(f"{name} is out of range: give another number")
+                raise InputError(
+                    f"{name} is out of range: give a constant_fraction in [0, 1], a weight_decay "
+                    "of 0 or more, and other settings above 0"
+                )
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,11 @@ class Explanation:
     Attributes:
         output: output of the method.
         maps: further maps by name, such as the cross-attention of a token.
-        rearranged: products of the features with each prompt by name, each scaled to the range from
-            0 to 1, if the method multiplies them.
-        values: label values of the classes in this image, in the unit of the labels; None if the
-            classes have no values.
-        tables: tables of a trained codebook, in the unit of the labels.
+        rearranged: product of the features with each prompt by name, scaled to the range from 0 to
+            1 (Meta Prompts); empty for other methods.
+        values: value of each class in this image, in the unit of the labels; None if the classes
+            have no values.
+        tables: ``k`` tables of class values of a trained label codebook, in the unit of the labels.
         weights: weights of these tables in this image, if there are several; they sum to 1.
         steps: output after every step, if the method refines its output step by step. It may be
             smaller than the image.
@@ -81,11 +87,11 @@ class Explanation:
 
 
 Variant = Mapping[str, Any]
-"""Constructor arguments that are chosen on held-out images after training."""
+"""Values of constructor arguments that are chosen on held-out images after training."""
 
 
 class AbstractMethod(nn.Module, Configurable, abc.ABC):
-    """A network that maps images in [0, 1] of any size to an output of the same size.
+    """Base class of methods: networks that map images of any size to an output of the same size.
 
     Attributes:
         output_kinds: kinds of output that the method supports.
@@ -103,7 +109,10 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     size_multiple: int = 1
 
     def encode(self, inputs: Inputs) -> Encoded:
-        """Return the frozen, noise-free features, computed once per image; default: none."""
+        """Return the outputs of the frozen networks, which are computed once per image.
+
+        They do not depend on random noise. By default there are none.
+        """
         return Encoded()
 
     @abc.abstractmethod
@@ -121,30 +130,30 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             inputs: images and prompts.
             encoded: result of ``encode`` for these inputs; None computes it.
             target: labels, for methods that add noise to them in training.
-            draws: random numbers of this pass.
+            draws: random numbers of this pass; None: the method chooses its own.
         """
 
     def trained_pixels(self, draws: Draws | None, target: Target | None) -> PixelGrid | None:
-        """Return the pixels for which ``forward`` computes an output in training; None: all.
+        """Return the pixels for which ``forward`` computes an output in training; None: all pixels.
 
         Args:
-            draws: as passed to ``forward``.
-            target: as passed to ``forward``.
+            draws: random numbers, as passed to ``forward``.
+            target: labels, as passed to ``forward``.
         """
         return None
 
     def frozen(self) -> Mapping[str, PretrainedPart]:
-        """Return the parts that are never trained, by their attribute path.
+        """Return the pretrained networks that are never trained, by their attribute path.
 
-        For parts from the package or a hub id, a saved model stores a reference instead of the
-        weights. The attribute path is also the path of the constructor arguments.
+        The attribute path is also the path of the constructor arguments. For networks from the
+        package or a hub id, a saved model stores a reference instead of the weights.
         """
         return {}
 
     def fit_statistics(
         self, encoded: Sequence[Any], class_frequencies: Float[Tensor, " n"] | None
     ) -> None:
-        """Compute statistics of the training images before the first step; default: none.
+        """Compute statistics of the training images before the first step; default: do nothing.
 
         Args:
             encoded: results of ``encode`` for the training images.
@@ -153,7 +162,10 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """
 
     def variants(self) -> Sequence[Variant]:
-        """Return the settings that are compared on held-out images; default: the current ones."""
+        """Return the argument values that are compared on held-out images after training.
+
+        By default there is one variant: the current values.
+        """
         return ({},)
 
     def forward_variants(self, inputs: Inputs, encoded: Any = None) -> list[Output]:
@@ -161,7 +173,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         return [self(inputs, encoded, draws=Draws((0,) * len(inputs.image)))]
 
     def use(self, variant: Variant) -> None:
-        """Set the arguments of one of ``variants``."""
+        """Set the argument values of one of ``variants``."""
         assert not variant
 
     def explain(self, inputs: Inputs, encoded: Any = None) -> Explanation:
@@ -180,7 +192,10 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             raise InputError("the model reads a sentence about the image: give one as prompt")
 
     def example_text(self) -> Tensor | None:
-        """Return a placeholder for ``Inputs.text`` of one image, to count the cost of a pass."""
+        """Return a placeholder for ``Inputs.text`` of one image, to count the operations of a pass.
+
+        It is on the meta device; None if the method reads no encoded text.
+        """
         return None
 
     def check_rig(self, rig: Rig) -> None:
@@ -191,16 +206,23 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
-        """Return a placeholder for ``Inputs.rig``, to count a pass; None: it reads one image."""
+        """Return a placeholder for ``Inputs.rig``, to count the operations of a pass.
+
+        Args:
+            hw: height and width of a camera image in pixels.
+
+        Returns:
+            The rig; None if the method reads one image.
+        """
         return None
 
     @classmethod
     def from_backbone(cls, source: BackboneSource, **options: Any) -> "MethodBuilder":
-        """Return a builder of the method with its default parts on a pretrained backbone.
+        """Return a builder of the method on a pretrained backbone, with default neck and head.
 
         Args:
             source: the backbone.
-            options: arguments of the constructor that replace the defaults.
+            options: arguments of the constructor, which replace the defaults.
 
         Raises:
             InputError: if the method does not support the backbone, or an option is unknown.
@@ -212,13 +234,13 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
 
     @classmethod
     def infer_arguments(cls, names: Collection[str]) -> Mapping[str, int | None]:
-        """Return the constructor's arguments that stored weights show, for messages; default: none.
+        """Return constructor arguments inferred from stored weights, for messages; default: none.
 
         Args:
-            names: names of the tensors in the method.
+            names: names of the stored tensors of the method.
 
         Returns:
-            Values by argument; None if these names do not show the value.
+            Values by argument; a value is None if these names do not determine it.
         """
         return {}
 
@@ -234,13 +256,16 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return the settings for a backbone and an output; default: ``few_shot_defaults``."""
+        """Return the training settings for a few labelled images, a backbone and an output.
+
+        By default they are ``few_shot_defaults``.
+        """
         return cls.few_shot_defaults()
 
 
 @runtime_checkable
 class MethodBuilder(Protocol):
-    """A function that builds a method for an output; called with keyword arguments only."""
+    """A function that builds a method for an output; its argument is given by keyword."""
 
     def __call__(self, *, output: OutputSpec) -> AbstractMethod:
         """Return a method with this output."""
@@ -248,11 +273,11 @@ class MethodBuilder(Protocol):
 
 
 def make_builder(cls: type[AbstractMethod], make: Callable[[OutputSpec], AbstractMethod]) -> Any:
-    """Return a builder that exposes the class of its methods before it is called.
+    """Return a builder that exposes the class of its method before the method is built.
 
     Args:
-        cls: class of the methods.
-        make: function that builds one.
+        cls: class of the method.
+        make: function that builds the method.
     """
 
     class Builder:
@@ -273,7 +298,8 @@ def mean_frequencies(rows: Iterable[tuple[Tensor, Tensor, Tensor]], classes: int
     """Return the fraction of labelled pixels in each class; equal fractions without labels.
 
     Args:
-        rows: class ids and weights ``b s h w`` of soft labels, and valid pixels ``b h w``.
+        rows: batches of soft labels: class ids ``b s h w``, weights ``b s h w``, and valid pixels
+            ``b h w``.
         classes: number of classes.
     """
     total = torch.zeros(classes, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A diffusion model with a fixed condition, used as a plain backbone."""
+"""``Conditioned``: a diffusion model with a fixed condition, used as a plain backbone."""
 
 import torch
 from jaxtyping import Float
@@ -12,16 +12,17 @@ from diffsight.types import Inputs, Latents, Pyramid
 
 
 class Conditioned(AbstractBackbone):
-    """Features of a diffusion model that runs without noise, under prompts that need no text.
+    """A backbone that runs a diffusion model without noise, with a condition that needs no text.
 
     Args:
         backbone: the diffusion model.
-        prompts: the condition, such as ``Unprompted``.
+        prompts: prompts that return the condition, such as ``Unprompted``.
         timesteps: timesteps whose embeddings condition the UNet. It runs once for each, and the
             features of all passes are concatenated.
 
     Raises:
-        InputError: if there is no timestep, one is out of range, or the prompts do not fit.
+        InputError: if there is no timestep, one is out of range, or the prompts have another width
+            than the condition.
     """
 
     def __init__(
@@ -45,7 +46,12 @@ class Conditioned(AbstractBackbone):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], *, latents: Latents | None = None
     ) -> Pyramid:
-        """Return the features of the UNet's decoder, finest first."""
+        """Return the features of the UNet's decoder, finest first.
+
+        Args:
+            image: RGB in [0, 1]; both sides are multiples of ``size_multiple``.
+            latents: cache of latents that several models share.
+        """
         height, width = image.shape[-2:]
         latent = encode_latent(self.backbone, image, latents)
         condition = self.prompts(Inputs(image))

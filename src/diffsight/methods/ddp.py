@@ -1,8 +1,8 @@
 """DDP: diffusion model for dense visual prediction (Ji et al., ICCV 2023).
 
 An encoder runs once per image. A small decoder then removes the noise of a label map step by step.
-It reads the image features, the noisy map and the time (algorithms 1 to 3). The number of steps is
-chosen at prediction.
+It reads the image features, the noisy map and the time (algorithms 1 to 3). The number of steps can
+be chosen for each prediction.
 """
 
 from collections.abc import Iterator
@@ -68,14 +68,14 @@ class EncodedLevels(Encoded):
 
 
 class DDP(AbstractMethod):
-    """Denoises a label map, conditioned on the features of the image.
+    """A method that denoises a label map, conditioned on the features of the image.
 
     Differs from the paper: the decoder reads the log-SNR instead of the time, the sampler moves a
     state two steps ahead (``Sampler.time_difference``), and training uses times up to 0.999. All
-    three follow the authors' released code, which its checkpoints need.
+    three follow the authors' released code, and their checkpoints need it.
 
     Args:
-        output: classes, values with bounds, or masks; the task sets it.
+        output: specification of classes, values with bounds, or masks; the task sets it.
         backbone: encoder, which runs once per image.
         neck: builder of the neck that turns the pyramid into one map, such as ``NormalisedFPN``;
             None if the backbone returns one map.
@@ -84,9 +84,9 @@ class DDP(AbstractMethod):
             paper's baseline).
         noise: noise schedule; default: ``CosineNoise``.
         sampler: sampling of a map; default: three steps.
-        time_input: the decoder reads ``log_snr``, or ``time`` as in the code for depth.
+        time_input: input of the decoder: ``log_snr``, or ``time`` as in the authors' depth code.
         aligned: self-aligned denoising (algorithm 4). ``off`` adds noise to the true labels.
-            Otherwise noise is added to the model's own prediction from noise: the same noise
+            Otherwise noise is added to the model's own prediction from pure noise: the same noise
             (``reused``, as in the released code), or new noise (``fresh``).
         auxiliary: train a second head on the features, for an output of classes.
         freeze_backbone: train only neck and decoder.
@@ -94,7 +94,7 @@ class DDP(AbstractMethod):
             for the bird's-eye-view maps of DDP.
 
     Raises:
-        InputError: if parts do not fit together.
+        InputError: if ``covers`` is out of range, or the parts do not fit together.
     """
 
     output_kinds = ("classes", "values", "masks")
@@ -117,7 +117,7 @@ class DDP(AbstractMethod):
     ) -> None:
         super().__init__()
         if output.kind == "values" and output.bounds is None:
-            raise InputError("DDP gives values with bounds: set the range of the task")
+            raise InputError("DDP needs bounds for values: set the value range of the task")
         if not 0 < covers <= 1:
             raise InputError(f"covers must be more than 0 and at most 1, got {covers:g}")
         self.spec, self.covers = output, covers
@@ -160,7 +160,7 @@ class DDP(AbstractMethod):
         self.backbone.check_rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig | None:
-        """Return a placeholder for the backbone, see ``AbstractMethod.example_rig``."""
+        """Return the placeholder of the backbone, see ``AbstractMethod.example_rig``."""
         return self.backbone.example_rig(hw)
 
     def frozen(self) -> dict[str, PretrainedPart]:
@@ -168,7 +168,7 @@ class DDP(AbstractMethod):
         return pretrained_parts(self.backbone, "backbone") if self.is_frozen else {}
 
     def encode(self, inputs: Inputs) -> EncodedLevels:
-        """Return the pyramid of a frozen backbone; empty for a trained one."""
+        """Return the pyramid of a frozen backbone; it is empty if the backbone is trained."""
         if not self.is_frozen:
             return EncodedLevels()
         with torch.no_grad():
@@ -184,9 +184,9 @@ class DDP(AbstractMethod):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Return logits or values at the size of the image.
+        """Return logits or values at the size of the image, or on the output's own grid.
 
-        With a target, the decoder runs once per image at a random time, for a training step.
+        With a target, the decoder runs once per image at a random time, as in a training step.
         Without a target, the sampler draws the map and its uncertainty.
         """
         hw = self._output_hw(inputs)
@@ -226,7 +226,7 @@ class DDP(AbstractMethod):
         return self.spec.grid or (inputs.image.shape[-2], inputs.image.shape[-1])
 
     def features(self, inputs: Inputs, encoded: EncodedLevels | None = None) -> Features:
-        """Return the features that condition the decoder: the joined pyramid, without padding."""
+        """Return the features that condition the decoder: the neck's map, without padding."""
         hw = (inputs.image.shape[-2], inputs.image.shape[-1])
         if encoded is None or encoded.covered is None:
             pyramid = self.backbone.forward_inputs(inputs)
@@ -245,11 +245,11 @@ class DDP(AbstractMethod):
 
         Args:
             features: features of the images.
-            draws: the noise of each image.
+            draws: random numbers of each image's noise.
             steps: number of steps; default: that of the sampler.
 
         Raises:
-            InputError: if the sampler stops at settled classes, but the output has no classes.
+            InputError: if ``Sampler.settled`` is set although the output has no classes.
         """
         rule = self.sampler if steps is None else replace(self.sampler, steps=steps)
         result = StepAccumulator(rule, len(features), self.spec.kind, self._origin)
@@ -259,10 +259,10 @@ class DDP(AbstractMethod):
         return result.result()
 
     def trajectory(self, features: Features, draws: Draws, rule: Sampler) -> Iterator[Maps]:
-        """Yield the prediction of every step, with the rows of one seed after another.
+        """Yield the prediction of every step; its rows are the batch of each seed in turn.
 
         Raises:
-            InputError: as ``sample``.
+            InputError: if ``settled`` is set although the output has no classes.
         """
         if rule.settled is not None and self.spec.kind == "values":
             raise InputError(
@@ -284,11 +284,11 @@ class DDP(AbstractMethod):
 
     @property
     def _origin(self) -> float:
-        """The centre of the range of values; it is subtracted before values are squared."""
+        """Centre of the value range; it is subtracted before values are squared, for precision."""
         return 0.0 if self.spec.bounds is None else (self.low + self.spec.bounds[1]) / 2
 
     def _denoised(self, features: Features, target: Target, draws: Draws) -> Maps:
-        """Return the prediction from noised labels, or from the noised own prediction."""
+        """Return the prediction from noised labels, or from the noised prediction (``aligned``)."""
         assert self.encoding is not None
         hw = (features.shape[-2], features.shape[-1])
         normal = self._normal(features, draws, NOISE)
@@ -304,7 +304,7 @@ class DDP(AbstractMethod):
         return self._decoded(features, add_noise(self.noise, encoded, normal, time), time)
 
     def _decoded(self, features: Features, state: State | None, time: Tensor | None) -> Maps:
-        """Return logits, or values above the lower bound, at the size of the features."""
+        """Return logits, or values above the lower bound, from one pass of the decoder."""
         vector = None
         if state is not None and time is not None:
             assert self.fuse is not None
@@ -320,7 +320,7 @@ class DDP(AbstractMethod):
         return maps.relu() + self.low
 
     def _on_grid(self, features: Features) -> Float[Tensor, "b c _ _"]:
-        """Return the features on the output's own grid, if it has one (bilinear)."""
+        """Return the features, resampled (bilinear) to the output's own grid if it has one."""
         if self.spec.grid is None:
             return features
         y, x = (
@@ -343,7 +343,7 @@ class DDP(AbstractMethod):
     def _decode_once(
         self, features: Features, target: Target | None, draws: Draws, hw: tuple[int, int]
     ) -> Output:
-        """Return the output of one pass of the decoder, at the size of the image."""
+        """Return the output of one pass of the decoder at the size ``hw``."""
         if self.encoding is None:
             maps = self._decoded(features, None, None)
         else:
@@ -367,7 +367,7 @@ class DDP(AbstractMethod):
         """Return a builder of a DDP on a frozen backbone.
 
         For Stable Diffusion and networks of the hub, neck and decoder have the authors' sizes. For
-        models of the package they are small, which trains faster on about ten images.
+        models that come with the package they are small, which trains faster on about ten images.
 
         Args:
             source: the backbone.
@@ -393,5 +393,5 @@ class DDP(AbstractMethod):
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return one learning rate, the authors' weight decay, and batches of 8."""
+        """Return settings with one learning rate, the authors' weight decay and batches of 8."""
         return FitSettings({"": 1e-3}, batch_size=8, max_steps=600, weight_decay=0.01)

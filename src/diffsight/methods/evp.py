@@ -3,8 +3,10 @@ image-text alignment (Lavreniuk et al., 2023).
 
 VPD with a refined pyramid (IMAFR), a latent divided by the standard deviation of the data set
 (``StableDiffusion(latent_scale=...)``), 40 text tokens per image or per data set, and for depth a
-head of metric bins. Depth: ``Aggregated`` or ``LearnedSentences``, ``Merging`` and ``MetricBins``;
-referring segmentation: ``LearnedSentences`` and ``ReferringDecoder``.
+head of metric bins. The main recipes use these parts:
+
+* depth: ``Aggregated`` or ``LearnedSentences``, ``Merging`` and ``MetricBins``;
+* referring segmentation: ``LearnedSentences`` and ``ReferringDecoder``.
 """
 
 import math
@@ -31,30 +33,30 @@ from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import AbstractPrompt, Aggregated
 from diffsight.types import Draws, Inputs, Target
 
-TOKENS = 8  # of the default prompt for a few labelled images
+TOKENS = 8  # number of tokens of the default prompt for a few labelled images
 
 
 class EVP(AbstractPromptedMethod):
     """VPD with a pyramid that is refined from fine to coarse.
 
     Differs from the paper: the recipes divide the latent by one number per data set, not by one per
-    channel (which ``latent_scale`` supports). They follow the released code, which its checkpoints
-    need. Differs from the authors' code: images of any size are padded as in VPD.
+    channel (which ``latent_scale`` supports). They follow the released code, and its checkpoints
+    need it. Differs from the authors' code: images of any size are padded as in VPD.
 
     Args:
-        output: form of the output; the task sets it.
+        output: specification of the output; the task sets it.
         backbone: Stable Diffusion; the authors train its autoencoder too (``trainable``).
         prompts: text condition.
-        refine: builder of the refinement, or None (a row of the paper's table 4).
+        refine: builder of the refinement of the pyramid, or None (a row of the paper's table 4).
         head: builder of the head.
         neck: builder of the neck between the refined pyramid and the head, or None.
-        attention_maps: levels to which averaged attention maps are appended, see ``VPD``.
+        attention_maps: levels to which averaged cross-attention maps are appended, see ``VPD``.
         attention_places: parts of the UNet whose layers are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if prompts and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet differ in width, or there are no maps to append.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class EVP(AbstractPromptedMethod):
         *,
         draws: Draws | None = None,
     ) -> Output:
-        """Return the output as VPD does, with a refined pyramid; images of any size."""
+        """Return the output for images of any size; they are padded for one pass of the UNet."""
         height, width = inputs.image.shape[-2:]
         pyramid = self.pyramid(inputs, encoded, draws)
         if self.refine is not None:
@@ -108,7 +110,7 @@ class EVP(AbstractPromptedMethod):
         """Return a builder of an EVP whose UNet is trained, with one prompt for all images.
 
         Args:
-            source: Stable Diffusion; every method gets a copy of its own.
+            source: Stable Diffusion; every built method gets its own copy.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
             options: arguments of the constructor.
         """
@@ -132,5 +134,5 @@ class EVP(AbstractPromptedMethod):
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return EVP's learning rate and weight decay, with batches of 8."""
+        """Return settings with EVP's learning rate and weight decay, and batches of 8."""
         return FitSettings({"": 5e-4}, batch_size=8, max_steps=2000, weight_decay=0.1)

@@ -1,8 +1,8 @@
 """A light head on the features of a frozen backbone: the plain alternative to ``FewShot``.
 
 The backbone runs once per image, without noise and without text. The head projects every level of
-the pyramid and the position in the image to a few channels. It adds them at the size of the finest
-level, and two convolutions turn the sum into classes.
+the pyramid, and the position in the image, to a few channels. It adds all of them at the size of
+the finest level, and two convolutions turn the sum into class logits.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,9 @@ from diffsight.prompts import Unprompted
 from diffsight.types import Draws, Encoded, Inputs, Maps, PixelGrid, Target
 
 MAX_PARAMETERS = 70_000
-POSITION_CHANNELS = 5
-VISION_SETTINGS = {"batch_size": 4, "max_steps": 150}  # on rooms, more steps score the same
+POSITION_CHANNELS = 5  # row, column, their squares and their product
+# for vision backbones; on rooms, more steps score the same
+VISION_SETTINGS = {"batch_size": 4, "max_steps": 150}
 # pairs of position_weight and prior_weight that are compared on held-out images
 WEIGHTS = tuple((a / 4, c / 4) for a in range(4) for c in range(4 - a))
 
@@ -45,11 +46,11 @@ class EncodedLevels(Encoded):
 
 
 class FeatureHead(AbstractFrozenBackboneMethod):
-    """Predicts class probabilities from all levels of a frozen backbone, with few parameters.
+    """A head with few parameters that predicts class probabilities from a frozen backbone.
 
     Args:
-        output: a distribution, or classes.
-        backbone: is frozen here.
+        output: specification of a distribution, or of classes.
+        backbone: backbone; this class freezes it. All its levels are used.
         width: channels after the projections; reduced if the head would have more than 70,000
             parameters.
         feature_drop_probability: probability of hiding a channel of the backbone in a training
@@ -60,9 +61,9 @@ class FeatureHead(AbstractFrozenBackboneMethod):
             overconfidence of a head that was trained on a few images.
         prior_weight: weight of the class frequencies of the training labels, which are the same at
             every pixel of every image.
-        pixel_step: a training step computes every ``pixel_step``-th row and column, from a random
-            one on. Neighbouring pixels add little, and maps of many classes cost more than the
-            head.
+        pixel_step: a training step computes every ``pixel_step``-th row and column, starting at a
+            random one. Neighbouring pixels add little information, and maps of many classes cost
+            more time than the head.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
     def fit_statistics(
         self, encoded: Sequence[EncodedLevels], class_frequencies: Float[Tensor, " n"] | None
     ) -> None:
-        """Compute mean and standard deviation of every channel, and store class frequencies."""
+        """Compute mean and standard deviation of every channel, and store the class frequencies."""
         for level in range(len(self.project)):
             rows = [e.levels[level].float().movedim(1, -1).flatten(0, 2) for e in encoded]
             samples = torch.cat(rows)
@@ -118,7 +119,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedLevels:
-        """Return the features of the backbone."""
+        """Return the features of all levels of the backbone."""
         pyramid = self.pyramid(inputs)
         covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
@@ -137,7 +138,8 @@ class FeatureHead(AbstractFrozenBackboneMethod):
             inputs: images.
             encoded: result of ``encode``; None computes it.
             target: if it has boxes, every pixel is computed, see ``trained_pixels``.
-            draws: choose the hidden channels of a training step; None: no channel is hidden.
+            draws: random numbers that choose the hidden channels and the computed pixels of a
+                training step; None: no channel is hidden, and all pixels are computed.
         """
         if not self.training:
             return self._mixtures(inputs, encoded, [(self.position_weight, self.prior_weight)])[0]
@@ -148,7 +150,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         return self._output(probability)
 
     def trained_pixels(self, draws: Draws | None, target: Target | None) -> PixelGrid | None:
-        """Return every ``pixel_step``-th row and column; None (all) if the target has boxes."""
+        """Return every ``pixel_step``-th row and column; None (all pixels) if there are boxes."""
         has_boxes = target is not None and target.boxes is not None
         if self.pixel_step == 1 or draws is None or has_boxes or not self.training:
             return None
@@ -160,7 +162,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         return slice(rows, None, self.pixel_step), slice(columns, None, self.pixel_step)
 
     def variants(self) -> list[Variant]:
-        """Return the pairs of position and prior weight."""
+        """Return the compared pairs of ``position_weight`` and ``prior_weight``."""
         return [{"position_weight": a, "prior_weight": c} for a, c in WEIGHTS]
 
     def forward_variants(
@@ -170,7 +172,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         return self._mixtures(inputs, encoded, WEIGHTS)
 
     def use(self, variant: Variant) -> None:
-        """Set the position and prior weight."""
+        """Set ``position_weight`` and ``prior_weight``."""
         self.position_weight = variant["position_weight"]
         self.prior_weight = variant["prior_weight"]
         self._restate(dict(variant))
@@ -178,7 +180,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
     def _mixtures(
         self, inputs: Inputs, encoded: EncodedLevels | None, weights: Sequence[tuple[float, float]]
     ) -> list[Output]:
-        """Return the outputs for several pairs of position and prior weight."""
+        """Return the output for each pair of position weight and prior weight."""
         encoded = encoded or self.encode(inputs)
         position, features = self._project(inputs, encoded)
         whole = self._probability(position + features, inputs, encoded)
@@ -192,7 +194,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
     def _project(
         self, inputs: Inputs, encoded: EncodedLevels, draws: Draws | None = None
     ) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, "b c h w"]]:
-        """Return the projected position, and the sum of the projected levels."""
+        """Return the projected positions, and the sum of the projected levels (finest size)."""
         grid = encoded.levels[0].shape[-2:]
         sides = zip(grid, inputs.image.shape[-2:], encoded.covered.shape[-2:], strict=True)
         rows, columns = (count * side / covered for count, side, covered in sides)
@@ -220,7 +222,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         return self._resize_to_image(logits, encoded.covered, inputs, pixels).softmax(dim=1)
 
     def _keep_mask(self, draws: Draws, level: int, channels: int) -> Float[Tensor, "b c 1 1"]:
-        """Return 0 for hidden channels and hidden images; other channels are scaled up."""
+        """Return factors: 0 for hidden channels and images, 1 / (1 - p) for other channels."""
         probabilities = torch.tensor([self.feature_drop_probability, self.image_drop_probability])
         channel_limit, image_limit = torch.special.ndtri(probabilities)
         kept = draws.normal(level, (channels, 1, 1)) > channel_limit
@@ -231,11 +233,11 @@ class FeatureHead(AbstractFrozenBackboneMethod):
     def from_backbone(
         cls, source: BackboneSource, *, timesteps: tuple[int, ...] = (1,), **options: Any
     ) -> MethodBuilder:
-        """Return a builder on a frozen vision backbone, or a diffusion model without text.
+        """Return a builder of a head on a frozen vision backbone, or diffusion model without text.
 
         Args:
             source: the backbone.
-            timesteps: timesteps of a diffusion model, which runs once for each.
+            timesteps: timesteps of a diffusion model, which runs once for each of them.
             options: arguments of the constructor.
         """
         backbone = build_pyramid_backbone(source, timesteps)
@@ -245,7 +247,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return the default settings; fewer and smaller steps for a vision backbone."""
+        """Return the default settings; for a vision backbone, fewer steps with smaller batches."""
         settings = cls.few_shot_defaults()
         return settings if source.is_diffusion else replace(settings, **VISION_SETTINGS)
 
@@ -258,7 +260,17 @@ class FeatureHead(AbstractFrozenBackboneMethod):
 def build_pyramid_backbone(
     source: BackboneSource, timesteps: tuple[int, ...] = (1,)
 ) -> AbstractBackbone:
-    """Return the model as a plain backbone; a diffusion model gets the empty prompt."""
+    """Return the model of a source as a backbone that maps an image to a pyramid.
+
+    A diffusion model gets the empty prompt. Several models become one backbone (``SideBySide``).
+
+    Args:
+        source: the model, or several models.
+        timesteps: timesteps of a diffusion model, which runs once for each of them.
+
+    Raises:
+        InputError: if a model cannot be loaded.
+    """
     if source.parts:
         parts = [build_pyramid_backbone(part, timesteps) for part in source.parts]
         return SideBySide(parts, [part.short_side_px for part in source.parts])
@@ -269,11 +281,11 @@ def build_pyramid_backbone(
 
 
 def _positions(grid: Sequence[int], used: tuple[float, float]) -> Float[Tensor, "1 5 h w"]:
-    """Return row and column from -1 to 1 over the image, their squares and their product.
+    """Return row and column (-1 to 1 over the image), their squares and their product.
 
     Args:
         grid: rows and columns of the finest level, padding included.
-        used: rows and columns that the image fills.
+        used: rows and columns of the finest level that the image fills, without padding.
     """
     rows, columns = (
         2 * (torch.arange(count) + 0.5) / filled - 1

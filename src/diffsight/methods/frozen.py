@@ -1,4 +1,4 @@
-"""Base class of methods that predict class probabilities from a frozen backbone."""
+"""The base class of methods that predict class probabilities from a frozen backbone."""
 
 from functools import cache
 from typing import Self
@@ -14,11 +14,11 @@ from diffsight.types import Inputs, Maps, PixelGrid, Pyramid
 
 
 class AbstractFrozenBackboneMethod(AbstractMethod):
-    """A method that predicts class probabilities from the pyramid of a frozen backbone.
+    """Base class of methods that predict class probabilities from a frozen backbone.
 
     Args:
-        output: a distribution, or classes.
-        backbone: is frozen here and stays in evaluation mode.
+        output: specification of a distribution, or of classes.
+        backbone: backbone; this class freezes it and keeps it in evaluation mode.
     """
 
     output_kinds = ("distribution", "classes")
@@ -40,19 +40,19 @@ class AbstractFrozenBackboneMethod(AbstractMethod):
         return pretrained_parts(self.backbone, "backbone")
 
     def pyramid(self, inputs: Inputs) -> Pyramid:
-        """Return the features of the padded images."""
+        """Return the backbone's features of the padded images."""
         return self.backbone.forward_inputs(inputs)
 
     def _resize_to_image(
         self, maps: Tensor, covered: Tensor, inputs: Inputs, pixels: PixelGrid | None = None
     ) -> Maps:
-        """Resize maps to the pixels that they cover, and crop the padding.
+        """Return maps at the size of the images, without the padding.
 
         Args:
             maps: maps of the padded images.
-            covered: an empty tensor with the height and width of the covered pixels.
+            covered: an empty tensor with the height and width of the pixels that the maps cover.
             inputs: the images.
-            pixels: pixels to compute; None: all. Their values equal those of the whole map.
+            pixels: pixels to compute; None: all. They get the same values in both cases.
         """
         height, width = inputs.image.shape[-2:]
         size = (covered.shape[-2], covered.shape[-1])
@@ -67,6 +67,7 @@ class AbstractFrozenBackboneMethod(AbstractMethod):
         return functional.interpolate(maps, size, mode="bilinear")[..., :height, :width]
 
     def _output(self, probability: Maps) -> Output:
+        """Return probabilities as classes, or as a distribution if the classes have values."""
         if self.spec.codec is None:
             return Classes(probability, "probabilities")
         centres = self.spec.codec.centres

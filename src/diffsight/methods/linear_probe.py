@@ -27,8 +27,9 @@ class EncodedTokens(Encoded):
     """Patch tokens with a mean of 0 and a variance of 1 over their channels.
 
     Attributes:
-        tokens: tokens of the coarsest level.
-        covered: an empty tensor with the height and width of the image pixels that they cover.
+        tokens: tokens of the backbone's coarsest level.
+        covered: an empty tensor with the height and width of the image pixels that the tokens
+            cover.
     """
 
     tokens: Float[Tensor, "b c gh gw"]
@@ -41,8 +42,8 @@ class LinearProbe(AbstractFrozenBackboneMethod):
     It has ``width * classes + classes`` parameters, about as many as the concepts of ``FewShot``.
 
     Args:
-        output: a distribution, or classes.
-        backbone: is frozen here.
+        output: specification of a distribution, or of classes.
+        backbone: backbone; the probe freezes it.
     """
 
     def __init__(self, *, output: OutputSpec, backbone: AbstractBackbone) -> None:
@@ -51,7 +52,7 @@ class LinearProbe(AbstractFrozenBackboneMethod):
 
     @torch.no_grad()
     def encode(self, inputs: Inputs) -> EncodedTokens:
-        """Return the normalised tokens."""
+        """Return the tokens of the coarsest level, normalised over their channels."""
         pyramid = self.pyramid(inputs)
         tokens = pyramid.features[-1].movedim(1, -1)
         tokens = functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
@@ -82,13 +83,19 @@ class LinearProbe(AbstractFrozenBackboneMethod):
         side: int | None = None,
         **options: Any,
     ) -> MethodBuilder:
-        """Return a builder on CLIP's patch tokens (for a diffusion model) or a vision backbone.
+        """Return a builder of a probe of a vision backbone.
+
+        For a diffusion model, it is a probe of CLIP's patch tokens.
 
         Args:
             source: the backbone.
-            clip: CLIP vision model; default: the backbone's own, else CLIP ViT-L/14 from the hub.
+            clip: source of a CLIP vision model, which is used instead of a vision backbone. The
+                default for a diffusion model is its own, else CLIP ViT-L/14 from the hub.
             side: side of CLIP's input in pixels; default: the side of its training images.
             options: arguments of the constructor.
+
+        Raises:
+            InputError: if the CLIP model cannot be loaded, or ``side`` does not fit its patches.
         """
         backbone: AbstractBackbone
         if clip is not None or source.is_diffusion:

@@ -1,13 +1,13 @@
 """Meta Prompts: harnessing diffusion models for visual perception (Wan et al., 2023).
 
 Learnable prompts condition the UNet (section 3.2). It runs several times, each time on the output
-of the pass before, with a learnable embedding instead of the timestep embedding (section 3.4). The
-features of the last pass are multiplied with the prompts, which gives one map per prompt (section
-3.3).
+of the previous pass, with a learnable embedding instead of the timestep embedding (section 3.4).
+The features of the last pass are multiplied with the prompts, which gives one map per prompt
+(section 3.3). The main recipes use these parts:
 
-Depth: one set of ``LearnedTokens`` with an adapter for each pass, ``Fused`` and ``DeconvHead``.
-Segmentation: one set for all passes, ``PerLevel`` and ``UPerHead``. The authors did not release the
-pose model: one set for all passes, ``Fused`` and ``HeatmapHead`` are our choice.
+* depth: ``LearnedTokens`` with an adapter, one set for each pass, ``Fused`` and ``DeconvHead``;
+* segmentation: one set of ``LearnedTokens`` for all passes, ``PerLevel`` and ``UPerHead``;
+* pose: one set for all passes, ``Fused`` and ``HeatmapHead`` (our choice: no released model).
 """
 
 import math
@@ -45,36 +45,36 @@ from diffsight.outputs import Output, OutputSpec
 from diffsight.prompts import AbstractPrompt, LearnedTokens
 from diffsight.types import Draws, Images, Inputs, Pyramid, Target
 
-TIMESTEP = 1  # of the pretrained time embedding, for time="fixed"
-FEW_SHOT_PROMPTS = 32
-PASSES = 3
+TIMESTEP = 1  # timestep of the pretrained time embedding, for time="fixed"
+FEW_SHOT_PROMPTS = 32  # default number of prompts for the embedded model
+PASSES = 3  # default number of passes of the UNet
 
 
 class MetaPrompts(AbstractMethod):
-    """Runs a UNet under learnable prompts several times, and multiplies features and prompts.
+    """A UNet that runs several times with learnable prompts; its features are multiplied by them.
 
     Differs from the paper: the latent is the posterior's mode without Stable Diffusion's scale
     factor, only the last pass's features are used, and an embedding replaces the whole time
-    embedding network. All three follow the authors' released code, which its
-    checkpoints need.
+    embedding network. All three follow the authors' released code, and their checkpoints need it.
 
     Args:
-        output: form of the output; the task sets it.
+        output: specification of the output; the task sets it.
         backbone: Stable Diffusion with ``conv_out`` (if there are several passes) and
             ``resize_skips``.
-        prompts: one condition for all passes, or one for each.
+        prompts: one set of prompts for all passes, or one for each pass.
         head: builder of the head.
-        rearrange: builder of the products with the prompts; None passes the UNet's own features to
-            the head (a row of the paper's table 5).
+        rearrange: builder of the neck that multiplies features and prompts; None passes the UNet's
+            own features to the head (a row of the paper's table 5).
         passes: number of passes of the UNet (``refine_step`` of the released code).
         time: ``learned`` trains an embedding for each pass; ``fixed`` uses the pretrained embedding
             of timestep 1 (our reading of the row without modulated time in table 5).
         backpropagation: ``full`` through all passes, or ``truncated`` to the last one.
-        enlarge_by: images are resized to ``(side // 64 + enlarge_by) * 64`` pixels, 64 being the
-            coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead.
+        enlarge_by: images are resized to sides of ``(side // 64 + enlarge_by) * 64`` pixels, where
+            64 is the coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead.
 
     Raises:
-        InputError: if parts do not fit together.
+        InputError: if the backbone lacks a part that is needed, or the numbers or widths of the
+            prompts do not fit.
     """
 
     output_kinds = ("values", "classes", "heatmaps")
@@ -132,7 +132,7 @@ class MetaPrompts(AbstractMethod):
         self.head = head(in_channels=channels, strides=strides, output=output)
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent; None if it is sampled in every pass or its encoder is trained."""
+        """Return the latent; it is None if it is sampled in every pass or the VAE is trained."""
         return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
 
     def forward(
@@ -167,7 +167,13 @@ class MetaPrompts(AbstractMethod):
     def refine(
         self, inputs: Inputs, latent: Float[Tensor, "b c lh lw"], recorder: Any = None
     ) -> tuple[tuple[Float[Tensor, "b _ _ _"], ...], Float[Tensor, "b n e"]]:
-        """Return features and condition of the last pass; ``recorder`` records only that pass."""
+        """Return the features and the condition of the last pass of the UNet.
+
+        Args:
+            inputs: images and prompts.
+            latent: scaled latents of the resized or padded images.
+            recorder: records the attention layers of the last pass.
+        """
         timesteps = torch.full((len(latent),), TIMESTEP, device=latent.device)
         last = self.passes - 1
         for number in range(last):
@@ -191,7 +197,7 @@ class MetaPrompts(AbstractMethod):
         return self.times[number].to(latent.dtype).repeat(len(latent), 1)
 
     def _working_hw(self, height: int, width: int) -> tuple[int, int]:
-        """Return height and width at which the backbone reads an image."""
+        """Return height and width in pixels at which the backbone reads an image."""
         if self.enlarge_by is not None:
             block = self.backbone.strides[-1]
             return (
@@ -220,7 +226,7 @@ class MetaPrompts(AbstractMethod):
                 one.check(text)
 
     def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts, see ``AbstractMethod.example_text``."""
+        """Return the placeholder of ``prompts``, see ``AbstractMethod.example_text``."""
         prompts = (one for one in self.prompts.children() if isinstance(one, AbstractPrompt))
         return next((one.placeholder() for one in prompts if one.requires_text), None)
 
@@ -278,7 +284,7 @@ class MetaPrompts(AbstractMethod):
 
     @classmethod
     def infer_arguments(cls, names: Collection[str]) -> Mapping[str, int | None]:
-        """Return the number of passes: one for each time embedding, or for each set of prompts."""
+        """Return ``passes``: the number of time embeddings, or of sets of prompts if several."""
         times, sets = (
             len({name.split(".")[1] for name in names if name.startswith(f"{part}.")})
             for part in ("times", "prompts")
@@ -296,11 +302,11 @@ class MetaPrompts(AbstractMethod):
     ) -> MethodBuilder:
         """Return a builder of Meta Prompts whose UNet is trained.
 
-        On Stable Diffusion the parts are those of the authors; on the embedded model they are
-        small.
+        With Stable Diffusion, prompts, neck and head have the authors' sizes; with the embedded
+        model they are small.
 
         Args:
-            source: Stable Diffusion; every method gets a copy of its own.
+            source: Stable Diffusion; every built method gets its own copy.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
             options: arguments of the constructor.
         """
@@ -341,7 +347,7 @@ class MetaPrompts(AbstractMethod):
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return the settings of VPD: the authors of both papers train alike."""
+        """Return the settings of VPD, because the authors of both papers train alike."""
         return VPD.few_shot_defaults()
 
     @classmethod

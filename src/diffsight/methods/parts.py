@@ -18,6 +18,7 @@ from diffsight.prompts import AbstractPrompt
 from diffsight.types import Draws, Encoded, Images, Latents, Pyramid
 
 AttentionMaps = Literal["none", "A32", "A64"]
+"""Levels of the pyramid to which cross-attention maps are appended (``MAP_LEVELS``)."""
 MAP_LEVELS: dict[AttentionMaps, tuple[int, ...]] = {"none": (), "A32": (1, 2), "A64": (0, 1, 2)}
 
 
@@ -26,14 +27,18 @@ class EncodedLatent(Encoded):
     """The latents of images.
 
     Attributes:
-        latent: None if a new latent is sampled in every pass, or if its encoder is trained.
+        latent: scaled latents of padded images; None if a new latent is sampled in every pass, or
+            if the VAE is trained.
     """
 
     latent: Float[Tensor, "b c lh lw"] | None
 
 
 def pad(image: Images, multiple: int) -> Float[Tensor, "b 3 ph pw"]:
-    """Pad on the right and at the bottom with mid-grey, which becomes 0 in [-1, 1]."""
+    """Pad images on the right and at the bottom to a multiple of ``multiple`` pixels.
+
+    The padding is mid-grey, which becomes 0 in [-1, 1].
+    """
     return pad_to_multiple(image, multiple, MID_GREY)
 
 
@@ -46,9 +51,10 @@ def encode_latent(
     """Return the latents of padded images.
 
     Args:
-        backbone: encodes the images.
+        backbone: diffusion model with the encoder.
         image: padded images in [0, 1].
-        latents: cache of latents that several models share, or None.
+        latents: cache of latents that several models share, or None. It is used only if an image
+            always has the same latent.
         draws: random numbers, for a backbone that samples its latents.
     """
     if latents is None or not backbone.latent_is_fixed:
@@ -69,10 +75,10 @@ def run_prompted_unet(
 
     Args:
         backbone: Stable Diffusion.
-        latent: latents of padded images.
+        latent: scaled latents of padded images.
         condition: one vector per token.
         timestep: timestep whose embedding conditions the UNet.
-        maps: attention maps to return.
+        maps: cross-attention maps to return.
         valid_hw: height and width of the images without padding.
     """
     recorder = MapRecorder(maps)
@@ -84,7 +90,13 @@ def run_prompted_unet(
 def map_levels(
     maps: AttentionMaps, unet_parts: Collection[UNetPart], backbone: StableDiffusion
 ) -> tuple[int, ...]:
-    """Return the pyramid levels that get maps: those of ``maps``, and that of the middle block.
+    """Return the pyramid levels to which cross-attention maps are appended.
+
+    Args:
+        maps: levels, see ``MAP_LEVELS``; ``none`` for no level.
+        unet_parts: parts of the UNet whose maps are averaged. With ``mid``, the level of the middle
+            block is added to those of ``maps``.
+        backbone: Stable Diffusion.
 
     Raises:
         InputError: if no layer in these parts of the UNet has maps of these levels.
@@ -106,7 +118,13 @@ def map_levels(
 def build_neck(
     builder: NeckBuilder | None, channels: Sequence[int], strides: Sequence[int]
 ) -> tuple[nn.Module | None, Sequence[int], Sequence[int]]:
-    """Return a neck, or None without a builder, and the channels and strides of its output."""
+    """Return a neck, and the channels and strides of its output.
+
+    Args:
+        builder: builder of the neck; None: the neck is None, and nothing changes.
+        channels: channels of the pyramid's levels, finest first.
+        strides: image pixels per feature pixel of the levels.
+    """
     if builder is None:
         return None, channels, strides
     neck = builder(in_channels=channels, strides=strides)
@@ -116,12 +134,18 @@ def build_neck(
 def widths_with_maps(
     channels: Sequence[int], levels: Collection[int], num_tokens: int
 ) -> tuple[int, ...]:
-    """Return the channels of a pyramid after one map per token is appended at ``levels``."""
+    """Return the channels of a pyramid's levels after one map per token is appended.
+
+    Args:
+        channels: channels of the levels before, finest first.
+        levels: levels to which maps are appended.
+        num_tokens: number of tokens of the condition.
+    """
     return tuple(c + num_tokens * (level in levels) for level, c in enumerate(channels))
 
 
 def append_maps(pyramid: Pyramid) -> Pyramid:
-    """Append the averaged cross-attention maps to the features of their level."""
+    """Return the pyramid with the cross-attention maps appended to the features of their level."""
     features = tuple(
         torch.cat([feature, pyramid.attention[level].to(feature.dtype)], dim=1)
         if level in pyramid.attention
@@ -132,7 +156,7 @@ def append_maps(pyramid: Pyramid) -> Pyramid:
 
 
 def crop_padding(pyramid: Pyramid) -> Pyramid:
-    """Drop the rows and columns that contain only padding."""
+    """Return the pyramid without the rows and columns that contain only padding."""
     features = tuple(
         crop_to_valid(feature, pyramid.valid_hw, stride)
         for feature, stride in zip(pyramid.features, pyramid.strides, strict=True)
@@ -148,6 +172,6 @@ def require_fitting_text(prompts: AbstractPrompt, backbone: AbstractDiffusionBac
     """
     if prompts.dim != backbone.context_dim:
         raise InputError(
-            f"the text table has vectors of {prompts.dim} numbers, the backbone takes "
-            f"{backbone.context_dim}: set the table's dim to {backbone.context_dim}"
+            f"the prompts have vectors of {prompts.dim} numbers, the backbone takes "
+            f"{backbone.context_dim}: set dim of the prompts to {backbone.context_dim}"
         )

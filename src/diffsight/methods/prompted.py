@@ -1,4 +1,4 @@
-"""Base class of VPD and EVP: one pass of a UNet under a text condition, without noise."""
+"""The base class of VPD and EVP: one pass of the UNet with a text condition, without noise."""
 
 from torch import Tensor
 
@@ -20,22 +20,22 @@ from diffsight.ops.resize import resize_image
 from diffsight.prompts import AbstractPrompt
 from diffsight.types import Draws, Inputs, Maps, Pyramid
 
-MAX_EXPLAINED_TOKENS = 50
+MAX_EXPLAINED_TOKENS = 50  # tokens whose attention maps ``explain`` returns
 
 
 class AbstractPromptedMethod(AbstractMethod):
-    """A method that reads the UNet's features and the attention maps of its prompt tokens.
+    """Base class of methods that use the UNet's features and its cross-attention maps.
 
     Args:
         backbone: Stable Diffusion.
         prompts: text condition.
-        attention_maps: levels to which averaged attention maps are appended, see ``VPD``.
+        attention_maps: levels to which averaged cross-attention maps are appended, see ``VPD``.
         attention_places: parts of the UNet whose layers are averaged, see ``VPD``.
         detach_attention_maps: False lets gradients pass through the appended maps.
         timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if prompts and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet differ in width, or there are no maps to append.
     """
 
     output_kinds = ("values", "classes")
@@ -62,13 +62,19 @@ class AbstractPromptedMethod(AbstractMethod):
         self.pyramid_channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
-        """Return the latent; None if it is sampled in every pass or its encoder is trained."""
+        """Return the latent; it is None if it is sampled in every pass or the VAE is trained."""
         return EncodedLatent(self._latent(inputs) if self.backbone.latent_is_fixed else None)
 
     def pyramid(
         self, inputs: Inputs, encoded: EncodedLatent | None, draws: Draws | None
     ) -> Pyramid:
-        """Return features and maps of the padded image after one pass."""
+        """Return the features of the padded images from one pass, with attention maps appended.
+
+        Args:
+            inputs: images and prompts.
+            encoded: result of ``encode``; None computes it.
+            draws: random numbers, for a backbone that samples its latents.
+        """
         latent = encoded.latent if encoded is not None else None
         if latent is None:
             latent = self._latent(inputs, draws)
@@ -96,11 +102,11 @@ class AbstractPromptedMethod(AbstractMethod):
             self.prompts.check(text)
 
     def example_text(self) -> Tensor | None:
-        """Return the placeholder of the prompts, see ``AbstractMethod.example_text``."""
+        """Return the placeholder of ``prompts``, see ``AbstractMethod.example_text``."""
         return self.prompts.placeholder()
 
     def explain(self, inputs: Inputs, encoded: EncodedLatent | None = None) -> Explanation:
-        """Return the output of one image and the mean attention map of every token, up to 50."""
+        """Return the output of one image, and the mean attention maps of its first 50 tokens."""
         draws = Draws((0,))
         output = self(inputs, encoded, draws=draws)
         maps = MapRequest(self.backbone.map_levels(self.maps.unet_parts), self.maps.unet_parts)

@@ -1,10 +1,12 @@
 """VPD: visual perception with a pre-trained diffusion model (Zhao et al., ICCV 2023).
 
-Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S). p1 is a text table and its adapter
-(equation 5), p2 is one pass of Stable Diffusion's encoder and UNet without noise, and p3 is a neck
-and a head. Depth: ``TextTable``, ``Merging`` and ``DeconvHead``. Segmentation: ``ClassTokens``,
-``FPN`` and ``SemanticFPN``. Referring segmentation: ``Sentences`` and ``ReferringDecoder``. Both
-segmentations use ``attention_maps="A32"``.
+Equation 4: p(y | x, S) = p3(y | F) p2(F | x, C) p1(C | S), for an image x, a text S and a label y.
+p1 is a text table and its adapter (equation 5), p2 is one pass of Stable Diffusion's encoder and
+UNet without noise, and p3 is a neck and a head. The main recipes use these parts:
+
+* depth: ``TextTable``, ``Merging`` and ``DeconvHead``;
+* segmentation: ``ClassTokens``, ``FPN`` and ``SemanticFPN``, with ``attention_maps="A32"``;
+* referring segmentation: ``Sentences`` and ``ReferringDecoder``, with ``attention_maps="A32"``.
 """
 
 import math
@@ -32,16 +34,17 @@ class VPD(AbstractPromptedMethod):
 
     Differs from the paper: timestep 1, not 0; the latent is the posterior's mode without Stable
     Diffusion's scale factor; no gradient passes through the attention maps. All three follow the
-    authors' released code, which its checkpoints need.
+    authors' released code, and their checkpoints need it.
 
     Args:
-        output: form of the output; the task sets it.
+        output: specification of the output; the task sets it.
         backbone: Stable Diffusion.
         prompts: text condition.
         head: builder of the head.
         neck: builder of the neck between pyramid and head, or None.
-        attention_maps: ``A32`` appends the averaged maps to strides 16 and 32 (as released, except
-            for depth), ``A64`` to stride 8 too, ``none`` to no level (the released depth model).
+        attention_maps: levels to which the averaged cross-attention maps are appended: ``A32``
+            strides 16 and 32 (as released, except for depth), ``A64`` stride 8 too, ``none`` no
+            level (the released depth model).
         attention_places: parts of the UNet whose layers are averaged. ``mid`` appends the map of
             the middle block to the level of its own size, stride 64. That is our reading of table
             5: neither the paper nor the released code states the level.
@@ -49,7 +52,7 @@ class VPD(AbstractPromptedMethod):
         timestep: timestep whose embedding conditions the UNet.
 
     Raises:
-        InputError: if prompts and UNet do not fit together, or there are no maps to append.
+        InputError: if prompts and UNet differ in width, or there are no maps to append.
     """
 
     output_kinds = ("values", "classes", "heatmaps")
@@ -104,14 +107,15 @@ class VPD(AbstractPromptedMethod):
     ) -> MethodBuilder:
         """Return a builder of a VPD whose UNet is trained.
 
-        On Stable Diffusion the parts are those of the authors. Classes use one token per class
-        name, the attention maps of the tokens, and Semantic FPN. Other outputs use the
-        deconvolution head and an empty prompt, because a few labelled images come without a scene
-        type. On the embedded model the parts are small, and the prompt is one trainable vector.
+        With Stable Diffusion, prompts, neck and head are those of the authors. An output of classes
+        uses one token per class name, the attention maps of the tokens, and Semantic FPN. Other
+        outputs use the deconvolution head and an empty prompt, because a few labelled images come
+        without a scene type. With the embedded model, neck and head are small, and the prompt is
+        one trainable vector.
 
         Args:
-            source: Stable Diffusion; every method gets a copy of its own.
-            class_names: names of the predicted classes, for their tokens.
+            source: Stable Diffusion; every built method gets its own copy.
+            class_names: names of the predicted classes, for an output of classes.
             gradient_checkpointing: recompute the UNet in the backward pass, to save memory.
             options: arguments of the constructor.
         """
@@ -152,7 +156,7 @@ class VPD(AbstractPromptedMethod):
 
     @classmethod
     def few_shot_defaults(cls) -> FitSettings:
-        """Return VPD's learning rate and weight decay, with batches of 8.
+        """Return settings with VPD's learning rate and weight decay, and batches of 8.
 
         The UNet has the same learning rate as the head. With the embedded model and ten rooms this
         scored better than a tenth of the rate.
@@ -161,10 +165,10 @@ class VPD(AbstractPromptedMethod):
 
     @classmethod
     def few_shot_settings(cls, source: BackboneSource, output: OutputSpec) -> FitSettings:
-        """Return the authors' learning rates and weight decay on Stable Diffusion.
+        """Return settings with the authors' learning rates and weight decay for Stable Diffusion.
 
         In their recipes the UNet has a hundredth of the head's learning rate for depth, and a tenth
-        for classes.
+        for classes. For the embedded model the settings are ``few_shot_defaults``.
         """
         defaults = cls.few_shot_defaults()
         if source.is_embedded:

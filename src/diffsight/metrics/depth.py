@@ -19,9 +19,10 @@ class DepthMetrics(SumMetric):
 
     * ``abs_rel`` = mean(abs(p - g) / g), ``sq_rel`` = mean((p - g)^2 / g) in metres,
     * ``rmse`` = sqrt(mean((p - g)^2)) in metres, ``rmse_log`` = sqrt(mean(e^2)),
-    * ``log10`` = mean(abs(e)) / ln 10, ``silog`` = sqrt(mean(e^2) - mean(e)^2 / 2), not x 100,
+    * ``log10`` = mean(abs(e)) / ln 10,
+    * ``silog`` = sqrt(mean(e^2) - mean(e)^2 / 2), without the factor 100 of some tables,
     * ``d1``, ``d2``, ``d3``: fraction of pixels with max(p / g, g / p) < 1.25, 1.25^2, 1.25^3,
-    * ``images``: number of images that count, ``skipped``: number without a valid pixel.
+    * ``images``: number of images with a valid pixel, ``skipped``: number of images without one.
 
     Sums are in float64.
     """
@@ -68,8 +69,8 @@ class DepthMetrics(SumMetric):
 
 
 def errors_per_image(prediction: Depths, target: Depths, valid: Masks) -> Float64[Tensor, "b 9"]:
-    """Return the errors of each image in the order of ``NAMES``; 0 without a valid pixel."""
-    # invalid pixels are replaced by a perfect prediction of 1 m; means divide by the valid ones
+    """Return the errors of each image in the order of ``NAMES``; all 0 without a valid pixel."""
+    # invalid pixels are set to a perfect prediction of 1 m, so that their logarithms are finite
     p = torch.where(valid, prediction.double(), 1)
     g = torch.where(valid, target.double(), 1)
     count = valid.flatten(1).sum(dim=1).clamp(min=1)

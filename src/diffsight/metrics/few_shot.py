@@ -1,4 +1,4 @@
-"""The metrics of the few-shot benchmark: those of VTM's code, and the usual definitions.
+"""The metrics of the few-shot benchmark, in the definitions of VTM's code and in the usual ones.
 
 VTM (Kim et al., ICLR 2023) calls a mean absolute error RMSE, and measures angles between encoded
 vectors. The tables of the few-shot paper mix both conventions, so each has its own name here.
@@ -97,9 +97,9 @@ class AngleErrors(SumMetric):
 
     ``compute`` returns scalars by name:
 
-    * ``merr_vtm``: mean angle of VTM's code, per image and then over the images. The vectors are
-      encoded as (v + 1) / 2 and then normalised, which shrinks angles to about half. All pixels
-      count, also those without a direction,
+    * ``merr_vtm``: mean angle as in VTM's code, averaged per image and then over the images. The
+      vectors are encoded as (v + 1) / 2 and then normalised, which shrinks angles to about half.
+      All pixels count, also those without a direction,
     * ``merr_true``: mean angle between the directions over the valid pixels of all images,
     * ``median_true``: median of the same angles, to 0.025 degrees,
     * ``below_11.25``, ``below_22.5``, ``below_30``: fraction of the angles that are smaller.
@@ -171,7 +171,7 @@ class AngleErrors(SumMetric):
 
 
 class BinaryIoU(SumMetric):
-    """Intersection over union of a foreground class, both summed over the data set.
+    """Intersection over union of a foreground class; both areas are summed over the data set.
 
     VTM scores each class of its segmentation this way. ``iou`` counts pixels whose probability is
     above 0.5 as foreground, ``iou_vtm`` those above 0.2, the threshold of VTM's sigmoid. An empty
@@ -213,7 +213,7 @@ class BinaryIoU(SumMetric):
     def _areas(
         self, prediction: Tensor, target: Tensor, valid: Tensor
     ) -> Float64[Tensor, "2 thresholds b"]:
-        """Return the numbers of pixels of the intersections and of the unions."""
+        """Return the areas of intersection and union in pixels, for each threshold and image."""
         _require_finite(prediction, target, valid)
         truth = (target[:, 0] > 0.5) & valid
         predicted = torch.stack([(prediction[:, 0] > t) & valid for t in self.thresholds.values()])
@@ -300,7 +300,7 @@ class ClassIoU(SumMetric):
         return _ious(confusions, self.false_positive_classes).nanmean(dim=1).nan_to_num(0)
 
     def _confusions(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Return a confusion matrix for every image; rows are true, columns predicted classes."""
+        """Return a confusion matrix for every image: true classes in rows, predicted in columns."""
         for name, ids in (("prediction", prediction[:, 0]), ("truth", target[:, 0])):
             bad = ids[valid & ~((ids >= 0) & (ids < self.classes) & (ids == ids.round()))]
             if len(bad):
@@ -326,7 +326,7 @@ def _require_finite(prediction: Maps, target: Maps, counted: Masks) -> None:
         bad = int((counted & ~values.isfinite().all(dim=1)).sum())
         if bad:
             raise InputError(
-                f"{bad} counted pixels of the {name} are NaN or infinite: give a finite number for "
+                f"{bad} scored pixels of the {name} are NaN or infinite: give a finite number for "
                 "every pixel that is scored"
             )
 
@@ -346,7 +346,7 @@ def _vtm_angles(prediction: Vectors, target: Vectors) -> Angles:
 
 
 def _angles(prediction: Vectors, target: Vectors) -> Angles:
-    """Return angles in degrees, also exact for small ones; 90 if a vector has length 0."""
+    """Return angles in degrees, accurate even if small; 90 if a vector has length 0."""
     _require_finite(prediction, target, torch.ones_like(target[:, 0], dtype=torch.bool))
     p = functional.normalize(prediction.double(), dim=1)
     g = functional.normalize(target.double(), dim=1)

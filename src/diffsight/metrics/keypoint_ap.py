@@ -64,8 +64,9 @@ class KeypointAP(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return average precision (``ap``) and recall (``ar``) by name.
 
-        ``ap50`` and ``ap75`` are at OKS 0.5 and 0.75, ``ap_medium`` and ``ap_large`` are those of
-        people of medium and large size; the same for ``ar``.
+        ``ap50`` and ``ap75`` are the precision at OKS 0.5 and 0.75; ``ap_medium`` and ``ap_large``
+        count only people of COCO's medium and large size. ``ar50`` to ``ar_large`` are the same for
+        the recall.
         """
         rows = {name: _concatenate(getattr(self, name)) for name in ("predictions", "targets")}
         targets = [_to_annotation(i + 1, row) for i, row in enumerate(rows["targets"].tolist())]
@@ -106,7 +107,8 @@ def _to_annotation(number: int, row: Sequence[float]) -> Mapping[str, Any]:
 
     Args:
         number: id of the annotation.
-        row: image number, box, area, score of a prediction or crowd flag of a target, and joints.
+        row: image number, edges of the box, area, score of a prediction (or 1 for a target that is
+            a crowd), and x, y and visibility of each joint.
     """
     image, left, top, right, bottom, area, last, *joints = row
     return {

@@ -7,7 +7,7 @@ from torchmetrics import Metric
 
 
 class SumMetric(Metric):
-    """A metric with one state, ``sums``, in float64. It is added up over batches and processes.
+    """Base class of metrics with one state: ``sums`` in float64, added over batches and processes.
 
     Args:
         shape: shape of the sums.

@@ -15,7 +15,7 @@ Pixels = Float[Tensor, " m"]
 
 
 class UncertaintyMetrics(SumMetric):
-    """How well uncertainties rank the errors of pixels, and how well they are calibrated.
+    """Measures how well uncertainties rank the errors of pixels, and how well they are calibrated.
 
     ``compute`` returns scalars by name:
 
@@ -23,10 +23,10 @@ class UncertaintyMetrics(SumMetric):
       pixels of an image are removed in steps of 1 %. The mean error of the remaining pixels is
       compared with the mean error if the pixels with the largest errors are removed instead. The
       difference is averaged over the steps, then over the images. 0 is perfect. The mean error is
-      the error rate for classes, and the root mean square in the unit of the labels for numbers.
-    * ``errors_in_top_10``: fraction of the errors (of the squared errors for numbers) that lie in
-      the most uncertain tenth of the pixels of every image; 0.1 is chance level. Missing if there
-      is no error.
+      the error rate for classes, otherwise the root mean square error in the unit of the labels.
+    * ``errors_in_top_10``: fraction of the errors (of the squared errors, except for classes) that
+      lie in the most uncertain tenth of the pixels of every image; 0.1 is chance level. Missing if
+      there is no error.
     * ``ece``: expected calibration error. For classes it is the mean distance between confidence
       and accuracy in 15 bins (Guo et al., ICML 2017). For numbers it is the mean distance between
       the level and the coverage of the central intervals of a normal distribution (Kuleshov et
@@ -97,7 +97,7 @@ class UncertaintyMetrics(SumMetric):
 
 
 def _sum_by_confidence(error: Pixels, confidence: Pixels) -> Float64[Tensor, " c"]:
-    """Return the number of correct pixels of every bin, then its sum of confidences."""
+    """Return the numbers of correct pixels in all bins, then the sums of their confidences."""
     number = (confidence * CONFIDENCE_BINS).long().clamp(0, CONFIDENCE_BINS - 1)
     rows = (1 - error, confidence)
     sums = [torch.bincount(number, weights=row, minlength=CONFIDENCE_BINS) for row in rows]
@@ -105,7 +105,7 @@ def _sum_by_confidence(error: Pixels, confidence: Pixels) -> Float64[Tensor, " c
 
 
 def _count_in_intervals(error: Pixels, std: Pixels) -> Float64[Tensor, " c"]:
-    """Return for every level the number of pixels whose error is inside the interval."""
+    """Return the number of pixels whose error is inside the central interval of each level."""
     widths = torch.special.ndtri((1 + torch.tensor(LEVELS, dtype=torch.float64)) / 2).tolist()
     return torch.stack([(error <= width * std).double().sum() for width in widths])
 
@@ -113,12 +113,14 @@ def _count_in_intervals(error: Pixels, std: Pixels) -> Float64[Tensor, " c"]:
 def measure_sparsification(
     weight: Float64[Tensor, " m"], uncertainty: Pixels, *, is_root: bool
 ) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
-    """Return the area under the sparsification error, and the errors in the most uncertain tenth.
+    """Return the area under the sparsification error, and the sum of the most uncertain errors.
+
+    The sum is over the errors of the most uncertain tenth of the pixels.
 
     Args:
         weight: error of every pixel, or squared error with ``is_root``.
         uncertainty: uncertainty of every pixel.
-        is_root: whether to compare the square roots of the means.
+        is_root: whether to compare square roots of the mean weights instead of the means.
     """
     ordered = _sort_by_uncertainty(weight, uncertainty)
     remaining, best = _means_of_remaining(ordered), _means_of_remaining(weight.sort()[0])
@@ -131,7 +133,7 @@ def measure_sparsification(
 def _sort_by_uncertainty(
     weight: Float64[Tensor, " m"], uncertainty: Pixels
 ) -> Float64[Tensor, " m"]:
-    """Return the errors from the most certain pixel on.
+    """Return the errors, ordered from the most certain to the most uncertain pixel.
 
     Pixels with equal uncertainty all get the mean of their errors.
     """
@@ -141,7 +143,7 @@ def _sort_by_uncertainty(
 
 
 def _means_of_remaining(ordered: Float64[Tensor, " m"]) -> Float64[Tensor, "100"]:
-    """Return the mean errors if the last 0, 1, ... 99 % of the pixels are removed."""
+    """Return the mean errors after the last 0, 1, ... 99 % of the pixels are removed."""
     percent = 100 - torch.arange(100, device=ordered.device)
     counts = (len(ordered) * percent).div(100).ceil().long().clamp(min=1)
     return ordered.cumsum(dim=0)[counts - 1] / counts

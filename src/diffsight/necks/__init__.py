@@ -1,4 +1,4 @@
-"""Necks: modules between backbone and head, which turn a pyramid into another pyramid."""
+"""Necks: modules between backbone and head, which turn a feature pyramid into another one."""
 
 from diffsight.necks.fpn import FPN
 from diffsight.necks.imafr import IMAFR

@@ -1,4 +1,4 @@
-"""The interface of necks, which turn a pyramid into another pyramid."""
+"""The interface of necks, which turn a feature pyramid into another one."""
 
 import abc
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from diffsight.types import Pyramid
 
 
 class AbstractNeck(nn.Module, Configurable, abc.ABC):
-    """Turns one pyramid into another.
+    """Base class of necks, which turn a feature pyramid into another one.
 
     Attributes:
         out_channels: channels of the output levels, finest first.

@@ -13,7 +13,7 @@ from diffsight.types import Pyramid
 
 
 class FPN(AbstractNeck):
-    """Projects all levels to one width, adds coarse to fine ones, and convolves each sum (3 x 3).
+    """Projects all levels to one width, adds coarse levels to finer ones, and convolves each sum.
 
     VPD, segmentation: 320, 790, 1430 and 1280 channels become 256 each.
 

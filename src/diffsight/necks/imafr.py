@@ -22,15 +22,15 @@ class IMAFR(AbstractNeck):
     their weights. Both follow the authors' code.
 
     Args:
-        in_channels: channels of the levels, finest first. ``groups`` must divide them; except for
-            the coarsest level, it must also divide half of them.
+        in_channels: channels of the levels, finest first. ``groups`` must divide the channels of
+            each level, and half the channels of all levels but the coarsest.
         strides: strides of the levels.
         groups: groups of the group normalisations.
-        init_std: standard deviation of the convolutions' truncated normal initialisation (depth);
-            None uses PyTorch's default (referring segmentation).
+        init_std: standard deviation of the truncated normal distribution that initialises the
+            convolutions (depth); None uses PyTorch's default (referring segmentation).
 
     Raises:
-        InputError: if ``groups`` does not divide the channels.
+        InputError: if ``groups`` does not divide the channels as described.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class IMAFR(AbstractNeck):
         if odd:
             raise InputError(
                 f"IMAFR normalises in {groups} groups, which do not divide {odd[0]} channels: "
-                "choose groups or the number of text tokens to fit"
+                "choose other groups, or another number of text tokens"
             )
         first = in_channels[0]
         self.spatial = nn.Conv2d(first, 1, 1)
@@ -76,7 +76,7 @@ class IMAFR(AbstractNeck):
 
 
 class _Halving(nn.Module):
-    """Attention over pixels, then over channels; halves the channels and the size."""
+    """Attention over pixels, then over channels; then halves the channels and the size."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

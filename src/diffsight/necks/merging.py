@@ -14,10 +14,11 @@ from diffsight.types import Pyramid
 
 
 class Merging(AbstractNeck):
-    """Brings four levels to the stride of the third one, and mixes them with a 1 x 1 convolution.
+    """Resizes four levels to the stride of the third one, and mixes them by a 1 x 1 convolution.
 
-    Strided convolutions reduce the two finer levels; the coarsest level is doubled. VPD, depth:
-    320, 640, 1280 and 1280 channels at strides 8, 16, 32 and 64 become 1536 channels at stride 32.
+    Strided convolutions reduce the two finer levels; interpolation doubles the coarsest one. VPD,
+    depth: 320, 640, 1280 and 1280 channels at strides 8, 16, 32 and 64 become 1536 channels at
+    stride 32.
 
     Args:
         in_channels: channels of the four levels, finest first.
@@ -39,7 +40,9 @@ class Merging(AbstractNeck):
     ) -> None:
         super().__init__()
         if len(in_channels) != 4:
-            raise InputError(f"Merging takes a pyramid of 4 levels, not {len(in_channels)}")
+            raise InputError(
+                f"Merging takes a pyramid of 4 levels, not {len(in_channels)}: choose another neck"
+            )
         finest, second, third, coarsest = in_channels
         # group normalisation needs a multiple of its groups; attention maps may add odd channels
         inner = finest // groups * groups

@@ -19,12 +19,13 @@ Prompts = Float[Tensor, "b n d"]
 
 
 class AbstractRearrangement(nn.Module, Configurable, abc.ABC):
-    """Multiplies the features of a pyramid with each prompt, which gives one map per prompt.
+    """Base class of modules that multiply features with prompts, which gives one map per prompt.
 
     Attributes:
         out_channels: channels of the output levels, finest first: the number of prompts.
         out_strides: strides of the output levels, in image pixels.
-        multiplies: whether the output is the products; False: the features, for a comparison.
+        multiplies: whether the output is these products; False: the output is the features
+            themselves, for a comparison.
     """
 
     out_channels: tuple[int, ...]
@@ -33,7 +34,12 @@ class AbstractRearrangement(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, pyramid: Pyramid, prompts: Prompts) -> Pyramid:
-        """Return a pyramid whose features are the products with the prompts."""
+        """Return a pyramid of the products.
+
+        Args:
+            pyramid: features of the backbone.
+            prompts: embeddings of the prompts.
+        """
 
 
 @runtime_checkable
@@ -43,14 +49,14 @@ class RearrangementBuilder(Protocol):
     def __call__(
         self, *, in_channels: Sequence[int], strides: Sequence[int], prompts: int, dim: int
     ) -> AbstractRearrangement:
-        """Return one for a pyramid with these channels and strides, and ``prompts`` prompts."""
+        """Return a module for such a pyramid and ``prompts`` prompts of width ``dim``."""
         ...
 
 
 class PerLevel(AbstractRearrangement):
-    """Doubles every level, convolves it to the width of a prompt, and multiplies it with prompts.
+    """Doubles every level, projects it to the width of a prompt, and multiplies it with prompts.
 
-    Segmentation: strides 8 to 64 become 4 to 32.
+    Meta Prompts, segmentation: strides 8 to 64 become 4 to 32.
 
     Args:
         in_channels: channels of the levels, finest first.
@@ -78,18 +84,19 @@ class PerLevel(AbstractRearrangement):
 
 
 class Fused(AbstractRearrangement):
-    """Brings all levels to the finest one, joins them, and multiplies the result with the prompts.
+    """Enlarges all levels to the size of the finest, joins them, and multiplies them with prompts.
 
-    Depth, as in the released code; in the paper's figure every level has its own product.
+    Meta Prompts, depth. Differs from the paper, as the released code does: in the paper's figure
+    every level is multiplied with the prompts.
 
     Args:
         in_channels: channels of the levels, finest first.
-        strides: strides of the levels, each twice the one before.
+        strides: strides of the levels, each twice the stride of the one before.
         prompts: number of prompts.
         dim: width of a prompt.
-        width: channels between the doublings.
-        multiplies: False returns the ``dim`` joined features instead of the products (a row of
-            table 5).
+        width: channels of the transposed convolutions that enlarge the levels.
+        multiplies: False returns the joined features, ``dim`` channels, instead of the products (a
+            row of table 5).
     """
 
     def __init__(
@@ -135,7 +142,7 @@ def _normalised(channels: int, width: int) -> nn.Sequential:
 
 
 def _upwards(channels: int, width: int, doublings: int) -> nn.Sequential:
-    """Return doublings by transposed convolution, and a convolution back to ``channels``."""
+    """Return ``doublings`` transposed convolutions, and a convolution back to ``channels``."""
     layers: list[nn.Module] = []
     for i in range(doublings):
         inputs = channels if i == 0 else width

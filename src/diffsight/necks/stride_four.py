@@ -15,7 +15,7 @@ GROUPS = 32
 
 
 class NormalisedFPN(AbstractNeck):
-    """A feature pyramid network with group normalisation, which joins its levels into one map.
+    """A feature pyramid network with group normalisation, whose levels are joined into one map.
 
     DDP: four levels become 256 channels at stride 4.
 

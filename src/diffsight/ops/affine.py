@@ -1,7 +1,8 @@
-"""Scaled and rotated views of an image, and the matrices that move points into them.
+"""Affine views of an image (scaled and rotated crops), and the matrices of their pixels.
 
-Positions are continuous, and the centre of the top-left pixel is (0, 0): the first and the last
-pixel of a view lie on the edges of its box (unbiased data processing, Huang et al., CVPR 2020).
+Positions are continuous, and the centre of the top-left pixel is (0, 0). The centres of the first
+and the last pixel of a view lie on the edges of its box (unbiased data processing, Huang et al.,
+CVPR 2020).
 """
 
 import math
@@ -19,7 +20,7 @@ def enlarge_box(edges: Float[Tensor, " 4"], hw: tuple[int, int], by: float) -> F
     """Return a box with the same centre and the aspect ratio of a view, ``by`` times as large.
 
     Args:
-        edges: left, top, right and bottom of the box.
+        edges: left, top, right and bottom of the box in pixels of the image.
         hw: height and width of the view in pixels.
         by: factor of the sides, after the shorter one is enlarged to the aspect ratio.
     """
@@ -32,10 +33,11 @@ def enlarge_box(edges: Float[Tensor, " 4"], hw: tuple[int, int], by: float) -> F
 
 
 def view_matrix(edges: Float[Tensor, " 4"], hw: tuple[int, int], *, degrees: float = 0.0) -> Matrix:
-    """Return the matrix from the image to a view of a box, in double precision.
+    """Return the matrix from the image to the view of a box, in double precision.
 
     Args:
-        edges: left, top, right and bottom of a box with the aspect ratio of the view.
+        edges: left, top, right and bottom of a box with the aspect ratio of the view, in pixels of
+            the image.
         hw: height and width of the view in pixels.
         degrees: rotation of the image around the centre of the box, clockwise.
     """
@@ -50,13 +52,13 @@ def view_matrix(edges: Float[Tensor, " 4"], hw: tuple[int, int], *, degrees: flo
 
 
 def invert_matrix(matrix: Matrix) -> Matrix:
-    """Return the matrix of the opposite direction, from the view to the image."""
+    """Return the inverse of a matrix, from the view to the image."""
     linear = torch.linalg.inv(matrix[:, :2])
     return torch.cat([linear, -linear @ matrix[:, 2:]], dim=1)
 
 
 def move_points(points: Float[Tensor, "*b 2"], matrix: Matrix) -> Float[Tensor, "*b 2"]:
-    """Return x and y of points after a matrix is applied to them."""
+    """Return points (x, y) transformed by a matrix."""
     moved = points.double() @ matrix[:, :2].mT + matrix[:, 2]
     return moved.to(points.dtype)
 
@@ -64,10 +66,10 @@ def move_points(points: Float[Tensor, "*b 2"], matrix: Matrix) -> Float[Tensor, 
 def mirror_joints(
     joints: Float[Tensor, "*b j 3"], width: int, order: Sequence[int]
 ) -> Float[Tensor, "*b j 3"]:
-    """Return joints of the mirrored image.
+    """Return the joints in the mirrored image.
 
     Args:
-        joints: x, y and a third number, which is kept.
+        joints: x and y in pixels, and a third number, which is kept.
         width: width of the image in pixels.
         order: index of the mirror image of each joint (``label_maps.compute_mirror_order``).
     """
@@ -81,8 +83,8 @@ def warp_image(
     """Return a view of an image, interpolated (bilinear); 0 outside the image.
 
     Args:
-        image: in [0, 1].
-        matrix: from the image to the view.
+        image: image in [0, 1].
+        matrix: matrix from the image to the view.
         hw: height and width of the view in pixels.
     """
     rows, columns = (torch.arange(side, dtype=torch.float64) for side in hw)

@@ -1,4 +1,4 @@
-"""Scaled, cropped, mirrored and rotated images, with the matrix that maps their pixels."""
+"""Scale, crop, mirror and rotate camera images, with the matrix that maps their pixels."""
 
 import math
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class CameraCrop:
         scale: factor of both sides.
         top_px: first row of the crop in the scaled image; pixels outside the image are black.
         left_px: first column of the crop.
-        hw: height and width of the crop.
+        hw: height and width of the crop in pixels.
         is_mirrored: whether left and right are swapped.
         degrees: rotation of the crop around its centre, counter-clockwise.
     """
@@ -36,12 +36,18 @@ class CameraCrop:
     def lower_middle(
         cls, image_hw: tuple[int, int], hw: tuple[int, int], scale: float
     ) -> "CameraCrop":
-        """Return the crop at the middle of the lower edge of the scaled image."""
+        """Return the crop at the middle of the lower edge of the scaled image.
+
+        Args:
+            image_hw: height and width of the image in pixels.
+            hw: height and width of the crop in pixels.
+            scale: factor of both sides of the image before the crop.
+        """
         height, width = scaled_hw(image_hw, scale)
         return cls(scale, height - hw[0], max(0, width - hw[1]) // 2, hw)
 
     def images(self, images: Float[Tensor, "n 3 _ _"]) -> Float[Tensor, "n 3 h w"]:
-        """Return the changed images."""
+        """Return the scaled, cropped, mirrored and rotated images."""
         height, width = scaled_hw((images.shape[-2], images.shape[-1]), self.scale)
         scaled = resize_image(images, (height, width))
         left, top = self.left_px, self.top_px
@@ -67,7 +73,7 @@ class CameraCrop:
         return turn @ matrix
 
     def rig(self, rig: Rig) -> Rig:
-        """Return a rig whose images are all changed in this way, as floats in [0, 1]."""
+        """Return a rig with all its images changed, as floats in [0, 1], and ``image_change``."""
         shape = rig.images.shape[:2]
         images = self.images(rig.in_floats().images.flatten(0, 1)).unflatten(0, shape)
         matrix = self.matrix().to(rig.image_change)
@@ -90,6 +96,9 @@ class CameraCrop:
 
 
 def scaled_hw(hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Return the scaled size in whole pixels, without rounding errors of the product."""
+    """Return height and width times ``scale``, rounded down to whole pixels.
+
+    Rounding errors of the product do not change the result.
+    """
     height, width = (int(side * scale + 1e-6) for side in hw)
     return height, width

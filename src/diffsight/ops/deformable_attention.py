@@ -1,4 +1,4 @@
-"""Attention to a few points of a map, in plain torch (Zhu et al., Deformable DETR, ICLR 2021)."""
+"""Deformable attention: attention to a few points of a map (Zhu et al., ICLR 2021), in torch."""
 
 import torch
 from jaxtyping import Float
@@ -16,15 +16,16 @@ def deformable_attention(
 ) -> Float[Tensor, "b q n d"]:
     """Return the weighted sum of a map's values at the points of every query.
 
-    Values are interpolated (bilinear), and 0 outside the map. Every point is a weighted sum of four
-    rows of a table: ``embedding_bag`` adds them without a copy of the values, and is faster than
-    ``grid_sample`` and a sum.
+    Values are interpolated (bilinear), and are 0 outside the map. Every point is a weighted sum of
+    four rows of a table: ``embedding_bag`` adds them without a copy of the values, and is faster
+    than ``grid_sample`` and a sum.
 
     Args:
-        value: values of ``n`` heads for every pixel, row by row.
-        hw: height and width of the map, ``s = h w``.
-        points: x and y; 0 and 1 are the outer edges of the map.
-        weights: weights of the points of a query.
+        value: values of ``n`` heads with ``d`` channels at every pixel, row by row.
+        hw: height and width of the map in pixels; ``s = h w``.
+        points: x and y of ``p`` points for each of ``q`` queries and each head; 0 and 1 are the
+            outer edges of the map.
+        weights: weights of the points.
     """
     (height, width), (images, _, heads, _) = hw, value.shape
     # zeros around the map, so that all four neighbours of a point are rows of the table

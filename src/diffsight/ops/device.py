@@ -1,4 +1,4 @@
-"""Device and dtype of a computation, as Python, recipes and the command line name them."""
+"""Devices and dtypes by the names that Python, recipes and the command line use."""
 
 import textwrap
 from typing import get_args
@@ -8,7 +8,7 @@ import torch
 from diffsight.choices import Dtype
 from diffsight.errors import InputError
 
-MAX_REASON = 90  # characters; torch lists all kinds of devices
+MAX_REASON = 90  # characters of torch's error message, which lists all kinds of devices
 
 
 def default_device() -> str:
@@ -20,10 +20,10 @@ def usable_device(name: torch.device | str | None) -> str:
     """Return the name of a device after a computation on it has succeeded.
 
     Args:
-        name: such as ``cpu`` or ``cuda:1``; None is the default device.
+        name: name of the device, such as ``cpu`` or ``cuda:1``; None: ``default_device``.
 
     Raises:
-        InputError: if nothing can be computed on it.
+        InputError: if nothing can be computed on the device.
     """
     device = str(name or default_device())
     try:
@@ -36,11 +36,11 @@ def usable_device(name: torch.device | str | None) -> str:
 
 
 def mixed_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """Return the dtype of mixed precision; None stands for no mixed precision.
+    """Return the dtype for mixed precision (autocast); None stands for no mixed precision.
 
     Args:
-        dtype: ``float32``, ``bfloat16`` or ``float16``, as a name or of torch. None and
-            ``float32`` keep the precision of the weights.
+        dtype: ``float32``, ``bfloat16`` or ``float16``, as a name or as a dtype of torch. For None
+            and ``float32`` there is no mixed precision.
 
     Raises:
         InputError: for another dtype.

@@ -1,4 +1,4 @@
-"""Random numbers for procedural scenes, which are the same on every machine and numpy release.
+"""Random numbers for procedural scenes; they are equal on every machine and numpy release.
 
 Only ``Generator.random`` is used (53 bits of PCG64, whose bit stream numpy keeps stable), because
 the algorithms behind ``integers``, ``shuffle`` and ``normal`` may change.
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Draw:
-    """One stream of random decisions.
+    """One stream of random numbers and choices.
 
     Args:
-        key: name of the stream.
+        key: name of the stream; equal names give equal numbers.
     """
 
     def __init__(self, key: str) -> None:
@@ -46,7 +46,10 @@ class Draw:
         return [options[i] for i in sorted(range(len(options)), key=keys.__getitem__)]
 
     def noise(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return nearly normal float32 numbers of mean 0 and std 1 (sums of four uniform ones)."""
+        """Return nearly normal float32 numbers of this shape, with mean 0 and standard deviation 1.
+
+        They are sums of four uniform numbers.
+        """
         total = self.generator.random(shape, dtype=np.float32)
         for _ in range(3):
             total += self.generator.random(shape, dtype=np.float32)

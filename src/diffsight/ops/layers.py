@@ -1,4 +1,4 @@
-"""Blocks of convolutions, and their initialisation."""
+"""Blocks of convolutional layers, and the initialisation of convolutions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 
 def start_convolutions(module: nn.Module, draw: Callable[[Tensor], Any]) -> None:
-    """Initialise all convolutions in a module: weights by ``draw``, biases with 0."""
+    """Initialise all convolutions in a module.
+
+    Args:
+        module: module with the convolutions.
+        draw: initialises a weight in place, such as a function of ``nn.init``. Biases become 0.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             draw(layer.weight)
@@ -16,12 +21,26 @@ def start_convolutions(module: nn.Module, draw: Callable[[Tensor], Any]) -> None
 
 
 def conv_block(channels: int, width: int, kernel: int = 3, *, stride: int = 1) -> nn.Sequential:
-    """Return a convolution, batch normalisation and ReLU; stride 1 keeps the size."""
+    """Return a convolution, batch normalisation and ReLU.
+
+    Args:
+        channels: channels of the input.
+        width: channels of the output.
+        kernel: size of the kernel.
+        stride: stride; 1 keeps the size of the map.
+    """
     conv = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def fcn_head(channels: int, outputs: int, width: int = 256, dropout: float = 0.1) -> nn.Sequential:
-    """Return two convolutions with dropout between them (Long et al., 2015)."""
+    """Return a head of two convolutions with dropout between them (Long et al., 2015).
+
+    Args:
+        channels: channels of the input.
+        outputs: channels of the output.
+        width: channels between the convolutions.
+        dropout: probability of hiding a channel.
+    """
     last = nn.Conv2d(width, outputs, 1)
     return nn.Sequential(conv_block(channels, width), nn.Dropout2d(dropout), last)

@@ -1,4 +1,4 @@
-"""Free memory of the machine. This module imports no large packages."""
+"""Free memory of the machine or a GPU. This module imports no large packages."""
 
 import math
 import os
@@ -15,10 +15,13 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available_bytes(device: str = "cpu") -> int | None:
-    """Return the free memory of a device; None if the system does not report it.
+    """Return the free memory of a device in bytes; None if the system does not report it.
 
-    On Linux this is the memory that the kernel can allocate without ending a process, within the
-    limits of the container. On other systems it is the whole memory of the machine.
+    For a CPU on Linux this is the memory that the kernel can allocate without ending a process,
+    within the limits of the container. On other systems it is the whole memory of the machine.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
     if device.startswith("cuda"):
         import torch
@@ -35,13 +38,13 @@ def require_bytes(needed: int | float, subject: str, repair: str, *, device: str
     """Refuse a computation that does not fit into the free memory, before it starts.
 
     Args:
-        needed: lower bound of the required bytes.
-        subject: the computation and its size, for the message.
-        repair: advice to the user, for the message.
+        needed: lower bound of the required memory in bytes.
+        subject: the computation and its size, as the beginning of the message.
+        repair: advice to the user, as the end of the message.
         device: device whose memory is used.
 
     Raises:
-        TooLargeError: if less memory is free; the message has one line.
+        TooLargeError: if less memory is free.
     """
     free = available_bytes(device)
     if free is not None and needed > free:
@@ -52,9 +55,10 @@ def require_bytes(needed: int | float, subject: str, repair: str, *, device: str
 
 
 def limit_memory() -> None:
-    """Let requests for more than the free memory fail, before the kernel ends the process.
+    """Make requests for more than the free memory fail, before the kernel ends the process.
 
-    Only on Linux and without a GPU, whose driver reserves more than it uses.
+    This works only on Linux and without an NVIDIA GPU, whose driver reserves more memory than it
+    uses.
     """
     free = available_bytes()
     if not sys.platform.startswith("linux") or Path("/dev/nvidiactl").exists() or free is None:

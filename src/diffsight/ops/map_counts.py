@@ -1,4 +1,4 @@
-"""Counts of correct and wrong cells in maps of overlapping classes, without torchmetrics."""
+"""Count correct and wrong cells of maps with overlapping classes, without torchmetrics."""
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -6,8 +6,9 @@ from torch import Tensor
 
 from diffsight.errors import InputError
 
-THRESHOLDS = tuple(0.35 + 0.05 * k for k in range(7))  # of the probability (BEVFusion)
+THRESHOLDS = tuple(0.35 + 0.05 * k for k in range(7))  # of the probability, as in BEVFusion
 Counts = Float64[Tensor, "7 k 3"]
+"""True positives, false positives and false negatives, by threshold and class."""
 
 
 def count_cells(
@@ -23,7 +24,7 @@ def count_cells(
         valid: cells that are counted.
 
     Raises:
-        InputError: if the maps differ in size.
+        InputError: if probabilities and labels differ in size.
     """
     require_same_cells((probability.shape[-2], probability.shape[-1]), label)
     is_positive = (label > 0.5) & valid[:, None]
@@ -40,7 +41,11 @@ def count_cells(
 
 
 def require_same_cells(hw: tuple[int, int], label: Tensor) -> None:
-    """Refuse labels whose size differs from that of the maps of a model.
+    """Refuse labels whose size differs from that of a model's maps.
+
+    Args:
+        hw: size of the model's maps in cells along x and y.
+        label: labels; the last two axes are x and y.
 
     Raises:
         InputError: if the sizes differ.

@@ -1,4 +1,4 @@
-"""Reuse of freed memory, and one-line errors when memory runs out."""
+"""Reuse freed memory, and report in one line that memory has run out."""
 
 import ctypes
 import errno
@@ -15,8 +15,8 @@ from diffsight.errors import TooLargeError
 # options of mallopt in <malloc.h>
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 MAX_THRESHOLD = (1 << 31) - 1
-# parts of messages, because torch has no error class for the memory of the machine: from its
-# allocator, oneDNN, CUDA and its libraries, and a DataLoader process that the kernel has ended
+# Parts of error messages, because torch has no error class for lack of main memory. They come from
+# its allocator, oneDNN, CUDA and its libraries, and a DataLoader process that the kernel has ended.
 OUT_OF_MEMORY_MESSAGES = (
     "DefaultCPUAllocator",
     "could not create a primitive",
@@ -32,8 +32,8 @@ OUT_OF_MEMORY_MESSAGES = (
 def keep_freed_memory() -> bool:
     """Keep the memory of freed tensors for the next ones; return whether this is supported.
 
-    By default, glibc returns large blocks to the system, which clears every page before the next
-    step gets it again. This takes up to a fifth of a small network's training step
+    By default, glibc returns large blocks to the system, which clears every page before the process
+    gets it again. This takes up to a fifth of a small network's training step
     (benchmarks/freed_memory.py).
     """
     option = _of_glibc("mallopt")
@@ -60,7 +60,7 @@ def _of_glibc(name: str) -> Any:
 
 @contextmanager
 def report_out_of_memory(advice: str) -> Iterator[None]:
-    """Turn an out-of-memory error of a GPU or the machine into an error of one line.
+    """Return a context that turns out-of-memory errors of a GPU or the machine into one line.
 
     Args:
         advice: the message: what failed, and what to choose instead.

@@ -1,4 +1,4 @@
-"""Object keypoint similarity (OKS) of two poses of a person, as in COCO."""
+"""Object keypoint similarity (OKS) of poses, as in COCO."""
 
 from collections.abc import Sequence
 
@@ -8,21 +8,21 @@ from torch import Tensor
 
 from diffsight.types import People
 
-EPSILON = 2.220446049250313e-16  # is added to areas, as in COCO
+EPSILON = 2.220446049250313e-16  # added to areas, as in COCO
 
 
 def oks(
     poses: Float[Tensor, "p j 3"], people: People, sigmas: Sequence[float]
 ) -> Float[Tensor, "p m"]:
-    """Return the similarity of every pose with every person, in [0, 1] (COCO).
+    """Return the similarity of each of ``p`` poses to each of ``m`` people, in [0, 1] (COCO).
 
-    It is the mean over the labelled joints of ``exp(-d^2 / (2 area (2 sigma)^2))``, and 0 for a
-    person without labelled joints.
+    It is the mean over the labelled joints of ``exp(-d^2 / (2 area (2 sigma)^2))``, where d is the
+    distance of predicted and labelled joint. It is 0 for a person without labelled joints.
 
     Args:
-        poses: x, y and a third number (not used) of the joints.
+        poses: x and y of the joints in pixels, and a third number (not used).
         people: people with labelled joints.
-        sigmas: tolerance of each joint.
+        sigmas: tolerance of each joint, relative to the square root of the area.
     """
     truth = people.keypoints.double()
     squared = (poses[:, None, :, :2].double() - truth[None, :, :, :2]).square().sum(dim=-1)
@@ -43,10 +43,10 @@ def suppress_similar_poses(
     """Return the indices of the poses to keep, best first (greedy non-maximum suppression).
 
     Args:
-        poses: x, y and score of the joints.
+        poses: x and y of the joints in pixels, and their score (not used).
         scores: scores of the poses.
         areas: areas of the people in square pixels; two poses are compared at their mean area.
-        sigmas: tolerance of each joint.
+        sigmas: tolerance of each joint, relative to the square root of the area.
         most: largest similarity of two poses that are both kept, in [0, 1].
     """
     variances = (2 * poses.new_tensor(sigmas, dtype=torch.float64)).square()

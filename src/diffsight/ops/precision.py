@@ -1,4 +1,4 @@
-"""Contexts that turn off mixed precision or TF32."""
+"""Contexts that set the precision of computations: mixed precision off, TF32 on or off."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import Tensor
 
-FIRST_WITH_TF32 = (8, 0)  # compute capability: Ampere
+FIRST_WITH_TF32 = (8, 0)  # compute capability of the first GPUs with TF32 (Ampere)
 
 
 def without_autocast(tensor: Tensor) -> torch.autocast:
     """Return a context without mixed precision on the device of a tensor.
 
-    The meta device has no mixed precision.
+    For a tensor on the meta device it is one for the CPU, because autocast does not know ``meta``.
     """
     return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
@@ -23,13 +23,13 @@ def has_tf32(device: torch.device) -> bool:
 
 
 def training_products(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context for training in 32 bit, which uses TF32 (10 bits) if the GPU has it."""
+    """Return a context for training in 32 bit; products use TF32 (10-bit mantissa) if possible."""
     return float32_products(tf32=has_tf32(device))
 
 
 @contextmanager
 def float32_products(*, tf32: bool) -> Iterator[None]:
-    """Multiply 32-bit numbers on a GPU in TF32 or in full 32 bit, inside this context.
+    """Return a context in which a GPU multiplies 32-bit numbers in TF32 or in full 32 bit.
 
     PyTorch's default is TF32 for convolutions and 32 bit for other products. A CPU computes in 32
     bit in both cases.

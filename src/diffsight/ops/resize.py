@@ -9,12 +9,14 @@ from torch.nn import functional
 def working_hw(
     height: int, width: int, short_side: int, long_side: int | None = None
 ) -> tuple[int, int]:
-    """Return the size with this shorter side and nearly the same aspect ratio, in pixels.
+    """Return height and width of an image after resizing to a shorter side, in pixels.
+
+    The aspect ratio stays nearly the same.
 
     Args:
         height: height of the image.
         width: width of the image.
-        short_side: shorter side of the result.
+        short_side: length of the shorter side of the result.
         long_side: largest longer side of the result; it may reduce the shorter side.
     """
     scale = short_side / min(height, width)
@@ -36,7 +38,7 @@ def resize_image(image: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[
 
 
 def resize_label(label: Shaped[Tensor, "d _ _"], hw: tuple[int, int]) -> Shaped[Tensor, "d h w"]:
-    """Return the label of the nearest pixel, so that no labels are mixed."""
+    """Return a label at another size: each pixel takes the nearest one, so no labels are mixed."""
     sizes = zip(label.shape[-2:], hw, strict=True)
     rows, columns = (nearest_pixels(old, new) for old, new in sizes)
     return label[:, rows][..., columns]
@@ -45,11 +47,11 @@ def resize_label(label: Shaped[Tensor, "d _ _"], hw: tuple[int, int]) -> Shaped[
 def resize_label_and_mask(
     label: Shaped[Tensor, "*d _ _"], valid: Bool[Tensor, "_ _"], hw: tuple[int, int]
 ) -> tuple[Shaped[Tensor, "*d h w"], Bool[Tensor, "h w"]]:
-    """Return the nearest labels; if the nearest pixel has no label, that of a labelled neighbour.
+    """Return a label and its mask at another size, without losing sparse labels.
 
-    A pixel of the new size takes the label that is nearest to its centre among those inside its
-    area. This keeps thin strokes and single points when the image becomes smaller. If every pixel
-    is labelled, the result is that of ``resize_label``.
+    A pixel of the new size takes the nearest label, as in ``resize_label``. If that pixel has no
+    label, it takes the label nearest to its centre among those inside its area. This keeps thin
+    strokes and single points when the image becomes smaller.
 
     Args:
         label: numbers or class ids.
@@ -73,7 +75,15 @@ def resize_label_and_mask(
 def _fill_gaps(
     valid: Bool[Tensor, "_ _"], is_labelled: Bool[Tensor, "h w"]
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Return pixels of the new size without a label, and for each the labelled pixel to take."""
+    """Return unlabelled pixels of the new size, and the labelled old pixel that each takes.
+
+    Args:
+        valid: labelled pixels of the old size.
+        is_labelled: pixels of the new size whose nearest old pixel is labelled.
+
+    Returns:
+        Flat indices of pixels of the new size, and of pixels of the old size.
+    """
     (height, width), (h, w) = valid.shape, is_labelled.shape
     row_of, column_of = nearest_pixels(h, height), nearest_pixels(w, width)  # new pixel of each old
     y, x = (valid & ~is_labelled[row_of][:, column_of]).nonzero(as_tuple=True)
@@ -90,5 +100,5 @@ def _fill_gaps(
 
 
 def resize_maps(maps: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """Return maps at another size (bilinear), without the smoothing that ``resize_image`` adds."""
+    """Return maps at another size (bilinear), without the anti-aliasing of ``resize_image``."""
     return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)

@@ -1,8 +1,8 @@
-"""Sparse 3D convolutions, for grids of which few cells have features (Graham et al., 2018).
+"""Sparse 3D convolutions, for grids in which few cells have features (Graham et al., 2018).
 
 Every offset of a kernel is one matrix product: the features of the input cells at this offset are
-gathered, multiplied, and added to the output cells. The pairs of input and output cells are
-computed once for all layers on the same cells.
+gathered, multiplied, and added to the output cells. The pairs of input and output cells (the rules)
+are computed once for all layers on the same cells.
 """
 
 import itertools
@@ -16,17 +16,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 Cells = tuple[int, int, int]
+"""Numbers of cells along x, y and z."""
 Rows = Int64[Tensor, " _"]
+"""Indices of rows of a feature matrix, which has one row per cell."""
 
 
 @dataclass(frozen=True)
 class Sites:
-    """The cells with features of a batch of grids.
+    """The cells that have features, in a batch of grids.
 
     Attributes:
-        coordinates: row of the batch, and cell along the three axes; all are different.
-        shape: cells of a grid along the axes.
-        count: rows of the batch.
+        coordinates: row of the batch, and index of the cell along x, y and z; all cells are
+            different.
+        shape: size of a grid in cells.
+        count: number of rows of the batch.
     """
 
     coordinates: Int64[Tensor, "m 4"]
@@ -43,8 +46,8 @@ class Rules:
     """The rulebook of a sparse convolution: the input and output rows of every kernel offset.
 
     Attributes:
-        pairs: input rows and output rows, for every offset; the output rows of one offset are
-            different.
+        pairs: for every offset, the rows of the input features and the rows of the output features
+            to which they contribute; the output rows of one offset are all different.
         sites: the output cells.
     """
 
@@ -57,7 +60,7 @@ def submanifold_rules(sites: Sites, kernel: Cells = (3, 3, 3)) -> Rules:
 
     Args:
         sites: the input cells.
-        kernel: odd numbers of cells.
+        kernel: size of the kernel in cells; all sizes are odd.
     """
     assert all(size % 2 for size in kernel)
     # wider than the grid by half a kernel, so that no key overflows into the next row
@@ -77,7 +80,14 @@ def submanifold_rules(sites: Sites, kernel: Cells = (3, 3, 3)) -> Rules:
 
 
 def strided_shape(shape: Cells, kernel: Cells, stride: Cells, padding: Cells) -> Cells:
-    """Return the cells along the axes after a convolution with strides."""
+    """Return the size of a grid after a strided convolution, in cells along x, y and z.
+
+    Args:
+        shape: size of the input grid.
+        kernel: size of the kernel.
+        stride: strides along the axes.
+        padding: cells of padding at both ends of each axis.
+    """
     sizes = zip(shape, kernel, stride, padding, strict=True)
     x, y, z = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
     return (x, y, z)
@@ -87,6 +97,12 @@ def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) ->
     """Return the rulebook of a strided sparse convolution.
 
     An output cell exists if at least one input cell lies under its kernel.
+
+    Args:
+        sites: the input cells.
+        kernel: size of the kernel.
+        stride: strides along the axes.
+        padding: cells of padding at both ends of each axis.
     """
     shape = strided_shape(sites.shape, kernel, stride, padding)
     batch, cells = sites.coordinates[:, :1], sites.coordinates[:, 1:]
@@ -110,9 +126,14 @@ def strided_rules(sites: Sites, kernel: Cells, stride: Cells, padding: Cells) ->
 def convolve(
     features: Float[Tensor, "m i"], weight: Float[Tensor, "kx ky kz i o"], rules: Rules
 ) -> Float[Tensor, "n o"]:
-    """Return the features of the output cells.
+    """Return the features of the output cells of a sparse convolution.
 
-    Under autocast the products have its dtype; their sums have the dtype of the weight.
+    Under autocast, products are computed in its dtype. Their sums have the dtype of the weight.
+
+    Args:
+        features: features of the input cells.
+        weight: kernel.
+        rules: pairs of input and output cells, for a kernel of this size.
     """
     kind = features.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -159,7 +180,12 @@ class _Convolution(torch.autograd.Function):
 
 
 def to_dense(features: Float[Tensor, "m c"], sites: Sites) -> Float[Tensor, "b c x y z"]:
-    """Return the whole grids, with zeros in the cells without features."""
+    """Return a batch of dense grids, with zeros in the cells that have no features.
+
+    Args:
+        features: features of the cells.
+        sites: the cells.
+    """
     rows = features.new_zeros(sites.count * math.prod(sites.shape), features.shape[1])
     rows = rows.index_copy(0, _keys(sites.coordinates, sites.shape), features)
     return rows.reshape(sites.count, *sites.shape, -1).movedim(-1, 1)
@@ -171,7 +197,7 @@ class SparseConv3d(nn.Module):
     Args:
         channels: channels of the input.
         width: channels of the output.
-        kernel: cells along the axes.
+        kernel: size of the kernel in cells along x, y and z.
     """
 
     def __init__(self, channels: int, width: int, kernel: Cells = (3, 3, 3)) -> None:
@@ -180,11 +206,11 @@ class SparseConv3d(nn.Module):
         self.weight = nn.Parameter(torch.empty(*kernel, channels, width).uniform_(-bound, bound))
 
     def forward(self, features: Float[Tensor, "m i"], rules: Rules) -> Float[Tensor, "n o"]:
-        """Return the features of the output cells of the rules."""
+        """Return the features of the output cells, see ``convolve``."""
         return convolve(features, self.weight, rules)
 
 
 def _keys(coordinates: Int64[Tensor, "m 4"], sizes: Sequence[int]) -> Rows:
-    """Return one number for each cell, in the order of rows and axes."""
+    """Return a number for each cell, its index in a batch of grids of these sizes."""
     row, x, y, z = coordinates.unbind(dim=1)
     return ((row * sizes[0] + x) * sizes[1] + y) * sizes[2] + z

@@ -1,22 +1,23 @@
-"""Windows over an image, and the average of the maps that are computed in them."""
+"""Split an image into windows, and average the maps that are computed in the windows."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Window = tuple[slice, slice]
+"""Rows and columns of a part of an image."""
 
 
 def window_starts(long: int, side: int, windows: int, *, covers: bool = True) -> list[int]:
-    """Return the first pixels of the windows along the longer side, ascending and different.
+    """Return the first pixel of every square window along the longer side, in ascending order.
 
     Window i begins at ``i * ((long - side) // (windows - 1))``; the last one ends at the far edge.
     If this number of windows cannot cover ``long`` pixels, there are as many windows as necessary.
 
     Differs from the authors' code: VPD, EVP and Meta Prompts round down the step between windows,
     so that up to ``windows - 2`` columns at the far edge are in no window (on KITTI 9 columns of
-    NaN with EVP's 20 windows, and with Meta Prompts' 16). ``covers=False`` does the same. The
-    windows are equal if the division is exact (NYU 480 x 640 in 2, KITTI 352 x 1216 in 4).
+    NaN with EVP's 20 windows, and with Meta Prompts' 16). ``covers=False`` does the same. Both
+    variants agree if the division is exact (NYU 480 x 640 in 2 windows, KITTI 352 x 1216 in 4).
 
     Args:
         long: length of the longer side in pixels.
@@ -33,7 +34,14 @@ def window_starts(long: int, side: int, windows: int, *, covers: bool = True) ->
 
 
 def make_windows(height: int, width: int, windows: int, *, covers: bool = True) -> list[Window]:
-    """Return rows and columns of every window: one window is the image, several are square."""
+    """Return rows and columns of every window: one window is the image, several are square.
+
+    Args:
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        windows: number of windows along the longer side.
+        covers: as for ``window_starts``.
+    """
     if windows == 1:
         return [(slice(0, height), slice(0, width))]
     side = min(height, width)
@@ -46,8 +54,8 @@ def make_windows(height: int, width: int, windows: int, *, covers: bool = True) 
 def make_tiles(height: int, width: int, tile: int, stride: int) -> list[Window]:
     """Return rows and columns of ``tile`` x ``tile`` px windows every ``stride`` px, row by row.
 
-    The last window of a row or column ends at the edge of the image. A window is never larger than
-    the image. The positions are those of mmsegmentation's slide inference.
+    The last window of a row or column of windows ends at the edge of the image. A window is never
+    larger than the image. The windows are those of mmsegmentation's slide inference.
     """
     rows, columns = (_tile_starts(long, tile, stride) for long in (height, width))
     return [
@@ -63,11 +71,15 @@ def _tile_starts(long: int, tile: int, stride: int) -> list[int]:
 
 
 class PassAverage:
-    """Mean and standard deviation per pixel, over passes that each cover a part of an image.
+    """Mean and standard deviation per pixel, over passes that each cover a window of an image.
 
-    The mean equals that of the authors' code, which averages mirrored passes first and then windows
-    by coverage, because all windows have the same number of passes. Welford's update stores only
-    two maps and the counts.
+    The authors' code averages mirrored passes first, and then windows by coverage. The mean is the
+    same here, because all windows have the same number of passes. Welford's update stores only two
+    maps and the counts.
+
+    Args:
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Attributes:
         passes: number of added passes.
@@ -81,7 +93,12 @@ class PassAverage:
         self._count: Tensor | None = None
 
     def add(self, maps: Float[Tensor, "k _ _"], window: Window) -> None:
-        """Add the maps of one pass over ``window``."""
+        """Add the maps of one pass.
+
+        Args:
+            maps: maps of the size of the window.
+            window: rows and columns of the image that the pass covers.
+        """
         maps = maps.float()
         if self._mean is None or self._squares is None or self._count is None:
             self._mean = maps.new_zeros(maps.shape[0], *self._size)

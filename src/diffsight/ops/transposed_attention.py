@@ -1,7 +1,9 @@
 """Transposed attention: the sum that every key receives from all queries, in linear memory.
 
 Few-shot, section 3.3: M_attn = M_sa^T M_ca. With self-attention weights A (a row per query, each a
-distribution over keys) and a map C per query, Y_j = sum_i A_ij C_i.
+distribution over keys) and a map C with a value per query, Y_j = sum_i A_ij C_i.
+
+Axes: ``p`` pixels, each of which is a query and a key; ``d`` channels of a head; ``n`` maps.
 """
 
 from typing import Any, Literal
@@ -31,10 +33,10 @@ def transposed_attention(
     Args:
         query: queries of all pixels.
         key: keys of all pixels.
-        maps: values of every pixel as a query, with any number of channels.
+        maps: maps C, with a value per pixel.
         implementation: ``sdpa`` uses torch's fused attention and never stores a p x p matrix.
-            ``chunk`` stores a few rows of it, and computes them again for the gradient. ``dense``
-            stores the whole matrix.
+            ``chunk`` stores some of its rows at a time, and computes them again for the gradient.
+            ``dense`` stores the whole matrix.
 
     Returns:
         The products, in the dtype of ``maps``.
@@ -104,7 +106,10 @@ def _detach(x: Tensor) -> Tensor:
 
 
 def _as_values(maps: Rows, query: Heads) -> list[Tensor]:
-    """Return chunks as wide as a head, padded with zeros, because fused kernels need this width."""
+    """Return maps in parts of ``d`` channels, repeated for every head, as values of attention.
+
+    The last part is padded with zeros, because fused kernels need values as wide as a head.
+    """
     heads, width = query.shape[1], query.shape[-1]
     padded = functional.pad(maps.to(query.dtype), (0, -maps.shape[-1] % width))
     return [
@@ -113,7 +118,7 @@ def _as_values(maps: Rows, query: Heads) -> list[Tensor]:
 
 
 def _chunked(query: Tensor, key: Tensor, maps: Tensor) -> Tensor:
-    """Return the product, computed and differentiated in chunks of queries."""
+    """Return the mean over heads of ``A^T maps``, computed and differentiated in query chunks."""
     total = torch.zeros_like(maps)
     for q, c in zip(query.split(CHUNK, dim=2), maps.split(CHUNK, dim=1), strict=True):
         part = checkpoint(_dense, q, key, c, use_reentrant=False)
@@ -123,6 +128,6 @@ def _chunked(query: Tensor, key: Tensor, maps: Tensor) -> Tensor:
 
 
 def _dense(query: Tensor, key: Tensor, maps: Tensor) -> Tensor:
-    """Return the product for some or all of the queries, from the matrix of weights."""
+    """Return the mean over heads of ``A^T maps`` for some or all queries, from the matrix A."""
     weights = torch.softmax(query @ key.mT / query.shape[-1] ** 0.5, dim=-1).mean(dim=1)
     return weights.to(maps.dtype).mT @ maps

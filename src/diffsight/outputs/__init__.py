@@ -1,4 +1,4 @@
-"""Outputs of methods: their kinds, the specification by the task, and label codecs."""
+"""Outputs of methods: their kinds, the specification that a task gives, and label codecs."""
 
 from diffsight.outputs.codec import LabelCodec, SoftLabels, expectation
 from diffsight.outputs.kinds import Classes, Distribution, Heatmaps, Masks, Moments, Output, Values

@@ -1,7 +1,8 @@
-"""The base class of label codecs, which turn values into classes and back.
+"""The base class of label codecs, which turn label values into classes and back.
 
-Few-shot, section 3.2: every dense task becomes a classification. The codec assigns classes to the
-labels. The expected value of the class centres turns a predicted distribution back into a value.
+A codec makes every dense task a classification (few_shot, section 3.2). It assigns classes, which
+have a centre value each, to the labels. A predicted distribution over the classes becomes a value
+again as the expected value of the centres.
 """
 
 import abc
@@ -21,8 +22,8 @@ class SoftLabels:
     """The classes of a label map: one class per pixel, or a few weighted classes.
 
     Attributes:
-        ids: class ids from 0 on; ``s`` per pixel.
-        weights: weights of these classes; they sum to 1 over ``s``.
+        ids: class numbers from 0; there are ``s`` per pixel.
+        weights: weights of these classes; they sum to 1 over the ``s`` classes of a pixel.
     """
 
     ids: Int[Tensor, "b s h w"]
@@ -30,7 +31,7 @@ class SoftLabels:
 
     @classmethod
     def hard(cls, ids: Int[Tensor, "b h w"]) -> "SoftLabels":
-        """Return labels with one class per pixel."""
+        """Return soft labels with one class per pixel and a weight of 1."""
         return cls(ids[:, None], torch.ones(ids[:, None].shape, device=ids.device))
 
     def at(self, pixels: PixelGrid) -> "SoftLabels":
@@ -39,16 +40,20 @@ class SoftLabels:
         return SoftLabels(self.ids[..., rows, columns], self.weights[..., rows, columns])
 
     def distribution(self, classes: int) -> Float[Tensor, "b n h w"]:
-        """Return the probability of every class."""
+        """Return the labels as probabilities of all classes.
+
+        Args:
+            classes: number of classes.
+        """
         b, _, h, w = self.ids.shape
         return self.weights.new_zeros(b, classes, h, w).scatter_add_(1, self.ids, self.weights)
 
 
 class LabelCodec(nn.Module, abc.ABC):
-    """Base class of codecs, whose classes have a value each.
+    """Base class of label codecs: classes that have a centre value each.
 
-    A codec is fitted to the labels of a training set. Its state is in buffers, which are NaN until
-    the codec is fitted or loaded.
+    A codec is fitted to the labels of a training set. Its values are in buffers, which are NaN
+    until the codec is fitted or loaded.
 
     Args:
         channels: number of channels of a label.
@@ -66,10 +71,10 @@ class LabelCodec(nn.Module, abc.ABC):
         self.register_buffer("label_std", torch.full((channels,), torch.nan))
 
     def with_statistics(self, values: Float[Tensor, "m d"]) -> Self:
-        """Set ``label_mean`` and ``label_std``, and return the codec.
+        """Set ``label_mean`` and ``label_std`` in place, and return the codec.
 
         Args:
-            values: labels of all valid pixels.
+            values: labels of all valid pixels of the training set.
         """
         self.label_mean = values.mean(dim=0)
         self.label_std = values.std(dim=0).clamp(min=1e-12)
@@ -92,18 +97,22 @@ class LabelCodec(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, label: Float[Tensor, "b d h w"]) -> SoftLabels:
-        """Return the classes of labels, which must be finite and in the unit of the task."""
+        """Return labels as soft labels.
+
+        Args:
+            label: finite values in the unit of the task.
+        """
 
     def intervals(self) -> list[tuple[float, float]]:
-        """Return the edges of every class; empty if the classes are not intervals."""
+        """Return lower and upper edge of each class; empty if the classes are not intervals."""
         return []
 
     @abc.abstractmethod
     def names(self, unit: str) -> list[str]:
-        """Return a name of every class for charts, such as the edges of its bin.
+        """Return a name for each class in charts, such as the edges of its bin.
 
         Args:
-            unit: unit of the labels.
+            unit: unit of the labels, which is part of the names.
         """
 
 
@@ -117,7 +126,7 @@ def expectation(
 
     Args:
         probability: probability of every class.
-        centres: value of every class.
+        centres: value of every class, for all images (``1 n d``) or for each image.
     """
     dtype = torch.promote_types(torch.promote_types(probability.dtype, centres.dtype), torch.float)
     values = centres.expand(len(probability), -1, -1).to(dtype)

@@ -1,4 +1,7 @@
-"""The kinds of output of a method, and how each is resized, mirrored and averaged over views."""
+"""The kinds of output of a method, and how each is resized, mirrored and averaged over views.
+
+A view is a window, a mirrored copy or a resized copy of an image.
+"""
 
 import abc
 from collections.abc import Callable
@@ -17,14 +20,14 @@ MIN_PROBABILITY = 1e-8  # smaller probabilities are raised to this before the lo
 
 @dataclass(frozen=True)
 class Output(Record, abc.ABC):
-    """Base class of the output of a method for a batch, which the task decodes."""
+    """Base class of the output of a method for a batch; the task turns it into predictions."""
 
     @classmethod
     def expect(cls, output: "Output") -> Self:
-        """Return ``output`` after a check of its kind.
+        """Return ``output`` after a check that it is an instance of this class.
 
         Raises:
-            TypeError: if it is of another kind.
+            TypeError: if it is an output of another kind.
         """
         if not isinstance(output, cls):
             raise TypeError(f"expected {cls.__name__}, got {type(output).__name__}")
@@ -54,11 +57,14 @@ class Output(Record, abc.ABC):
         return self.with_stack(self.stack.flip(-1))
 
     def reduced(self) -> "Output":
-        """Return a smaller output that is enough for averaging and resizing; default: itself."""
+        """Return an output with fewer maps, which can still be averaged and resized.
+
+        By default it is this output.
+        """
         return self
 
     def normalised(self) -> "Output":
-        """Return the output in a form for averaging over scales: probabilities, not logits."""
+        """Return the output with probabilities instead of logits, to average it over scales."""
         return self
 
     def class_probabilities(self) -> Float[Tensor, "b n h w"] | None:
@@ -66,9 +72,9 @@ class Output(Record, abc.ABC):
         return None
 
     def with_std(self, std: Float[Tensor, "b c h w"]) -> Self:
-        """Return the output with the standard deviation of its maps over the views.
+        """Return the output with the standard deviation of its maps over several views.
 
-        Kinds that do not use it return themselves.
+        Kinds of output that do not store it return themselves.
         """
         return self
 
@@ -90,8 +96,8 @@ class Values(Output):
 
     Attributes:
         maps: the values.
-        std: standard deviation over the views of a plan (windows, flips); NaN at pixels with fewer
-            than two views. Set by ``inference``, never by a method.
+        std: standard deviation over the views (windows, flips) of an image; NaN at pixels with
+            fewer than two views. It is set by ``inference``, never by a method.
     """
 
     maps: Float[Tensor, "b d h w"]
@@ -119,8 +125,8 @@ class Classes(Output):
         maps: one map per class.
         space: whether the maps are logits or probabilities.
         auxiliary: logits of an auxiliary head, used by the loss only.
-        uncertainty: uncertainty of the method in [0, 1]; None: 1 minus the largest probability is
-            used.
+        uncertainty: uncertainty that the method estimates, in [0, 1]; None: 1 minus the largest
+            probability is used.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -149,7 +155,7 @@ class Classes(Output):
         return torch.cat(parts, dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Classes":
-        """Return an output with these maps in the same space."""
+        """Return an output with these maps, as logits or probabilities like this output."""
         if self.uncertainty is None:
             return Classes(stack, self.space)
         return Classes(stack[:, :-1], self.space, uncertainty=stack[:, -1:])
@@ -170,7 +176,7 @@ class Masks(Output):
     Attributes:
         maps: one map per class.
         space: whether the maps are logits or probabilities.
-        uncertainty: uncertainty of the method in [0, 1]; None if the method has none.
+        uncertainty: uncertainty that the method estimates, in [0, 1]; None if it estimates none.
     """
 
     maps: Float[Tensor, "b k h w"]
@@ -190,7 +196,7 @@ class Masks(Output):
         return torch.cat(parts, dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Masks":
-        """Return an output with these maps in the same space."""
+        """Return an output with these maps, as logits or probabilities like this output."""
         if self.uncertainty is None:
             return Masks(stack, self.space)
         return Masks(stack[:, :-1], self.space, stack[:, -1:])
@@ -202,12 +208,12 @@ class Masks(Output):
 
 @dataclass(frozen=True)
 class Distribution(Output):
-    """A distribution over classes that have values.
+    """A distribution over the classes of a label codec, which have a value each.
 
     Attributes:
         probability: probability of every class; sums to 1 over the classes.
-        value: expected value in the unit of the task. The method computes it from its own class
-            values, which may depend on the image.
+        value: expected value in the unit of the task. The method computes it from class values that
+            may depend on the image (a label codebook).
         centres: fixed values of the classes, from which the standard deviation is computed.
     """
 
@@ -268,7 +274,7 @@ class Heatmaps(Output):
 
 @dataclass(frozen=True)
 class Moments(Output):
-    """The moments of a distribution over values, which can be averaged and resized.
+    """The first two moments of a distribution over values, which can be averaged and resized.
 
     Attributes:
         value: expected value in the unit of the task.
@@ -285,7 +291,7 @@ class Moments(Output):
 
     @property
     def stack(self) -> Float[Tensor, "b c h w"]:
-        """Mean, mean square and expected value."""
+        """Mean, mean square and expected value, in this order."""
         return torch.cat([self.mean, self.square, self.value], dim=1).float()
 
     def with_stack(self, stack: Float[Tensor, "b c h w"]) -> "Moments":
@@ -300,7 +306,7 @@ class Moments(Output):
         return variance.mean(dim=1).sqrt()
 
     def with_signs(self, signs: Float[Tensor, " d"]) -> "Moments":
-        """Return the moments of ``signs * x``.
+        """Return the moments of ``signs * x``, such as those of mirrored normals.
 
         Args:
             signs: 1 or -1 for every channel.

@@ -1,4 +1,4 @@
-"""The output specification, by which a task says which kinds of output it accepts."""
+"""``OutputSpec``: the specification of an output that a task has a loss for."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 from diffsight.outputs.codec import LabelCodec
 
 Kind = Literal["values", "classes", "masks", "distribution", "heatmaps"]
+"""Kind of an output, see ``OutputSpec``."""
 
 
 @dataclass(frozen=True)
@@ -13,15 +14,15 @@ class OutputSpec:
     """One kind of output that a task has a loss for.
 
     Attributes:
-        kind: ``values`` (one map per channel of the label), ``classes`` (logits or probabilities;
-            the mask of a sentence is two classes), ``masks`` (the same for classes that may
-            overlap), ``distribution`` (over the classes of ``codec``), or ``heatmaps`` (one per
-            joint).
+        kind: ``values`` (one map per channel of the label), ``classes`` (logits or probabilities of
+            mutually exclusive classes; in referring segmentation they are background and object),
+            ``masks`` (the same for classes that may overlap), ``distribution`` (over the classes of
+            ``codec``), or ``heatmaps`` (one per joint).
         channels: number of maps: channels of the label, classes, or joints.
         bounds: smallest and largest value; a head for values limits its output to them.
-        codec: codec of a distribution. For values without bounds it has the mean and the standard
-            deviation of the labels, by which a head shifts and scales its output.
-        grid: height and width of the output if it is not aligned with the image, such as those of a
+        codec: label codec of a distribution. For values without bounds it has the mean and the
+            standard deviation of the labels, by which a head shifts and scales its output.
+        grid: height and width of an output that is not aligned with the image, such as a
             bird's-eye-view map; None: the output has the size of the image.
         stride: image pixels per pixel of the output; 1 except for heatmaps.
     """

@@ -1,4 +1,4 @@
-"""Pretraining of a small text-to-image diffusion model on images and captions of rooms."""
+"""Pretrain a small text-to-image diffusion model on images and captions of rendered rooms."""
 
 from diffsight.pretrain.autoencoder import Autoencoder
 from diffsight.pretrain.clip import ClipPair

@@ -24,26 +24,28 @@ from diffsight.training.optim import AdamW
 from diffsight.training.schedules import AbstractSchedule
 from diffsight.types import Draws
 
-COARSE = 8  # side in pixels of the squares whose mean colour the low-frequency loss compares
+COARSE = 8  # side in pixels of the squares whose mean colours the low-frequency loss compares
 SCORED = 64  # held-out pictures that are scored
 
 
 @dataclass(frozen=True)
 class CropBatch(PictureBatch):
-    """A batch of image crops in [-1, 1], and the seeds of the noise of their latents."""
+    """A batch of image crops in [-1, 1], and the seeds of the noise that is added to latents."""
 
     draws: Draws
 
 
 class Reconstruction(AbstractObjective):
-    """The loss of the autoencoder: L1 per pixel, L1 of the mean colour of squares, and KL.
+    """The losses of the autoencoder: pixel error, low-frequency error and KL divergence.
+
+    Both errors are L1. The low-frequency error compares colours that are averaged over 8 x 8
+    pixels. Without it the autoencoder learns hues late.
 
     Args:
-        vae: the autoencoder to train.
-        coarse_weight: weight of the L1 between colours averaged over 8 x 8 pixels. Without this
-            term the autoencoder learns hues late.
-        kl_weight: weight of the KL divergence, summed over the latent and divided by the number of
-            values of the image.
+        vae: autoencoder to train.
+        coarse_weight: weight of the low-frequency error, relative to the pixel error.
+        kl_weight: weight of the KL divergence, which is summed over the latent and divided by the
+            number of values of the image.
     """
 
     def __init__(self, vae: AutoencoderKL, *, coarse_weight: float, kl_weight: float) -> None:
@@ -73,7 +75,7 @@ class Reconstruction(AbstractObjective):
         """Do nothing."""
 
     def score(self, batch: CropBatch) -> Sequence[Any]:
-        """Add the PSNR of reconstructions from the posterior's mode; return them, in [-1, 1]."""
+        """Add the PSNR of reconstructions without noise; return these images in about [-1, 1]."""
         reconstructions = self.vae.decode(self.vae.encode(batch.image).latent_dist.mode()).sample
         self.psnr.update(_compute_psnr_db(reconstructions, batch.image))
         return list(reconstructions)
@@ -87,10 +89,10 @@ class Reconstruction(AbstractObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(AbstractStage):
-    """The autoencoder stage: it trains on random crops, half of them from pictures of half size.
+    """The stage that trains the autoencoder, on random crops of pictures in full and half size.
 
     Args:
-        optim: AdamW and its groups.
+        optim: AdamW and its parameter groups.
         steps: optimiser steps.
         batch_size: crops per step.
         schedule: learning rate; constant by default.
@@ -99,10 +101,10 @@ class Autoencoder(AbstractStage):
         layers_per_block: residual layers of an encoder level; a decoder level has one more.
         groups: groups of the group normalisations.
         crop: side of a crop in pixels.
-        coarse_weight: weight of the low-frequency loss.
+        coarse_weight: weight of the low-frequency loss, see ``Reconstruction``.
         kl_weight: weight of the KL divergence.
-        replace: train a new autoencoder although the initial model has one. The layers near the
-            image that have the same shape are copied.
+        replace: train a new autoencoder although the initial model has one. Layers near the image
+            with the same shapes are copied to it.
         decoder_only: train only the decoder of the existing autoencoder, so that the latents stay
             valid for a UNet that was trained on them.
         name: name of the stage's folder.
@@ -171,7 +173,11 @@ class Autoencoder(AbstractStage):
         )
 
     def fetch(self, context: StageContext) -> Fetch:
-        """Return a function that makes a batch of random crops, half of them mirrored."""
+        """Return a function that makes a batch of random crops.
+
+        Each crop is from a picture of full or half size, and mirrored or not, all with probability
+        1/2.
+        """
 
         def crops(indices: list[int], seeds: list[int]) -> CropBatch:
             rows = [
@@ -185,7 +191,7 @@ class Autoencoder(AbstractStage):
         return crops
 
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that yields whole held-out pictures."""
+        """Return a function that yields whole held-out pictures, one per batch."""
         return lambda rank, world: [
             CropBatch(to_signed(context.held_out.image(i)[None]), Draws((i,)))
             for i in range(rank, min(SCORED, len(context.held_out)), world)
@@ -260,7 +266,12 @@ def copy_outer_layers(old: Any, vae: Any) -> None:
 
 
 def rescale(vae: Any, factor: float) -> None:
-    """Scale the latents of an ``AutoencoderKL`` by a factor, without a change of its images."""
+    """Scale the latents of an ``AutoencoderKL`` by a factor, without changing its reconstructions.
+
+    Args:
+        vae: autoencoder; the convolutions before and after the latent are changed in place.
+        factor: factor on the mean and the standard deviation of the latents.
+    """
     channels = vae.config.latent_channels
     mean, log_variance = slice(0, channels), slice(channels, 2 * channels)
     vae.quant_conv.weight[mean] *= factor
@@ -272,6 +283,7 @@ def rescale(vae: Any, factor: float) -> None:
 def _draw_crop(
     image: UInt8[Tensor, "3 h w"], side: int, generator: torch.Generator
 ) -> UInt8[Tensor, "3 side side"]:
+    """Return a random square crop of a picture, of full or half size, mirrored or not."""
     small, mirrored = torch.randint(2, (2,), generator=generator).tolist()
     if small:
         image = average_pixels(image[None], 2)[0]

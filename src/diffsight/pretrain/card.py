@@ -15,10 +15,10 @@ from diffsight.inference.generate import generate
 from diffsight.pretrain.denoiser import FIXED_PROMPTS
 from diffsight.rooms import RENDERER_VERSION
 
-HISTORY = "training.json"
+HISTORY = "training.json"  # file with the stages of the pretraining
 SAMPLE_PX = 192  # greatest side of a sample in the picture
-COLUMNS = 4
-ENTRY = {"stage", "pictures", "steps", "batch_size", "minutes", "scores"}
+COLUMNS = 4  # of the picture of samples
+ENTRY = {"stage", "pictures", "steps", "batch_size", "minutes", "scores"}  # keys of a stage
 PARTS = ("vae", "text_encoder", "image_encoder", "unet")
 
 
@@ -38,7 +38,13 @@ def write_card(folder: Path) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the recorded stages of the pretraining of a model; an empty list without a record.
+    """Return the stages of a model's pretraining, read from ``training.json``; empty without it.
+
+    Args:
+        folder: diffusers folder of the model.
+
+    Returns:
+        One mapping per stage, with the keys in ``ENTRY``.
 
     Raises:
         InputError: if the file is not a list of stages.
@@ -62,6 +68,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 def _format_card(folder: Path) -> str:
+    """Return the text of ``README.md``."""
     history = read_history(folder)
     stages = "\n".join(_format_row(stage) for stage in history)
     teachers = _list_teachers(history)
@@ -107,7 +114,7 @@ From `diffsight generate` with its defaults, row by row:
 
 
 def _format_row(stage: dict[str, Any]) -> str:
-    """Return the table row of a stage."""
+    """Return the row of a stage in the card's table."""
     return (
         f"| {stage['stage']} | {stage['pictures']:,} | {stage['steps']:,} x {stage['batch_size']} "
         f"| {stage['minutes']:.0f} | {_format_scores(stage['scores'])} |"

@@ -28,21 +28,22 @@ from diffsight.training.schedules import AbstractSchedule
 
 SCORED = 256  # held-out pairs that are scored
 MAX_TOKENS = 64  # tokens of a text, including begin and end
-VOCABULARY = 1200  # most tokens of the vocabulary
+VOCABULARY = 1200  # greatest size of the vocabulary
 MEAN, STD = 0.5, 0.25  # normalisation of the vision tower's input, for every channel
 
 Towers = tuple[CLIPTextModelWithProjection, CLIPVisionModelWithProjection]
+"""Text tower and vision tower of a CLIP model."""
 
 
 @dataclass(frozen=True)
 class PairBatch(PictureBatch):
-    """Standardised pictures and the token ids of their captions."""
+    """A batch of standardised pictures and the token ids of their captions."""
 
     tokens: Int[Tensor, "b n"]
 
 
 class Contrast(AbstractObjective):
-    """The contrastive loss of CLIP (Radford et al. 2021), and a classification of caption tokens.
+    """The losses of CLIP: contrastive (Radford et al. 2021), and classification of caption tokens.
 
     The contrastive loss is a symmetric cross-entropy over the pairs of a batch on one device. With
     ``word_weight`` the vision tower also predicts the tokens of the caption, with greater weights
@@ -51,7 +52,7 @@ class Contrast(AbstractObjective):
     Args:
         text: text tower with its projection.
         vision: vision tower with its projection.
-        rarity: weight of every token of the vocabulary.
+        rarity: weight of every token of the vocabulary in the classification loss.
         word_weight: weight of the classification loss; 0 leaves it out.
     """
 
@@ -79,7 +80,7 @@ class Contrast(AbstractObjective):
         return self.towers
 
     def embed(self, batch: PairBatch) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-        """Return the embeddings of the pictures and of the captions, ``b d`` each."""
+        """Return the embeddings of the pictures and of the captions, not normalised."""
         image = self.towers["vision"](pixel_values=batch.image).image_embeds
         # attention is causal, so the padding after the end of a text does not change its embedding
         tower: Any = self.towers["text"]
@@ -88,7 +89,10 @@ class Contrast(AbstractObjective):
         return image, text
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
-        """Return ``loss`` and its terms. Equal captions have equal target probabilities."""
+        """Return ``loss`` and its terms ``contrast`` and, with ``word_weight``, ``words``.
+
+        Pictures with equal captions count as equally good matches.
+        """
         image, text = self.embed(batch)
         scale = self.towers.get_parameter("logit_scale").exp().clamp(max=100)
         logits = scale * functional.normalize(image, dim=-1) @ functional.normalize(text, dim=-1).mT
@@ -107,7 +111,7 @@ class Contrast(AbstractObjective):
         """Do nothing."""
 
     def score(self, batch: PairBatch) -> Sequence[Any]:
-        """Store the embeddings, because the retrieval compares all pairs; return nothing."""
+        """Store the embeddings until all pairs can be compared; return no predictions."""
         self._embeds.append((*self.embed(batch), batch.tokens))
         return []
 
@@ -122,10 +126,10 @@ class Contrast(AbstractObjective):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPair(AbstractStage):
-    """The CLIP stage: a text tower, a vision tower, and a vocabulary built from the captions.
+    """The stage that trains a text tower and a vision tower, with a vocabulary from the captions.
 
     Args:
-        optim: AdamW and its groups.
+        optim: AdamW and its parameter groups.
         steps: optimiser steps.
         batch_size: pairs per step.
         schedule: learning rate; constant by default.
@@ -216,14 +220,17 @@ class ClipPair(AbstractStage):
         return pairs
 
     def held_out(self, context: StageContext) -> Validation:
-        """Return a function that yields all held-out pairs on every device, for the retrieval."""
+        """Return a function that yields the held-out pairs as one batch, the same on every device.
+
+        The retrieval compares all of them with each other.
+        """
         tokens = tokenize(context.model, context.held_out.captions)
         rows = list(range(min(SCORED, len(context.held_out))))
         image = standardise(context.held_out.at(rows, self.image_size))
         return lambda rank, world: [PairBatch(image, tokens[rows])]
 
     def export(self, objective: Contrast, context: StageContext, folder: Path) -> None:
-        """Write ``text_encoder/``, ``image_encoder/`` and the settings of its preprocessing."""
+        """Write ``text_encoder/`` and ``image_encoder/``, with its preprocessing settings."""
         save_half(objective.towers["text"], folder / "text_encoder")
         settings = {
             "image_processor_type": "CLIPImageProcessor",
@@ -260,9 +267,14 @@ def load_towers(model: Path, stage: str) -> Towers:
 
 
 def shift_and_mirror(image: UInt8[Tensor, "3 h w"], most: int, seed: int) -> UInt8[Tensor, "3 h w"]:
-    """Return an image shifted by up to ``most`` pixels, with probability 1/2 also mirrored.
+    """Return an image that is randomly shifted and, with probability 1/2, mirrored.
 
-    The border is replicated. Equal seeds give equal images.
+    The border is replicated.
+
+    Args:
+        image: image.
+        most: greatest shift along each axis in pixels.
+        seed: seed of shift and mirroring.
     """
     generator = torch.Generator().manual_seed(seed)
     down, right = torch.randint(-most, most + 1, (2,), generator=generator).tolist()
@@ -287,9 +299,13 @@ def tokenize(model: Path, texts: Sequence[str]) -> Int[Tensor, "b n"]:
 
 
 def compute_rarities(tokens: Int[Tensor, "n k"], vocabulary: int) -> Float[Tensor, " v"]:
-    """Return the inverse document frequency of every token, as a logarithm.
+    """Return the logarithm of the inverse document frequency of every token.
 
     That is log(captions / captions with the token): 0 for a token that is in all captions.
+
+    Args:
+        tokens: token ids of the captions.
+        vocabulary: number of tokens in the vocabulary.
     """
     there = torch.zeros(len(tokens), vocabulary, dtype=torch.bool).scatter_(1, tokens, True)
     return (len(tokens) / there.sum(dim=0).clamp(min=1)).log()

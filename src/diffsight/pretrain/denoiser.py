@@ -41,9 +41,10 @@ from diffsight.training.schedules import AbstractSchedule
 
 SCORED = 256  # held-out pictures that are scored
 TOWER = "image_encoder"
-TOWER_LEVELS = (1,)  # aligned levels of the pyramid; this one has about the grid of the tower
+# levels of the UNet's feature pyramid that are aligned with a teacher, 0 is the finest
+TOWER_LEVELS = (1,)  # its grid is about that of the tower
 TEACHER_LEVELS = (0, 1, 2, 3)
-EARLY = 60  # timesteps below this have little noise, as in the input of dense heads
+EARLY = 60  # timesteps below this have little noise, as the latents from which dense heads predict
 
 FIXED_PROMPTS = (
     "a kitchen with a white refrigerator, a wooden table and a window",
@@ -62,7 +63,9 @@ FIXED_PROMPTS = (
 
 
 def change_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
-    """Return a UNet for another latent, with the weights of all layers but the first and the last.
+    """Return a UNet for latents of another shape, with the weights of all layers that still fit.
+
+    If the number of channels differs, the first and the last layer are new.
 
     Args:
         old: UNet to copy from.
@@ -80,23 +83,23 @@ def change_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Denoiser(AbstractStage):
-    """The denoiser stage: it trains the UNet on cached latents and text features.
+    """The stage that trains the UNet, on cached latents and text features.
 
     Args:
-        optim: AdamW and its groups.
+        optim: AdamW and its parameter groups.
         steps: optimiser steps.
         batch_size: pictures per step.
         schedule: learning rate; constant by default.
-        size: side of the training pictures in pixels; it divides the side of the rendered ones.
+        size: side of the training pictures in pixels; it divides that of the rendered pictures.
         widths: channels of the UNet's four levels.
         heads: attention heads of each level.
         groups: groups of the group normalisations.
         empty: fraction of the captions that are replaced by an empty one.
         early: fraction of the pictures whose timestep is one of the first 60; the other pictures
             get any timestep.
-        teacher: network with whose features those of the UNet are aligned: the model's own vision
-            tower (``image_encoder``), or a vision backbone with the size of its input, such as
-            ``efficientnet-lite0@256``, for all levels.
+        teacher: frozen network with which the features of the UNet are aligned: the model's own
+            vision tower (``image_encoder``) with one level of them, or a vision backbone and the
+            size of its input, such as ``efficientnet-lite0@256``, with all levels.
         align_weight: weight of the alignment loss; 0 leaves it out.
         ema_decay: decay of the exponential moving average of the weights.
         name: name of the stage's folder.
@@ -187,12 +190,20 @@ class Denoiser(AbstractStage):
         return lambda rank, world: (fetch(some, some) for some in rows[rank::world])
 
     def _teacher(self, context: StageContext) -> OutputOf:
+        """Return a function from a picture's index to the teacher's features."""
         cache, pictures = context.cache, context.train
         if self.teacher == TOWER:
             return open_tower_features(cache, pictures, context.model, self.name)
         return open_teacher_features(cache, pictures, self.teacher)
 
     def _batches(self, context: StageContext, pictures: Pictures, empty: float) -> Fetch:
+        """Return a function that makes a batch without the teacher's features.
+
+        Args:
+            context: context of the stage.
+            pictures: pictures with their captions.
+            empty: fraction of the captions that are replaced by an empty one.
+        """
         latents = open_latents(context.cache, pictures, context.model / "vae", self.size)
         texts, empty_text = open_text_features(context.cache, pictures, context.model, self.name)
 

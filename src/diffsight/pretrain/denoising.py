@@ -1,4 +1,4 @@
-"""The loss of the UNet: the error of v, and the alignment of its features with a teacher's."""
+"""The losses of the UNet: the error of v-prediction, and the alignment with a teacher."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from diffsight.training.objective import AbstractObjective
 from diffsight.types import Record
 
 Latent = Float[Tensor, "b k h w"]
+"""Latents of a batch of pictures, with k channels."""
 
 # Stable Diffusion's noise schedule; v-prediction as in its second version
 NOISE_SCHEDULE = {
@@ -39,7 +40,7 @@ class NoisyBatch(Record):
     Attributes:
         latent: latents of the pictures, with unit variance.
         text: output of the text tower for the captions, or for the empty caption.
-        steps: timesteps of the noise schedule.
+        steps: timestep of each picture in the noise schedule.
         noise: standard normal noise.
         teacher: features of the teacher for the pictures without noise; None for held-out pictures.
     """
@@ -56,10 +57,10 @@ class NoisyBatch(Record):
 
 
 class AlignedUNet(nn.Module):
-    """The UNet, and a linear projection of each aligned level to the teacher's features.
+    """A UNet with a linear projection of each aligned level to the teacher's channels.
 
     Args:
-        unet: UNet that predicts v.
+        unet: UNet that predicts the velocity v.
         levels: levels of the feature pyramid that are aligned, 0 is the finest.
         width: channels of the teacher's features.
     """
@@ -81,7 +82,7 @@ class AlignedUNet(nn.Module):
     def forward(
         self, latent: Latent, steps: Int[Tensor, " b"], text: Float[Tensor, "b n c"]
     ) -> tuple[Latent, list[Float[Tensor, "b d _ _"]]]:
-        """Return the predicted v, and the projected features of each level."""
+        """Return the predicted v, and the projected features of each aligned level."""
         v = self.unet(latent, steps, text).sample
         pairs = zip(self.project, self.levels, strict=True)
         return v, [project(self._taps.pop(level)) for project, level in pairs]
@@ -95,7 +96,7 @@ def _find_tap(unet: Any, level: int) -> nn.Module:
 
 
 class Denoising(AbstractObjective):
-    """The mean squared error of v, plus the misalignment of features with a teacher's.
+    """The losses of the UNet: squared error of v, and misalignment of features with a teacher.
 
     v-prediction is from Salimans and Ho 2022, as in Stable Diffusion 2. The alignment is that of
     REPA (Yu et al. 2024): hidden features are compared with those of a frozen network that sees the
@@ -139,7 +140,7 @@ class Denoising(AbstractObjective):
         return self.net
 
     def losses(self, batch: NoisyBatch) -> dict[str, Tensor]:
-        """Return ``loss`` and its terms: ``v`` and, without its weight, ``align``."""
+        """Return ``loss`` and its terms ``v`` and ``align``, without the weight of ``align``."""
         assert batch.teacher is not None
         v, taps = self.net(self._add_noise(batch), batch.steps, batch.text)
         error = functional.mse_loss(v, self._compute_velocity(batch))
@@ -156,7 +157,7 @@ class Denoising(AbstractObjective):
         )
 
     def score(self, batch: NoisyBatch) -> Sequence[Any]:
-        """Add the error of v with the averaged weights; return nothing to draw."""
+        """Add the error of v with the averaged weights; return no predictions."""
         v = self.mean(self._add_noise(batch), batch.steps, batch.text).sample
         self.error.update(functional.mse_loss(v, self._compute_velocity(batch)), len(batch))
         return []

@@ -26,7 +26,14 @@ def config_of(part: Path) -> dict[str, Any]:
 
 
 def stride_of(vae: Path) -> int:
-    """Return the stride of an autoencoder: pixels along an axis per cell of its latent."""
+    """Return the stride of an autoencoder: pixels per cell of its latent, along an axis.
+
+    Args:
+        vae: folder of the autoencoder.
+
+    Raises:
+        InputError: if its configuration is missing or damaged.
+    """
     return 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
 
 
@@ -55,7 +62,7 @@ def replace_folder(folder: Path, save: Any) -> None:
 
     Args:
         folder: folder to replace or create.
-        save: function that writes the new contents into the temporary folder it is called with.
+        save: function that writes the new contents; it is called with a temporary folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with staging(folder) as scratch:

@@ -1,4 +1,4 @@
-"""Cache the outputs of frozen networks on disk, so that each is computed once."""
+"""Cache the outputs of frozen networks for all pictures on disk, so that each is computed once."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -30,13 +30,14 @@ COMPONENTS = 96  # principal components that are kept of a teacher's features
 CELLS = 16  # cells along a side of a teacher's features
 COMPONENT_PICTURES = 500  # pictures whose features the components are computed from
 
-# from the index of a picture to an output, and from several indices to a batch of outputs
 OutputOf = Callable[[int], Float[Tensor, "..."]]
+"""A function from the index of a picture to the cached output of a network."""
 Encoder = Callable[[Sequence[int]], Float[Tensor, "b ..."]]
+"""A function from the indices of pictures to a batch of outputs, which it computes."""
 
 
 def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> OutputOf:
-    """Return a function from a picture's index to its latent.
+    """Return a function from a picture's index to its latent, ``c h w``.
 
     Args:
         cache: folder of the cache; every autoencoder has its own subfolder.
@@ -66,7 +67,7 @@ def open_latents(cache: Path, pictures: Pictures, vae: Path, size: int) -> Outpu
 def open_text_features(
     cache: Path, pictures: Pictures, model: Path, stage: str
 ) -> tuple[OutputOf, Float[Tensor, "n c"]]:
-    """Return a function from a picture's index to the text tower's output for its caption.
+    """Return a function from a picture's index to the text tower's output for its caption, ``n c``.
 
     Args:
         cache: folder of the cache; every tower has its own subfolder.
@@ -127,10 +128,10 @@ def open_tower_features(cache: Path, pictures: Pictures, model: Path, stage: str
 
 
 def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> OutputOf:
-    """Return a function from a picture's index to the features of a vision backbone.
+    """Return a function from a picture's index to the features of a vision backbone, ``96 16 16``.
 
-    All levels are resized to 16 x 16 cells, every channel is standardised, and the first 96
-    principal components are kept.
+    All levels are resized to 16 x 16 cells and concatenated, every channel is standardised, and the
+    first 96 principal components are kept.
 
     Args:
         cache: folder of the cache, for features and components.
@@ -176,11 +177,15 @@ def open_teacher_features(cache: Path, pictures: Pictures, teacher: str) -> Outp
 def principal_components(
     features: Float[Tensor, "b d h w"], count: int
 ) -> dict[str, Float[Tensor, " _ ..."]]:
-    """Return the principal components of the standardised channels of features.
+    """Return the principal components of features, whose channels are standardised first.
+
+    Args:
+        features: features of several pictures.
+        count: number k of components.
 
     Returns:
-        ``mean`` of every channel, ``d``, and ``components``, ``d k``, by descending variance.
-        ``(x - mean) @ components`` are the coordinates of pixels ``x``.
+        ``mean`` (``d``, of every channel) and ``components`` (``d k``, by descending variance).
+        ``(x - mean) @ components`` are the components of a pixel ``x``; this also standardises it.
     """
     rows = features.movedim(1, -1).flatten(0, 2).double()
     deviation, mean = torch.std_mean(rows, dim=0)
@@ -245,7 +250,7 @@ def _read_chunk(path: Path, axes: int) -> np.ndarray:
 
 
 def _encode_chunk(encode: Encoder, number: int) -> Float[np.ndarray, "n ..."]:
-    """Return the outputs for all pictures of a chunk, including those beyond the range."""
+    """Return the outputs for all images of a chunk, including those beyond the last picture."""
     rows, batch = [], BATCH[_best_device().type]
     for first in range(number * CHUNK, (number + 1) * CHUNK, batch):
         indices = range(first, min(first + batch, (number + 1) * CHUNK))

@@ -1,4 +1,4 @@
-"""Rendered rooms and their captions, cached on disk in chunks.
+"""Render rooms with captions for the pretraining, and cache them on disk in chunks.
 
 The pretraining uses only images and captions; no label is rendered.
 """
@@ -56,13 +56,13 @@ class Pictures:
         return self.images[0].shape[-1]
 
     def image(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Return one image."""
+        """Return the image with this index."""
         return torch.from_numpy(self.images[index // CHUNK][index % CHUNK].copy())
 
     def at(self, indices: Sequence[int], size: int) -> UInt8[Tensor, "b 3 h w"]:
-        """Return several images, resized to ``size`` pixels.
+        """Return the images of several pictures, resized to ``size`` pixels per side.
 
-        They are averaged over squares if ``size`` divides their side, and interpolated otherwise.
+        Pixels are averaged over squares if ``size`` divides the old side, else interpolated.
         """
         images = torch.stack([self.image(i) for i in indices])
         if self.size % size == 0:
@@ -71,7 +71,7 @@ class Pictures:
 
 
 def average_pixels(images: UInt8[Tensor, "b 3 _ _"], factor: int) -> UInt8[Tensor, "b 3 _ _"]:
-    """Return the mean colour of squares of ``factor`` pixels."""
+    """Return images reduced by ``factor``: each pixel is the mean colour of a square of pixels."""
     if factor == 1:
         return images
     return functional.avg_pool2d(images.float(), factor).round().to(torch.uint8)

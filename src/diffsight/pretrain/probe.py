@@ -1,4 +1,4 @@
-"""Measure the features of a model with linear probes for depth and classes."""
+"""Score the features of a model with linear probes for depth and classes."""
 
 import functools
 from pathlib import Path
@@ -60,7 +60,7 @@ def probe(folder: Path, *, size: int) -> dict[str, float]:
 def _load_rooms(
     size: int, count: int, stride: int
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b gh gw"], Int[Tensor, "b gh gw"]]:
-    """Return images in [0, 1], and depth in metres and class at every ``stride``-th pixel."""
+    """Return images in [0, 1], and depths in metres and class ids at every ``stride``-th pixel."""
     rooms = Rooms("val", count=count, size=size, labels=("depth_m", "semantic"))
     samples = [rooms[i] for i in range(count)]
     middle = slice(stride // 2, None, stride)

@@ -1,4 +1,4 @@
-"""``pretrain``, which runs the stages of a pretraining one after another."""
+"""Run the stages of a pretraining one after another."""
 
 import logging
 import os
@@ -37,7 +37,8 @@ from diffsight.training.trainer import (
     trainer_for,
 )
 
-MODEL, CACHE, DONE = "model", "cache", "done"
+MODEL, CACHE = "model", "cache"  # folders of a run
+DONE = "done"  # empty file in the folder of a finished stage
 # arguments that are not part of a recipe
 RUN_ONLY_ARGUMENTS = ("out", "cache", "resume")
 # settings that must not change when a stage is resumed
@@ -159,7 +160,7 @@ def _run_stage(
 
 
 class Previews(Callback):
-    """Write the preview picture of a stage and log its further scores after every validation.
+    """Writes the preview picture of a stage, and logs its further scores, after every validation.
 
     Args:
         stage: stage that is trained.
@@ -193,7 +194,11 @@ def _training_seconds(trainer: Any) -> float:
 
 
 def _check_names(stages: list[AbstractStage]) -> None:
-    """Raise InputError if two stages have one name and would therefore have one folder."""
+    """Check that no two stages have the same name, because it names their folder too.
+
+    Raises:
+        InputError: if two stages have the same name.
+    """
     for name, count in Counter(stage.name for stage in stages).items():
         if count > 1:
             raise InputError(
@@ -206,7 +211,11 @@ def _check_names(stages: list[AbstractStage]) -> None:
 def _prepare_run(
     out: Path, begin: Path | None, recipe: dict[str, Plain], stages: list[AbstractStage], size: int
 ) -> None:
-    """Check the sizes of all stages, and create the model folder, empty or from ``begin``."""
+    """Check the sizes of all stages, and create the model folder: empty, or a copy of ``begin``.
+
+    Raises:
+        InputError: if ``out`` already has a run, ``begin`` is not a model, or a size does not fit.
+    """
     if (out / MODEL).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     source = assets.find(str(begin)) if str(begin) in assets.DIFFUSION else begin
@@ -227,6 +236,7 @@ def _prepare_run(
 
 
 def _open_split(cache: Path, split: str, count: int, size: int, processes: int) -> Pictures:
+    """Return the pictures of a split; a progress bar shows how many are rendered."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(f"rooms for {split}", total=count)
@@ -243,7 +253,7 @@ def _open_split(cache: Path, split: str, count: int, size: int, processes: int) 
 def _export_stage(
     stage: AbstractStage, learner: Learner, context: StageContext, folder: Path, *, minutes: float
 ) -> None:
-    """Write the trained part to the model, and add the stage to its history."""
+    """Write the trained part to the model, add the stage to its history, and mark it as done."""
     stage.export(learner.objective.cpu(), context, context.model)
     history = read_history(context.model)
     entry = {

@@ -1,4 +1,4 @@
-"""The interface of the stages of a pretraining."""
+"""The interface that the stages of a pretraining implement."""
 
 import abc
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from diffsight.training.stream import AbstractStream, seed_of
 from diffsight.types import Picture, Record
 
 Preview = tuple[Picture, dict[str, float]]
+"""A picture that shows the state of a training, and scores by name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class AbstractStage(Configurable, abc.ABC):
         name: name of the stage's folder in the run.
         steps: optimiser steps.
         batch_size: pictures per step over all devices together.
-        optim: AdamW and its groups.
+        optim: AdamW and its parameter groups.
         schedule: learning-rate schedule; None is a constant learning rate.
     """
 
@@ -70,12 +71,12 @@ class AbstractStage(Configurable, abc.ABC):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names of the other networks whose features the stage trains with; default: none."""
+        """Names of other networks whose features the stage imitates; the model card lists them."""
         return ()
 
     @abc.abstractmethod
     def check(self, size: int, stride: int | None) -> int | None:
-        """Check the sizes of the stage, before a picture is rendered.
+        """Check that the sizes of the stage fit together, before pictures are rendered.
 
         Args:
             size: side of the pictures in pixels.
@@ -98,7 +99,7 @@ class AbstractStage(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def fetch(self, context: StageContext) -> "Fetch":
-        """Return a function that makes a training batch from indices of pictures and seeds."""
+        """Return a function that makes a training batch, see ``Fetch``."""
 
     @abc.abstractmethod
     def held_out(self, context: StageContext) -> Validation:
@@ -106,7 +107,13 @@ class AbstractStage(Configurable, abc.ABC):
 
     @abc.abstractmethod
     def export(self, objective: Any, context: StageContext, folder: Path) -> None:
-        """Write the trained part to a diffusers folder."""
+        """Write the trained part to a diffusers folder.
+
+        Args:
+            objective: objective of the stage after the training.
+            context: context of the stage.
+            folder: diffusers folder of the model.
+        """
 
     @abc.abstractmethod
     def preview(self, objective: Any, context: StageContext, folder: Path) -> Preview:
@@ -119,8 +126,11 @@ class AbstractStage(Configurable, abc.ABC):
         """
 
 
-# from indices of pictures, and a seed for each, to a batch with ``to(device)`` and a length
 Fetch = Callable[[list[int], list[int]], Any]
+"""A function from indices of pictures, and a seed for each, to a batch.
+
+A batch has ``to(device)`` and a length.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +156,6 @@ class PictureStream(AbstractStream):
         return "rooms"
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Yield the batches of one device of ``world``, from batch number ``start`` on."""
+        """Yield the part of every batch that one device trains on, see ``AbstractStream``."""
         for keys in self.keys(start, rank, world):
             yield self.fetch([i for _, i in keys], [seed_of(self.seed, *key) for key in keys])

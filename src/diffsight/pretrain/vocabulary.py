@@ -21,7 +21,7 @@ def build_tokenizer(captions: Iterable[str], folder: Path, *, size: int, max_len
     Args:
         captions: texts from which the vocabulary is built.
         folder: folder for the files of the tokenizer.
-        size: greatest size of the vocabulary from the captions; missing bytes are added.
+        size: greatest size of the vocabulary that is built; bytes that it lacks are added.
         max_length: greatest number of tokens of a text, including begin and end.
     """
     tokenizer = CLIPTokenizer().train_new_from_iterator(captions, size, show_progress=False)

@@ -1,4 +1,4 @@
-"""Prompts, which condition the UNet."""
+"""Prompts: modules that turn the texts of a batch into the condition of the UNet."""
 
 from diffsight.prompts.aggregated import Aggregated
 from diffsight.prompts.base import AbstractPrompt

@@ -1,4 +1,4 @@
-"""One condition for all images of a data set: the mean text features of its captions (EVP)."""
+"""``Aggregated``: the mean text features of a data set's captions, for every image (EVP)."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from diffsight.weights import require_finite
 
 
 class Aggregated(AbstractPrompt):
-    """The same fixed tokens for every image, refined by the adapter.
+    """The same fixed tokens for every image, refined by ``TextAdapter``.
 
     Args:
-        num_tokens: tokens of a padded caption: 40 in EVP.
+        num_tokens: tokens of a padded caption, begin and end tokens included: 40 in EVP.
         dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
         weights: file of the tokens, written by ``diffsight aggregate-prompts``; None: standard
             normal random tokens, the same in every process.
 
     Raises:
-        InputError: if the file cannot be read, or has another shape.
+        InputError: if the file cannot be read, or its vectors have another shape.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ def _read(path: Path, num_tokens: int, dim: int) -> Float[Tensor, "n c"]:
     if tuple(rows.shape) != (num_tokens, dim):
         raise InputError(
             f"{path}: {' x '.join(map(str, rows.shape))} numbers, the model takes {num_tokens} "
-            f"tokens of {dim}"
+            f"tokens of {dim}: write it for this model with `diffsight aggregate-prompts`"
         )
     require_finite([("rows", rows)], path)
     return rows.float()

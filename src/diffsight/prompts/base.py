@@ -1,4 +1,4 @@
-"""The interface of prompts, which condition the UNet."""
+"""The base class of prompts, which condition the UNet."""
 
 import abc
 
@@ -10,7 +10,9 @@ from diffsight.types import Inputs
 
 
 class AbstractPrompt(nn.Module, Configurable, abc.ABC):
-    """Turns the texts of a batch into a condition, one vector per token.
+    """Base class of prompts, which turn the texts of a batch into the UNet's condition.
+
+    A condition is one vector per token. The UNet attends to it by cross-attention.
 
     Attributes:
         num_tokens: number of tokens of an image's condition.
@@ -26,8 +28,11 @@ class AbstractPrompt(nn.Module, Configurable, abc.ABC):
     def forward(self, inputs: Inputs) -> Float[Tensor, "b n c"]:
         """Return the condition of each image.
 
+        Args:
+            inputs: batch with ``prompts`` or ``text``; some subclasses use neither.
+
         Raises:
-            InputError: for a missing or unknown text.
+            InputError: if a text is missing or unknown.
         """
 
     def check(self, text: str) -> None:
@@ -38,5 +43,8 @@ class AbstractPrompt(nn.Module, Configurable, abc.ABC):
         """
 
     def placeholder(self) -> Tensor | None:
-        """Return a placeholder for ``Inputs.text`` of one image, to count the cost of a pass."""
+        """Return a placeholder for ``Inputs.text`` of one image, to count the operations of a pass.
+
+        It is on the meta device; None if the prompt reads no encoded text.
+        """
         return None

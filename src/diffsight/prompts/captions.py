@@ -1,4 +1,4 @@
-"""Captions of images, by any captioner of transformers (EVP uses BLIP-2)."""
+"""Caption images with any image-to-text model of transformers (EVP uses BLIP-2)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ BLIP2 = "Salesforce/blip2-flan-t5-xxl"
 
 
 class Captioner:
-    """Describes images in sentences.
+    """A model that describes each image in a sentence.
 
     Args:
         source: folder or hub id of a model that turns images into text.
@@ -56,7 +56,13 @@ class Captioner:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[UInt8[Tensor, "3 _ _"]]) -> list[str]:
-        """Return a caption for each image, by greedy decoding: equal images get equal captions."""
+        """Return a caption for each image.
+
+        Decoding is greedy, so equal images get equal captions.
+
+        Args:
+            images: RGB images of any size, with values from 0 to 255.
+        """
         pictures = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
         inputs = self._processor(images=pictures, return_tensors="pt")
         inputs = {

@@ -1,4 +1,4 @@
-"""Class names as tokens: the same condition for every image (VPD, segmentation)."""
+"""``ClassTokens``: one token per class name, the same for every image (VPD, segmentation)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,19 @@ from diffsight.types import Inputs
 
 
 class ClassTokens(AbstractTable):
-    """One token per class, in the order of their ids: attention is a softmax over the classes.
+    """One token per class, in the order of the class numbers.
 
-    The arguments are those of ``AbstractTable``.
+    The UNet's cross-attention is then a softmax over the classes. The arguments are those of
+    ``AbstractTable``.
     """
 
     @classmethod
     def from_names(cls, names: Sequence[str], encoder: str | Path, *, dim: int) -> "ClassTokens":
-        """Return the tokens that a text tower computes for names, with VPD's single template.
+        """Return class tokens that a text tower computes from "a photo of a NAME" (as in VPD).
 
         Args:
             names: names of the classes.
-            encoder: as for ``load_text_encoder``.
+            encoder: source of the text tower, as for ``load_text_encoder``.
             dim: width of the UNet's condition.
 
         Raises:
@@ -32,8 +33,8 @@ class ClassTokens(AbstractTable):
         rows = build_text_table(names, encoder=encoder, templates="single")
         if rows.shape[1] != dim:
             raise InputError(
-                f"{encoder}: its text tower gives vectors of {rows.shape[1]} numbers, the UNet "
-                f"takes {dim}: take the tower that the UNet was trained with"
+                f"{encoder}: its text tower gives vectors of {rows.shape[1]} numbers, but the UNet "
+                f"takes {dim}: give the tower that the UNet was trained with"
             )
         tokens = cls(names, dim=dim)
         tokens.rows.copy_(rows)

@@ -1,4 +1,4 @@
-"""Concepts: trainable vectors that replace the tokens of a text (few_shot, section 3.3)."""
+"""``Concepts``: trainable vectors that replace the tokens of a text (few_shot, section 3.3)."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from diffsight.config import Configurable
 
 
 class Concepts(nn.Module, Configurable):
-    """One vector per class, without tokens for begin, end or padding.
+    """One trainable vector per class, without tokens for begin, end or padding.
 
     Args:
         count: number of classes.

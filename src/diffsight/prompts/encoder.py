@@ -1,4 +1,4 @@
-"""CLIP's text tower and tokenizer, from weights of Stable Diffusion or CLIP."""
+"""Load CLIP's text tower and tokenizer from the files of Stable Diffusion or CLIP."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from diffsight.weights import (
 )
 
 CLIP = "openai/clip-vit-large-patch14"
-"""Its tokenizer is that of Stable Diffusion 1.x and 2.x, whose original files have none."""
+"""CLIP model whose tokenizer Stable Diffusion 1.x and 2.x use; their original files have none."""
 PARTS = ("tokenizer", "text_encoder")
 KIND = "CLIP text model"
 REPAIR = (
@@ -32,24 +32,27 @@ def load_text_encoder(encoder: str | Path) -> tuple[Any, Any]:
     """Return CLIP's tokenizer and text model; the model is in 32 bit and evaluation mode.
 
     Args:
-        encoder: ``tiny``, a diffusers folder or hub id with ``text_encoder`` and ``tokenizer``,
-            those of a CLIP model, or one original file of Stable Diffusion.
+        encoder: ``tiny``, the folder or hub id of a diffusers model (with ``text_encoder`` and
+            ``tokenizer``) or of a CLIP model, or one original file of Stable Diffusion.
 
     Returns:
         The tokenizer, and the model without text projection. The model maps token ids ``b n`` to
         ``last_hidden_state`` and ``pooler_output``, both after the final layer norm.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if tokenizer or model cannot be loaded.
     """
     return load_tokenizer(encoder), load_text_model(encoder)
 
 
 def load_text_model(encoder: str | Path) -> Any:
-    """Return only the text model, from the sources of ``load_text_encoder``.
+    """Return only CLIP's text model.
+
+    Args:
+        encoder: as for ``load_text_encoder``.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if the model cannot be loaded.
     """
     # transformers takes seconds to import, so it is imported only here
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -67,10 +70,14 @@ def load_text_model(encoder: str | Path) -> Any:
 
 
 def load_tokenizer(encoder: str | Path) -> Any:
-    """Return only CLIP's tokenizer, from the sources of ``load_text_encoder``.
+    """Return only CLIP's tokenizer.
+
+    Args:
+        encoder: as for ``load_text_encoder``. An original file has no tokenizer; it gets that of
+            ``CLIP``.
 
     Raises:
-        InputError: if it cannot be loaded.
+        InputError: if the tokenizer cannot be loaded.
     """
     from transformers import CLIPTokenizer
 
@@ -90,7 +97,7 @@ def load_tokenizer(encoder: str | Path) -> Any:
 
 
 def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    """Return configuration and weights of the text tower in an original file.
+    """Return the configuration and weights of the text tower in an original file.
 
     Raises:
         InputError: if the file has no text tower.

@@ -1,4 +1,4 @@
-"""Text features of one sentence per image, by a text tower that is trained (EVP)."""
+"""``LearnedSentences``: text features of one sentence per image, by a trained text tower (EVP)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,20 +30,22 @@ CLIP_L14: Mapping[str, Any] = {
 
 
 class LearnedSentences(AbstractPrompt):
-    """The tower's last hidden states, after its final norm, refined by the adapter.
+    """The last hidden states of a CLIP text tower for the prompts, refined by ``TextAdapter``.
 
-    A sentence is truncated or padded to ``num_tokens``; the UNet attends to the padding, too.
+    The tower is trained with the model. A sentence is truncated or padded to ``num_tokens``; the
+    UNet attends to the padding, too.
 
     Args:
-        num_tokens: tokens of a sentence, begin and end included.
+        num_tokens: tokens of a sentence, begin and end tokens included.
         architecture: options of the tower, with the names of CLIP's text configuration; default:
             ViT-L/14.
-        tokenizer: as for ``load_text_encoder``, for prompts as texts; None: the inputs have tokens.
+        tokenizer: source of the tokenizer, as for ``load_text_encoder``; None: there are no
+            prompts, because ``Inputs.text`` has the token ids.
         weights: initial weights of the tower, as for ``load_text_encoder``; None: random ones.
         pooled: use one vector per sentence, that of its end token (a row of EVP's table 4).
 
     Raises:
-        InputError: if ``weights`` cannot be loaded, or are of another architecture.
+        InputError: if ``weights`` cannot be loaded or have another architecture.
     """
 
     requires_text = True
@@ -81,7 +83,7 @@ class LearnedSentences(AbstractPrompt):
         """Return the condition of each image, from ``inputs.text`` (token ids) or its prompt.
 
         Raises:
-            InputError: if an image has neither, or there is no tokenizer.
+            InputError: if an image has neither, or has a prompt but there is no tokenizer.
         """
         tokens = inputs.text
         if tokens is None:
@@ -92,11 +94,11 @@ class LearnedSentences(AbstractPrompt):
         )
 
     def check(self, text: str) -> None:
-        """Refuse a sentence with more tokens than the tower reads."""
+        """Refuse a sentence with more tokens than the tower reads, see ``AbstractPrompt.check``."""
         self.tokenizer.check_length(text)
 
     def placeholder(self) -> Tensor:
-        """Return token ids on the meta device."""
+        """Return placeholder token ids on the meta device, see ``AbstractPrompt.placeholder``."""
         return torch.zeros(1, self.tokenizer.num_tokens, dtype=torch.long, device="meta")
 
     def _load_weights(self, source: str | Path) -> None:
@@ -105,5 +107,5 @@ class LearnedSentences(AbstractPrompt):
             self.tower.load_state_dict(state)
         except RuntimeError:
             raise InputError(
-                f"{source}: its text tower is of another architecture: give its architecture"
+                f"{source}: its text tower is of another architecture: set architecture to theirs"
             ) from None

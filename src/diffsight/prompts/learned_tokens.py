@@ -1,4 +1,4 @@
-"""Trainable tokens, the same for every image (Meta Prompts, section 3.2)."""
+"""``LearnedTokens``: trainable tokens, the same for every image (Meta Prompts, section 3.2)."""
 
 import torch
 from jaxtyping import Float
@@ -14,8 +14,8 @@ class LearnedTokens(AbstractPrompt):
     Args:
         num_tokens: number of tokens of an image's condition.
         dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        adapter: apply two linear layers with a GELU between them, without a residual (as in the
-            authors' depth code; the paper does not mention it).
+        adapter: transform the tokens by two linear layers with a GELU between them, without a
+            residual (as in the authors' depth code; the paper does not mention it).
     """
 
     def __init__(self, num_tokens: int = 150, *, dim: int = 768, adapter: bool = False) -> None:

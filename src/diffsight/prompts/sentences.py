@@ -1,4 +1,7 @@
-"""Text features of one sentence per image, by a frozen tower (VPD and EVP, referring)."""
+"""``Sentences``: text features of one sentence per image, by a frozen text tower.
+
+VPD and EVP use it for referring segmentation.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,18 +22,19 @@ from diffsight.types import Inputs
 
 
 class Sentences(AbstractPrompt):
-    """The last hidden states of CLIP's text tower for the prompts, refined by the adapter.
+    """The last hidden states of CLIP's text tower for the prompts, refined by ``TextAdapter``.
 
     A sentence is truncated or padded to ``num_tokens``. The UNet attends to the padding, too, as in
     the authors' code, which loads an attention mask but never uses it.
 
     Args:
-        num_tokens: tokens of a sentence, begin and end included: 40 for RefCOCO and RefCOCO+, 77
-            for G-Ref.
+        num_tokens: tokens of a sentence, begin and end tokens included: 40 for RefCOCO and
+            RefCOCO+, 77 for G-Ref.
         dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        encoder: as for ``load_text_encoder``. The tower is loaded with the first sentence, frozen,
-            and runs on the device of the images. A saved model stores its name, not its weights.
-            None: the inputs have text features.
+        encoder: source of the text tower, as for ``load_text_encoder``. The tower is frozen. It is
+            loaded when the first sentence is encoded, and runs on the device of the images. A saved
+            model stores its name, not its weights. None: there are no prompts, because
+            ``Inputs.text`` has the text features.
         pooled: use one vector per sentence, that of its end token (rows of EVP's table 4).
     """
 
@@ -57,7 +61,8 @@ class Sentences(AbstractPrompt):
         """Return the condition of each image, from ``inputs.text`` (features) or its prompt.
 
         Raises:
-            InputError: if an image has neither, or the features have another shape.
+            InputError: if an image has neither, the tower cannot be loaded, or the features have
+                another shape than the model takes.
         """
         features = inputs.text
         if features is None:
@@ -76,14 +81,14 @@ class Sentences(AbstractPrompt):
 
         Args:
             sentences: one per image.
-            device: device to which the tower is moved; default: it stays on its device.
+            device: device to which the tower is moved; default: it stays where it is.
 
         Raises:
             InputError: if there is no tower, it cannot be loaded, or a sentence is missing.
         """
         if self.encoder is None:
             raise InputError(
-                "the model has no text encoder: name one (encoder), or give text features"
+                "the model has no text encoder: set encoder of its prompts, or give text features"
             )
         tokens = self.tokenizer(sentences, max(1, len(sentences)))
         if not self._tower:
@@ -105,12 +110,13 @@ class Sentences(AbstractPrompt):
         return cache.get(self, inputs.prompts, compute, device)
 
     def _one(self, sentence: str | None, *, device: torch.device) -> Float[Tensor, "1 n c"]:
+        """Return the features of one sentence, as a batch of one."""
         return self.features([sentence], device)
 
     def check(self, text: str) -> None:
-        """Refuse a sentence with more tokens than the tower reads."""
+        """Refuse a sentence with more tokens than the tower reads, see ``AbstractPrompt.check``."""
         self.tokenizer.check_length(text)
 
     def placeholder(self) -> Float[Tensor, "1 n c"]:
-        """Return features on the meta device."""
+        """Return placeholder features on the meta device, see ``AbstractPrompt.placeholder``."""
         return torch.empty(1, self.num_tokens, self.dim, device="meta")

@@ -1,4 +1,4 @@
-"""Text templates into which names are inserted.
+"""Text templates into which class names are inserted, by the name of the set.
 
 ``imagenet`` are the 80 prompts that OpenAI published with CLIP (MIT licence, see THIRD_PARTY.md).
 """

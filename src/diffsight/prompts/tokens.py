@@ -11,11 +11,13 @@ from diffsight.prompts.encoder import load_tokenizer
 
 
 class Tokenizer:
-    """Converts sentences to token ids of one length; its files are read at the first sentence.
+    """CLIP's tokenizer, which converts sentences to token ids of one length.
+
+    Its files are read when the first sentence is converted.
 
     Args:
-        source: as for ``load_tokenizer``; None: every sentence is refused.
-        num_tokens: tokens of a sentence after truncation or padding, begin and end included.
+        source: source of the tokenizer, as for ``load_tokenizer``; None: every sentence is refused.
+        num_tokens: tokens of a sentence after truncation or padding, begin and end tokens included.
     """
 
     def __init__(self, source: str | None, num_tokens: int) -> None:
@@ -24,7 +26,11 @@ class Tokenizer:
         self._loaded: list[Any] = []
 
     def __call__(self, sentences: Sequence[str | None] | None, count: int) -> Int[Tensor, "b n"]:
-        """Return the token ids of ``count`` sentences.
+        """Return the token ids of sentences.
+
+        Args:
+            sentences: one sentence per image.
+            count: number of images.
 
         Raises:
             InputError: if there is no tokenizer, it cannot be loaded, or a sentence is missing.
@@ -39,12 +45,13 @@ class Tokenizer:
         """Refuse a sentence that would be truncated.
 
         Raises:
-            InputError: for a sentence of more than ``num_tokens`` tokens.
+            InputError: if there is no tokenizer, or the sentence has more than ``num_tokens``
+                tokens.
         """
         count = len(self._tokenizer()(sentence)["input_ids"])
         if count > self.num_tokens:
             raise InputError(
-                f"{sentence!r} has {count} tokens, begin and end included; the model reads "
+                f"{sentence!r} has {count} tokens, begin and end included, but the model reads "
                 f"{self.num_tokens}: say it in fewer words"
             )
 

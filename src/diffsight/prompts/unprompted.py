@@ -1,4 +1,4 @@
-"""The empty prompt: the condition of a UNet without a text (VPD, table 5)."""
+"""``Unprompted``: the empty prompt as the condition of the UNet (VPD, table 5)."""
 
 from pathlib import Path
 
@@ -12,13 +12,18 @@ from diffsight.types import Inputs
 
 
 class Unprompted(AbstractPrompt):
-    """The text features of the empty sentence, for every image; they are stored with the model.
+    """The text features of the empty sentence, the same for every image.
+
+    The features are a buffer, so they are saved with the model.
 
     Args:
-        num_tokens: tokens of the padded sentence, begin and end included.
+        num_tokens: tokens of the padded sentence, begin and end tokens included.
         dim: width of a token's vector (768 for Stable Diffusion 1.x, 1024 for 2.x).
-        weights: text tower that computes the features, as for ``load_text_encoder``; None keeps
-            zeros, until a state dict is loaded.
+        weights: text tower that computes the features, as for ``load_text_encoder``. None: the
+            features are zeros until a state dict is loaded.
+
+    Raises:
+        InputError: if the text tower cannot be loaded.
     """
 
     def __init__(self, num_tokens: int = 77, *, dim: int = 768, weights: str | None = None) -> None:
@@ -37,14 +42,17 @@ class Unprompted(AbstractPrompt):
     @classmethod
     @torch.no_grad()
     def from_folder(cls, folder: Path, dim: int) -> "Unprompted":
-        """Return the empty-prompt embedding of a diffusers folder.
+        """Return the empty prompt, computed by the text tower of a Stable Diffusion model.
 
         Args:
-            folder: folder with a text tower, or one original file. Without a tower the embedding is
-                a single token of zeros.
+            folder: diffusers folder, or one original file. For a folder without a text tower the
+                condition is a single token of zeros.
             dim: width of the UNet's condition.
+
+        Raises:
+            InputError: if the text tower cannot be loaded.
         """
-        if folder.is_file():  # without a tokenizer, the config has the special ids
+        if folder.is_file():  # it has no tokenizer, but its configuration has the special ids
             tower = load_text_model(folder)
             config = tower.config
             tokens = torch.full((1, config.max_position_embeddings), config.pad_token_id)

@@ -1,4 +1,4 @@
-"""Named evaluation protocols: ``get("nyu-eigen-v1")``."""
+"""Named evaluation protocols, such as ``get("nyu-eigen-v1")``."""
 
 from diffsight.errors import InputError, suggest
 from diffsight.protocols.base import AbstractProtocol, PromptRule
@@ -75,11 +75,12 @@ def get(name: str, *, prompt: PromptRule = "mean") -> AbstractProtocol:
 
     Args:
         name: one of ``names()``.
-        prompt: which prompt the model gets: ``mean`` (no prompt), ``oracle-scene`` or ``caption``.
+        prompt: which prompt the model gets: ``mean`` (none), ``oracle-scene`` (the true scene type
+            of the image) or ``caption`` (a caption of the image).
 
     Raises:
-        InputError: if there is no protocol of this name (the message has the nearest three), or if
-            the protocol does not score depth and ``prompt`` is not ``mean``.
+        InputError: if there is no protocol of this name (the message suggests similar names), or
+            if ``prompt`` is not ``mean`` and the protocol does not score depth.
     """
     if name not in _PROTOCOLS:
         near = suggest(name, names(), listing="`diffsight show protocols`")

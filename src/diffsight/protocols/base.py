@@ -33,14 +33,14 @@ OFFICIAL_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class AbstractProtocol(abc.ABC):
-    """Rules for scoring one kind of prediction.
+    """Base class of evaluation protocols: rules for scoring one kind of prediction.
 
     Attributes:
         name: name with version. A published protocol never changes; a change gets a new version.
-        split: the images that the protocol is made for.
-        plan: forward passes behind the figures of the papers, for information only. The plan that
-            was run is printed with each result.
-        unit: noun for the scored samples, in the plural.
+        split: data set and split that the protocol is made for.
+        plan: inference of the papers (windows, scales, mirror images, number of passes), for
+            information only. Each result states the inference that was used.
+        unit: noun for the scored samples in messages, in the plural.
         kind: kind of the predictions that it scores (``Prediction.kind``); empty: any kind.
         scores: noun for these predictions in messages.
     """
@@ -51,7 +51,8 @@ class AbstractProtocol(abc.ABC):
     unit: ClassVar[str] = "images"
     kind: ClassVar[str] = ""
     scores: ClassVar[str] = "predictions"
-    # first published names of renamed fields, under which reports and fingerprints have them
+    # present name of each renamed field -> its first published name, which reports and fingerprints
+    # keep
     _published_names: ClassVar[Mapping[str, str]] = {}
 
     @property
@@ -61,7 +62,7 @@ class AbstractProtocol(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
 
     @abc.abstractmethod
     def metric(self, task: AbstractTask) -> Metric:
@@ -85,11 +86,13 @@ class AbstractProtocol(abc.ABC):
         return target.valid
 
     def applied_to(self, images: int, sizes: Collection[tuple[int, int]]) -> Self:
-        """Return the protocol under a name that names any difference from its official split.
+        """Return the protocol, renamed if the scored images are not its official split.
+
+        The new name states the difference, such as ``part of nyu-eigen-v1 (8 of 654 images)``.
 
         Args:
             images: number of images that were scored.
-            sizes: their heights and widths.
+            sizes: heights and widths of these images.
         """
         official, official_hw = OFFICIAL_IMAGES.get(self.name, (None, None))
         changes = []
@@ -103,21 +106,29 @@ class AbstractProtocol(abc.ABC):
         return dataclasses.replace(self, name=f"part of {self.name} ({', '.join(changes)})")
 
     def per_class(self, metric: Metric, names: Sequence[str]) -> dict[str, float]:
-        """Return the score of every class that counts, by name; default: no classes."""
+        """Return the score of every class that counts, by name; default: no classes.
+
+        Args:
+            metric: metric after ``measure`` of all images.
+            names: names of the classes, in the order of their ids.
+        """
         return {}
 
     def with_prompt(self, rule: PromptRule) -> Self:
-        """Return the protocol with another prompt rule.
+        """Return the protocol with this rule for the prompt of the model.
 
         Raises:
             InputError: if the protocol has no prompt rule and ``rule`` is not ``mean``.
         """
         if rule != "mean":
-            raise InputError(f"{self.name}: only protocols of depth use a scene type: leave it out")
+            raise InputError(
+                f"{self.name}: only protocols of depth use a scene type or a caption: leave out "
+                f"{rule}"
+            )
         return self
 
     def with_captions(self) -> Self:
-        """Return the protocol for a model that needs a caption of every image."""
+        """Return the protocol for a model that needs a caption of every image; default: itself."""
         return self
 
     def require_kind(self, prediction: Prediction) -> None:
@@ -140,6 +151,7 @@ class AbstractProtocol(abc.ABC):
         return self._published_fields() | {"fingerprint": self.fingerprint}
 
     def _published_fields(self) -> dict[str, Any]:
+        """Return every field under its name in reports and fingerprints."""
         fields = dataclasses.asdict(self)
         return {self._published_names.get(name, name): value for name, value in fields.items()}
 

@@ -15,12 +15,13 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class ClassProtocol(AbstractProtocol):
-    """Rules for scoring classes with ``miou``, ``macc`` and ``aacc``.
+    """Rules for scoring predicted classes with ``miou``, ``macc`` and ``aacc``, see ``ClassIoU``.
 
     Attributes:
         classes: required number of classes, or None for any number.
         resolution: size at which prediction and label are compared.
-        averaging: ``dataset``: areas are summed over all images before they are divided.
+        averaging: ``dataset``: intersections and unions are summed over all images before they are
+            divided.
         false_positive_classes: how ``miou`` counts a class that is predicted but never occurs, see
             ``ClassIoU``; ``zero`` as in mmsegmentation, whose figures the papers report.
     """
@@ -34,7 +35,7 @@ class ClassProtocol(AbstractProtocol):
     _published_names: ClassVar[Mapping[str, str]] = {"false_positive_classes": "invented"}
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         parts = (
             self.title(),
             f"{'all' if self.classes is None else self.classes} classes",
@@ -64,7 +65,7 @@ class ClassProtocol(AbstractProtocol):
         return ClassIoU(count, false_positive_classes=self.false_positive_classes)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image, whose label is a map of class ids ``1 h w``.
+        """Add one image to the metric; its label is a map of class ids, ``1 h w``.
 
         Raises:
             InputError: if the prediction has no classes, or an id is not a class of the task.
@@ -82,12 +83,12 @@ class ClassProtocol(AbstractProtocol):
 
 @dataclass(frozen=True)
 class CategoryProtocol(ClassProtocol):
-    """Rules for scoring classes and their categories, as on Cityscapes.
+    """Rules for scoring predicted classes and groups of classes (categories), as on Cityscapes.
 
     The metrics are those of ``ClassProtocol`` and ``category_miou``.
 
     Attributes:
-        categories: class ids of each category.
+        categories: ids of the classes in each category.
     """
 
     categories: tuple[tuple[int, ...], ...] = ()

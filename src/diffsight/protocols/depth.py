@@ -30,10 +30,10 @@ class PixelCrop:
     of_hw: tuple[int, int]
 
     def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return top, bottom, left and right in pixels.
+        """Return first row, end of the rows, first column and end of the columns, in pixels.
 
         Raises:
-            InputError: if the maps are of another size.
+            InputError: if the maps have another size than ``of_hw``.
         """
         if (height, width) != self.of_hw:
             raise InputError(
@@ -49,15 +49,15 @@ class FractionCrop:
     """A crop in fractions of the map's height and width, rounded down to pixels.
 
     Attributes:
-        rows: first row and end of the rows, in [0, 1].
-        columns: first column and end of the columns, in [0, 1].
+        rows: begin and end of the rows, in [0, 1].
+        columns: begin and end of the columns, in [0, 1].
     """
 
     rows: tuple[float, float]
     columns: tuple[float, float]
 
     def bounds(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return top, bottom, left and right in pixels."""
+        """Return first row, end of the rows, first column and end of the columns, in pixels."""
         top, bottom = (math.floor(f * height) for f in self.rows)
         left, right = (math.floor(f * width) for f in self.columns)
         return top, bottom, left, right
@@ -74,10 +74,10 @@ class DepthProtocol(AbstractProtocol):
         max_depth_m: only true depths below it count; it replaces infinite predictions.
         depth_type: ``z`` along the optical axis, or ``euclidean`` along the ray.
         resolution: size at which prediction and label are compared.
-        prompt: prompt of the model: ``mean`` of its text table; ``oracle-scene``, the scene type of
-            the test image, which the original NYU evaluation takes from the name of the folder; or
-            ``caption``, a caption of the image (EVP).
-        averaging: ``image``: each metric is computed per image and averaged over the images.
+        prompt: which prompt the model gets. ``mean``: none, so that it uses the mean of its text
+            table. ``oracle-scene``: the scene type of the test image, which the original NYU
+            evaluation takes from the name of the folder. ``caption``: a caption of the image (EVP).
+        averaging: ``image``: each metric is computed per image, then averaged over the images.
     """
 
     crop: PixelCrop | FractionCrop | None
@@ -96,7 +96,7 @@ class DepthProtocol(AbstractProtocol):
         return self.prompt != "mean"
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         parts = (
             self.title(),
             f"crop {_format_crop(self.crop)}",
@@ -136,7 +136,7 @@ class DepthProtocol(AbstractProtocol):
         return torch.where(finite > 0, finite, self.min_depth_m)
 
     def with_prompt(self, rule: PromptRule) -> "DepthProtocol":
-        """Return the protocol with this prompt rule."""
+        """Return the protocol with this rule for the prompt of the model."""
         return replace(self, prompt=rule)
 
     def with_captions(self) -> "DepthProtocol":
@@ -144,7 +144,7 @@ class DepthProtocol(AbstractProtocol):
         return replace(self, prompt="caption")
 
     def metric(self, task: AbstractTask) -> DepthMetrics:
-        """Return a new metric of depth."""
+        """Return a new metric for depth."""
         return DepthMetrics()
 
     def scored_pixels(self, target: Target) -> Masks:
@@ -152,7 +152,7 @@ class DepthProtocol(AbstractProtocol):
         return self.mask(target.label[:, 0], target.valid)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image, whose label is a map of metres ``1 1 h w``.
+        """Add one image to the metric; its label is depth in metres, ``1 1 h w``.
 
         Raises:
             InputError: if the prediction is not depth, or the crop is defined for another size.

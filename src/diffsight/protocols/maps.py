@@ -15,7 +15,9 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class MapProtocol(AbstractProtocol):
-    """Rules for scoring maps with ``miou``, each class at its best threshold (BEVFusion).
+    """Rules for scoring bird's-eye-view maps with ``miou``, see ``MapIoU``.
+
+    Each class is scored at its best probability threshold, as BEVFusion does.
 
     Attributes:
         cells: required number of cells along each axis, or None for any number.
@@ -26,12 +28,12 @@ class MapProtocol(AbstractProtocol):
     scores: ClassVar[str] = "maps around a vehicle"
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         low, *_, high = THRESHOLDS
         return f"{self.title()}, every class at its best threshold of {low:.2f} to {high:.2f}"
 
     def metric(self, task: AbstractTask) -> Metric:
-        """Return a new metric of maps.
+        """Return a new metric for maps.
 
         Raises:
             InputError: if the task has no maps, or maps of another number of cells.
@@ -53,7 +55,7 @@ class MapProtocol(AbstractProtocol):
         return MapIoU(spec.channels)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one map.
+        """Add the map of one sample to the metric.
 
         Raises:
             InputError: if the prediction is not a map.

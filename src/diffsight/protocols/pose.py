@@ -13,11 +13,11 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class PoseProtocol(AbstractProtocol):
-    """Rules for scoring joints with ``ap`` and ``ar`` over OKS 0.5 to 0.95, as COCO does.
+    """Rules for scoring joints with ``ap`` and ``ar`` over OKS 0.5 to 0.95, see ``KeypointAP``.
 
     Attributes:
         joints: required number of joints, or None for any number.
-        most_people: number of people of an image that count, those with the highest scores.
+        most_people: number of predicted people per image that count: those with the highest scores.
     """
 
     joints: int | None
@@ -26,7 +26,7 @@ class PoseProtocol(AbstractProtocol):
     scores: ClassVar[str] = "joints of people"
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         joints = "all" if self.joints is None else self.joints
         return (
             f"{self.title()}, {joints} joints, at most {self.most_people} people of an image, "
@@ -34,7 +34,7 @@ class PoseProtocol(AbstractProtocol):
         )
 
     def metric(self, task: AbstractTask) -> Metric:
-        """Return a new metric of joints.
+        """Return a new metric for joints.
 
         Raises:
             InputError: if the task has no joints, or not as many as the protocol requires.
@@ -55,7 +55,7 @@ class PoseProtocol(AbstractProtocol):
         return KeypointAP(task.sigmas)
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image with its people.
+        """Add one image with its people to the metric.
 
         Raises:
             InputError: if the prediction is not a pose, or the data set has no people.

@@ -12,11 +12,11 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class ReferringProtocol(AbstractProtocol):
-    """Rules for scoring masks of sentences, see ``MaskMetrics``.
+    """Rules for scoring the mask of the object that a sentence describes, see ``MaskMetrics``.
 
     Attributes:
-        size: side in pixels of the square that image and label are stretched to before they are
-            compared, or None for the label's own size.
+        size: side in pixels of the square that image and label are stretched to before masks are
+            compared; None for the size of the label.
         sentences: ``every``: each sentence of each object is a sample.
     """
 
@@ -32,16 +32,16 @@ class ReferringProtocol(AbstractProtocol):
         return True
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         size = "ground-truth resolution" if self.size is None else f"{self.size} x {self.size} px"
         return f"{self.title()}, {self.sentences} sentence, at {size}"
 
     def metric(self, task: AbstractTask) -> MaskMetrics:
-        """Return a new metric of masks."""
+        """Return a new metric for masks."""
         return MaskMetrics()
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one sentence, whose label is a map ``1 h w`` with 1 at the pixels of the object.
+        """Add one sentence; its label is a map ``1 h w`` with 1 at the pixels of the object.
 
         Raises:
             InputError: if the prediction is not a mask, or the label does not have the size of the

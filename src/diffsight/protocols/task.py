@@ -12,7 +12,7 @@ from diffsight.types import Target
 
 @dataclass(frozen=True)
 class TaskProtocol(AbstractProtocol):
-    """The rule to score a task with its own metric over all labelled pixels of a data set.
+    """Rules for scoring any task with its default metric, over all labelled pixels.
 
     Attributes:
         metric_name: name of the task's metric with its unit.
@@ -24,7 +24,7 @@ class TaskProtocol(AbstractProtocol):
 
     @classmethod
     def of(cls, task: AbstractTask) -> "TaskProtocol":
-        """Return the protocol of a task."""
+        """Return the protocol that scores a task with its default metric."""
         return cls(
             name=f"{type(task).__name__} metric",
             split="any",
@@ -33,7 +33,7 @@ class TaskProtocol(AbstractProtocol):
         )
 
     def describe(self) -> str:
-        """Return one line for the caption of a table."""
+        """Return a summary of the rules in one line, for the caption of a table of results."""
         return f"{self.title()}, {self.metric_name}, all labelled pixels of the {self.averaging}"
 
     def metric(self, task: AbstractTask) -> Metric:
@@ -41,7 +41,7 @@ class TaskProtocol(AbstractProtocol):
         return task.metric()
 
     def measure(self, metric: Any, prediction: Prediction, target: Target) -> bool:
-        """Add one image; return whether it has a labelled pixel."""
+        """Add one image to the metric; return whether it has a labelled pixel."""
         predicted = prediction.to_label().to(target.label.device)
         metric.update(predicted[None], target)
         return bool(target.valid.any())

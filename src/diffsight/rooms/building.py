@@ -13,7 +13,7 @@ from diffsight.rooms.world import Material, Pattern, Vector, align_y, cross, poi
 WHITE = make_plain((0.92, 0.92, 0.90))
 PANE = make_plain((0.5, 0.6, 0.7))
 
-Finish = tuple[Material, str, str]  # material, colour word, look
+Finish = tuple[Material, str, str]  # material, name of its colour, word for its look or ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,15 @@ def offset_from_wall(wall: Wall, s: float, distance_m: float) -> tuple[float, fl
 def make_shell(
     half_size: Vector, floor: Finish, wall: tuple[tuple[Material, ...], str, str]
 ) -> list[Model]:
-    """Return the floor, the ceiling and the walls; these are in the order of ``make_walls``."""
+    """Return the models of the floor, the ceiling and the walls.
+
+    The walls are one model: four planes in the order of ``make_walls``.
+
+    Args:
+        half_size: half width, half height and half depth of the room in metres.
+        floor: finish of the floor.
+        wall: material of each wall, name of their colour, and word for their look.
+    """
     x, half_y, z = half_size
     ground, top = Model("floor", *floor[1:]), Model("ceiling", "white")
     sides = Model("wall", *wall[1:])
@@ -76,9 +84,16 @@ def make_shell(
 def make_window(
     draw: Draw, half_x: float, low: float, high: float, curtain_colour: str | None
 ) -> list[Model]:
-    """Return a window that shows the sky, and its curtains if they have a colour.
+    """Return a window that shows the sky, and its curtains if ``curtain_colour`` names a colour.
 
-    The wall is at z = 0. Lengths and heights are in metres.
+    The wall is at z = 0.
+
+    Args:
+        draw: stream of random numbers.
+        half_x: half the width of the window in metres.
+        low: height of its lower edge in metres.
+        high: height of its upper edge in metres.
+        curtain_colour: name of a colour; None for no curtains.
     """
     frame = (
         WHITE if draw.chance(0.7) else make_material(draw, draw.choice(("brown", "grey", "black")))
@@ -229,7 +244,7 @@ def make_ceiling_lamp(draw: Draw, height: float) -> Model:
 
 
 def make_floor_finish(draw: Draw, kind: str) -> Finish:
-    """Return the material of a floor; ``kind`` is planks, tiles, carpet or checker."""
+    """Return the finish of a floor; ``kind`` is planks, tiles, carpet or checker."""
     if kind == "planks":
         return make_wood(draw, "planks", gloss=0.15), "brown", "wooden"
     if kind == "carpet":
@@ -249,7 +264,7 @@ def make_floor_finish(draw: Draw, kind: str) -> Finish:
 def make_wall_finishes(
     draw: Draw, colours: tuple[str, ...], tiled: bool
 ) -> tuple[tuple[Material, ...], str, str]:
-    """Return one material per wall, their colour word and their look.
+    """Return one material per wall, the name of their colour, and the word for their look.
 
     The lower part of a wall is a skirting board or, with ``tiled``, tiles. One wall may differ from
     the others in colour or pattern.

@@ -21,7 +21,7 @@ from diffsight.rooms.world import CLASSES, Scene
 from diffsight.types import Camera
 
 MIN_SIZE = 8
-PIXEL_BYTES = 800  # least memory that rendering needs per pixel
+PIXEL_BYTES = 800  # memory that rendering needs per pixel, at least
 
 
 def camera_of(scene: Scene, height: int, width: int) -> Camera:
@@ -31,7 +31,7 @@ def camera_of(scene: Scene, height: int, width: int) -> Camera:
 
 
 def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int]:
-    """Return height and width from one number or a pair.
+    """Return height and width in pixels for a size that is one number or a pair of numbers.
 
     Args:
         size: side in pixels, or height and width.
@@ -56,7 +56,7 @@ def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int
 
 
 def check_split(split: str) -> str:
-    """Return the name of the split.
+    """Return ``split`` unchanged if the rooms have a split of this name.
 
     Raises:
         InputError: if the rooms have no split of this name.
@@ -91,11 +91,11 @@ class Rendering:
         labels: label maps by name: ``c h w`` of float32, or ``h w`` of int64.
         valid: masks of the valid pixels by label name, ``h w`` of bool.
         people: keypoints and boxes of the visible people.
-        caption: one sentence, lower case.
-        expressions: referring expressions.
+        caption: one sentence about the visible objects, lower case.
+        expressions: referring expressions; each describes exactly one of the visible objects.
         camera: intrinsics in pixels.
         room_type: one of ``ROOM_TYPES``.
-        kinds: class name of every instance; the value in the instance map is the index.
+        kinds: class names of the instances, in the order of their values in the instance map.
     """
 
     id: str
@@ -156,13 +156,20 @@ def render_scene(
 
 
 class AbstractRooms(AbstractDataset):
-    """Base class of the data sets of rooms; a scene is rendered when it is read.
+    """Base class of the data sets of rooms. A scene is rendered each time its sample is read.
 
     Args:
         split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
         size: side in pixels, or (height, width).
-        seed: every seed has its own scenes.
+        seed: seed of the data set; every seed has its own scenes.
+
+    Attributes:
+        world: kind of the scenes; the name of the data set is ``<world>-<split>``.
+
+    Raises:
+        InputError: for an unknown split, a count below 1, or a size below 8 or too large for the
+            memory.
     """
 
     world: str
@@ -180,9 +187,9 @@ class AbstractRooms(AbstractDataset):
         return self.count
 
     def require(self, index: int) -> None:
-        """Raise IndexError if there is no scene of this index, which also ends a ``for`` loop."""
+        """Raise IndexError if no scene has this index, which ends a ``for`` loop over the data."""
         if not 0 <= index < self.count:
-            raise IndexError(f"rooms has scenes 0 to {self.count - 1}, not {index}")
+            raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {index}")
 
 
 class Rooms(AbstractRooms):
@@ -193,8 +200,13 @@ class Rooms(AbstractRooms):
         count: number of scenes.
         size: side in pixels, or (height, width).
         labels: names from ``LABELS``; only these are computed.
-        seed: every seed has its own scenes.
-        prompt: prompt of a sample: the type of its room, or the caption of its image.
+        seed: seed of the data set; every seed has its own scenes.
+        prompt: text that is the prompt of a sample: ``room_type``, the type of the room, or
+            ``caption``, a caption of the image.
+
+    Raises:
+        InputError: for an unknown split or label, a count below 1, or a size below 8 or too large
+            for the memory.
     """
 
     world = "rooms"

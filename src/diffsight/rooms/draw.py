@@ -13,7 +13,7 @@ def stream(split: str, seed: int, index: int, purpose: str) -> Draw:
         split: one of ``SPLITS``.
         seed: seed of the data set.
         index: index of the scene.
-        purpose: name of the part that the numbers decide. Every part has its own stream, so that a
-            change of one part leaves the others unchanged.
+        purpose: name of the part of the scene that the numbers decide, such as ``camera``. Every
+            part has its own stream, so that a change of one part leaves the others unchanged.
     """
     return Draw(f"{RENDERER_VERSION}/{split}/{seed}/{index}/{purpose}")

@@ -105,6 +105,16 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _relative_gap(
     points: np.ndarray, normals: np.ndarray, ray: np.ndarray, offset: np.ndarray, a: tuple, b: tuple
 ) -> np.ndarray:
+    """Return the gap between neighbouring pixels, divided by the nearer depth, 0 to 1.
+
+    Args:
+        points: camera coordinates in metres, ``3 h w``.
+        normals: unit normals in camera axes, ``3 h w``.
+        ray: direction of each pixel with z = 1, ``3 h w``.
+        offset: dot product of normal and point, ``h w``.
+        a: index of the first pixel of each pair.
+        b: index of the second pixel of each pair.
+    """
     every = (slice(None),)
     za, zb = points[2][a], points[2][b]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -115,11 +125,11 @@ def _relative_gap(
     return np.minimum(gap / np.minimum(za, zb), 1.0)
 
 
-NARF_SUPPORT_M = 0.4
+NARF_SUPPORT_M = 0.4  # diameter of the neighbourhood of a point
 NARF_GRID_PX = 96
-_BORDER = 0.03
+_BORDER = 0.03  # strength of an occlusion edge that marks the border of an object
 _RINGS = 5
-_SPOKES = 12
+_SPOKES = 12  # samples on each ring
 
 
 def keypoints3d(
@@ -131,9 +141,9 @@ def keypoints3d(
 ) -> Float[np.ndarray, "h w"]:
     """Return the NARF interest of a range image, 0 to 1, ``h w`` (Steder et al., 2011, IV).
 
-    It is high where the surface is stable, but its shape changes in two directions within 0.4 m:
-    near corners and the ends of edges. It is computed on a grid of at most 96 pixels, with samples
-    on five rings, and interpolated.
+    It is high near corners and the ends of edges: the surface is stable at the point itself, but
+    its shape changes in two directions within a neighbourhood of 0.4 m in diameter. It is computed
+    on a grid of at most 96 pixels per side, with samples on five rings, and then interpolated.
 
     Args:
         points: camera coordinates in metres, ``3 h w``.
@@ -155,7 +165,11 @@ def keypoints3d(
 def _measure_surface_change(
     points: np.ndarray, normals: np.ndarray, occlusion: np.ndarray, solid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how strongly the surface changes, 0 to 1, and the unit vector of twice the angle."""
+    """Return how strongly the surface changes and in which direction, ``h w`` and ``2 h w``.
+
+    The strength is in [0, 1]. The direction is the unit vector of twice its angle, so that opposite
+    directions are equal.
+    """
     gradients = [(_central_difference(n, 1), _central_difference(n, 0)) for n in normals]
     depth = points[2]
     # the border of an object is the nearer side of a contour
@@ -177,7 +191,14 @@ def _measure_surface_change(
 def _score_interest(
     points: np.ndarray, weight: np.ndarray, double_angle: np.ndarray, focal_px: float
 ) -> np.ndarray:
-    """Return the stability of each point times the change in two directions around it."""
+    """Return the stability of each point times the change in two directions around it, ``h w``.
+
+    Args:
+        points: camera coordinates in metres, ``3 h w``.
+        weight: strength of the surface change, ``h w``.
+        double_angle: its direction as the unit vector of twice its angle, ``2 h w``.
+        focal_px: focal length in pixels of this grid.
+    """
     height, width = weight.shape
     row, column = np.mgrid[:height, :width]
     reach_px = focal_px * NARF_SUPPORT_M / 2 / np.maximum(points[2], 0.1)
@@ -207,7 +228,7 @@ def _score_interest(
 
 
 def _enlarge(values: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
-    """Return values at pixels ``step // 2 + k * step``, interpolated bilinearly to all pixels."""
+    """Return values of all pixels, interpolated from those of pixels ``step // 2 + k * step``."""
     for axis in (0, 1):
         position = np.clip((np.arange(shape[axis]) - step // 2) / step, 0, values.shape[axis] - 1)
         low = np.floor(position).astype(np.int64)

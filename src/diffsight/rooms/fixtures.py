@@ -1,4 +1,4 @@
-"""Kitchen and bathroom units, screens, plain solids and small objects."""
+"""Kitchen and bathroom units, screens, geometric solids and small objects."""
 
 import numpy as np
 
@@ -126,7 +126,7 @@ def make_tv(draw: Draw, style: Style, *, monitor: bool = False) -> Model:
 
 
 def _make_toy_material(draw: Draw, style: Style) -> tuple[Material, str, str]:
-    """Return a material for a plain solid, its colour word and its look."""
+    """Return a material for a geometric solid, the name of its colour, and a word for its look."""
     patterns: tuple[Pattern, ...] = (
         "solid",
         "solid",
@@ -149,7 +149,7 @@ def _make_toy_material(draw: Draw, style: Style) -> tuple[Material, str, str]:
 
 
 def make_solid(draw: Draw, style: Style, kind: str, size: float) -> Model:
-    """Return a plain solid of about ``size`` metres; ``kind`` is box, sphere, cylinder or cone."""
+    """Return a solid of about ``size`` metres; ``kind`` is box, sphere, cylinder or cone."""
     surface, colour, look = _make_toy_material(draw, style)
     x, y = size / 2 * draw.uniform(0.75, 1.2), size / 2 * draw.uniform(0.75, 1.25)
     model = Model(kind, colour, look, x, x, 2 * y)
@@ -223,7 +223,7 @@ def make_cushion(draw: Draw, style: Style) -> Model:
 
 
 def _upright(turn: np.ndarray) -> np.ndarray:
-    """Return a rotation with the same y axis, and its x axis along the x axis of the model."""
+    """Return a rotation with the y axis of ``turn`` and the x axis of the model."""
     y = turn[:, 1]
     x = point(1, 0, 0)
     return np.stack([x, y, cross(x, y)], axis=1)

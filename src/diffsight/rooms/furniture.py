@@ -7,12 +7,12 @@ from diffsight.rooms.world import Material, Vector, align_y, length, point
 
 METAL = make_plain((0.62, 0.63, 0.65), gloss=0.5)
 DARK_METAL = make_plain((0.17, 0.17, 0.18), gloss=0.4)
-SEAT_M = 0.46
+SEAT_M = 0.46  # height of the seat of a chair
 BULB = make_plain((1.0, 0.93, 0.80), glow=1.6)
 
 
 def make_table(draw: Draw, style: Style, *, desk: bool = False, low: bool = False) -> Model:
-    """Return a dining table, a desk, or with ``low`` a coffee table; round or with four legs."""
+    """Return a dining table, a desk, or with ``low`` a coffee table, round or with four legs."""
     top, colour, look = style.make_hard_material(draw)
     height = draw.uniform(0.35, 0.48) if low else draw.uniform(0.72, 0.78)
     thick = draw.uniform(0.012, 0.03)
@@ -173,7 +173,15 @@ def make_shelf(draw: Draw, style: Style) -> Model:
 
 
 def _add_books(draw: Draw, style: Style, model: Model, y: float, room: float) -> None:
-    """Add blocks of books to a board at height ``y``; each block is one solid with stripes."""
+    """Add blocks of books to a board; each block is one striped solid.
+
+    Args:
+        draw: stream of random numbers.
+        style: colours of the room.
+        model: the bookcase.
+        y: height of the board in metres.
+        room: free height above the board in metres.
+    """
     x, z = model.half_x - 0.05, model.half_z
     left = -x
     while left < x - 0.1:

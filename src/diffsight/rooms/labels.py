@@ -28,7 +28,7 @@ LABELS = (
     "keypoints2d",
     "keypoints3d",
 )
-# only the tips of cones have a radius below 1 cm; the curvature has no limit there
+# larger curvatures are invalid: radii below 1 cm, at the tips of cones and on very thin things
 MAX_CURVATURE_PER_M = 100.0
 
 
@@ -46,7 +46,7 @@ class LabelMap:
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names as a tuple.
+    """Return the names as a tuple if all of them are in ``LABELS``.
 
     Raises:
         InputError: if the rooms have no label of one of the names.
@@ -151,7 +151,7 @@ class Geometry:
 
     @cached_property
     def _visible_sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """Normals towards the camera, ``3 h w``, and curvatures of that side, ``2 h w``."""
+        """Normals towards the camera, ``3 h w``, and curvatures of that side in 1/m, ``2 h w``."""
         normals = np.zeros((3, *self.shape))
         curvatures = np.zeros((2, *self.shape))
         index = self.hits.primitive.ravel()
@@ -188,10 +188,12 @@ class Geometry:
         return filters.edge_occlusion(self.points, self.normals, self.solid)
 
     def _curvature(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the principal curvatures in 1/m, ``2 h w``, and the mask of valid pixels."""
         value = self._visible_sides[1]
         return value, self.solid & (np.abs(value).max(axis=0) <= MAX_CURVATURE_PER_M)
 
     def _reshading(self) -> np.ndarray:
+        """Return the cosine of the angle between normal and viewing ray, in [0, 1], ``h w``."""
         ray = [self.grid.x[None, :], self.grid.y[:, None], 1.0]
         facing = sum(-n * r for n, r in zip(self.normals, ray, strict=True))
         return np.clip(facing / self.ray_length, 0, 1)

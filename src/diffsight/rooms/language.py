@@ -9,11 +9,11 @@ from diffsight.rooms.draw import stream
 from diffsight.rooms.raycast import Grid, cast
 from diffsight.rooms.world import Scene, Thing
 
-# rays along the longer side that find the things in view, for an image of any size
+# rays along the longer side of a reference grid, which finds the things in view for any image size
 REFERENCE_PX = 96
-MIN_AREA_PX = 14
-_SIDE_GAP = 0.1
-_DEPTH_GAP_M = 0.35
+MIN_AREA_PX = 14  # things with fewer pixels on the reference grid are not mentioned
+_SIDE_GAP = 0.1  # least difference of ``InView.x`` for "left" and "right"
+_DEPTH_GAP_M = 0.35  # least difference of the depth for "nearest" and "farthest"
 _SHELL = ("wall", "floor", "ceiling")
 _PLAIN_KINDS = ("plant", "toilet", "bathtub", "sink", "tv", "window", *_SHELL)
 _NOUNS = {"tv": "television", "sphere": "ball", "book": "pile of books", "curtain": "curtains"}
@@ -37,7 +37,8 @@ class InView:
         index: index of the thing in the scene.
         thing: the thing.
         area_px: number of its pixels on the reference grid.
-        x: mean column of these pixels, -1 at the left border of a square image to 1 at the right.
+        x: mean column of these pixels, from -1 at the left border to 1 at the right; in an image
+            that is higher than wide, the borders are nearer to 0.
         depth_m: median of their depth along the optical axis, in metres.
     """
 
@@ -72,7 +73,13 @@ def noun(thing: Thing) -> str:
 
 
 def phrase(thing: Thing, *, colour: bool = True, look: bool = True) -> str:
-    """Return a noun phrase without an article: "striped red sofa", "person in a blue shirt"."""
+    """Return a noun phrase without an article: "striped red sofa", "person in a blue shirt".
+
+    Args:
+        thing: the thing.
+        colour: whether to name its colour.
+        look: whether to name its pattern or material.
+    """
     attributes = [thing.look] if look and thing.look else []
     if colour and thing.colour and thing.look != "wooden":
         attributes.append(thing.colour)
@@ -126,7 +133,7 @@ def _join_phrases(items: Sequence[str]) -> str:
 
 
 def _list_details(scene: Scene, in_view: Sequence[InView], named: Sequence[InView]) -> list[str]:
-    """Return phrases about the floor, the walls, supports and sunlight, to end a caption with."""
+    """Return phrases about floor, walls, sunlight and things on other things, for a caption."""
     details = []
     kinds = [s.thing.kind for s in named]
     for seen in in_view:
@@ -148,9 +155,10 @@ def _list_details(scene: Scene, in_view: Sequence[InView], named: Sequence[InVie
 
 
 def expressions(scene: Scene, in_view: Sequence[InView]) -> list[tuple[str, int]]:
-    """Return referring expressions, each with the index of its thing; at most two per thing.
+    """Return referring expressions, each with the index of the thing that it describes.
 
-    Every expression describes exactly one of the things in view, however small the others are.
+    A thing has at most two expressions. Every expression describes exactly one of the things in
+    view, however small the others are.
     """
     draw = stream(scene.split, scene.seed, scene.index, "expressions")
     entries = []
@@ -178,7 +186,11 @@ def _describe_by_attribute(target: InView, in_view: Sequence[InView]) -> list[st
 
 
 def _describe_by_relation(scene: Scene, target: InView, in_view: Sequence[InView]) -> list[str]:
-    """Return phrases of position among things of its kind, of support, and of a neighbour."""
+    """Return phrases that describe the target by its position relative to other things.
+
+    These are things of the same kind ("the leftmost chair"), the thing that it stands on, and
+    neighbours ("the chair to the left of the table").
+    """
     word = noun(target.thing)
     others_of_kind = [s for s in in_view if s.thing.kind == target.thing.kind and s is not target]
     texts = _describe_extremes(word, target, others_of_kind) if others_of_kind else []

@@ -1,4 +1,4 @@
-"""Arrange the things of a room: apart on the floor, against walls, on one another."""
+"""Arrange the things of a room on the floor, on walls and on furniture, without overlap."""
 
 import math
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from diffsight.rooms.building import make_walls, offset_from_wall
 from diffsight.rooms.models import Model, Surface, instantiate
 from diffsight.rooms.world import Primitive, Thing, Vector, View, rotate
 
-GAP_M = 0.02
-TRIES = 14
-Footprint = tuple[float, float, float, float, float]  # x, z, half_x, half_z, yaw
+GAP_M = 0.02  # free margin around a thing
+TRIES = 14  # random positions that are tried before a thing is left out
+Footprint = tuple[float, float, float, float, float]  # x, z, half_x, half_z in metres; yaw
 
 
 def overlap(a: Footprint, b: Footprint) -> bool:
@@ -39,7 +39,7 @@ class Layout:
     Args:
         draw: stream of random numbers.
         half_size: half width, half height and half depth of the room in metres.
-        view: the camera. Things are put where it sees them, and not right in front of it.
+        view: the camera. Things are put where it sees them, but not directly in front of it.
     """
 
     def __init__(self, draw: Draw, half_size: Vector, view: View) -> None:
@@ -50,6 +50,7 @@ class Layout:
         self.things: list[Thing] = []
         self.primitives: list[Primitive] = []
         self.surfaces: list[tuple[int, Surface]] = []
+        # the floor directly in front of the camera stays free
         forward = view.rotation[:, 2]
         yaw = math.atan2(float(forward[0]), float(forward[2]))
         ahead = 0.45
@@ -62,6 +63,7 @@ class Layout:
                 yaw,
             )
         ]
+        # for each wall, the occupied intervals along it in metres
         self.hung: list[list[tuple[float, float]]] = [[], [], [], []]
 
     def add(self, model: Model, position: Vector, yaw: float, support: int | None = None) -> int:
@@ -69,7 +71,7 @@ class Layout:
 
         Args:
             model: model to add.
-            position: of its foot, in metres.
+            position: position of its foot in metres.
             yaw: rotation about y in radians.
             support: index of the thing on which it stands; None for the floor or a wall.
         """
@@ -82,7 +84,7 @@ class Layout:
         return index
 
     def fits(self, spot: Footprint) -> bool:
-        """Return whether a footprint lies inside the room and overlaps no other."""
+        """Return whether a footprint lies inside the room and overlaps no occupied footprint."""
         x, z, half_x, half_z, yaw = spot
         s, c = abs(math.sin(yaw)), abs(math.cos(yaw))
         if abs(x) + c * half_x + s * half_z > self.half_size[0] - 0.01:
@@ -92,14 +94,14 @@ class Layout:
         return not any(overlap(spot, other) for other in self.taken)
 
     def is_visible(self, x: float, y: float, z: float, nearest_m: float = 1.1) -> bool:
-        """Return whether a point is inside the square view and at least ``nearest_m`` away."""
+        """Return whether a point is well inside a square image and deeper than ``nearest_m``."""
         offset = np.array([x, y, z]) - self.view.position
         right, down, forward = (float(v) for v in rotate(self.view.rotation.T, offset))
         reach = math.tan(self.view.fov_rad / 2) * forward * 0.92
         return forward > nearest_m and abs(right) < reach and abs(down) < reach
 
     def put_against_wall(self, model: Model) -> int | None:
-        """Stand a model with its back to a wall; return its index, or None without free space."""
+        """Stand a model with its back to a wall; return its index, or None if no space is free."""
         for _ in range(TRIES):
             number = self.draw.integer(0, 2)
             wall = make_walls(self.half_size)[number]
@@ -121,13 +123,23 @@ class Layout:
         """Return the distance in metres to leave between a thing and a wall.
 
         It is larger where something hangs on the wall behind the thing.
+
+        Args:
+            number: index of the wall, see ``make_walls``.
+            s: offset of the thing along the wall in metres.
+            half_x: half the width of the thing in metres.
         """
         hung = self.hung[number]
         free = all(s + half_x < low or s - half_x > high for low, high in hung)
         return 0.06 if free else 0.16
 
     def put_anywhere(self, model: Model, yaw: Callable[[], float]) -> int | None:
-        """Stand a model somewhere on the floor; return its index, or None without free space."""
+        """Stand a model somewhere on the floor; return its index, or None if no space is free.
+
+        Args:
+            model: model to add.
+            yaw: function that draws a rotation about y in radians.
+        """
         for _ in range(TRIES):
             reach_x = self.half_size[0] - model.half_x - 0.08
             reach_z = self.half_size[2] - model.half_z - 0.08
@@ -143,7 +155,11 @@ class Layout:
     def put_at(
         self, model: Model, x: float, z: float, yaw: float, margin_m: float = GAP_M
     ) -> int | None:
-        """Stand a model at a free position in view; return its index, or None if it is not free."""
+        """Stand a model on the floor at ``x, z``, if this position is free and in view.
+
+        Returns:
+            The index of the new thing, or None if the model was not added.
+        """
         spot = (x, z, model.half_x + margin_m, model.half_z + margin_m, yaw)
         if not self.is_visible(x, model.height / 2, z) or not self.fits(spot):
             return None
@@ -154,7 +170,7 @@ class Layout:
         """Hang a model on a free part of a wall in view.
 
         Returns:
-            Its offset along the wall in metres and its index, or None without free space.
+            Its offset along the wall in metres and its index, or None if no free part was found.
         """
         wall = make_walls(self.half_size)[wall_number]
         free = wall.half_length - model.half_x - 0.1

@@ -12,7 +12,7 @@ from diffsight.rooms.world import Light, Vector, point
 
 Window = tuple[
     int, float, float, float, float
-]  # number of the wall; offset, half width, low, high in metres
+]  # index of its wall; offset along it, half width, lower edge, upper edge in metres
 
 
 def add_lights(
@@ -59,6 +59,7 @@ def add_lights(
     return tuple(lights), ambient, (horizon, zenith, ground)
 
 
+# offsets of the four sample points of a light: the corners of a tetrahedron
 _CORNERS = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, -1, -1, 1]], dtype=np.float64)
 
 

@@ -24,7 +24,9 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "grey": (0.52, 0.53, 0.54),
     "white": (0.91, 0.91, 0.89),
 }
+# sRGB values of kinds of wood
 WOODS = ((0.62, 0.43, 0.26), (0.47, 0.30, 0.17), (0.74, 0.57, 0.38), (0.33, 0.21, 0.13))
+# word for each pattern in captions and expressions
 LOOKS: dict[str, str] = {
     "solid": "",
     "checker": "checkered",
@@ -128,7 +130,7 @@ def value_noise(seed: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def compute_albedo(surface: Material, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return linear RGB ``(3, p)`` of a material at ``u, v`` (metres), in their dtype."""
+    """Return the linear RGB ``(3, p)`` of a material at surface coordinates in metres, ``p``."""
     weight = _WEIGHTS[surface.pattern](surface, u / surface.scale_m, v / surface.scale_m)
     colour = np.empty((3, *u.shape), dtype=u.dtype)
     for channel in range(3):

@@ -76,7 +76,7 @@ class Model:
         casts_shadow: bool = True,
         sky: bool = False,
     ) -> None:
-        """Add a solid; the arguments are those of ``Primitive``."""
+        """Add a solid; the arguments are those of ``Primitive``, ``surface`` is its material."""
         turn = np.eye(3) if rotation is None else rotation
         centre = np.asarray(centre, dtype=np.float64)
         self.parts.append(
@@ -170,17 +170,17 @@ class Style:
 
     @classmethod
     def draw(cls, draw: Draw, palette: tuple[str, ...]) -> "Style":
-        """Return a style with three or four colours of a palette and one kind of wood."""
+        """Return a random style: three or four colours of a palette, and one kind of wood."""
         return cls(tuple(draw.shuffled(palette)[: draw.integer(3, 4)]), draw.choice(WOODS))
 
     def make_wood(self, draw: Draw, gloss: float = 0.1) -> Material:
-        """Return a material of the room's wood."""
+        """Return a material of the wood of this style."""
         first = tint(draw, self.wood, 0.015)
         scale, seed = draw.uniform(0.04, 0.08), draw.integer(0, 2**31 - 1)
         return Material("wood", first, shade(first, 0.55), scale, seed, gloss)
 
     def make_fabric(self, draw: Draw) -> tuple[Material, str, str]:
-        """Return a fabric, its colour word and its look."""
+        """Return a fabric, the name of its colour, and a word for its pattern or ""."""
         colour = draw.choice(self.palette)
         patterns: tuple[Pattern, ...] = ("solid", "solid", "solid", "stripes", "checker", "dots")
         pattern = draw.choice(patterns)
@@ -194,7 +194,7 @@ class Style:
     def make_hard_material(
         self, draw: Draw, wood_probability: float = 0.6
     ) -> tuple[Material, str, str]:
-        """Return wood, lacquer or marble, its colour word and its look."""
+        """Return wood, lacquer or marble, the name of its colour, and a word for its look or ""."""
         if draw.chance(wood_probability):
             return self.make_wood(draw), "brown", "wooden"
         colour = draw.choice((*self.palette, "white", "black", "grey"))

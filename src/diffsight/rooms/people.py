@@ -47,6 +47,15 @@ def find_people(scene: Scene, instance: Int[np.ndarray, "h w"]) -> tuple[Person,
 def _project_keypoints(
     scene: Scene, joints: np.ndarray, flesh: np.ndarray, height: int, width: int
 ) -> np.ndarray:
+    """Return the keypoints of a person in pixels with their visibility, see ``Person``.
+
+    Args:
+        scene: the scene.
+        joints: positions of the keypoints in the world, ``17 3``.
+        flesh: thickness of the flesh over each keypoint in metres, ``17``.
+        height: rows of the image.
+        width: columns of the image.
+    """
     focal = scene.view.focal_px(height, width)
     offset = (joints - scene.view.position).T
     right, down, forward = rotate_rows(scene.view.rotation.T, offset)
@@ -68,7 +77,7 @@ def _project_keypoints(
 def _bound_body(
     view: View, solids: tuple[Primitive, ...], height: int, width: int
 ) -> tuple[float, float, float, float]:
-    """Return the box around the projections of the solids of a body, in pixels."""
+    """Return x0, y0, x1 and y1 of the box around all solids of a body, in pixels."""
     bounds = np.array([_bound_solid(view, part) for part in solids])
     focal = view.focal_px(height, width)
     middle = np.array([(width - 1) / 2, (height - 1) / 2])
@@ -78,7 +87,7 @@ def _bound_body(
 
 
 def _bound_solid(view: View, part: Primitive) -> np.ndarray:
-    """Return the lowest and highest x and y of a solid at depth 1, ``(2, 2)``."""
+    """Return the lowest x and y, then the highest, of a solid projected to depth 1, ``(2, 2)``."""
     axes = compose(view.rotation.T, part.rotation)
     centre = rotate(view.rotation.T, part.centre - view.position)
     if part.shape == "ellipsoid":
@@ -90,7 +99,10 @@ def _bound_solid(view: View, part: Primitive) -> np.ndarray:
 
 
 def _bound_ellipsoid(centre: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Return the bounds of a projected ellipsoid, from the dual conic ``A A^T - c c^T``."""
+    """Return the bounds of a projected ellipsoid, from the dual conic ``A A^T - c c^T``.
+
+    The columns of ``axes`` are its half axes; all coordinates are in camera axes, in metres.
+    """
     conic = compose(axes, axes.T) - centre[:, None] * centre[None, :]
     deepest = conic[2, 2]
     if centre[2] < 0 or deepest > -NEAR_M * NEAR_M:

@@ -61,7 +61,13 @@ TROUSERS = ("blue", "black", "brown", "grey", "green", "white")
 
 
 def _swing(pitch: float, outward: float, side: float) -> np.ndarray:
-    """Return the direction of a hanging limb rotated forwards (+z) and outwards, in radians."""
+    """Return the unit vector along a hanging limb after two rotations.
+
+    Args:
+        pitch: rotation forwards (+z) in radians.
+        outward: rotation away from the body in radians.
+        side: 1 for the left side of the person, -1 for the right.
+    """
     s, c = round(math.sin(pitch), 12), round(math.cos(pitch), 12)
     so, co = round(math.sin(outward), 12), round(math.cos(outward), 12)
     return point(side * so, -co * c, co * s)
@@ -121,7 +127,16 @@ def make_person(draw: Draw, style: Style, seat_m: float | None = None) -> Model:
 def _compute_joints(
     pose: dict[str, float], size: float, seat_m: float | None, turn: float
 ) -> dict[str, np.ndarray]:
-    """Return the positions of the keypoints, head, neck, crown, toes and hands, and the gaze."""
+    """Return positions in metres by name: keypoints, head, neck, crown, toes and hands.
+
+    ``gaze`` is no position but the unit vector of the direction in which the person looks.
+
+    Args:
+        pose: joint angles, see ``_draw_pose``.
+        size: factor of all lengths.
+        seat_m: height of the seat; None for a person who stands.
+        turn: rotation of the head about y in radians.
+    """
     up = _swing(math.pi - pose["lean"], 0.0, 1.0)
     joints: dict[str, np.ndarray] = {}
     for name, side in (("left", 1.0), ("right", -1.0)):

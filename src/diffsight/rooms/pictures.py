@@ -37,7 +37,7 @@ def colour_heat(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def colour_ids(ids: np.ndarray) -> np.ndarray:
-    """Return an image with another colour for every id, ``h w 3`` of uint8."""
+    """Return an image with a different colour for every id, ``h w 3`` of uint8."""
     codes = (ids.astype(np.int64) + 1) * 2654435761 % 2**32
     return np.stack([codes >> 3 & 255, codes >> 11 & 255, codes >> 19 & 255], axis=-1).astype(
         np.uint8
@@ -67,7 +67,7 @@ def colour_label(rendering: Rendering, label: str) -> np.ndarray:
 
 
 def draw_people(rendering: Rendering) -> np.ndarray:
-    """Return the image with boxes and keypoints, ``h w 3``: green is visible, orange covered."""
+    """Return the image with boxes and keypoints (visible: green, covered: orange), ``h w 3``."""
     image = Image.fromarray(np.ascontiguousarray(rendering.image.transpose(1, 2, 0)))
     draw = ImageDraw.Draw(image)
     dot = max(min(image.size) / 160, 1.0)

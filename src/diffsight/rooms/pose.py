@@ -16,24 +16,28 @@ from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 from diffsight.types import People
 
-MIN_AREA_FRACTION = 0.01  # of the pixels of the image that show the person
-MIN_JOINTS = 6  # inside the image
+MIN_AREA_FRACTION = 0.01  # least fraction of the pixels of the image that show the person
+MIN_JOINTS = 6  # least number of keypoints inside the image
 
 
 class PeopleRooms(AbstractRooms):
-    """Rooms with at least one person who covers 1 % of the image and has six keypoints inside it.
+    """Rooms with a person who covers at least 1 % of the image and has six keypoints inside it.
 
     The label ``keypoints`` is ``m 17 3`` in the order of COCO: x and y in pixels, and the
     visibility: 0 outside the image, 1 covered, 2 visible. A person who covers less, or has fewer
-    keypoints inside, is marked as a crowd.
+    keypoints inside, is marked as a crowd, which scores ignore.
 
     Args:
         split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
         size: side in pixels, or (height, width).
-        seed: every seed has its own scenes.
+        seed: seed of the data set; every seed has its own scenes.
         each: ``image`` for samples with all people of an image, for evaluation; ``person`` for
             samples with the largest person alone, for training (with ``PersonCrop``).
+
+    Raises:
+        InputError: for an unknown split, a count below 1, or a size below 8 or too large for the
+            memory.
     """
 
     world = "people-rooms"
@@ -53,7 +57,7 @@ class PeopleRooms(AbstractRooms):
         """Return the sample of the scene with this index.
 
         Raises:
-            InputError: if no scene with a visible person is drawn.
+            InputError: if none of 1000 random scenes shows a person well enough.
         """
         self.require(index)
         scene, clean, visible = self._sample_with_people(index)
@@ -78,6 +82,7 @@ class PeopleRooms(AbstractRooms):
         )
 
     def _sample_with_people(self, index: int) -> tuple[Scene, np.ndarray, list[Person]]:
+        """Return a scene, its image without noise, and its people, one of them clearly visible."""
         for attempt in range(1000):
             scene = sample_scene(self.split, self.seed, index + attempt * REPLACEMENT_OFFSET)
             if all(thing.joints is None for thing in scene.things):
@@ -86,7 +91,7 @@ class PeopleRooms(AbstractRooms):
             visible = list(find_people(scene, Geometry(scene, *self.size, clean).instance))
             if any(map(self._is_clearly_visible, visible)):
                 return scene, clean, visible
-        raise InputError(f"scene {index} of {self.name}: no person is visible: choose another seed")
+        raise InputError(f"{self.name}: scene {index} shows no person: choose another seed")
 
     def _is_clearly_visible(self, person: Person) -> bool:
         pixels = self.size[0] * self.size[1]

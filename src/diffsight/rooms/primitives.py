@@ -17,7 +17,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def points_on(origin: Components, direction: Components, t: np.ndarray) -> Arrays:
-    """Return the components of the points at ``t`` along rays."""
+    """Return x, y and z of the points at ``t`` along rays."""
     x, y, z = (np.asarray(o + d * t) for o, d in zip(origin, direction, strict=True))
     return x, y, z
 
@@ -135,7 +135,7 @@ def _normalise(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Arrays:
 
 
 def find_box_faces(half: Vector, p: Arrays) -> tuple[np.ndarray, np.ndarray]:
-    """Return masks of the points whose nearest face is an x face, and of those with a y face."""
+    """Return masks of the points of a box whose nearest face is normal to x, and normal to y."""
     gx, gy, gz = (np.abs(p[i]) - half[i] for i in range(3))
     on_x = (gx >= gy) & (gx >= gz)
     return on_x, ~on_x & (gy >= gz)
@@ -152,7 +152,7 @@ def _compute_box_normals(half: Vector, p: Arrays) -> Arrays:
 
 
 def _measure_frustum(primitive: Primitive, p: Arrays) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return the slope of the side, the radius at each height, and a mask of the closed ends."""
+    """Return the slope of the side, the radius at each point, and a mask of the closed ends."""
     bottom, top, half = primitive.size
     slope = (top - bottom) / (2 * half)
     radius = np.maximum((top + bottom) / 2 + slope * p[1], 1e-9)

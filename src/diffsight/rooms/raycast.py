@@ -1,4 +1,4 @@
-"""The primitive that each camera ray hits first, and shadows.
+"""Find the primitive that each camera ray hits first, and the points that lie in shadow.
 
 Camera rays have direction ``(x, y, 1)`` in camera axes, so that ``t`` is the depth along the
 optical axis in metres. In the frame of a primitive, each component of the direction is a number per
@@ -43,7 +43,14 @@ class Hits:
 def local_rays(
     scene: Scene, index: int, x: np.ndarray, y: np.ndarray
 ) -> tuple[list[float], list[np.ndarray]]:
-    """Return the origin and the directions of camera rays in the frame of a primitive."""
+    """Return the origin and the directions of camera rays in the frame of a primitive.
+
+    Args:
+        scene: the scene.
+        index: index of the primitive.
+        x: image-plane coordinates of the rays at depth 1.
+        y: the same for y; broadcasts with ``x``.
+    """
     origin = scene.frames.position[index].tolist()
     return origin, [a * x + (b * y + c) for a, b, c in scene.frames.axes[index].tolist()]
 
@@ -82,7 +89,8 @@ def occluded(
         origins: world positions of lamps or of the camera, ``(3, k)``.
         origin_index: index of the origin of every point, ``(p,)``.
         points: world positions, ``(3, p)``. The last thousandth of the way to them is ignored.
-        to_eye: True if the origin is the camera: lamp shades count, which throw no shadow.
+        to_eye: True if the origin is the camera. Lamp shades then hide points, although they throw
+            no shadow.
     """
     blocked = np.zeros(points.shape[1], dtype=bool)
     middle = (origins.min(axis=1) + origins.max(axis=1)) / 2
@@ -123,6 +131,12 @@ def _is_behind_ball(
     """Return a mask of the points that may lie in the shadow of a ball: a cone behind it.
 
     The ball is enlarged a little to allow for rounding in single precision.
+
+    Args:
+        to_ball: vector from the origin of the rays to the centre of the ball, in metres.
+        radius: radius of the ball in metres.
+        way: vectors from this origin to the points, ``(3, p)``.
+        way_squared: their squared lengths, ``p``.
     """
     far = length(to_ball)
     radius = radius * 1.001 + 2e-3

@@ -12,12 +12,12 @@ from diffsight.rooms.render import add_noise, render_clean
 from diffsight.rooms.scene import sample_scene
 from diffsight.rooms.world import Scene
 
-# a scene without an expression is replaced by the one with this much larger index
+# a scene without an expression is replaced by the scene whose index is larger by this number
 REPLACEMENT_OFFSET = 10**9
 
 
 class ReferringRooms(AbstractRooms):
-    """Rooms with one or two expressions that describe exactly one visible object.
+    """Rooms with one or two sentences, all about the same visible object and about no other.
 
     The label ``referent`` is ``h w`` of int64, 1 at the pixels of the object; all pixels are valid.
 
@@ -25,7 +25,11 @@ class ReferringRooms(AbstractRooms):
         split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
         size: side in pixels, or (height, width).
-        seed: every seed has its own scenes.
+        seed: seed of the data set; every seed has its own scenes.
+
+    Raises:
+        InputError: for an unknown split, a count below 1, or a size below 8 or too large for the
+            memory.
     """
 
     world = "referring-rooms"
@@ -40,7 +44,7 @@ class ReferringRooms(AbstractRooms):
         super().__init__(split, count, size, seed)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return the sample of the scene with this index; its first sentence is the prompt."""
+        """Return the sample of the scene with this index; the prompt is its first sentence."""
         self.require(index)
         scene, thing, sentences = self._sample_referent(index)
         clean = render_clean(scene, *self.size)

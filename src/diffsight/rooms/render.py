@@ -59,7 +59,15 @@ def add_noise(scene: Scene, clean: Float[np.ndarray, "3 h w"]) -> UInt8[np.ndarr
 
 
 class _Surfaces:
-    """The visible points, sorted by primitive, with their material and the light they reflect."""
+    """The visible points, sorted by primitive, with their material and the light they reflect.
+
+    Args:
+        scene: the scene.
+        index: primitive of every point, ascending, ``p``.
+        x: image-plane coordinates of the points at depth 1, ``p``.
+        y: the same for y.
+        depth: depth of the points in metres, ``p``.
+    """
 
     def __init__(
         self, scene: Scene, index: np.ndarray, x: np.ndarray, y: np.ndarray, depth: np.ndarray
@@ -86,6 +94,7 @@ class _Surfaces:
     def _fill_primitive(
         self, i: int, part: slice, x: np.ndarray, y: np.ndarray, depth: np.ndarray
     ) -> None:
+        """Set normals and material of ``part``, the points on primitive ``i``."""
         primitive = self.scene.primitives[i]
         if primitive.sky:
             self.normal[:, part] = self.to_camera[:, part]
@@ -105,7 +114,12 @@ class _Surfaces:
             self.glow[:, part] = colour * np.float32(surface.glow)
 
     def reflect_lamp(self, lamp: Light, phase: np.ndarray) -> np.ndarray:
-        """Return the light of one lamp that the points reflect towards the camera, ``3 p``."""
+        """Return the light of one lamp that the points reflect towards the camera, ``3 p``.
+
+        Args:
+            lamp: the lamp, or the sun.
+            phase: which of the lamp's four sample points each visible point uses, ``p``.
+        """
         result = np.zeros_like(self.position)
         way = lamp.points.astype(np.float32)[:, phase] - self.position
         distance2 = way[0] * way[0] + way[1] * way[1] + way[2] * way[2]

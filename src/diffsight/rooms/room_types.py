@@ -45,7 +45,7 @@ def _make_yaw_sampler(draw: Draw) -> Callable[[], float]:
 
 
 def _add_chairs(layout: Layout, draw: Draw, style: Style, index: int, count: int) -> None:
-    """Add chairs around a table, facing it."""
+    """Add at most ``count`` chairs around the table with this index, facing it."""
     table = layout.things[index]
     set_key = draw.uniform(0, 1e6)
     for side in draw.shuffled((0, 1, 2, 3))[:count]:
@@ -60,11 +60,12 @@ def _add_chairs(layout: Layout, draw: Draw, style: Style, index: int, count: int
 
 
 def _repeat_stream(layout: Layout, set_key: float) -> Draw:
-    """Return a new copy of one random stream, so that the chairs of a set are alike."""
+    """Return the random numbers of a set of chairs from the start, so that its chairs are alike."""
     return stream("chairs", layout.draw_seed, int(set_key), "model")
 
 
 def _seat_person(layout: Layout, draw: Draw, style: Style, chair: int) -> None:
+    """Add a person who sits on the chair with this index."""
     seat = layout.things[chair]
     model = make_person(draw, style, seat_m=furniture.SEAT_M)
     back = 0.06
@@ -138,7 +139,7 @@ def _furnish_kitchen(layout: Layout, draw: Draw, style: Style) -> None:
 
 
 def _add_row(layout: Layout, draw: Draw, models: list[Model]) -> None:
-    """Add models side by side along one wall, or at any walls if no wall is long enough."""
+    """Add models side by side along one wall, or each at any wall if no wall is long enough."""
     width = sum(2 * m.half_x for m in models) + 0.02 * len(models)
     for number in draw.shuffled((0, 0, 1, 2)):
         wall = make_walls(layout.half_size)[number]
@@ -317,7 +318,7 @@ ROOM_TYPES = tuple(ROOMS)
 
 
 def add_extras(layout: Layout, draw: Draw, style: Style, room_type: str) -> None:
-    """Add a rug, a person, more furniture in large rooms, plain solids and small things."""
+    """Add a rug, a person, more furniture in large rooms, geometric solids and small things."""
     carriers = ("table", "cabinet", "shelf", "box", "cylinder", "bed")
     if room_type not in ("bathroom", "kitchen") and draw.chance(0.5):
         _lay_rug(layout, draw, style)

@@ -15,7 +15,13 @@ from diffsight.rooms.world import Scene, Vector, View, compose, point, rotation_
 
 
 def sample_scene(split: str, seed: int, index: int) -> Scene:
-    """Return a scene, which depends only on the arguments and on ``RENDERER_VERSION``."""
+    """Return a random scene, which depends only on the arguments and on ``RENDERER_VERSION``.
+
+    Args:
+        split: one of ``SPLITS``.
+        seed: seed of the data set.
+        index: index of the scene.
+    """
     room_type = stream(split, seed, index, "type").choice(ROOM_TYPES)
     settings = ROOMS[room_type]
     draw = stream(split, seed, index, "room")

@@ -7,7 +7,7 @@ import torch
 from diffsight.datasets.base import Sample
 from diffsight.rooms.dataset import Rooms
 
-# Taskonomy's curvature labels have a radius of at least 3 cm
+# Taskonomy limits curvature labels to radii of at least 3 cm
 MAX_CURVATURE_PER_M = 1 / 0.03
 TASKONOMY_LABELS = (
     "euclidean_depth_m",
@@ -24,15 +24,19 @@ TASKONOMY_LABELS = (
 
 
 class TaskonomyRooms(Rooms):
-    """Rooms with all ten labels. A room is rendered once and then kept in memory.
+    """Rooms with the labels of Taskonomy's ten tasks, ``TASKONOMY_LABELS``.
 
-    Labels are 0 at invalid pixels.
+    A room is rendered once and then kept in memory. Labels are 0 at invalid pixels.
 
     Args:
         split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
         size: side in pixels, or (height, width).
-        seed: every seed has its own scenes.
+        seed: seed of the data set; every seed has its own scenes.
+
+    Raises:
+        InputError: for an unknown split, a count below 1, or a size below 8 or too large for the
+            memory.
     """
 
     def __init__(

@@ -84,15 +84,17 @@ class Primitive:
     """A solid in a local frame, with an exact ray intersection. All lengths are in metres.
 
     Attributes:
-        shape: ``plane`` (local y is its normal; infinite), ``box`` (half extents), ``ellipsoid``
-            (radii), ``frustum`` (radius at the bottom, radius at the top, half height; around local
-            y) or ``capsule`` (radius, half length, unused; around local y).
+        shape: ``plane`` (infinite; local y is its normal), ``box``, ``ellipsoid``, ``frustum`` (a
+            truncated cone around local y) or ``capsule`` (a cylinder around local y with a half
+            ball at both ends).
         centre: position of the centre in the world frame.
-        rotation: columns are the local axes in the world frame.
-        size: see ``shape``.
+        rotation: matrix whose columns are the local axes in the world frame, ``3 3``.
+        size: three numbers. Box: half extents. Ellipsoid: radii. Frustum: radius at the bottom,
+            radius at the top, half height. Capsule: radius, half length of the cylinder, and an
+            unused number. Plane: unused.
         material: look of the surface.
-        thing: index of the thing that it is part of.
-        caps: True for each closed end of a frustum (bottom, top).
+        thing: index of the thing that the solid is part of.
+        caps: whether the bottom and the top of a frustum are closed.
         casts_shadow: False for lamp shades and window panes.
         sky: True for an opening through which the sky is seen.
     """
@@ -108,7 +110,7 @@ class Primitive:
     sky: bool = False
 
     def half_extents(self) -> Vector:
-        """Return half the size of its bounding box in its local frame."""
+        """Return half the sides of the bounding box along the local x, y and z axis."""
         if self.shape == "frustum":
             radius = max(self.size[0], self.size[1])
             return (radius, self.size[2], radius)
@@ -119,7 +121,7 @@ class Primitive:
 
 @dataclass(frozen=True)
 class Thing:
-    """An object or a part of the building: one instance.
+    """One instance in a scene: an object, or a part of the building such as the floor.
 
     Attributes:
         kind: one of ``CLASSES``.
@@ -133,8 +135,8 @@ class Thing:
         support: index of the thing on which it stands, or None for the floor or a wall.
         joints: for a person, positions of the 17 COCO keypoints in the world, ``17 3``, and the
             thickness of the flesh over each, ``17``, in metres; None for all others.
-        first: index of its first primitive.
-        count: number of its primitives.
+        first: index of its first primitive in the scene.
+        count: number of its primitives, which follow each other.
     """
 
     kind: str
@@ -156,7 +158,8 @@ class Light:
     """A small lamp or the sun, sampled at four points.
 
     Attributes:
-        points: world positions of the four points, ``(3, 4)``; each sub-pixel uses one of them.
+        points: world positions of the four points, ``(3, 4)``; each of the four rays of a pixel
+            uses a different one.
         colour: linear RGB times power.
         half_distance_m: distance at which half of the light is left; infinite for the sun.
         gate: for the sun, the window through which it shines, as (axis of its normal, coordinate on
@@ -175,7 +178,8 @@ class View:
 
     Attributes:
         position: position in the world, in metres.
-        rotation: columns are right, down and forward in the world.
+        rotation: matrix whose columns are the right, down and forward axes of the camera in the
+            world, ``3 3``.
         fov_rad: full angle of view along the longer side of an image, in radians.
     """
 
@@ -190,14 +194,14 @@ class View:
 
 @dataclass(frozen=True)
 class Frames:
-    """The camera in the local frame of every primitive, and their bounds on the image plane.
+    """For every primitive, the camera in its local frame and its bounds on the image plane.
 
     Attributes:
         position: position of the camera in the frame of each primitive, ``n 3``.
-        axes: right, down and forward of the camera in that frame, as columns, ``n 3 3``.
-        bounds: lowest x, highest x, lowest y and highest y of the bounding box at depth 1, ``n 4``.
-            They are infinite if the box reaches behind the camera, and reversed if all of it is
-            behind the camera.
+        axes: right, down and forward axes of the camera in that frame, as columns, ``n 3 3``.
+        bounds: lowest x, highest x, lowest y and highest y of the bounding box, projected to depth
+            1, ``n 4``. They are infinite if the box reaches behind the camera, and reversed (lowest
+            above highest) if all of it is behind the camera.
     """
 
     position: np.ndarray
@@ -206,7 +210,7 @@ class Frames:
 
     @classmethod
     def of(cls, primitives: tuple[Primitive, ...], view: View) -> "Frames":
-        """Return the frames of all primitives, computed with explicit sums."""
+        """Return the frames of all primitives, with explicit sums as in ``rotate``."""
         turn = np.stack([p.rotation for p in primitives])
         offset = view.position - np.stack([p.centre for p in primitives])
         position = np.sum([turn[:, i] * offset[:, i, None] for i in range(3)], axis=0)
@@ -226,7 +230,7 @@ _NOWHERE = (math.inf, -math.inf, math.inf, -math.inf)
 
 
 def _bound_boxes(corners: np.ndarray) -> np.ndarray:
-    """Return the bounds at depth 1 of boxes with these corners in camera axes, ``n 3 8``."""
+    """Return bounds at depth 1, ``n 4``, of boxes with corners ``n 3 8`` in camera axes."""
     depth = corners[:, 2]
     safe = np.maximum(depth, NEAR_M)
     x, y = corners[:, 0] / safe, corners[:, 1] / safe
@@ -237,6 +241,7 @@ def _bound_boxes(corners: np.ndarray) -> np.ndarray:
 
 
 def _bound_thing(solids: tuple[Primitive, ...]) -> tuple[np.ndarray, float]:
+    """Return centre and radius of a ball around the solids; the radius is 0 for planes."""
     if any(p.shape == "plane" for p in solids):
         return np.zeros(3), 0.0
     centres = np.stack([p.centre for p in solids])
@@ -312,7 +317,7 @@ def length(v: np.ndarray) -> float:
 
 
 def rotation_y(yaw: Real) -> np.ndarray:
-    """Return a rotation about y, rounded so that it is the same with every math library."""
+    """Return a rotation matrix about y, rounded so that every math library gives the same one."""
     s, c = round(math.sin(yaw), 12), round(math.cos(yaw), 12)
     return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
 
@@ -324,7 +329,7 @@ def rotate(matrix: np.ndarray, vector: Vector | np.ndarray) -> np.ndarray:
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the product of two matrices, with explicit sums."""
+    """Return the product of two matrices, with explicit sums as in ``rotate``."""
     columns = list(zip(*b.tolist(), strict=True))
     return np.array([[p * x + q * y + r * z for x, y, z in columns] for p, q, r in a.tolist()])
 
@@ -336,7 +341,7 @@ def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def align_y(direction: Vector | np.ndarray) -> np.ndarray:
-    """Return a rotation whose second column points along ``direction``."""
+    """Return a rotation matrix whose second column points along ``direction``."""
     d = np.asarray(direction, dtype=np.float64)
     d = d / length(d)
     helper = np.array([1.0, 0.0, 0.0]) if abs(d[0]) < 0.9 else np.array([0.0, 0.0, 1.0])

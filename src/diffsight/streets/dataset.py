@@ -16,22 +16,23 @@ from diffsight.streets.scene import SPLITS, sample_scene, stream
 from diffsight.streets.sensors import CAMERAS, RAYS, camera_poses, photograph, scan
 
 MIN_SIZE = 8
-RAY_BYTES, CELL_BYTES = 100, 100  # least memory that a ray and a cell need
+RAY_BYTES, CELL_BYTES = 100, 100  # memory that a ray and a cell need, at least
 
 
 class Streets(AbstractDataset):
     """Rendered streets around a vehicle, with maps of the ground. See docs/streets.md.
 
-    The label ``map`` is ``6 cells cells`` of float32, 1 where a cell is of a class.
+    The label ``map`` is ``6 cells cells`` of float32: one map per class, with x (forward) along the
+    rows and y (left) along the columns. It is 1 in the cells of the class and 0 elsewhere.
 
     Args:
         split: ``train``, ``val`` or ``test``; the splits have no scene in common.
         count: number of scenes.
         image_hw: height and width in pixels of the image of each camera.
-        lidar: whether samples have the points of a LiDAR, too.
+        lidar: whether samples have LiDAR points besides the images.
         cells: cells of the map along each axis.
         cell_m: length of a cell in metres.
-        seed: every seed has its own scenes.
+        seed: seed of the data set; every seed has its own scenes.
 
     Raises:
         InputError: for an unknown split, a number that is too small, or images and a map that are
@@ -80,7 +81,7 @@ class Streets(AbstractDataset):
     def __getitem__(self, index: int) -> Sample:
         """Return the sample of the scene with this index."""
         if not 0 <= index < self.count:
-            raise IndexError(f"streets has scenes 0 to {self.count - 1}, not {index}")
+            raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {index}")
         grid = {"cells": self.cells, "cell_m": self.cell_m}
         scene = sample_scene(self.split, self.seed, index, **grid)
         poses = camera_poses(scene, self.image_hw)
@@ -104,4 +105,5 @@ class Streets(AbstractDataset):
 
 
 def _batch(matrices: list[np.ndarray]) -> Tensor:
+    """Return the matrices of all cameras as a batch of one, ``1 v 4 4``."""
     return torch.from_numpy(np.stack(matrices)).float()[None]

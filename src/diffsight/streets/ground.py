@@ -13,7 +13,7 @@ from diffsight.label_maps import NUSCENES_CLASSES as CLASSES
 DRIVABLE, CROSSING, WALKWAY, STOP_LINE, CAR_PARK, DIVIDER = range(len(CLASSES))
 # materials without a class; the material of class k is 1 + k
 GRASS, GAP, KERB = 0, len(CLASSES) + 1, len(CLASSES) + 2
-# a later class covers an earlier one
+# order in which the classes are painted: a later class covers an earlier one
 PAINT_ORDER = (DRIVABLE, WALKWAY, CAR_PARK, CROSSING, STOP_LINE, DIVIDER)
 
 CROSSING_GAP_M = 1.0  # from the edge of the other road to the crossing
@@ -32,13 +32,13 @@ class Road:
 
     Attributes:
         x_m: x of a point on its centre line, in the frame of the vehicle.
-        y_m: y of that point.
+        y_m: y of this point.
         heading: angle from the x axis to its direction in radians, counter-clockwise.
         half_width_m: distance from the centre line to the kerb.
         walkway_m: width of each walkway.
         dividers_m: offsets of its dividers from the centre line, positive to the left.
         has_parking: True if cars are parked along its kerbs.
-        begin_m: position along its direction at which it begins.
+        begin_m: position along its direction at which it begins; -inf: it runs in both directions.
     """
 
     x_m: float
@@ -64,7 +64,7 @@ class Road:
 
 @dataclass(frozen=True)
 class Arm:
-    """The paint on one arm of a junction.
+    """The road markings on one arm of a junction.
 
     Attributes:
         road: index of the road.
@@ -121,7 +121,7 @@ class Ground:
     cell_m: float
 
     def classes_at(self, points: Points) -> Bool[np.ndarray, "n k"]:
-        """Return the classes at positions in metres, in the frame of the vehicle."""
+        """Return which classes apply at positions in metres, in the frame of the vehicle."""
         return self._classify(points)[0]
 
     def materials_at(self, points: Points) -> UInt8[np.ndarray, " n"]:
@@ -137,7 +137,7 @@ class Ground:
         return np.where(details > 0, details, materials)
 
     def draw(self, vehicle_change: Float[Tensor, "4 4"]) -> Float[Tensor, "k x y"]:
-        """Return the map of every class: 1 where the centre of a cell is of the class.
+        """Return the map of every class: 1 where the class applies at the centre of a cell, else 0.
 
         Args:
             vehicle_change: transform from the frame of the vehicle to that of the map.
@@ -150,7 +150,7 @@ class Ground:
         return torch.from_numpy(there.T.reshape(-1, *x.shape).astype(np.float32))
 
     def _classify(self, points: Points) -> tuple[Bool[np.ndarray, "n k"], UInt8[np.ndarray, " n"]]:
-        """Return the classes of points, and a material that covers them: ``GAP``, ``KERB`` or 0."""
+        """Return the classes of points, and the material on top of them: ``GAP``, ``KERB`` or 0."""
         classes = np.zeros((len(CLASSES), len(points)), dtype=bool)
         details = np.zeros(len(points), dtype=np.uint8)
         local = [road.local(points) for road in self.roads]

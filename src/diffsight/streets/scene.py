@@ -31,7 +31,7 @@ PAINTED_CLASSES = [CROSSING, STOP_LINE, DIVIDER]
 TEXTURE_SIZE = 64  # rows and columns of the texture of the ground
 VEHICLE = Solid(0.0, 0.0, 0.0, (2.4, 1.0), (0.0, 1.5), (0.0, 0.0, 0.0))
 
-Thing = tuple[Solid, ...]  # the first one stands on the ground
+Thing = tuple[Solid, ...]  # boxes of one object; the first one stands on the ground
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Look:
     """Colours and light of a scene.
 
     Attributes:
-        materials: RGB in [0, 1] of every material of the ground, ``n 3``.
+        materials: RGB in [0, 1] of every material of the ground (``Ground.materials_at``), ``n 3``.
         sky: RGB at the horizon and at the zenith.
-        light: RGB of the light, a factor of all colours.
+        light: RGB of the light, by which all colours are multiplied.
         sun: unit vector towards the sun.
         texture: repeated brightness pattern of the ground, ``n n`` in [-1, 1].
     """
@@ -184,9 +184,9 @@ def _keep_free(
     """Return the boxes of the things that stand on suitable ground and overlap no other box.
 
     Args:
-        things: candidates, in order.
+        things: candidates; of two that overlap, the first one is kept.
         ground: the ground.
-        may_stand: returns a mask of suitable points from their classes.
+        may_stand: function that returns a mask of suitable points from their classes.
         solids: boxes that are already part of the scene.
     """
     if not things:

@@ -25,21 +25,21 @@ TEXTURE_M = 0.2  # size of a cell of the ground texture
 TEXTURE_STRENGTH = 0.06
 PIXEL_NOISE_STD = 0.012  # as a fraction of full scale
 
-LIDAR_M = (0.0, 0.0, 1.8)
-BEAMS_DEG = (-30.0, 10.0)
-BEAMS, AZIMUTHS = 32, 360
-RANGE_M = 60.0
-RANGE_NOISE_M = 0.02
+LIDAR_M = (0.0, 0.0, 1.8)  # position of the LiDAR
+BEAMS_DEG = (-30.0, 10.0)  # elevation of the lowest and of the highest beam
+BEAMS, AZIMUTHS = 32, 360  # number of beams, and of directions of each beam
+RANGE_M = 60.0  # points that are farther away are not measured
+RANGE_NOISE_M = 0.02  # standard deviation of the noise of the distance
 # intensity of LiDAR points by material of the ground, 0 to 255
 INTENSITY = np.array([18, 8, 60, 24, 60, 12, 60, 8, 28], dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class CameraPose:
-    """A pinhole camera on the vehicle; the centre of the top-left pixel is (0, 0).
+    """A pinhole camera on the vehicle. The centre of the top-left pixel is (0, 0).
 
     Attributes:
-        intrinsics: matrix in pixels.
+        intrinsics: matrix from camera axes to the image, in pixels.
         to_vehicle: transform from camera axes (x right, y down, z forward) to the vehicle frame.
         hw: height and width of its images in pixels.
     """
@@ -49,9 +49,10 @@ class CameraPose:
     hw: tuple[int, int]
 
     def rays(self, per_side: int) -> Float[np.ndarray, "3 h w"]:
-        """Return directions of rays whose component along the optical axis is 1.
+        """Return directions of rays in the frame of the vehicle.
 
-        Every pixel has ``per_side`` x ``per_side`` rays.
+        Every pixel has ``per_side`` x ``per_side`` rays. Their component along the optical axis
+        is 1.
         """
         rows, columns = (
             ((np.arange(size * per_side) + 0.5) / per_side - 0.5).astype(np.float32)
@@ -64,7 +65,12 @@ class CameraPose:
 
 
 def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
-    """Return the poses of the cameras, which vary a little between scenes."""
+    """Return the poses of the cameras in the order of ``CAMERAS``; they vary a little by scene.
+
+    Args:
+        scene: the scene.
+        hw: height and width of the images in pixels.
+    """
     draw = stream(f"{scene.id}/cameras")
     poses = []
     for (x, y, z), yaw_deg, view_deg in CAMERAS.values():
@@ -85,7 +91,7 @@ def camera_poses(scene: Scene, hw: tuple[int, int]) -> list[CameraPose]:
 
 
 def photograph(scene: Scene, pose: CameraPose, noise: Draw) -> UInt8[np.ndarray, "3 h w"]:
-    """Return the image of a camera, with sensor noise from ``noise``."""
+    """Return the RGB image of a camera, with sensor noise drawn from ``noise``."""
     rays, origin = pose.rays(RAYS), pose.to_vehicle[:3, 3]
     hits = cast(scene.solids, origin, rays)
     look = scene.look
@@ -105,7 +111,7 @@ def photograph(scene: Scene, pose: CameraPose, noise: Draw) -> UInt8[np.ndarray,
 
 
 def scan(scene: Scene) -> Float[np.ndarray, "n 5"]:
-    """Return the points of the LiDAR: x, y, z in metres, intensity (0 to 255) and age (0 s)."""
+    """Return the LiDAR points: x, y, z in metres, intensity (0 to 255) and age in seconds (0)."""
     draw = stream(f"{scene.id}/lidar")
     up = np.radians(np.linspace(*BEAMS_DEG, BEAMS))[:, None]
     around = np.radians(np.arange(AZIMUTHS) * (360 / AZIMUTHS))[None]

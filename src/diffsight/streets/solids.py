@@ -1,4 +1,4 @@
-"""Boxes on the ground, and the first hits of rays."""
+"""Upright boxes, and the first box that each ray hits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-SKY, GROUND = -2, -1  # values of ``Hits.solid`` that are no index of a box
+SKY, GROUND = -2, -1  # values of ``Hits.solid`` for rays that hit no box
 Colour = tuple[float, float, float]
 
 
@@ -17,11 +17,11 @@ class Solid:
     """An upright box.
 
     Attributes:
-        x_m: x of its centre in the frame of the vehicle.
-        y_m: y of its centre.
+        x_m: x of its centre in the frame of the vehicle, in metres.
+        y_m: y of its centre, in metres.
         heading: angle from the x axis to its long side in radians, counter-clockwise.
-        half_m: half its length and half its width.
-        z_m: heights of its bottom and top.
+        half_m: half its length and half its width, in metres.
+        z_m: heights of its bottom and top, in metres.
         colour: RGB in [0, 1].
     """
 
@@ -34,11 +34,11 @@ class Solid:
 
     @cached_property
     def reach_m(self) -> float:
-        """Radius in metres of a circle around its footprint."""
+        """Radius in metres of the smallest circle around its footprint."""
         return math.hypot(*self.half_m)
 
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the components along its length and width of vectors with these x and y."""
+        """Return the components of vectors along the length and the width of the box."""
         c, s = math.cos(self.heading), math.sin(self.heading)
         return c * x + s * y, c * y - s * x
 
@@ -60,7 +60,7 @@ class Hits:
     """The first hits of rays.
 
     Attributes:
-        distance: distance in multiples of the direction of the ray; infinite in the sky.
+        distance: distance in multiples of the length of the ray's direction; infinite in the sky.
         solid: index of the box, ``GROUND`` or ``SKY``.
     """
 
@@ -99,7 +99,7 @@ def cast(
 def _find_columns(
     solids: Sequence[Solid], origin: np.ndarray, rays: np.ndarray
 ) -> Iterator[tuple[int, slice]]:
-    """Yield the boxes that rays may hit, each with the range of columns of these rays."""
+    """Yield the index of every box that rays may hit, with the range of their columns."""
     azimuth = np.arctan2(rays[1], rays[0])
     middle = azimuth[len(azimuth) // 2]
     spread = np.abs(_wrap_angle(azimuth - middle)).max(axis=0)
@@ -116,7 +116,7 @@ def _find_columns(
 
 
 def _wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """Return equal angles in [-pi, pi]."""
+    """Return the same angles, wrapped to [-pi, pi]."""
     return angle - 2 * math.pi * np.round(angle / (2 * math.pi))
 
 

@@ -1,4 +1,4 @@
-"""The base class of tasks. A task defines what labels mean and knows nothing of the network."""
+"""The base class of tasks. A task defines what labels mean and knows nothing about the network."""
 
 import abc
 import math
@@ -23,12 +23,13 @@ LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
 
 
 class AbstractTask(nn.Module, Configurable, abc.ABC):
-    """One kind of label: its losses, its metric, its mirror image, and its predictions.
+    """Base class of tasks: losses, metric, mirroring and predictions for one kind of label.
 
     Attributes:
         label: key of ``Sample.labels`` that the task reads.
         requires_prompt: whether every image needs a sentence, as in referring segmentation.
-        metric_name: name and unit of the metric that compares methods on held-out images.
+        metric_name: name and unit of the metric that compares methods on held-out images
+            (``score``).
         higher_is_better: whether a higher value of that metric is better.
         is_mirrorable: whether the label of a mirrored image can be computed.
         class_names: names of the classes in the order of their numbers; empty for other labels.
@@ -38,8 +39,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
             so that predictions can be calibrated.
         lower_bound: lower bound of the predicted values.
         sigmas: constants of the object keypoint similarity, one per joint; empty for other labels.
-        map_cells: number of cells along each axis and length of a cell in metres, for maps around
-            a vehicle; None for other labels.
+        map_cells: number of cells along each axis and length of a cell in metres, for
+            bird's-eye-view maps; None for other labels.
         has_regions: whether the model runs on parts of an image (``regions``), such as people.
     """
 
@@ -71,24 +72,31 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         return False
 
     def fitted(self, values: Float[Tensor, "m d"]) -> Self:
-        """Return the task with bins or a codebook that are fitted to labels of valid pixels.
+        """Return the task with bins or a codebook that are fitted to labels.
+
+        Args:
+            values: labels of all valid pixels of the training set.
 
         Raises:
-            InputError: if nothing can be fitted to them: they are constant or not finite, or there
-                are fewer different ones than bins.
+            InputError: if the labels are constant or not finite, or if there are fewer different
+                labels than bins.
         """
         return self
 
     def restrict_to(self, names: Sequence[str]) -> Self:
-        """Return a copy of the task that predicts only the classes of these names.
+        """Return a copy of the task that predicts only the classes with these names.
 
         Raises:
             InputError: for an unknown name, or if the task predicts no classes.
         """
-        raise InputError("predicts no classes of its own: leave --classes out")
+        raise InputError("the model predicts no classes with names: leave --classes out")
 
     def with_codec(self, codec: LabelCodec, **arguments: Any) -> Self:
         """Return a copy of the task with other constructor arguments and this fitted codec.
+
+        Args:
+            codec: fitted codec of the labels.
+            arguments: constructor arguments that differ from those of this task.
 
         Raises:
             InputError: if the task has no codec.
@@ -104,15 +112,15 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         Args:
             output: output of a method, of one of the kinds in ``outputs``.
             target: labels.
-            soft_labels: result of ``encode_label`` for the target, if it was computed before.
+            soft_labels: result of ``encode_label`` for the target; None computes it if needed.
         """
 
     def encode_label(self, label: Tensor) -> SoftLabels | None:
-        """Return the soft labels of a label ``b c h w`` or ``b h w``; None without classes."""
+        """Return labels ``b c h w`` or ``b h w`` as soft labels; None without classes or bins."""
         return None
 
     def mirror_label(self, label: Tensor) -> Tensor:
-        """Return the label of the mirrored image; the last axis runs over the columns."""
+        """Return the label of the mirrored image; the last axis of a label is its columns."""
         return label.flip(-1)
 
     def mirror_output(self, output: Output) -> Output:
@@ -136,10 +144,12 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     def assemble(
         self, outputs: Sequence[Output], locations: Sequence[Any], hw: tuple[int, int]
     ) -> Prediction:
-        """Return the prediction for an image; default: that of its only part.
+        """Return the prediction for an image from the outputs for its parts.
+
+        By default the image has one part.
 
         Args:
-            outputs: outputs for the parts, batches of one.
+            outputs: output for each part, as a batch of one.
             locations: locations of the parts, as ``regions`` yields them.
             hw: height and width of the image.
         """
@@ -151,27 +161,32 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def truth(self, target: Target) -> Sequence[Prediction]:
-        """Return the labels as perfect predictions, to draw them or to compare with them."""
+        """Return the labels as perfect predictions, one per image, to draw or compare them."""
 
     @abc.abstractmethod
     def to_label(self, output: Output) -> Tensor:
-        """Return the output in the form of a label: values ``b d h w`` or ids ``b h w``."""
+        """Return the predicted labels: values ``b d h w`` or class numbers ``b h w``."""
 
     @abc.abstractmethod
     def measure(self, label: Tensor, target: Target) -> Float64[Tensor, "..."]:
-        """Return the metric's sums over a batch; sums can be added, and ``score`` takes them.
+        """Return sums over a batch from which the metric is computed.
+
+        Sums of several batches are added before ``score`` or ``figures`` is called.
 
         Args:
-            label: predictions in the form of labels, as ``to_label`` returns them.
-            target: labels.
+            label: predicted labels, as ``to_label`` returns them.
+            target: true labels.
         """
 
     @abc.abstractmethod
     def score(self, sums: Float64[Tensor, "..."]) -> float:
-        """Return the metric of accumulated sums."""
+        """Return the metric called ``metric_name``, computed from accumulated sums."""
 
     def figures(self, sums: Float64[Tensor, "..."]) -> Mapping[str, float]:
-        """Return figures of accumulated sums by name and unit; default: the metric alone."""
+        """Return several metrics by name and unit, computed from accumulated sums.
+
+        By default it is only the metric called ``metric_name``.
+        """
         return {self.metric_name: self.score(sums)}
 
     def nonconformity(self, output: Output, label: Tensor) -> Float[Tensor, "b h w"]:
@@ -181,8 +196,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
 
         Args:
             output: output of a method, reduced (``Output.reduced``).
-            label: ``b d h w`` or ``b h w`` at the size of the output; invalid pixels may have any
-                value.
+            label: labels ``b d h w`` or ``b h w`` at the size of the output; invalid pixels may
+                have any value.
         """
         raise NotImplementedError(f"{type(self).__name__} has no prediction sets")
 
@@ -199,8 +214,8 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         """Return the errors of one image and their uncertainty; None without an uncertainty.
 
         Args:
-            prediction: prediction of this task.
-            target: labels, a batch of one.
+            prediction: prediction of this task for the image.
+            target: labels of the image, a batch of one.
         """
         return None
 
@@ -210,10 +225,12 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         return None
 
     def totals(self, label: Tensor, valid: Mask) -> Mapping[str, float]:
-        """Return totals of a whole image: ``mean``, or ``area.NAME`` of every class in [0, 1].
+        """Return figures that summarise the label of a whole image, by name.
+
+        They are the ``mean`` value, or for every class its fraction of the pixels (``area.NAME``).
 
         Args:
-            label: ``d h w`` or ``h w``.
+            label: values ``d h w`` or class numbers ``h w``.
             valid: pixels that count.
         """
         return {}
@@ -226,26 +243,34 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
 
     @abc.abstractmethod
     def constant(self, label: Maps, valid: Masks) -> Float[Tensor, " d"]:
-        """Return the constant prediction that scores best on these labels."""
+        """Return the constant prediction that scores best on these labels, such as their mean.
+
+        Args:
+            label: labels of a training set, as a batch.
+            valid: pixels with a label.
+        """
 
     @abc.abstractmethod
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return label maps that are the same for every image and that a model must beat.
+        """Return predictions that are the same for every image and that a model must beat.
 
         Args:
             labels: labels of a training set, at one size.
 
         Returns:
-            By name, ``h w`` or 1 x 1, floats or ids as the labels are; ``k h w`` for labels on
-            their own grid; empty for other labels of several channels.
+            Label maps by name: ``h w``, or 1 x 1 for a constant; floats or class numbers, like the
+            labels. They are ``k h w`` for labels on their own grid. For other labels of several
+            channels there are none.
         """
 
     def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the label of a sample as ``baselines`` needs it, and its mask of valid pixels.
+        """Return a sample's label at the size of the baselines' maps, and its valid pixels.
+
+        The results of several samples are the argument of ``baselines``.
 
         Args:
             sample: sample of any size.
-            hw: height and width of the baselines' maps.
+            hw: height and width of the baselines' maps in pixels.
         """
         label, valid = sample.labels[self.label].double(), sample.valid[self.label].double()
         channels = label[None] if label.ndim == 2 else label
@@ -254,7 +279,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         return (resized[0] if len(resized) == 1 else resized), is_valid
 
     def oriented(self, values: Map) -> Map:
-        """Return a map rotated like the pictures of predictions; default: unchanged."""
+        """Return a map, rotated like the pictures of predictions; default: unchanged."""
         return values
 
     def from_baseline(self, baseline: Tensor, target: Target) -> Prediction:
@@ -271,18 +296,24 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     def panel(
         self, image: Float[Tensor, "3 h w"], truth: Prediction, prediction: Prediction
     ) -> UInt8[Tensor, "3 h w4"]:
-        """Return image, truth, prediction and error side by side; the image is in [0, 1]."""
+        """Return a picture with image, truth, prediction and error side by side.
+
+        Args:
+            image: image in [0, 1].
+            truth: label of the image, as ``truth`` returns it.
+            prediction: prediction for the image.
+        """
         drawn = truth.draw_with(prediction, image)
         return torch.cat([to_pixels(image), *drawn], dim=2)
 
 
 def masked_mean(values: Float[Tensor, "b h w"], valid: Masks) -> Tensor:
-    """Return the mean over the valid pixels; without any, 0 that still has a gradient."""
+    """Return the mean over the valid pixels; if there are none, a 0 that has a gradient."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
 def count_classes(labels: LabelMaps, classes: int) -> Tensor:
-    """Return the number of labels that have each class at each pixel position, ``k h w``."""
+    """Return how many labels have each class at each pixel position, as ``k h w``."""
     counts = torch.zeros(())
     ids = torch.arange(classes)[:, None, None]
     for values, valid in labels:
@@ -291,7 +322,13 @@ def count_classes(labels: LabelMaps, classes: int) -> Tensor:
 
 
 def distribution_loss(probability: Maps, soft: SoftLabels, valid: Masks) -> Tensor:
-    """Return the cross-entropy of a distribution with soft labels, mean over the valid pixels."""
+    """Return the cross-entropy between soft labels and a distribution, mean over valid pixels.
+
+    Args:
+        probability: probability of every class, ``b k h w``.
+        soft: soft labels.
+        valid: pixels with a label.
+    """
     ids, weights = soft.ids.to(probability.device), soft.weights.to(probability)
     weights = torch.where(valid[:, None], weights, 0)  # they may be NaN where labels are invalid
     nll = -probability.clamp(min=MIN_PROBABILITY).log().gather(1, ids)
@@ -299,9 +336,10 @@ def distribution_loss(probability: Maps, soft: SoftLabels, valid: Masks) -> Tens
 
 
 def resize_map(label_map: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Return a baseline's label map at another size, with a batch axis.
+    """Return the label map ``h w`` of a baseline at another size, with a batch axis.
 
-    Floats are interpolated to ``1 1 h w``; ids take the nearest neighbour, ``1 h w``.
+    Floats are interpolated (bilinear), and the result is ``1 1 h w``. Class numbers are those of
+    the nearest pixels, and the result is ``1 h w``.
     """
     if label_map.is_floating_point():
         return functional.interpolate(label_map[None, None], hw, mode="bilinear")

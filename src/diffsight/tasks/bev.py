@@ -32,9 +32,10 @@ THRESHOLD = 0.5  # a class is drawn and counted above this probability
 
 
 class BEV(AbstractTask):
-    """Classes of the cells around a vehicle; a cell may have several classes, or none.
+    """Map segmentation around a vehicle; a cell of the map may have several classes, or none.
 
-    The label has the shape ``k x y`` and is 0 or 1; the vehicle is in the middle.
+    The label has the shape ``k x y`` (classes and cells) and is 0 or 1; the vehicle is in the
+    middle.
 
     Args:
         names: names of the classes.
@@ -106,7 +107,7 @@ class BEV(AbstractTask):
         return {"loss": loss, "focal": loss.detach()}
 
     def decode(self, output: Output) -> list["BEVPrediction"]:
-        """Return the probabilities of the cells."""
+        """Return the class probabilities of the cells, one prediction per image."""
         output = Masks.expect(output)
         uncertainties = [None] * len(output.maps)
         if output.uncertainty is not None:
@@ -122,7 +123,7 @@ class BEV(AbstractTask):
         return [BEVPrediction(label.float(), *grid) for label in target.label]
 
     def to_label(self, output: Output) -> Maps:
-        """Return the probabilities."""
+        """Return the class probabilities of the cells."""
         return Masks.expect(output).probabilities
 
     def measure(self, label: Maps, target: Target) -> Float64[Tensor, "7 k 3"]:
@@ -145,11 +146,15 @@ class BEV(AbstractTask):
         }
 
     def constant(self, label: Maps, valid: ValidMasks) -> Float[Tensor, " k"]:
-        """Return the fraction of the valid cells that has each class."""
+        """Return for each class its fraction of the valid cells."""
         return label.movedim(1, -1)[valid].float().mean(dim=0)
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the fraction of each class, over all cells and at every cell."""
+        """Return how frequent each class is, over all cells and at every cell.
+
+        Returns:
+            ``constant mean``, ``k 1 1``, and ``mean map``, ``k x y``; both are fractions.
+        """
         total = count = torch.zeros(())
         for values, valid in labels:
             total = total + torch.where(valid, values.float(), 0)
@@ -171,7 +176,10 @@ class BEV(AbstractTask):
     ) -> UInt8[Tensor, "3 h _"]:
         """Return camera images, truth, prediction and error side by side.
 
-        The image is in [0, 1].
+        Args:
+            image: camera images in one picture, in [0, 1].
+            truth: labels of the map.
+            prediction: predicted map.
         """
         return _side_by_side(image, *truth.draw_with(prediction, image))
 
@@ -187,11 +195,11 @@ class BEVPrediction(Prediction):
     """A predicted map around a vehicle.
 
     Attributes:
-        probability: probability of every class; the last two axes are x and y.
+        probability: probability of every class in each cell; the last two axes are x and y.
         names: names of the classes.
         cell_m: length of a cell in metres.
         forward_axis: axis of the map that points forward.
-        uncertainty: uncertainty in [0, 1]; None if the method has none.
+        uncertainty: uncertainty of each cell in [0, 1]; None if the method has none.
     """
 
     probability: Float[Tensor, "k h w"]
@@ -202,7 +210,7 @@ class BEVPrediction(Prediction):
     kind = "map"
 
     def to_label(self) -> Float[Tensor, "k h w"]:
-        """Return the probabilities."""
+        """Return the class probabilities of the cells."""
         return self.probability
 
     def arrays(self) -> dict[str, StoredArray]:
@@ -225,7 +233,7 @@ class BEVPrediction(Prediction):
         }
 
     def draw(self, image: Float[Tensor, "3 _ _"] | None = None) -> Picture:
-        """Return the classes in their colours on white; forward is up, and left is left.
+        """Return the classes in their colours on white; forward is up.
 
         Later classes are drawn over earlier ones.
         """
@@ -244,7 +252,7 @@ class BEVPrediction(Prediction):
         return dict(zip(self.names, palette(len(self.names)), strict=True))
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 _ _"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error: red where any class is wrong."""
+        """Return pictures of truth, prediction and error (red where any class is wrong)."""
         masks, other_masks = self.probability > THRESHOLD, other.probability > THRESHOLD
         wrong = (masks != other_masks).any(dim=0).cpu()
         error = torch.full((3, *wrong.shape), 245, dtype=torch.uint8)

@@ -24,7 +24,13 @@ _UNKNOWN = np.array(UNKNOWN_RGB, dtype=np.uint8)
 
 
 def paint(values: Plane, valid: np.ndarray, table: Table) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the colours of values in [0, 1] (clipped); dark grey where ``valid`` is False."""
+    """Return the colours of values in a colour map; dark grey where ``valid`` is False.
+
+    Args:
+        values: values in [0, 1]; others are clipped.
+        valid: mask of valid pixels.
+        table: colour map.
+    """
     steps = np.where(valid, values, 0).clip(0, 1) * 255
     return np.where(valid[..., None], table[steps.round().astype(np.uint8)], _UNKNOWN)
 
@@ -32,7 +38,7 @@ def paint(values: Plane, valid: np.ndarray, table: Table) -> UInt8[np.ndarray, "
 def depth_table() -> Table:
     """Return the colour map of depth: from pale yellow (near) to dark blue (far).
 
-    Lightness falls evenly, so that the map can also be read in grey.
+    Lightness falls evenly, so that a picture can also be read in shades of grey.
     """
     t = np.linspace(0, 1, 256)
     return _oklch(0.92 - 0.69 * t, 0.18 * np.sin(np.pi * (0.13 + 0.77 * t)), 95 - 190 * t)
@@ -41,13 +47,14 @@ def depth_table() -> Table:
 def error_table() -> Table:
     """Return the colour map of errors: blue below, white in the middle, red above.
 
-    Both sides are equally strong.
+    Both ends have the same lightness and chroma.
     """
     t = np.linspace(-1, 1, 256)
     return _oklch(0.97 - 0.42 * abs(t), 0.16 * abs(t), np.where(t < 0, 255, 28))
 
 
 def _oklch(lightness: np.ndarray, chroma: np.ndarray, hue_deg: np.ndarray) -> np.ndarray:
+    """Return sRGB colours from 0 to 255 of lightness, chroma and hue in Oklab."""
     hue = np.deg2rad(hue_deg)
     lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
     linear = ((lab @ _OKLAB_TO_LMS.T) ** 3 @ _LMS_TO_RGB.T).clip(0, 1)

@@ -28,15 +28,15 @@ DEFAULT_BINS = 50  # as in few_shot, section 4
 
 
 class Depth(AbstractNumbers):
-    """Depth in metres.
+    """Metric depth: one value per pixel in metres.
 
-    Values are trained with a logarithmic loss, a distribution over bins as in few_shot
+    An output of values is trained with a logarithmic loss, a distribution over bins as in few_shot
     (equation 5).
 
     Args:
         min_depth_m: smaller predictions are marked invalid.
-        max_depth_m: larger predictions are marked invalid, and heads for values are bounded by it.
-            None becomes twice the largest label when the bins are fitted.
+        max_depth_m: larger predictions are marked invalid. It is also the upper bound of an output
+            of values. None becomes twice the largest label when the bins are fitted.
         depth_type: kind of depth in the labels, ``z`` along the optical axis or ``euclidean`` along
             the ray; every prediction has it too.
         label: key of ``Sample.labels``, one channel in metres.
@@ -86,7 +86,10 @@ class Depth(AbstractNumbers):
         self.depth_type: DepthType = depth_type
 
     def fitted(self, values: Float[Tensor, "m 1"]) -> Self:
-        """Return the task with bins that are fitted to these depths, and a range that covers them.
+        """Return the task with bins that are fitted to depths, and a range that covers them.
+
+        Args:
+            values: depths of all valid pixels of the training set, in metres.
 
         Raises:
             InputError: if no bins can be fitted to the depths.
@@ -130,24 +133,27 @@ class Depth(AbstractNumbers):
         return torch.stack(sums)
 
     def figures(self, sums: Float64[Tensor, "4"]) -> dict[str, float]:
-        """Return RMSE in metres, AbsRel, and d1 in [0, 1]."""
+        """Return RMSE in metres, the mean relative error AbsRel, and the accuracy d1 in [0, 1]."""
         rows = {"AbsRel": sums[2] / sums[1], "d1": sums[3] / sums[1]}
         return {self.metric_name: self.score(sums), **{k: float(v) for k, v in rows.items()}}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the median of positive depths, and their mean at every pixel position."""
+        """Return the median of all positive depths, and their mean at every pixel position.
+
+        The names and shapes are those of ``mean_map``.
+        """
         return mean_map(labels, positive=True)
 
     def prediction(
         self, values: Float[Tensor, "1 h w"], std: Map | None, valid: Mask | None = None
     ) -> "DepthPrediction":
-        """Return the depth of one image, not clamped.
+        """Return the prediction for one image; its depth is not clamped to the task's range.
 
         Args:
             values: depth in metres.
             std: standard deviation in metres.
-            valid: valid pixels of a label; default: pixels within the task's range. Pixels that
-                are not finite and positive are never valid.
+            valid: valid pixels of a label; default: pixels within the task's range. Pixels whose
+                depth is not finite or not positive are never valid.
         """
         depth_m = values[0]
         if valid is None:
@@ -162,17 +168,17 @@ class Depth(AbstractNumbers):
 
 @dataclass(frozen=True)
 class DepthPrediction(Prediction):
-    """Metric depth of one image.
+    """The predicted metric depth of one image.
 
     Attributes:
         depth_m: depth in metres.
         valid: False where the depth is not finite or outside the task's range.
         depth_type: ``z`` along the optical axis, or ``euclidean`` along the ray.
-        uncertainty_m: standard deviation in metres: of the predicted distribution, or over a
-            sampler's steps and seeds; for other methods over the plan's views (windows, flips),
-            NaN where fewer than two views overlap. None for a single view.
-        display_m: range of pictures in metres, which are then linear; None: logarithmic pictures
-            from the 2nd to the 98th percentile.
+        uncertainty_m: standard deviation in metres. It is that of the predicted distribution, or
+            that over a sampler's steps and seeds. For other methods it is that over the windows and
+            flips of the image: NaN where fewer than two overlap, None if there is only one.
+        display_m: lower and upper end of the colour scale of pictures in metres, which is then
+            linear. None: a logarithmic scale from the 2nd to the 98th percentile.
     """
 
     depth_m: Map
@@ -195,7 +201,8 @@ class DepthPrediction(Prediction):
     def arrays(self) -> dict[str, StoredArray]:
         """Return ``depth`` (16-bit millimetres, 0 is invalid) and ``uncertainty`` (metres).
 
-        If a depth does not fit into 16 bits, ``metres`` has all depths as floats.
+        If a depth does not fit into 16 bits, there is a third array: ``metres`` has all depths as
+        floats.
         """
         counts = (self.depth_m.double() * 1000).round()
         fits = self.valid & (counts > 0) & (counts <= 65535)
@@ -210,7 +217,7 @@ class DepthPrediction(Prediction):
         return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return size, unit, scale, fraction of valid pixels, and range of the depth."""
+        """Return size (width, height), unit, scale, fraction of valid pixels, and depth range."""
         valid_m = self.depth_m[self.valid].double().cpu().numpy()
         low, median, high = (
             np.percentile(valid_m, [0, 50, 100]).round(4) if valid_m.size else [None] * 3
@@ -238,11 +245,11 @@ class DepthPrediction(Prediction):
         return self._draw(self._near_far_m())
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error on the scale of the truth.
+        """Return pictures of truth, prediction and error on the scale of the truth.
 
         The error is white where both agree, blue where the prediction is too near, and red where it
-        is too far. Its colour is full from a factor of 1.25^2 on; with a linear scale, from a
-        quarter of the range on.
+        is too far. Its colour is full from a factor of 1.25^2 on; on a linear scale, from a quarter
+        of the range on.
         """
         near_far_m = self._near_far_m()
         return self._draw(near_far_m), other._draw(near_far_m), self._draw_error(other)

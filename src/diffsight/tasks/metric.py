@@ -1,7 +1,7 @@
-"""The metric of a task over a data set.
+"""``TaskMetric``: the metrics of a task over a data set, as a torchmetrics metric.
 
-It has its own module, because torchmetrics imports matplotlib if it is installed, and predicting
-needs neither.
+It has its own module, because torchmetrics imports matplotlib if that is installed, and a
+prediction needs neither of them.
 """
 
 import torch
@@ -13,7 +13,7 @@ from diffsight.types import Target
 
 
 class TaskMetric(Metric):
-    """The metric of a task over a data set, accumulated over all pixels.
+    """The metrics of a task over a data set, accumulated over all pixels.
 
     Args:
         task: task whose ``measure`` and ``figures`` are used.
@@ -27,10 +27,15 @@ class TaskMetric(Metric):
         self.add_state("sums", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, label: Tensor, target: Target) -> None:
-        """Add a batch of predictions, in the form that ``AbstractTask.to_label`` returns."""
+        """Add a batch of predictions.
+
+        Args:
+            label: predicted labels, as ``AbstractTask.to_label`` returns them.
+            target: true labels.
+        """
         self.sums = self.sums + self.task.measure(label, target).cpu()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the task's figures by name."""
+        """Return the metrics by name and unit, see ``AbstractTask.figures``."""
         figures = self.task.figures(self.sums)
         return {name: torch.tensor(value) for name, value in figures.items()}

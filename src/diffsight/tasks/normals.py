@@ -24,10 +24,10 @@ MIRROR = torch.tensor([-1.0, 1.0, 1.0])  # factors of x, y and z in a mirrored i
 
 
 class Normals(AbstractNumbers):
-    """Unit vectors: x right, y down, z forward. The metric is the mean angle in degrees.
+    """Surface normals: unit vectors with x right, y down, z forward.
 
-    The loss compares the expected vector of a distribution as it is; only predictions are
-    normalised to length 1.
+    The metric is the mean angle in degrees. The loss of a distribution uses its expected vector,
+    whose length may differ from 1; only predictions are normalised to length 1.
 
     Args:
         label: key of ``Sample.labels``, three channels.
@@ -37,7 +37,7 @@ class Normals(AbstractNumbers):
             squared error alone.
         simplices: number of the codebook's triangles, set when it is fitted.
         hard_labels: encode a direction as the nearest codebook vector, not as a mixture of the
-            three around it.
+            three vectors around it.
     """
 
     metric_name = "mean angle, °"
@@ -80,7 +80,10 @@ class Normals(AbstractNumbers):
     def prediction(
         self, values: Float[Tensor, "3 h w"], std: Map | None, valid: Mask | None = None
     ) -> "NormalPrediction":
-        """Return directions of length 1; by default pixels are valid if they are finite."""
+        """Return the prediction for one image; its vectors are normalised to length 1.
+
+        If ``valid`` is None, pixels with finite values are valid.
+        """
         units = functional.normalize(values, dim=0, eps=1e-6)
         return NormalPrediction(units, units.isfinite().all(dim=0) if valid is None else valid, std)
 
@@ -95,7 +98,7 @@ class Normals(AbstractNumbers):
         return torch.stack([angle.sum(), target.valid.sum().double(), *below])
 
     def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
-        """Return the angle in degrees."""
+        """Return the angle between prediction and label at every pixel, in degrees."""
         cosine = (_unit(values) * _unit(label)).sum(dim=1)
         return torch.rad2deg(cosine.clamp(-1, 1).acos())
 
@@ -114,19 +117,19 @@ class Normals(AbstractNumbers):
         return float(sums[0] / sums[1])
 
     def figures(self, sums: Float64[Tensor, "5"]) -> dict[str, float]:
-        """Return the mean angle, and the percentage of pixels below 11.25, 22.5 and 30 degrees."""
+        """Return the mean angle, and the percentages of angles below 11.25, 22.5 and 30 degrees."""
         counts = zip(WITHIN_DEG, sums[2:].tolist(), strict=True)
         within = {f"within {limit}°, %": 100 * count / float(sums[1]) for limit, count in counts}
         return {self.metric_name: self.score(sums), **within}
 
     def constant(self, label: Float[Tensor, "b 3 h w"], valid: Masks) -> Float[Tensor, "3"]:
-        """Return the mean direction."""
+        """Return the mean direction of the valid labels, with length 1."""
         return functional.normalize(label.movedim(1, -1)[valid].mean(dim=0), dim=0)
 
 
 @dataclass(frozen=True)
 class NormalPrediction(NumbersPrediction):
-    """Directions of one image.
+    """The predicted normals (or other directions) of one image.
 
     Attributes:
         values: unit vectors; x right, y down, z forward.
@@ -145,7 +148,7 @@ class NormalPrediction(NumbersPrediction):
         return draw_rgb((self.values.cpu() + 1) / 2, self.valid)
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error: white to red, which is full at 45 degrees."""
+        """Return pictures of truth, prediction and error (white to full red at 45 degrees)."""
         cosine = (self.values * other.values).sum(dim=0).clamp(-1, 1).cpu()
         angle = torch.rad2deg(cosine.acos())
         error = draw_red(angle / FULL_ERROR_DEG, self.valid & other.valid)

@@ -45,18 +45,18 @@ class AbstractNumbers(AbstractTask):
     units of the labels' standard deviation, so that alpha means the same for every task.
 
     Args:
-        channels: values per pixel.
+        channels: number of values per pixel.
         label: key of ``Sample.labels``.
         bins: number of classes of a distribution: bins of a scalar, or vectors of a codebook. None
-            supports values only.
-        default_bins: number of classes for ``auto``.
+            supports an output of values only.
+        default_bins: number of classes for ``bins="auto"``.
         alpha: weight of L_reg; infinity trains with L_reg alone (regression).
         bounds: lower and upper bound of values.
         spacing: spacing of a scalar's bins, see ``ScalarBins.fit``.
         spherical: whether vectors are directions.
         simplices: number of the codebook's simplices, set when it is fitted.
-        hard_labels: encode a vector as the nearest codebook vector, not as a mixture of those
-            around it.
+        hard_labels: encode a vector as the nearest codebook vector, not as a mixture of the
+            vectors around it.
     """
 
     has_prediction_sets = True
@@ -96,7 +96,7 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def outputs(self) -> tuple[OutputSpec, ...]:
-        """Values, and before them a distribution if there are classes."""
+        """A distribution if the task has bins or a codebook, then values."""
         values = OutputSpec("values", self.channels, bounds=self.bounds, codec=self.codec)
         if self.codec is None:
             return (values,)
@@ -104,15 +104,18 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def needs_fitting(self) -> bool:
-        """Whether there are classes that are not fitted to labels yet."""
+        """Whether the task has bins or a codebook that are not fitted to labels yet."""
         return self.codec is not None and not self.codec.is_fitted
 
     def fitted(self, values: Float[Tensor, "m d"]) -> Self:
-        """Return the task with bins or a codebook that are fitted to these labels.
+        """Return the task with bins or a codebook that are fitted to labels.
+
+        Args:
+            values: labels of all valid pixels of the training set.
 
         Raises:
-            InputError: if they are constant or not finite, or there are fewer different ones than
-                bins.
+            InputError: if the labels are constant or not finite, or if there are fewer different
+                labels than bins.
         """
         count = bin_count(self.bins or "auto", self.default_bins, values)
         if self.channels == 1:
@@ -133,7 +136,7 @@ class AbstractNumbers(AbstractTask):
     def loss(
         self, output: Output, target: Target, soft_labels: SoftLabels | None = None
     ) -> dict[str, Tensor]:
-        """Return the loss of values, or L_cls + alpha L_reg and its parts for a distribution."""
+        """Return the loss of values, or for a distribution L_cls + alpha L_reg and both parts."""
         match output:
             case Values(maps) | Moments(maps):
                 return self.value_loss(maps, target)
@@ -161,11 +164,14 @@ class AbstractNumbers(AbstractTask):
         return masked_mean(error.square().mean(dim=1), target.valid)
 
     def encode_label(self, label: Maps) -> SoftLabels | None:
-        """Return the soft labels of a label; None without classes."""
+        """Return labels as soft labels; None if the task has no bins or codebook."""
         return None if self.codec is None else self.codec.encode(label)
 
     def decode(self, output: Output) -> list[Prediction]:
-        """Return the values and their standard deviation, of the distribution or over views."""
+        """Return the values of each image, with their standard deviation if it is known.
+
+        It is that of the distribution, or that over the windows and flips of an image.
+        """
         match output:
             case Values(maps, std):
                 rms = None if std is None else std.float().square().mean(dim=1).sqrt()
@@ -198,7 +204,7 @@ class AbstractNumbers(AbstractTask):
         return [self.prediction(label, None, valid) for label, valid in pairs]
 
     def to_label(self, output: Output) -> Maps:
-        """Return the values."""
+        """Return the predicted values."""
         match output:
             case Values(maps):
                 return maps
@@ -244,14 +250,15 @@ class AbstractNumbers(AbstractTask):
         return "number" if self.channels == 1 else "vector"
 
     def error(self, values: Maps, label: Maps) -> Float[Tensor, "b h w"]:
-        """Return the error of every pixel: the norm of the difference over the channels."""
+        """Return the error at every pixel: the Euclidean norm of the difference of the channels."""
         return torch.linalg.vector_norm(values - label, dim=1)
 
     def prediction_set(self, output: Output, q: float) -> PredictionSet:
-        """Return ``low`` and ``high`` for one channel, the ``radius`` of a ball for several.
+        """Return the ends of an interval (``low``, ``high``), or the ``radius`` of a ball.
 
-        The model abstains where the radius is larger than the labels' standard deviation. There the
-        interval is wider than the labels' mean plus and minus one standard deviation.
+        Labels with one channel have an interval, labels with several channels a ball around the
+        predicted values. The model abstains where the radius (half the interval) is larger than the
+        labels' standard deviation.
         """
         values, radius = self.to_label(output).float()[0], q * self._scale(output)[0]
         abstain = ~(radius <= self._label_deviation())
@@ -267,7 +274,7 @@ class AbstractNumbers(AbstractTask):
 
     @property
     def _radius(self) -> Mapping[str, Any]:
-        """The meaning of a radius, for the JSON file."""
+        """Meaning and unit of ``radius``, for the JSON file."""
         return {"radius_is": "Euclidean distance from the values", "radius_unit": self.unit}
 
     def _label_deviation(self) -> float:
@@ -291,22 +298,22 @@ class AbstractNumbers(AbstractTask):
         return std.float() * self.channels**0.5
 
     def totals(self, label: Float[Tensor, "d h w"], valid: Mask) -> Mapping[str, float]:
-        """Return the ``mean`` over the valid pixels for one channel; nothing for several."""
+        """Return the ``mean`` over the valid pixels; nothing for several channels."""
         if self.channels > 1:
             return {}
         return {"mean": float(label[0][valid & label[0].isfinite()].double().mean())}
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the median, and the mean at every pixel position; nothing for several channels."""
+        """Return the median, and the mean at every pixel position, see ``mean_map``."""
         return mean_map(labels)
 
 
 def bin_count(bins: Bins, default: int, values: Float[Tensor, "m d"] | None = None) -> int:
-    """Return the number of classes.
+    """Return the number of bins or codebook vectors.
 
     Args:
-        bins: a number, or ``auto``.
-        default: number for ``auto``, if there are not fewer different labels.
+        bins: the number, or ``auto``.
+        default: number for ``auto``, which is reduced if there are fewer different labels.
         values: labels; None if they are not known yet.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Human pose, top-down: a view of every person is cropped, and every joint has a heatmap."""
+"""Human pose, top-down: every person is cropped from the image, every joint has a heatmap."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,19 +36,19 @@ from diffsight.tasks.base import AbstractTask, LabelMaps
 from diffsight.tasks.prediction import Prediction, StoredArray, to_pixels
 from diffsight.types import Masks, People, Picture, Target
 
-SIGMA_FRACTION = 1 / 128  # heatmap pixels of sigma per pixel of a view's height (mmpose: 2 for 256)
+SIGMA_FRACTION = 1 / 128  # sigma in heatmap pixels per pixel of a view's height (mmpose)
 COLOURS = {LEFT: (60, 200, 90), RIGHT: (255, 140, 40), "": (80, 160, 255)}
 
 
 @dataclass(frozen=True)
 class PersonView:
-    """The location of a person's view in the image.
+    """The location of a person's view (the crop that the model sees) in the image.
 
     Attributes:
         matrix: affine matrix from the image to the view.
         edges: left, top, right and bottom of the person's box in pixels of the image.
         score: score of the box.
-        area: area of the view in pixels of the image.
+        area: area of the view in square pixels of the image.
     """
 
     matrix: Float[Tensor, "2 3"]
@@ -58,7 +58,7 @@ class PersonView:
 
 
 class Pose(AbstractTask):
-    """Joints of people; every person has a view, which is a crop of the image.
+    """Joints of people; the model sees one view per person, a crop of the image.
 
     Unbiased coding (UDP), the loss and the suppression of similar poses are mmpose's.
 
@@ -72,14 +72,14 @@ class Pose(AbstractTask):
         sigma_px: standard deviation of a joint's Gaussian in heatmap pixels. None: a 128th of the
             view's height (2 for 256 px, 3 for 384 px as in mmpose), at least 1.
         padding: ratio of the sides of the view to those of the box.
-        least_joint_score: a person's score is that of the box, times the mean of the joint scores
-            above this one.
-        most_alike: of two poses that are more similar than this, only the better one is kept.
+        least_joint_score: a person's score is that of the box times the mean of the joint scores
+            above this value.
+        most_alike: of two poses with a similarity (OKS) above this, only the better one is kept.
         label: key of ``Sample.labels``.
 
     Raises:
-        InputError: if there is not one sigma per joint, if height or width is no multiple of
-            ``stride`` or below two strides, or if a limb has an unknown joint.
+        InputError: if there is not one sigma per joint, if height or width is not a multiple of
+            ``stride`` or is below two strides, or if a limb has an unknown joint.
     """
 
     metric_name = "mean OKS, %"
@@ -147,8 +147,8 @@ class Pose(AbstractTask):
         height, width = target.valid.shape[-2:]
         if (height, width) != self.view_hw:
             raise InputError(
-                f"images of {width} x {height} px, but the views of {self.view_hw[1]} x "
-                f"{self.view_hw[0]}: add a PersonCrop with the height and width of the task"
+                f"images of {width} x {height} px, but the task has views of {self.view_hw[1]} x "
+                f"{self.view_hw[0]} px: add a PersonCrop with the height and width of the task"
             )
         joints = target.label[:, 0]
         points = joints[..., :2] * self._scale(output.hw).to(joints)
@@ -170,7 +170,7 @@ class Pose(AbstractTask):
     def regions(
         self, image: Float[Tensor, "3 h w"], people: People | None
     ) -> Iterator[tuple[Float[Tensor, "3 _ _"], PersonView]]:
-        """Yield a view of every person; without boxes, one view of the whole image."""
+        """Yield the view of every person; without boxes, one view of the whole image."""
         if people is None:
             bottom, right = image.shape[-2] - 1, image.shape[-1] - 1
             edges = torch.tensor([[0.0, 0.0, float(right), float(bottom)]])
@@ -206,7 +206,7 @@ class Pose(AbstractTask):
         return PosePrediction(people.at(kept), hw, self.names, self.limbs)
 
     def decode(self, output: Output) -> list["PosePrediction"]:
-        """Return the person of every view, in pixels of the view."""
+        """Return one prediction per view: its person, in pixels of the view."""
         return [self._one_person(joints) for joints in self.to_label(output)]
 
     def truth(self, target: Target) -> list["PosePrediction"]:
@@ -228,7 +228,7 @@ class Pose(AbstractTask):
         ]
 
     def measure(self, label: Tensor, target: Target) -> Float64[Tensor, "2"]:
-        """Return the sum of every person's best similarity to a pose, and the number of people."""
+        """Return the sum over people of their largest OKS with a pose, and the number of people."""
         sums = torch.zeros(2, dtype=torch.float64)
         for i, poses in enumerate(label.cpu()):
             people = self._people(target, i, target.label[i].cpu()).labelled()
@@ -242,16 +242,16 @@ class Pose(AbstractTask):
         return 100 * float(sums[0] / sums[1].clamp(min=1))
 
     def constant(self, label: Tensor, valid: Masks) -> Float[Tensor, " d"]:
-        """Return x and y of each joint's mean position, for labels of ``comparable_label``."""
+        """Return the mean x and y of each joint, as fractions of a view."""
         return _mean_pose(label.flatten(0, -3))[:, :2].flatten()
 
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
-        """Return the mean pose, ``j 3``; x and y are fractions of a view."""
+        """Return ``mean pose``, ``j 3``; x and y are fractions of a view."""
         people = [label for label, _ in labels if len(label)]
         return {"mean pose": _mean_pose(torch.cat(people))} if people else {}
 
     def comparable_label(self, sample: Sample, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return the labelled joints of people; x and y are fractions of their views."""
+        """Return the joints of labelled people; x and y are fractions of a person's view."""
         assert sample.people is not None, "data sets of joints have people"
         people = sample.people.labelled()
         joints = people.keypoints.clone()
@@ -272,7 +272,7 @@ class Pose(AbstractTask):
         return PosePrediction(replace(people, keypoints=joints), hw, self.names, self.limbs)
 
     def _view(self, edges: Tensor, score: float, padding: float) -> PersonView:
-        """Return the view of a box, which is enlarged to the shape of a view and padded."""
+        """Return the view of a box, which is padded and enlarged to the view's aspect ratio."""
         view_edges = enlarge_box(edges, self.view_hw, padding)
         area = float((view_edges[2:] - view_edges[:2]).prod())
         return PersonView(view_matrix(view_edges, self.view_hw), edges, score, area)
@@ -282,7 +282,7 @@ class Pose(AbstractTask):
         return torch.tensor([self.view_hw[1] - 1.0, self.view_hw[0] - 1.0])
 
     def _scale(self, hw: tuple[int, int]) -> Float[Tensor, "2"]:
-        """Return heatmap pixels per view pixel; the corner pixels of both coincide."""
+        """Return heatmap pixels per view pixel, for x and y; the corner pixels of both coincide."""
         return torch.tensor([hw[1] - 1.0, hw[0] - 1.0]) / self._last()
 
     def _person_scores(self, joints: Float[Tensor, "p j 3"]) -> Float[Tensor, " p"]:
@@ -297,7 +297,7 @@ class Pose(AbstractTask):
         return PosePrediction(people, self.view_hw, self.names, self.limbs)
 
     def _people(self, target: Target, index: int, joints: Float[Tensor, "m j 3"]) -> People:
-        """Return the people of an image with these joints; a view has one person, who fills it."""
+        """Return the people of an image with these joints; a view is the box of one person."""
         people = target.people[index] if target.people else None
         if people is None:
             edges = torch.cat([torch.zeros(2), self._last()])[None]
@@ -310,7 +310,7 @@ class PosePrediction(Prediction):
     """The predicted people in one image.
 
     Attributes:
-        people: people, highest score first; a joint is x, y and score.
+        people: people, highest score first; the keypoints are x and y in pixels, and a score.
         image_hw: height and width of the image.
         names: names of the joints.
         limbs: pairs of joint numbers that are connected by a line in pictures.
@@ -340,7 +340,7 @@ class PosePrediction(Prediction):
         return {"keypoints": StoredArray(self.people.keypoints.numpy().astype(np.float32))}
 
     def metadata(self) -> dict[str, Any]:
-        """Return score, box and joints of every person; a joint is x, y and score, in pixels."""
+        """Return size, and score, box and joints (x and y in pixels, score) of every person."""
         columns = (self.people.edges, self.people.scores, self.people.keypoints)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         people = [
@@ -378,13 +378,13 @@ class PosePrediction(Prediction):
         return torch.from_numpy(np.asarray(canvas).copy()).permute(2, 0, 1).contiguous()
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth and prediction over the image, and both on black."""
+        """Return pictures of truth and prediction over the image, and of both on black."""
         both = torch.maximum(self.draw(), other.draw() // 2)
         return self.draw(image), other.draw(image), both
 
 
 def _is_valid(valid: Masks, joints: Float[Tensor, "b j 3"]) -> Bool[Tensor, "b j"]:
-    """Return whether the pixel of each joint is valid; outside the view, the nearest pixel."""
+    """Return whether the pixel of each joint (or the nearest one in the view) is valid."""
     height, width = valid.shape[-2:]
     x, y = joints[..., 0].round().long(), joints[..., 1].round().long()
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
@@ -392,7 +392,7 @@ def _is_valid(valid: Masks, joints: Float[Tensor, "b j 3"]) -> Bool[Tensor, "b j
 
 
 def _mean_pose(people: Float[Tensor, "m j 3"]) -> Float[Tensor, "j 3"]:
-    """Return the mean position of each joint's labels; without labels, the middle of the view."""
+    """Return the mean position of each joint; the middle of the view if it is never labelled."""
     is_labelled = (people[..., 2:] > 0).to(people)
     count = is_labelled.sum(dim=0)
     mean = (people[..., :2] * is_labelled).sum(dim=0) / count.clamp(min=1)

@@ -22,7 +22,8 @@ class StoredArray:
     """An array that is written to disk.
 
     Attributes:
-        values: ``h w`` or ``h w c``. Unsigned integers of 8 or 16 bits become a PNG, others NPY.
+        values: ``h w`` or ``h w c``. Unsigned integers of 8 or 16 bits are written as PNG, other
+            types as NPY.
         palette: RGB colours by index, for a PNG of indices.
         notes: text chunks of the PNG.
     """
@@ -33,16 +34,19 @@ class StoredArray:
 
     @property
     def suffix(self) -> str:
-        """``.png`` or ``.npy``."""
+        """Suffix of the file: ``.png`` or ``.npy``."""
         return ".png" if self.values.dtype in (np.uint8, np.uint16) else ".npy"
 
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """The set of labels of every pixel whose nonconformity is below a threshold.
+    """The set of possible labels of every pixel at some confidence (conformal prediction).
+
+    It has the labels whose nonconformity is at most a threshold.
 
     Attributes:
-        arrays: arrays that are written to disk, by the suffix of the file's name (``low``).
+        arrays: arrays that are written to disk, by the ending of the file's name (``low`` for
+            ``NAME_low.npy``).
         abstain: True where the set is so large that the model abstains.
         meaning: meaning of the arrays and the mask, as plain data for a JSON file.
     """
@@ -53,7 +57,7 @@ class PredictionSet:
 
 
 class Prediction(abc.ABC):
-    """The prediction of a task for one image, at the size of the image.
+    """Base class of the prediction of a task for one image, at the size of the image.
 
     Attributes:
         kind: kind of prediction, by which a protocol decides whether it can score it: ``depth``,
@@ -66,7 +70,7 @@ class Prediction(abc.ABC):
         """Return the predicted people, with a score for every joint.
 
         Raises:
-            TypeError: if the prediction is no pose.
+            TypeError: if the prediction has no joints.
         """
         raise TypeError(f"{type(self).__name__} has no joints")
 
@@ -83,11 +87,11 @@ class Prediction(abc.ABC):
 
     @abc.abstractmethod
     def to_label(self) -> Tensor:
-        """Return the prediction in the form of a label: values ``d h w`` or ids ``h w``."""
+        """Return the predicted label: values ``d h w`` or class numbers ``h w``."""
 
     @abc.abstractmethod
     def arrays(self) -> Mapping[str, StoredArray]:
-        """Return the arrays that are written to disk, by the suffix of the file's name."""
+        """Return the arrays that are written to disk, by the ending of the file's name."""
 
     @abc.abstractmethod
     def metadata(self) -> dict[str, Any]:
@@ -95,7 +99,11 @@ class Prediction(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """Return a colour picture; some predictions are drawn over ``image``, in [0, 1]."""
+        """Return a colour picture of the prediction.
+
+        Args:
+            image: image in [0, 1], over which some kinds of predictions are drawn.
+        """
 
     def overview(self, image: Float[Tensor, "3 _ _"] | None = None) -> UInt8[Tensor, "3 _ _"]:
         """Return the picture that is written to ``NAME_colour.png``; default: ``draw``."""
@@ -107,16 +115,16 @@ class Prediction(abc.ABC):
 
     @abc.abstractmethod
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return pictures of this truth, of a prediction on the same scale, and of the error.
+        """Return pictures of this object (the truth), of a prediction, and of its error.
 
         Args:
-            other: prediction for the image, of the same class.
+            other: prediction for the image, of the same class; it is drawn on the same scale.
             image: image in [0, 1].
         """
 
 
 class NumbersPrediction(Prediction):
-    """Values of one image, with one or several channels.
+    """Base class of predictions of values, with one or several channels.
 
     Attributes:
         values: predicted values; invalid pixels may have any value.
@@ -142,7 +150,7 @@ class NumbersPrediction(Prediction):
         return self.uncertainty
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return ``values`` (``h w`` or ``h w d``, NaN is invalid) and ``uncertainty``."""
+        """Return ``values`` (``h w`` or ``h w d``, NaN is invalid) and ``uncertainty`` if known."""
         values = torch.where(self.valid, self.values, torch.nan).movedim(0, -1)
         values = values[..., 0] if values.shape[-1] == 1 else values
         arrays = {"values": StoredArray(values.cpu().numpy())}
@@ -151,7 +159,7 @@ class NumbersPrediction(Prediction):
         return arrays
 
     def metadata(self) -> dict[str, Any]:
-        """Return size, unit, fraction of valid pixels, and the notes."""
+        """Return size (width, height), unit, fraction of valid pixels, and the notes."""
         metadata: dict[str, Any] = {
             "size": list(self.hw[::-1]),
             "unit": self.unit,
@@ -164,12 +172,12 @@ class NumbersPrediction(Prediction):
 
 
 def to_pixels(image: Float[Tensor, "3 h w"]) -> Picture:
-    """Return an image in [0, 1] as integers from 0 to 255, on the CPU."""
+    """Return an image in [0, 1] with values from 0 to 255, on the CPU."""
     return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def draw_map(fraction: Plane, valid: np.ndarray, table: Table) -> Picture:
-    """Return a picture of fractions in [0, 1] by a colour map; dark grey where invalid.
+    """Return a picture of fractions in [0, 1], coloured by a colour map; invalid is dark grey.
 
     Args:
         fraction: fractions in [0, 1]; others are clipped.
@@ -181,7 +189,7 @@ def draw_map(fraction: Plane, valid: np.ndarray, table: Table) -> Picture:
 
 
 def draw_error(truth: Plane, prediction: Plane, valid: np.ndarray, full: float) -> Picture:
-    """Return a picture of the error: white is none, blue is too small, red is too large.
+    """Return a picture of the error: white for none, blue for too small, red for too large.
 
     Args:
         truth: labels.

@@ -63,7 +63,7 @@ class Referring(AbstractTask):
         return {"loss": loss, "cross_entropy": loss.detach()}
 
     def decode(self, output: Output) -> list["MaskPrediction"]:
-        """Return the pixels at which the object is more probable than the background."""
+        """Return one mask per image: the pixels that are more probably object than background."""
         output = Classes.expect(output)
         maps = output.maps.float()
         masks = maps[:, 1] > maps[:, 0]
@@ -81,13 +81,13 @@ class Referring(AbstractTask):
         return (output.maps[:, 1] > output.maps[:, 0]).long()
 
     def measure(self, label: Int[Tensor, "b h w"], target: Target) -> Float64[Tensor, "2"]:
-        """Return the numbers of valid pixels in the intersection and in the union."""
+        """Return the numbers of valid pixels in intersection and union of truth and prediction."""
         truth, predicted = target.label == 1, label == 1
         masks = (truth & predicted, truth | predicted)
         return torch.stack([(mask & target.valid).sum() for mask in masks]).double()
 
     def score(self, sums: Float64[Tensor, "2"]) -> float:
-        """Return the overall IoU in percent."""
+        """Return the overall IoU (intersection and union summed over all images) in percent."""
         return 100 * float(sums[0] / sums[1].clamp(min=1))
 
     def constant(self, label: Int[Tensor, "b h w"], valid: Masks) -> Int[Tensor, ""]:
@@ -97,8 +97,8 @@ class Referring(AbstractTask):
     def baselines(self, labels: LabelMaps) -> Mapping[str, Tensor]:
         """Return the mask of the whole image (``everything``) and the best fixed mask.
 
-        The fixed mask has the positions at which the object is most frequent. Their number is
-        chosen so that the overall IoU is largest.
+        The fixed mask (``best place``) has the pixel positions at which the object is most
+        frequent. Their number is chosen so that the overall IoU is largest.
         """
         counts = count_classes(labels, 2)
         objects, images = counts[1].double(), counts.sum(dim=0).double()
@@ -142,7 +142,7 @@ class MaskPrediction(Prediction):
         return (self.mask.cpu().to(torch.uint8) * 255).expand(3, -1, -1)
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth and prediction over the image, and their difference in red."""
+        """Return pictures of truth and prediction over the image, and their difference in red."""
         truth, prediction = self.mask.cpu(), other.mask.cpu()
         pixels = to_pixels(image)
         blank = torch.full_like(pixels, 245)

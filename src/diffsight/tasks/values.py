@@ -21,9 +21,9 @@ SCALAR_BINS, VECTOR_BINS = 20, 40  # as in few_shot, section 4
 class Values(AbstractNumbers):
     """Values per pixel. The metric is the root mean squared error over pixels and channels.
 
-    Values are trained with the squared error: in units of the labels' standard deviation if bins
-    are fitted, else in the unit of the labels. A distribution is trained as in few_shot
-    (equation 5).
+    An output of values is trained with the squared error: in units of the labels' standard
+    deviation if bins are fitted, else in the unit of the labels. A distribution is trained as in
+    few_shot (equation 5).
 
     Args:
         channels: values per pixel: 1, or 2 or 3 for a codebook of vectors.
@@ -36,8 +36,8 @@ class Values(AbstractNumbers):
         alpha: weight of the squared error relative to the cross-entropy; infinity trains with the
             squared error alone.
         simplices: number of the codebook's simplices, set when it is fitted.
-        hard_labels: encode a vector as the nearest codebook vector, not as a mixture of those
-            around it.
+        hard_labels: encode a vector as the nearest codebook vector, not as a mixture of the
+            vectors around it.
     """
 
     def __init__(
@@ -69,7 +69,10 @@ class Values(AbstractNumbers):
     def prediction(
         self, values: Float[Tensor, "d h w"], std: Map | None, valid: Mask | None = None
     ) -> "ValuePrediction":
-        """Return the values of one image; by default pixels are valid if they are finite."""
+        """Return the prediction for one image.
+
+        If ``valid`` is None, pixels with finite values are valid.
+        """
         if valid is None:
             valid = values.isfinite().all(dim=0)
         return ValuePrediction(values, valid, self.unit, std, self._display())
@@ -84,13 +87,13 @@ class Values(AbstractNumbers):
 
 @dataclass(frozen=True)
 class Display:
-    """The range of values in pictures, per channel; empty for the range of the values themselves.
+    """Range of values in pictures, per channel. If it is empty, pictures use the values' own range.
 
     Attributes:
         low: lower end of the range.
         high: upper end of the range.
-        std: standard deviation of the labels; an error of several channels has full colour at twice
-            this.
+        std: standard deviation of the labels; the error of several channels is drawn in full colour
+            at twice this.
     """
 
     low: tuple[float, ...] = ()
@@ -100,7 +103,7 @@ class Display:
 
 @dataclass(frozen=True)
 class ValuePrediction(NumbersPrediction):
-    """Values of one image.
+    """The predicted values of one image.
 
     Attributes:
         values: values in ``unit``.
@@ -123,7 +126,7 @@ class ValuePrediction(NumbersPrediction):
         return self._draw(self._range())
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:
-        """Return truth, prediction and error on the scale of the truth.
+        """Return pictures of truth, prediction and error on the scale of the truth.
 
         The error of a scalar is blue where the prediction is too small and red where it is too
         large; the colour is full at a quarter of the range. The error of several channels is red;

@@ -12,32 +12,36 @@ from diffsight.errors import InputError
 from diffsight.model import DenseModel
 
 METHOD = "method."
-NAMED = 3  # tensors that the log line names
+NAMED = 3  # tensors of each list that the log names
 log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def begin_with(model: DenseModel, source: str) -> None:
-    """Copy those weights of a saved model's method that have the same names and shapes.
+    """Copy the weights of a saved model's method whose names and shapes occur in ``model``.
 
-    All other weights keep their initial values (for example the last layer, if the classes differ);
-    the log names them, and those of the source that are not used. It warns if the methods differ in
-    an argument that their weights show, such as a number of passes. Values that the task has fitted
-    to its labels are not replaced.
+    All other weights of ``model`` keep their initial values (for example the last layer, if the
+    classes differ). Values that the task has fitted to its labels are never copied. The log lists
+    the weights that keep their initial values, and those of the saved model that are not used. It
+    warns if the methods differ in an argument that can be inferred from the names of their weights,
+    such as a number of passes.
 
     Args:
-        model: model that will be trained.
+        model: model that will be trained; its weights are changed in place.
         source: folder or file of a saved model, or a hub id.
 
     Raises:
-        InputError: if it cannot be loaded, or none of its weights fits.
+        InputError: if the saved model cannot be loaded, or none of its weights can be copied.
     """
     start = hub.load(source)
     theirs = {k: v for k, v in start.state_dict().items() if k.startswith(METHOD)}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(METHOD)}
     fitting = {k: theirs[k] for k, v in ours.items() if k in theirs and theirs[k].shape == v.shape}
     if not fitting:
-        raise InputError(f"{source}: none of its weights fits the model: begin with another one")
+        raise InputError(
+            f"{source}: none of its weights has a name and shape of the model to train: choose "
+            "another saved model"
+        )
     model.load_state_dict(fitting, strict=False)
     lists = {
         "new": [name for name in ours if name not in fitting],
@@ -50,8 +54,8 @@ def begin_with(model: DenseModel, source: str) -> None:
         given, own = (_arguments(one).get(argument) for one in (start, model))
         if given != own and given is not None:
             log.warning(
-                "%s: its %r is %s, that of this model is %s: only weights with the same names are "
-                "loaded",
+                "%s: saved with %r = %s, but the model to train has %s: only weights with the same "
+                "names are loaded",
                 *(source, argument, given, own),
             )
 
@@ -63,6 +67,6 @@ def _arguments(model: DenseModel) -> Mapping[str, Any]:
 
 
 def _shorten(names: Sequence[str]) -> str:
-    """Return the first names and the number of the others."""
+    """Return the first names as text, followed by the number of the others."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(name.removeprefix(METHOD) for name in names[:NAMED]) + more

@@ -1,4 +1,4 @@
-"""Callbacks of a training: checkpoints, signals, pictures, the progress bar."""
+"""Lightning callbacks of a training: checkpoints, signals, pictures, the progress bar."""
 
 import logging
 import signal
@@ -26,17 +26,22 @@ from diffsight.training.checkpoints import link_or_copy
 from diffsight.training.forecast import TimeLeft
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-PREEMPTED = 75  # EX_TEMPFAIL: start again with --resume
-INTERRUPTED = 130
+# exit statuses
+PREEMPTED = 75  # after SIGTERM; EX_TEMPFAIL: start again with --resume
+INTERRUPTED = 130  # after Ctrl-C
 log = logging.getLogger(__name__)
 
 
 def at_step_end(trainer: Trainer) -> bool:
-    """Whether the batch that has just ended completed an optimiser step."""
+    """Return whether the batch that just ended completed an optimiser step.
+
+    With accumulated gradients a step has several batches.
+    """
     return (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches == 0
 
 
 def _scores(trainer: Trainer) -> dict[str, float]:
+    """Return the latest validation scores by name, without the prefix ``val/``."""
     scored = (
         (k.removeprefix("val/"), v) for k, v in trainer.callback_metrics.items() if "val/" in k
     )
@@ -44,12 +49,12 @@ def _scores(trainer: Trainer) -> dict[str, float]:
 
 
 class Checkpoints(Callback):
-    """Saves the last state (regularly and at the end), and the state with the best score.
+    """Saves ``last.ckpt`` regularly and at the end, and ``best.ckpt`` at the best score.
 
     Args:
-        folder: folder of ``last.ckpt`` and ``best.ckpt``.
+        folder: folder of both files.
         every: optimiser steps between checkpoints.
-        monitor: name of the score that decides, without its prefix ``val/``.
+        monitor: validation score that selects ``best.ckpt``, without its prefix ``val/``.
     """
 
     def __init__(self, folder: Path, *, every: int, monitor: str) -> None:
@@ -63,15 +68,15 @@ class Checkpoints(Callback):
 
     @property
     def seconds(self) -> float:
-        """Time spent on the training in seconds, interrupted runs included."""
+        """Seconds spent on the training, including the runs before an interruption."""
         return self.past_s + time.monotonic() - self.began
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best score (negative where larger is better), and the time spent."""
+        """Return the best score (times -1 if a larger score is better) and the seconds spent."""
         return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score and the time spent."""
+        """Restore the result of ``state_dict``."""
         self.best, self.past_s = state_dict["best"], state_dict["seconds"]
 
     def save(self, trainer: Trainer) -> None:
@@ -81,13 +86,13 @@ class Checkpoints(Callback):
             self.saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save if a checkpoint is due."""
+        """Write ``last.ckpt`` every ``every`` optimiser steps, and after the last step."""
         is_due = trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps
         if is_due and at_step_end(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a new best state.
+        """Write ``best.ckpt`` if the monitored score has improved.
 
         Raises:
             InputError: if there is no score named ``monitor``.
@@ -95,7 +100,7 @@ class Checkpoints(Callback):
         scores = _scores(trainer)
         if self.monitor not in scores:
             names = ", ".join(scores)
-            raise InputError(f"monitor: no score is called {self.monitor!r}; choose from {names}")
+            raise InputError(f"monitor: no score is called {self.monitor!r}: choose from {names}")
         score = scores[self.monitor]
         cost = -score if larger_is_better(self.monitor) else score
         if not cost < self.best:
@@ -110,7 +115,10 @@ class Checkpoints(Callback):
 class Interrupts(Callback):
     """Ends the training on SIGTERM or Ctrl-C, after the current step and with a checkpoint.
 
-    A second signal ends it at once.
+    A second signal ends it at once, without a checkpoint.
+
+    Args:
+        checkpoints: callback that writes the checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -118,13 +126,13 @@ class Interrupts(Callback):
         self.status = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle both signals; Lightning restores the previous handlers at its end."""
+        """Install handlers for both signals; Lightning restores the old ones after the training."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
             signal.signal(signal.SIGINT, self._note)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint and exit, all devices together.
+        """After a signal, save a checkpoint and exit on all devices together.
 
         Raises:
             SystemExit: 75 after SIGTERM, 130 after Ctrl-C.
@@ -152,8 +160,8 @@ class Pictures(Callback):
 
     Args:
         folder: folder of the PNG files.
-        task: task that draws them.
-        count: number of images.
+        task: task of the model, which draws the pictures.
+        count: number of images that are drawn per validation.
     """
 
     def __init__(self, folder: Path, task: AbstractTask, *, count: int = 4) -> None:
@@ -182,7 +190,7 @@ class Pictures(Callback):
         self.rows += [self.task.panel(*triple) for triple in list(triples)[:missing]]
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the pictures."""
+        """Write the pictures of this validation below each other as one image."""
         if not self.rows:
             return
         widest = max(row.shape[-1] for row in self.rows)
@@ -192,7 +200,7 @@ class Pictures(Callback):
 
 
 def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -> None:
-    """Write a PNG named after the step, and the same picture for TensorBoard."""
+    """Write a picture to ``folder`` as a PNG named after the step, and to TensorBoard's log."""
     folder.mkdir(exist_ok=True)
     with replacing(folder / f"step_{trainer.global_step:06d}.png") as partial:
         Image.fromarray(sheet.permute(1, 2, 0).numpy()).save(partial, format="PNG")
@@ -202,10 +210,12 @@ def write_sheet(trainer: Trainer, folder: Path, sheet: UInt8[Tensor, "3 h w"]) -
 
 
 class ProgressBar(Callback):
-    """Shows a bar with the time left on a terminal, and logs a line per validation.
+    """Shows a progress bar on a terminal, and logs one line per validation.
+
+    Both include the estimated time until the end of the training.
 
     Args:
-        validate_every: steps between validations, which the time left includes.
+        validate_every: optimiser steps between validations, whose time is estimated too.
     """
 
     def __init__(self, validate_every: int) -> None:
@@ -238,7 +248,7 @@ class ProgressBar(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Advance the bar if it is shown; reading the loss waits for the device."""
+        """Advance the bar, only if it is shown: reading the loss makes the CPU wait for the GPU."""
         if self.is_shown and trainer.is_global_zero:
             loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
             left = self.time_left.describe(trainer.global_step)

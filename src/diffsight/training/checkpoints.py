@@ -19,12 +19,13 @@ from diffsight.formats.tensors import is_dense, load_torch
 from diffsight.formats.text import reading
 
 SEAL = "diffsight_sha256"  # key of the checksum of all other entries
-KEY = "diffsight"  # key of our entry; the other entries are Lightning's
+KEY = "diffsight"  # key of diffsight's entry; the other entries are Lightning's
+# packages whose versions are recorded in checkpoints
 PACKAGES = ("diffsight", "torch", "lightning", "diffusers", "transformers", "numpy")
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """Reads and writes Lightning's checkpoints; a full disk keeps the previous file intact."""
+    """Lightning plugin that writes a checkpoint completely, or keeps the previous file intact."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -32,7 +33,7 @@ class AtomicCheckpoints(CheckpointIO):
         """Write a checkpoint.
 
         Raises:
-            OSError: one line, if it cannot be written.
+            OSError: if it cannot be written; the message has one line.
         """
         try:
             save_torch({**checkpoint, SEAL: digest(checkpoint)}, Path(path))
@@ -59,7 +60,11 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 def save_torch(content: Any, path: Path) -> None:
-    """Write a file for ``torch.load`` with ``weights_only``, and wait until it is on disk.
+    """Write a file with ``torch.save``, and wait until it is on disk.
+
+    Args:
+        content: plain data and tensors, which ``torch.load`` reads with ``weights_only``.
+        path: path of the file.
 
     Raises:
         InputError: if it cannot be written.
@@ -84,11 +89,12 @@ def load(
     Args:
         path: path of the checkpoint.
         map_location: device of the tensors.
-        mmap: read tensors only when they are used.
+        mmap: map the file into memory, so that tensors are read only when they are used.
         check: verify the checksum of the contents.
 
     Raises:
-        InputError: if it cannot be read safely, is truncated, or is not a checkpoint of diffsight.
+        InputError: if the file is missing or damaged, cannot be read without executing code, or is
+            not a checkpoint of diffsight.
     """
     if not Path(path).exists():
         raise InputError(f"{path}: no such checkpoint: start without --resume")
@@ -96,7 +102,7 @@ def load(
         checkpoint = load_torch(path, map_location=map_location, mmap=mmap)
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
         raise InputError(
-            f"{path}: not a checkpoint of diffsight fit: give the folder of such a run"
+            f"{path}: not a checkpoint of diffsight: give the output folder of an interrupted run"
         )
     expected = checkpoint.pop(SEAL, None)  # missing in files of earlier versions
     if check and expected is not None and digest(checkpoint) != expected:
@@ -107,7 +113,7 @@ def load(
 
 
 def digest(content: Any) -> str:
-    """Return the SHA-256 of nested plain data and tensors."""
+    """Return the SHA-256 of nested plain data and tensors, as hexadecimal digits."""
     sum_ = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -135,10 +141,10 @@ def digest(content: Any) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make ``target`` a hard link to ``source``, or a copy where links are impossible, atomically.
+    """Replace ``target`` by a hard link to ``source``, or by a copy where links are impossible.
 
-    A later replacement of ``source`` does not change ``target``: checkpoints are never written in
-    place.
+    ``target`` is always a complete file. It does not change when ``source`` is replaced later,
+    because checkpoints are never written in place.
     """
     with replacing(target) as partial:
         try:

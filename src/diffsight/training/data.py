@@ -1,4 +1,7 @@
-"""Labelled images for a training: augmentation is a function of (seed, epoch, sample)."""
+"""Batches of labelled images for training and validation.
+
+The augmentation of a sample depends only on the seed, the epoch and the number of the sample.
+"""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +25,12 @@ from diffsight.types import Draws, TextFeatures
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """A batch with the seeds of its random numbers in the model."""
+    """A batch, and the seeds of the random numbers (such as noise) that the model draws for it.
+
+    Attributes:
+        batch: inputs and targets.
+        draws: one seed per image.
+    """
 
     batch: Batch
     draws: Draws
@@ -42,7 +50,7 @@ class TrainingStream(AbstractStream):
 
     Attributes:
         dataset: training set.
-        label: the task's key in ``Sample.labels``.
+        label: key in ``Sample.labels`` of the task's label.
         augment: augmentations, applied in order.
         text_features: cache of encoded sentences for all epochs.
     """
@@ -63,9 +71,10 @@ class TrainingStream(AbstractStream):
         return self.dataset.name
 
     def short_side(self) -> int | None:
-        """Return the pixels of the shorter side of a training image before it is cropped.
+        """Return the shorter side in pixels to which training images are resized before cropping.
 
-        None for several cameras: the model resizes their images itself.
+        Without a transform that resizes, it is that of the first image. None for several cameras,
+        because the model resizes their images itself.
         """
         sample = self.dataset[0]
         if sample.rig is not None:
@@ -80,15 +89,20 @@ class TrainingStream(AbstractStream):
         return min(sample.image.shape[-2:])
 
     def example_pixels(self) -> int:
-        """Return how many numbers the image of an augmented training sample has."""
+        """Return the number of values (pixels times channels) of an augmented training image."""
         ((sample, _),) = self._augmented([(0, 0)])
         return sample.numel
 
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[TrainingBatch]:
-        """Yield the rows of device ``rank`` (of ``world``) of every batch from number ``start`` on.
+        """Yield the part of every batch that one device trains on, without end.
+
+        Args:
+            start: number of the first batch.
+            rank: number of the device.
+            world: number of devices.
 
         Raises:
-            InputError: for a sample that cannot be read, or a batch of different sizes.
+            InputError: if a sample cannot be read, or the images of a batch differ in size.
         """
         for rows in _read_all(self._augmented, self.keys(start, rank, world), self.workers):
             samples, seeds = zip(*rows, strict=True)
@@ -98,7 +112,16 @@ class TrainingStream(AbstractStream):
     def validation_batches(
         self, dataset: AbstractDataset, rank: int, world: int
     ) -> Iterator[Batch]:
-        """Yield a device's batches of a validation set, read and batched like the training set."""
+        """Yield the validation batches of a device, with the batch size and workers of the stream.
+
+        Args:
+            dataset: validation set.
+            rank: number of the device.
+            world: number of devices.
+
+        Raises:
+            InputError: as ``validation_batches`` of this module.
+        """
         return validation_batches(
             dataset,
             label=self.label,
@@ -110,7 +133,11 @@ class TrainingStream(AbstractStream):
         )
 
     def _augmented(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Sample, int]]:
-        """Return the samples of a batch with their seeds."""
+        """Return the augmented samples of a batch, each with the seed of its random numbers.
+
+        Args:
+            keys: epoch and number of each sample.
+        """
         rows = []
         for key in keys:
             seed = seed_of(self.seed, *key)
@@ -137,25 +164,27 @@ def validation_batches(
     world: int = 1,
     text_features: TextFeatures | None = None,
 ) -> Iterator[Batch]:
-    """Yield every sample of a data set once, in order, with each of its sentences.
+    """Yield the validation batches of a device, which together have every sample once, in order.
 
-    Consecutive samples of one size are in one batch.
+    A sample with several sentences is repeated for each of them. Consecutive samples whose images
+    and labels have the same size are put into one batch.
 
     Args:
         dataset: validation set.
-        label: the task's key in ``Sample.labels``.
-        batch_size: largest batch, over all devices together.
+        label: key in ``Sample.labels`` of the task's label.
+        batch_size: largest number of images per batch, over all devices together.
         workers: processes that read; 0 reads in the training process.
         rank: number of this device.
         world: number of devices; sample i belongs to device i modulo ``world``.
-        text_features: cache of encoded sentences.
+        text_features: cache of encoded sentences; None: sentences are encoded every time.
 
     Raises:
-        InputError: for a sample that cannot be read, or if a device has none.
+        InputError: if a sample cannot be read, or there are fewer samples than devices.
     """
     if len(dataset) < world:
         raise InputError(
-            f"data set {dataset.name!r} has no sample to validate on for each of {world} devices"
+            f"validation set {dataset.name!r} has {len(dataset)} samples, but needs one per device "
+            f"({world}): add samples, or use fewer devices"
         )
     read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
     samples = (one for sample in read for one in sample.split_by_sentence())
@@ -165,7 +194,12 @@ def validation_batches(
 
 
 def with_text_features(batch: Batch, text_features: TextFeatures | None) -> Batch:
-    """Return a batch that looks its sentences up in a cache before encoding them."""
+    """Return a batch whose sentences are encoded only if they are not in the cache.
+
+    Args:
+        batch: batch with sentences, or without any.
+        text_features: cache of encoded sentences; None removes it.
+    """
     return replace(batch, inputs=replace(batch.inputs, text_features=text_features))
 
 
@@ -178,12 +212,13 @@ def read_samples(dataset: AbstractDataset, label: str, workers: int = 0) -> Iter
         workers: processes that read; 0 reads in this process.
 
     Raises:
-        InputError: for a sample that cannot be read.
+        InputError: if a sample cannot be read.
     """
-    return _read_all(partial(_only, dataset, label), range(len(dataset)), workers)
+    return _read_all(partial(_read_with_label, dataset, label), range(len(dataset)), workers)
 
 
-def _only(dataset: AbstractDataset, label: str, index: int) -> Sample:
+def _read_with_label(dataset: AbstractDataset, label: str, index: int) -> Sample:
+    """Return a sample without its other labels."""
     sample = dataset[index]
     labels, valid = (
         {name: value for name, value in maps.items() if name == label}
@@ -193,7 +228,16 @@ def _only(dataset: AbstractDataset, label: str, index: int) -> Sample:
 
 
 def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Yield ``read`` of every key, in order."""
+    """Yield ``read(key)`` for every key, in order.
+
+    Args:
+        read: function that is called in the workers.
+        keys: arguments of the calls.
+        workers: number of processes; 0 reads in this process.
+
+    Raises:
+        InputError: if ``read`` raises it.
+    """
     loader = DataLoader(
         _Rows(read),
         batch_size=None,
@@ -202,7 +246,7 @@ def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> 
         collate_fn=_same,
         # otherwise the loader would draw a number from torch's global generator
         generator=torch.Generator(),
-        worker_init_fn=_worker,
+        worker_init_fn=_ignore_interrupts,
     )
     for row in loader:
         if isinstance(row, InputError):
@@ -211,7 +255,10 @@ def _read_all(read: Callable[[Any], Any], keys: Iterable[Any], workers: int) -> 
 
 
 class _Rows(torch.utils.data.Dataset):
-    """Rows by key. A worker returns an error as a row, so that users see no traceback."""
+    """A torch data set whose item of a key is ``read(key)``.
+
+    An ``InputError`` is returned, not raised: ``DataLoader`` would add a worker's traceback to it.
+    """
 
     def __init__(self, read: Callable[[Any], Any]) -> None:
         self.read = read
@@ -227,7 +274,7 @@ def _same(row: Any) -> Any:
     return row
 
 
-def _worker(_: int) -> None:
-    # the training process handles Ctrl-C and SIGTERM, and ends its workers itself
+def _ignore_interrupts(_: int) -> None:
+    """Ignore Ctrl-C in a worker, and end it on SIGTERM: the training process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -59,14 +59,16 @@ RUN_ONLY_ARGUMENTS = ("out", "cache", "resume", "plan")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished training.
+    """The result of ``fit``.
 
     Attributes:
         model: model with the last weights.
         folder: folder of the run; its sub-folder ``model`` is the saved model.
-        scores: final scores of the validation set: those of the protocol, or ``loss`` without one.
+        scores: final scores on the validation set by name: those of the protocol, or ``loss``
+            without one.
         validation: validation set.
-        evaluation: scores of model and baselines with all their settings; None without a protocol.
+        evaluation: scores of the model and of trivial baselines, with the protocol, the plan and
+            the data; None without a protocol.
     """
 
     model: DenseModel
@@ -94,31 +96,35 @@ def fit(
 ) -> Fitted | None:
     """Train a model and save it to ``out/model``; the signature is the schema of a recipe.
 
-    The folder also gets ``recipe.yaml`` (resolved), ``last.ckpt``, ``best.ckpt``, ``metrics.csv``,
-    TensorBoard logs and pictures. SIGTERM and Ctrl-C end the process with a checkpoint and status
-    75 and 130.
+    The folder also gets ``recipe.yaml`` (with all defaults), ``last.ckpt``, ``best.ckpt``,
+    ``metrics.csv``, TensorBoard logs and pictures. After SIGTERM or Ctrl-C the process saves a
+    checkpoint and exits with status 75 or 130.
 
     Args:
-        task: meaning of the labels; bins are fitted to the training set.
-        method: builder of the architecture.
+        task: task, which defines labels, loss and metric; its bins are fitted to the training set.
+        method: function that builds the method, usually a class with some of its arguments.
         train: training set.
         val: validation set, scored every ``validate_every`` steps and at the end.
         optim: AdamW and its parameter groups.
         out: folder of the run.
         schedule: learning rate over the training; default: constant.
         augment: augmentations of a training sample, in order.
-        protocol: protocol of the validation; without one only the loss is computed.
-        evaluation_plan: how validation images are run, during the training and at the end;
-            default: the whole image in one pass. With a plan, validation has no ``loss``.
+        protocol: name of the evaluation protocol of the validation; without one only the loss is
+            computed.
+        evaluation_plan: how the model is run on validation images, during the training and at the
+            end; default: on the whole image in one pass. With a plan, validation has no ``loss``.
         oracle_scene: give the model the scene type of each validation sample (protocols of depth).
         options: fields of ``FitOptions``.
 
+    Returns:
+        The result; None with the option ``plan``, and on all devices but the first.
+
     Raises:
-        InputError: if an input cannot be used: one line with the repair.
+        InputError: if an argument cannot be used; the message has one line with the repair.
     """
     arguments = {**locals()}
     if protocol is None and (evaluation_plan is not None or oracle_scene):
-        raise InputError("evaluation_plan and oracle_scene are for a protocol: give one")
+        raise InputError("evaluation_plan and oracle_scene need a protocol: give one")
     settings = FitOptions(**arguments.pop("options"))
     resolved = {**arguments, **vars(settings)}
     recipe = {k: to_config(v) for k, v in resolved.items() if k not in RUN_ONLY_ARGUMENTS}
@@ -159,7 +165,7 @@ def _stream(
     augment: Sequence[AbstractTransform],
     settings: FitOptions,
 ) -> TrainingStream:
-    """Return the batches of a training."""
+    """Return the stream of training batches."""
     return TrainingStream(
         dataset=train,
         label=label,
@@ -171,7 +177,11 @@ def _stream(
 
 
 def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:
-    """Return the number of validation images, in units of a training image's pixels."""
+    """Return the number of validation images, each weighted by its size for the forecast.
+
+    The weight is the image's number of pixels divided by that of an augmented training image. An
+    image counts once per sentence. All images are assumed to be like the first one.
+    """
     if not len(val):
         return 0.0
     sample = val[0]
@@ -180,13 +190,17 @@ def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:
 
 
 def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[int, Path | None]:
-    """Make the folder of the run, or return the steps and the checkpoint of an interrupted one."""
+    """Prepare the folder of a run; return its finished steps and the checkpoint to resume from.
+
+    A new run has 0 finished steps, and None as its checkpoint.
+    """
     cache = settings.cache
     if cache is not None and not settings.preload:
         raise InputError("cache: nothing is preloaded: add --preload 2, or leave --cache out")
     if cache is not None and cache.resolve() == out.resolve():
         raise InputError(
-            f"{cache}: is the folder of the run, which deletes its samples: give another --cache"
+            f"{cache}: is the folder of the run, in which preloaded samples are deleted at the "
+            "end: give another --cache"
         )
     continues = settings.resume and has_begun(out)
     done = steps_done(out, recipe, RESUME_INVARIANTS) if continues else 0
@@ -199,15 +213,17 @@ def _begin(out: Path, recipe: dict[str, Plain], settings: FitOptions) -> tuple[i
 
 @rank_zero_only
 def _delete_samples(out: Path) -> None:
-    """Delete samples that an earlier run has read: their files may have changed.
+    """Delete the preloaded samples in the folder of a run.
 
-    Only the first process does it, before the other processes start.
+    A new run must not use those of an earlier one, because the data set may have changed. Only the
+    first process deletes them, before the other processes start.
     """
     for path in out.glob(f"*{SAMPLES}"):
         path.unlink(missing_ok=True)
 
 
 def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Path) -> InMemory:
+    """Return a data set whose samples are all in memory; a progress bar is shown meanwhile."""
     with _bar(f"reading {data.name}", len(data)) as advance:
         return in_memory(
             data, settings.cache or out, label=label, workers=settings.preload, progress=advance
@@ -216,7 +232,7 @@ def _preloaded(data: AbstractDataset, label: str, settings: FitOptions, out: Pat
 
 @contextmanager
 def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar with the time left on a terminal; yield a function that advances it by one."""
+    """Show a progress bar on a terminal; yield a function that advances it by one of ``total``."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         row = bar.add_task(text, total=total)
@@ -226,7 +242,7 @@ def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
 def _finish(
     learner: Learner, trainer: Trainer, val: AbstractDataset, out: Path, settings: FitOptions
 ) -> Fitted | None:
-    """Save and score the model on the first device; return None on all others."""
+    """Save and evaluate the model on the first device and return the result; None on all others."""
     assert isinstance(learner.objective, Supervised)
     assert isinstance(learner.stream, TrainingStream)
     model, protocol, stream = learner.objective.model, learner.objective.protocol, learner.stream

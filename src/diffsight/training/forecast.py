@@ -1,4 +1,4 @@
-"""Cost of a training, measured on one or two real steps before it starts."""
+"""Forecast of memory and time of a training, measured on its first batch before it starts."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ LONG_STEP_S = 10.0  # longer steps are measured only once
 
 @dataclass(frozen=True)
 class Forecast:
-    """Cost of a training per device.
+    """The cost of a training in memory (per device) and time.
 
     Attributes:
         parameters: number of parameters of the model.
@@ -32,10 +32,10 @@ class Forecast:
         activations_bytes: memory that the backward pass of one batch keeps.
         seconds_per_step: time for reading, forward and backward passes of all batches of a step,
             without the optimiser and the communication between devices.
-        steps: steps that are left.
-        validations: validations that are left, the final evaluation included.
+        steps: remaining steps.
+        validations: remaining validations, including the final evaluation.
         seconds_per_validation: time for reading and forward passes, estimated from a training step.
-        uses_tf32: whether products of 32-bit numbers are rounded to TF32.
+        uses_tf32: whether the training computes matrix products and convolutions in TF32.
     """
 
     parameters: int
@@ -51,13 +51,13 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        """Time of all steps and validations."""
+        """Time of all remaining steps and validations in seconds."""
         scoring_s = self.validations * self.seconds_per_validation
         return self.steps * self.seconds_per_step + scoring_s
 
     def describe(self) -> str:
         """Return three lines on parameters, memory and time."""
-        products = ", products of 32-bit numbers in TF32" if self.uses_tf32 else ""
+        products = ", float32 products in TF32" if self.uses_tf32 else ""
         memory = self.weights_bytes + self.training_bytes + self.activations_bytes
         scoring = ""
         if self.validations:
@@ -86,20 +86,22 @@ def forecast(
     validations: int = 0,
     scored_images: float = 0.0,
 ) -> Forecast:
-    """Measure one or two forward and backward passes on the first batch.
+    """Return the cost of a training, measured on one or two passes over its first batch.
 
-    Weights do not change; buffers (running means), gradients and random states are restored. It
-    needs the memory of a training step without the optimiser's moments.
+    A pass is forward and backward. Weights do not change; buffers (such as running means) and
+    random states are restored, and gradients are cleared. The measurement needs the memory of a
+    training step without the optimiser's moments.
 
     Args:
         objective: objective of the training.
         stream: training batches.
-        steps: steps that are left.
+        steps: remaining steps.
         accumulate: batches per step.
         world: number of devices.
-        dtype: dtype of mixed precision; None for none.
-        validations: validations that are left, the final evaluation included.
-        scored_images: images of a validation, in units of a training image's pixels.
+        dtype: dtype of mixed precision; None trains in float32.
+        validations: remaining validations, including the final evaluation.
+        scored_images: number of images of a validation; an image of another size than the training
+            images counts in proportion to its pixels.
     """
     began = time.perf_counter()
     batch = next(replace(stream, workers=0).batches(world=world))
@@ -131,18 +133,27 @@ def forecast(
 
 
 def validations_left(step: int, steps: int, every: int) -> int:
-    """Return the number of validations after a step, the final evaluation included."""
+    """Return the number of validations after a step, including the final evaluation.
+
+    Args:
+        step: finished steps.
+        steps: steps of the whole training.
+        every: steps between validations.
+    """
     return steps // every - step // every + 1
 
 
 @dataclass
 class TimeLeft:
-    """Time left of a training, estimated from its steps and validations so far.
+    """Estimates the remaining time of a training from its steps and validations so far.
 
     Attributes:
-        step: step at which the clock was started.
+        step: finished steps when the clock was started.
         steps: steps of the whole training.
         every: steps between validations.
+        began: time at which the clock was started, as ``time.monotonic`` returns it.
+        scoring_s: seconds spent on validations so far.
+        scored: number of validations so far.
     """
 
     step: int
@@ -163,7 +174,7 @@ class TimeLeft:
         self.scored += 1
 
     def seconds(self, step: int) -> float | None:
-        """Return the seconds left after a step; None before the first one."""
+        """Return the remaining seconds after ``step`` steps; None before the first one."""
         if step <= self.step:
             return None
         step_s = (time.monotonic() - self.began - self.scoring_s) / (step - self.step)
@@ -172,13 +183,14 @@ class TimeLeft:
         return (self.steps - step) * step_s + scorings * validation_s
 
     def describe(self, step: int) -> str:
-        """Return a short text with the time left; empty before the first step."""
+        """Return the remaining time as text after ``step`` steps; empty before the first one."""
         seconds = self.seconds(step)
         return "" if seconds is None else f"about {format_duration(seconds)} left"
 
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
+    """Return a context that restores buffers and random states, and clears all gradients."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         with isolate_rng():
@@ -192,7 +204,10 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 def _timed(
     objective: AbstractObjective, batch: Any, dtype: torch.dtype | None
 ) -> tuple[float, dict[int, int]]:
-    """Return the seconds of one pass, and the bytes of every storage kept for the backward pass."""
+    """Return the seconds of a forward and backward pass, and the memory that it keeps in between.
+
+    The memory is in bytes, by the address of each storage.
+    """
     sizes: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ctrl-C takes effect between the steps of a training, not within one."""
+"""Delay Ctrl-C to the end of a training step."""
 
 import logging
 import signal
@@ -11,18 +11,22 @@ log = logging.getLogger(__name__)
 
 
 class TornStepError(KeyboardInterrupt):
-    """A second Ctrl-C, within a step: weights and optimiser may be of different steps."""
+    """Raised by a second Ctrl-C within a step, after which the model must not be saved.
+
+    Weights and optimiser state may belong to different steps.
+    """
 
 
 @contextmanager
 def between_steps() -> Iterator[Callable[[], None]]:
-    """Yield a function to be called after every step; the first Ctrl-C waits for that call.
+    """Return a context in which Ctrl-C takes effect at the end of a training step.
 
-    Nothing changes outside the main thread, or if Ctrl-C has another handler.
+    It yields a function that must be called after every step. Outside the main thread, or if Ctrl-C
+    has another handler than Python's, Ctrl-C is handled as without this context.
 
     Raises:
-        KeyboardInterrupt: from the next call after a Ctrl-C.
-        TornStepError: at once, after a second Ctrl-C.
+        KeyboardInterrupt: by the first call of that function after Ctrl-C.
+        TornStepError: immediately, after a second Ctrl-C.
     """
     pressed = False
 

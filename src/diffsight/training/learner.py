@@ -1,4 +1,4 @@
-"""The LightningModule of all trainings: it runs training steps, scores and checkpoints."""
+"""The ``LightningModule`` of ``fit`` and ``pretrain``: training steps, scores and checkpoints."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,6 +20,7 @@ from diffsight.training.step import TrainingStep
 from diffsight.training.stream import AbstractStream
 
 Validation = Callable[[int, int], Iterable[Any]]
+"""A function from the rank of a device and the number of devices to its validation batches."""
 ClipNorm = float | dict[str, float] | None
 
 
@@ -33,8 +34,8 @@ class Learner(LightningModule):
         schedule: learning rate over the training.
         steps: optimiser steps of the whole training.
         accumulate: batches per optimiser step.
-        validation: returns a device's validation batches for its rank and the number of devices.
-        recipe: the resolved recipe, stored in every checkpoint.
+        validation: function that returns the validation batches of a device.
+        recipe: the recipe with all defaults; it is stored in every checkpoint.
         clip_norm: largest norm of the gradient, or one for each prefix of parameter names; None
             does not clip.
     """
@@ -66,7 +67,7 @@ class Learner(LightningModule):
             steps=steps,
             schedule=schedule,
             steps_per_epoch=stream.batches_per_epoch / accumulate,
-            clip_norms=clip_norm if isinstance(clip_norm, dict) else _of_all(clip_norm),
+            clip_norms=clip_norm if isinstance(clip_norm, dict) else _clip_together(clip_norm),
         )
         self.strict_loading = False  # checkpoints leave frozen parts out
         self.scores: dict[str, float] = {}
@@ -76,21 +77,21 @@ class Learner(LightningModule):
         self._rng_before_validation: dict[str, Any] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return one optimiser; its rates are set in ``on_before_optimizer_step``.
+        """Return the optimiser; ``on_before_optimizer_step`` sets its learning rates.
 
-        On a CPU in 32 bit it is fused, which takes a fifth of the time. In mixed precision
+        On a CPU in float32 it is fused, which takes a fifth of the time. In mixed precision
         Lightning refuses to clip the gradients of a fused optimiser.
         """
         is_fused = self.trainer.precision == "32-true" and self.device.type == "cpu"
         return self.step.optimiser(fused=is_fused)
 
     def train_dataloader(self) -> "_Batches":
-        """Return this device's batches of the stream, from the current step on."""
+        """Return the training batches of this device; a resumed run continues where it stopped."""
         device = {"rank": self.global_rank, "world": self.trainer.world_size}
         return _Batches(lambda: self.stream.batches(self._start, **device))
 
     def val_dataloader(self) -> "_Batches":
-        """Return this device's batches of the validation set."""
+        """Return the validation batches of this device."""
         return _Batches(lambda: self.validation(self.global_rank, self.trainer.world_size))
 
     def transfer_batch_to_device(
@@ -100,14 +101,14 @@ class Learner(LightningModule):
         return batch.to(device)
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        """Return the loss of one batch."""
+        """Return the loss of one batch, and log all its terms."""
         losses = self.step.losses(batch)
         for name, value in losses.items():
             self.log(f"train/{name}", value.detach(), batch_size=len(batch))
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of every group for this step."""
+        """Set the learning rate of every parameter group for this step, and log it."""
         lr = self.step.set_rates(optimizer, self.global_step)
         epoch = self.step.clock(self.global_step).epoch
         self.log_dict({"train/lr": lr, "train/epoch": epoch}, batch_size=1)
@@ -117,12 +118,12 @@ class Learner(LightningModule):
         self.step.clip()
 
     def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Finish the previous optimiser step, which is complete at this point."""
+        """Call ``after_step`` of the objective, because the previous step is complete now."""
         if self.global_step:
             self.objective.after_step()
 
     def on_validation_start(self) -> None:
-        """Store the random state, so that validation does not change the training."""
+        """Remember the random state, so that a validation does not change the training."""
         self._rng_before_validation = rng_state()
 
     def validation_step(self, batch: Any, index: int) -> dict[str, Any]:
@@ -138,19 +139,20 @@ class Learner(LightningModule):
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def on_validation_end(self) -> None:
-        """Restore the random state."""
+        """Restore the random state from before the validation."""
         restore_rng(self._rng_before_validation)
 
     def on_train_start(self) -> None:
-        """Restore the random state of the interrupted run."""
+        """Restore the random state of the interrupted run, if it had as many devices."""
         if len(self._resumed_rng) == self.trainer.world_size:
             restore_rng(self._resumed_rng[self.global_rank])
 
     def _outside_frozen(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state dict without the objective's frozen parts."""
         return outside(state, (f"objective.{path}" for path in self.objective.frozen))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the position in the data, the random states and the recipe to a checkpoint."""
+        """Remove frozen parts from a checkpoint; add data position, random states and recipe."""
         states: list[Any] = [rng_state()]
         if self.trainer.world_size > 1:
             states *= self.trainer.world_size
@@ -181,7 +183,7 @@ class Learner(LightningModule):
 
 
 class _Batches:
-    """Iterable of batches without a length, so that Lightning counts no epochs."""
+    """An iterable of batches without a length, so that Lightning counts no epochs."""
 
     def __init__(self, begin: Callable[[], Iterable[Any]]) -> None:
         self.begin = begin
@@ -190,5 +192,6 @@ class _Batches:
         return iter(self.begin())
 
 
-def _of_all(clip_norm: float | None) -> dict[str, float]:
+def _clip_together(clip_norm: float | None) -> dict[str, float]:
+    """Return ``clip_norms`` of a ``TrainingStep`` that clips all gradients to one norm."""
     return {} if clip_norm is None else {"": clip_norm}

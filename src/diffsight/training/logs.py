@@ -1,4 +1,4 @@
-"""Training log as a CSV file, which a resumed run continues."""
+"""Log the values of a training to a CSV file, which a resumed run continues."""
 
 import csv
 from argparse import Namespace
@@ -41,7 +41,7 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the values of a step."""
+        """Append the values of a step, except Lightning's epoch."""
         with self.path.open("a", newline="") as file:
             rows = (
                 (step, name, f"{value:.8g}") for name, value in metrics.items() if name != "epoch"
@@ -55,6 +55,7 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def _keep_until(self, first_step: int) -> None:
+        """Write the header and the existing rows before ``first_step``; 0 keeps no rows."""
         rows = [["step", "name", "value"]]
         if first_step and self.path.exists():
             with reading(self.path, "damaged ({reason}): delete it, or the broken line"):

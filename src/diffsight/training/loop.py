@@ -1,6 +1,6 @@
-"""Train a model on a few labelled images.
+"""Train a model on a few labelled images in a plain loop.
 
-The output of its frozen backbone is computed once per image and kept in memory.
+The outputs of its frozen networks are computed once per image and kept in memory.
 """
 
 import copy
@@ -34,31 +34,31 @@ class Runtime:
 
     Attributes:
         device: device of method, images and labels.
-        dtype: dtype of mixed precision; None is 32 bit.
+        dtype: dtype of mixed precision; None runs in float32.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
 
     def mixed(self) -> torch.autocast:
-        """Return the autocast context of forward passes."""
+        """Return the autocast context of forward passes, which does nothing without a dtype."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
-IMAGE_BYTES = 16  # smallest memory of a pixel of an encoded image: three colours and a label
+IMAGE_BYTES = 16  # least memory per pixel of an encoded image: three colours and a label
 CPU = Runtime()
 
 
 @dataclass(frozen=True)
 class Example:
-    """A view of a labelled image with its frozen features, or a batch of views of one size.
+    """A labelled image with the outputs of the frozen networks, or a batch of such images.
 
     Attributes:
-        inputs: image at the working size.
-        encoded: result of the method's ``encode``.
+        inputs: image at the working size of the model.
+        encoded: outputs of the frozen networks, from the method's ``encode``.
         target: label at the working size.
-        soft_labels: classes of the label; None for tasks without classes.
-        draws: random numbers of a step.
+        soft_labels: label as weights of classes; None for tasks without classes.
+        draws: one seed per image for the random numbers of a training step; None outside of one.
     """
 
     inputs: Inputs
@@ -69,14 +69,19 @@ class Example:
 
 
 Views = tuple[Example, ...]
-"""Views of one image: the original and, where that is allowed, its mirror image."""
+"""The original of one image and, where mirroring is allowed, its mirror image."""
 
 
 def require_memory(count: int, short_side: int, runtime: Runtime) -> None:
-    """Refuse images that cannot be kept in memory at their working size.
+    """Check that all images fit into memory at their working size.
+
+    Args:
+        count: number of images.
+        short_side: shorter side of the working size in pixels.
+        runtime: device that keeps the images.
 
     Raises:
-        InputError: if there is too little memory.
+        InputError: if the device has too little memory.
     """
     require_bytes(
         count * short_side**2 * IMAGE_BYTES,
@@ -95,7 +100,15 @@ def encode(
     *,
     mirror: bool = True,
 ) -> Views:
-    """Return the views of a sample at its working size, encoded by the frozen part."""
+    """Return a sample and its mirror image at the working size, with frozen outputs.
+
+    Args:
+        model: model whose frozen networks encode the image.
+        sample: labelled image.
+        short_side: shorter side of the working size in pixels.
+        runtime: device and dtype of the encoding.
+        mirror: whether to encode the mirror image too.
+    """
     task = model.task
     hw = working_hw(*sample.image.shape[-2:], short_side=short_side)
     image = resize_image(sample.image[None].float() / 255, hw)
@@ -117,7 +130,13 @@ def encode(
 
 
 def target_of(sample: Sample, hw: tuple[int, int], label: str) -> Target:
-    """Return a label of a sample, resized to ``hw``, as a batch of one."""
+    """Return a label of a sample as a batch of one, resized to a height and width in pixels.
+
+    Args:
+        sample: labelled image.
+        hw: height and width.
+        label: key in ``Sample.labels``.
+    """
     one, valid = resize_label_and_mask(sample.labels[label], sample.valid[label], hw)
     height, width = sample.image.shape[-2:]
     boxes = sample.boxes and sample.boxes.resized((height, width), hw)
@@ -125,7 +144,10 @@ def target_of(sample: Sample, hw: tuple[int, int], label: str) -> Target:
 
 
 def fit_statistics(model: DenseModel, images: Sequence[Views]) -> None:
-    """Fit the feature statistics of a method to its training images."""
+    """Fit the feature statistics of a method to its encoded training images.
+
+    Features are those of the original images; labels are also those of the mirror images.
+    """
     labels = [(view.soft_labels, view.target.valid) for image in images for view in image]
     take_statistics(model, [image[0].encoded for image in images], labels)
 
@@ -146,9 +168,9 @@ def train(
             afterwards.
         batches: one batch for each step from ``start`` on.
         start: number of finished steps.
-        optimiser: optimiser of an interrupted training.
+        optimiser: optimiser of an interrupted training; default: a new one.
         runtime: device and dtype.
-        advance: called after every step with its number and the losses.
+        advance: called after every step with the number of finished steps and the losses by name.
     """
     optimiser = optimiser or step.optimiser()
     step.trained.train()
@@ -168,7 +190,7 @@ def train(
 
 
 def few_shot_losses(model: DenseModel) -> Callable[[Example], dict[str, Tensor]]:
-    """Return the losses of a model for batches of encoded examples."""
+    """Return a function from a batch of encoded images to the losses of a model by name."""
 
     def losses(batch: Example) -> dict[str, Tensor]:
         rest = {"encoded": batch.encoded, "soft_labels": batch.soft_labels, "draws": batch.draws}
@@ -180,12 +202,15 @@ def few_shot_losses(model: DenseModel) -> Callable[[Example], dict[str, Tensor]]
 def few_shot_batches(
     images: Sequence[Views], batch_size: int, seed: int, *, start: int = 0
 ) -> Iterator[Example]:
-    """Yield batches without end. Every random number is a function of seed and step.
+    """Yield random batches of encoded images without end, each with images of one size.
+
+    The random numbers of a step depend only on the seed and the number of the step, so a resumed
+    training gets the same batches.
 
     Args:
-        images: encoded images; a batch holds images of one size.
-        batch_size: largest number of images per step.
-        seed: seed of batches, mirrors, noise and timesteps.
+        images: encoded images.
+        batch_size: largest number of images per batch.
+        seed: seed of the choice of images, of mirroring, noise and timesteps.
         start: number of the first step.
     """
     by_size: dict[tuple[int, ...], list[Views]] = defaultdict(list)
@@ -206,9 +231,15 @@ def few_shot_batches(
 def seconds_per_step(
     model: DenseModel, step: TrainingStep, batches: Iterator[Any], runtime: Runtime = CPU
 ) -> float:
-    """Return the seconds of a step, measured on a few steps that are undone afterwards.
+    """Return the seconds of a training step, measured on five steps that are undone afterwards.
 
-    ``train`` reads the losses, which waits for the GPU.
+    The work of a GPU is included, because ``train`` waits for the losses of every step.
+
+    Args:
+        model: model that is trained; its weights are restored.
+        step: training step of the model.
+        batches: batches of encoded images.
+        runtime: device and dtype.
     """
     state = copy.deepcopy(trained_state(model))
     count = step.steps
@@ -224,10 +255,13 @@ def seconds_per_step(
 
 
 def flat_labels(labels: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the labels of all valid pixels as one image: ``1 d 1 n``, or ``1 1 n`` for class ids.
+    """Return the labels of all n valid pixels as an image with one row.
 
     Args:
-        labels: labels ``d h w``, or class ids ``h w``, each with its valid pixels ``h w``.
+        labels: labels ``d h w``, or class ids ``h w``, each with its mask of valid pixels ``h w``.
+
+    Returns:
+        ``1 d 1 n``, or ``1 1 n`` for class ids.
     """
     columns = [label[valid] if label.ndim == 2 else label[:, valid].T for label, valid in labels]
     flat = torch.cat(columns)
@@ -241,10 +275,21 @@ def measure_variants(
     targets: Sequence[Target],
     runtime: Runtime = CPU,
 ) -> list[Tensor]:
-    """Return the metric sums of every held-out image, a row for each variant of the method.
+    """Return the metric sums of all variants of a method on every held-out image.
 
-    Outputs are resized to the size of the targets. All images share the noise of seed 0, as in
-    prediction.
+    Variants are settings that are chosen after the training, such as the feature head's weight of
+    the prior. Outputs are resized to the size of the targets. All images share the noise of seed 0,
+    as in prediction.
+
+    Args:
+        model: trained model.
+        held: encoded held-out images; mirror images are not used.
+        targets: label of each image.
+        runtime: device and dtype.
+
+    Returns:
+        One tensor per image, whose rows are the results of ``AbstractTask.measure`` for the
+        variants.
     """
     sums = []
     for view, target in zip((views[0] for views in held), targets, strict=True):
@@ -257,7 +302,7 @@ def measure_variants(
 
 
 def label_at(task: AbstractTask, output: Output, target: Target) -> Tensor:
-    """Return an output as a label map at the size of a target."""
+    """Return the prediction of an output in the form of a label, at the size of a target."""
     hw = (target.valid.shape[-2], target.valid.shape[-1])
     if output.hw != hw:
         output = output.reduced()
@@ -266,10 +311,11 @@ def label_at(task: AbstractTask, output: Output, target: Target) -> Tensor:
 
 
 def split_folds(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the positions of training and held-out images of every fold.
+    """Yield the indices of the training images and of the held-out images of every fold.
 
-    Folds depend on the content of the images, not on file names; a picture with two names is in one
-    fold.
+    Args:
+        ids: one id per image. Images with the same id are held out together.
+        folds: number of folds.
     """
     numbers = {id: number % folds for number, id in enumerate(dict.fromkeys(ids))}
     for fold in range(folds):
@@ -278,6 +324,7 @@ def split_folds(ids: Sequence[str], folds: int) -> Iterator[tuple[list[int], lis
 
 
 def _joined(views: Sequence[Example]) -> Example:
+    """Return single images of one size as one batch."""
     prompts = [view.inputs.prompts for view in views]
     texts = None if prompts[0] is None else tuple(p for some in prompts for p in some or (None,))
     soft = [view.soft_labels for view in views if view.soft_labels is not None]

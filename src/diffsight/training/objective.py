@@ -1,4 +1,4 @@
-"""Objectives: the losses that a training minimises, and the scores of its validation."""
+"""Objectives: the losses of a training, and the scores of its validation."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ from diffsight.training.data import TrainingBatch
 class AbstractObjective(nn.Module, abc.ABC):
     """Losses of a training batch and scores of a validation set."""
 
-    frozen: tuple[str, ...] = ()  # paths of frozen parts, which checkpoints leave out
+    # prefixes of the names of frozen parameters and buffers, which checkpoints leave out
+    frozen: tuple[str, ...] = ()
 
     @property
     @abc.abstractmethod
@@ -28,19 +29,19 @@ class AbstractObjective(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Return scalars by name for a batch of the stream; ``loss`` is the one to minimise."""
+        """Return scalar losses of a training batch by name; ``loss`` is the one to minimise."""
 
     @abc.abstractmethod
     def after_step(self) -> None:
-        """Update after an optimiser step, for example a running mean of the weights."""
+        """Update what depends on the weights after a step, such as their moving average."""
 
     @abc.abstractmethod
     def score(self, batch: Any) -> Sequence[Any]:
-        """Add one validation batch to the scores; return its predictions for the pictures."""
+        """Add a validation batch to the scores; return its predictions, which may be drawn."""
 
     @abc.abstractmethod
     def scores(self) -> Mapping[str, Tensor]:
-        """Return the scores of everything since the last call, over all devices."""
+        """Return the scores of all batches since the last call, over all devices, by name."""
 
 
 class Supervised(AbstractObjective):
@@ -48,8 +49,9 @@ class Supervised(AbstractObjective):
 
     Args:
         model: model to train, with the loss of its task.
-        protocol: protocol of the validation; None scores the loss alone.
-        plan: how validation images are run; None runs a batch in one pass, and scores its loss too.
+        protocol: evaluation protocol of the validation; None computes the loss alone.
+        plan: how the model is run on validation images; None runs it on a batch in one pass, and
+            computes the loss too.
     """
 
     def __init__(
@@ -82,12 +84,12 @@ class Supervised(AbstractObjective):
         """Do nothing."""
 
     def score(self, batch: Batch) -> Sequence[Any]:
-        """Add the measures, and in a single pass the loss; return the predictions."""
+        """Add a batch to the metrics and, if ``has_loss``, to the mean loss; return predictions."""
         uses_prompt = self.protocol is not None and self.protocol.uses_prompt
         uses_prompt = uses_prompt or self.model.requires_prompt
         inputs = batch.inputs if uses_prompt else replace(batch.inputs, prompts=None)
         if self.has_loss:
-            with float32_products(tf32=False):  # as predictions and evaluations
+            with float32_products(tf32=False):  # as in prediction and evaluation
                 output = self.model(inputs)
             loss = self.model.task.loss(output, batch.target)["loss"]
             self.mean_loss.update(loss, len(batch.ids))
@@ -103,7 +105,7 @@ class Supervised(AbstractObjective):
         return predictions
 
     def scores(self) -> Mapping[str, Tensor]:
-        """Return the protocol's measures, and ``loss`` for single passes."""
+        """Return the metrics of the protocol and, if ``has_loss``, the mean ``loss``."""
         scores = {}
         if self.has_loss:
             scores["loss"] = self.mean_loss.compute()

@@ -79,8 +79,12 @@ class FitOptions(TrainerOptions):
     def length(self, batches_per_epoch: int) -> int:
         """Return the optimiser steps of the whole training.
 
+        Args:
+            batches_per_epoch: complete batches in the training set.
+
         Raises:
-            InputError: if both or neither of ``steps`` and ``epochs`` are given, or it has none.
+            InputError: if both or neither of ``steps`` and ``epochs`` are given, or there would be
+                no step.
         """
         if (self.steps is None) == (self.epochs is None):
             raise InputError("give either steps or epochs, the length of the training")

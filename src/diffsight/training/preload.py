@@ -1,7 +1,7 @@
-"""Samples that are read once and kept in memory and in a folder.
+"""Read all samples of a data set once, and keep them in memory and in a file.
 
-Other processes of the run, and a resumed run, load them from the folder instead of rendering or
-decoding them again.
+Other processes of the run, and a resumed run, load the file instead of rendering or decoding the
+samples again.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from diffsight.training.checkpoints import save_torch
 from diffsight.training.data import read_samples
 from diffsight.types import Boxes, Camera, People
 
-SAMPLES = ".samples"
+SAMPLES = ".samples"  # suffix of the files
+# fields of a sample that are dataclasses of tensors; a file stores their fields as a dictionary
 RECORDS: Mapping[str, type[Record]] = {
     "boxes": Boxes,
     "people": People,
@@ -35,11 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class InMemory(AbstractDataset):
-    """Samples of a data set in memory.
+    """A data set whose samples are in memory.
 
     Args:
-        dataset: data set that they were read from.
-        samples: all its samples, in order.
+        dataset: data set from which the samples were read.
+        samples: all samples, in order.
     """
 
     def __init__(self, dataset: AbstractDataset, samples: Sequence[Sample]) -> None:
@@ -64,18 +65,21 @@ def preload(
     workers: int = 0,
     progress: Callable[[], None] = lambda: None,
 ) -> InMemory:
-    """Return all samples of a data set. They are read from ``folder``, or written there first.
+    """Return a data set with all its samples in memory.
+
+    They are loaded from a file in ``folder``. If it does not exist, the data set is read and the
+    file is written.
 
     Args:
         dataset: data set to read.
-        folder: folder with a file for each data set and label.
+        folder: folder of the files; each configuration of a data set and label has its own.
         label: key in ``Sample.labels`` to keep.
         workers: processes that read; 0 reads in this process.
-        progress: called after every sample that is read.
+        progress: called after every sample that is read from the data set.
 
     Raises:
-        InputError: for a sample that cannot be read, a damaged file of samples, or a file that
-            cannot be written.
+        InputError: if a sample cannot be read, the file of samples is damaged, or it cannot be
+            written.
     """
     # a path in the configuration may be relative
     key = [to_config(dataset), label, str(Path.cwd()), diffsight.__version__]
@@ -84,7 +88,7 @@ def preload(
     path = folder / f"{name}{SAMPLES}"
     if path.is_file():
         log.info("%d samples of %s from %s", len(dataset), dataset.name, path)
-        return InMemory(dataset, _kept(path))
+        return InMemory(dataset, _load_samples(path))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,21 +98,21 @@ def preload(
     log.info("reading %d samples of %s", len(dataset), dataset.name)
     samples = []
     for sample in read_samples(dataset, label, workers):
-        samples.append(_owned(sample))
+        samples.append(_copy(sample))
         progress()
-    save_torch([_packed(sample) for sample in samples], path)
+    save_torch([_to_plain(sample) for sample in samples], path)
     return InMemory(dataset, samples)
 
 
-def _kept(path: Path) -> list[Sample]:
+def _load_samples(path: Path) -> list[Sample]:
     with reading(path, "not a complete file of samples ({reason}): delete it"):
-        return [_unpacked(row) for row in load_torch(path, mmap=True)]
+        return [_from_plain(row) for row in load_torch(path, mmap=True)]
 
 
-def _owned(sample: Sample) -> Sample:
-    """Return a copy: tensors of a worker are in shared memory and keep a file open.
+def _copy(sample: Sample) -> Sample:
+    """Return a copy of a sample, because tensors of a worker keep a shared-memory file open.
 
-    The map source is left out, because a file of samples holds tensors only.
+    The map source is left out, because it cannot be stored in a file of plain data and tensors.
     """
     return replace(
         sample,
@@ -116,22 +120,24 @@ def _owned(sample: Sample) -> Sample:
         labels={name: value.clone() for name, value in sample.labels.items()},
         valid={name: value.clone() for name, value in sample.valid.items()},
         map_source=None,
-        **{name: _copied(getattr(sample, name)) for name in RECORDS},
+        **{name: _copy_record(getattr(sample, name)) for name in RECORDS},
     )
 
 
-def _packed(sample: Sample) -> dict[str, Any]:
+def _to_plain(sample: Sample) -> dict[str, Any]:
+    """Return a sample as dictionaries of plain data and tensors."""
     records = {name: getattr(sample, name) for name in RECORDS}
     plain = {name: one if one is None else vars(one) for name, one in records.items()}
     return vars(sample) | {"camera": sample.camera and asdict(sample.camera)} | plain
 
 
-def _unpacked(row: dict[str, Any]) -> Sample:
+def _from_plain(row: dict[str, Any]) -> Sample:
+    """Return the sample of a result of ``_to_plain``."""
     types = {"camera": Camera, **RECORDS}
     records = {n: None if row[n] is None else cls(**row[n]) for n, cls in types.items()}
     values: dict[str, Any] = {**row, **records}
     return Sample(**values)
 
 
-def _copied(record: Record | None) -> Any:
+def _copy_record(record: Record | None) -> Any:
     return None if record is None else record.copied()

@@ -19,19 +19,20 @@ def train_resumable(
     runtime: Runtime,
     advance: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Train from the stored step on; Ctrl-C waits for the end of the step and saves the state.
+    """Train to the last step, from the stored step on if this training was interrupted.
 
     Args:
         step: training step.
         model: model to train.
-        batches: returns the batches from the step ``start`` on.
-        state: stored state, updated after every step.
-        key: key of the training in the state.
+        batches: function that returns the batches from the step ``start`` on.
+        state: state in which the training is saved regularly, and after Ctrl-C.
+        key: name of the training in the state.
         runtime: device and dtype.
-        advance: called after every step with its number and the losses.
+        advance: called after every step with the number of finished steps and the losses by name.
 
     Raises:
-        KeyboardInterrupt: after the state is saved.
+        KeyboardInterrupt: after Ctrl-C, when the current step is finished and saved.
+        TornStepError: immediately after a second Ctrl-C; nothing more is saved.
     """
     optimiser, done = step.optimiser(), 0
     if state.current.get("run") == key:

@@ -1,4 +1,4 @@
-"""Global random states of a process as plain data, to be saved and restored."""
+"""Seed, save and restore the global random generators of a process."""
 
 import random
 from typing import Any
@@ -14,7 +14,10 @@ def seed_all(seed: int) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the states of Python, NumPy, torch and every CUDA device, for ``weights_only``."""
+    """Return the states of the generators of Python, NumPy, torch and every CUDA device.
+
+    They are plain data and tensors, which ``torch.load`` reads with ``weights_only``.
+    """
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - to be saved
     assert isinstance(keys, np.ndarray)
@@ -27,7 +30,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Restore the result of ``rng_state``; CUDA only if the number of devices is the same."""
+    """Restore a result of ``rng_state``; for CUDA only if the number of devices is the same."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]

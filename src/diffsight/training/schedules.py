@@ -54,7 +54,7 @@ class AbstractSchedule(Configurable, abc.ABC):
 
 
 def warmed_up(clock: Clock, steps: int, ratio: float) -> float:
-    """Return a factor that rises linearly from ``ratio`` to 1 over the first steps."""
+    """Return a factor that rises linearly from ``ratio`` to 1 over the first ``steps`` steps."""
     if clock.step >= steps:
         return 1.0
     return 1 - (1 - clock.step / steps) * (1 - ratio)
@@ -69,11 +69,13 @@ class Constant(AbstractSchedule):
 
 
 class RiseAndFall(AbstractSchedule):
-    """Polynomial rise from ``min_lr`` to the peak, and an equally long fall (VPD and MIM, depth).
+    """Polynomial rise from ``min_lr`` to ``base_lr``, and an equally long fall.
+
+    It is the schedule of the depth models of VPD, and of MIM before it.
 
     Args:
-        min_lr: learning rate at the start, and from twice the peak's time on.
-        peak: fraction of the training with the highest rate. VPD: epoch 12 of 25, 0.48.
+        min_lr: learning rate at the start, and from ``2 * peak`` on.
+        peak: fraction of the training after which the rate is highest. VPD: epoch 12 of 25, 0.48.
         power: exponent of the polynomial.
     """
 
@@ -83,7 +85,7 @@ class RiseAndFall(AbstractSchedule):
         self.power = power
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return ``min_lr`` to ``base_lr`` to ``min_lr``."""
+        """Return a rate that rises from ``min_lr`` to ``base_lr`` and falls to ``min_lr``."""
         span, x = base_lr - self.min_lr, clock.fraction / self.peak
         if x < 1:
             return self.min_lr + span * x**self.power
@@ -137,7 +139,7 @@ class Cosine(AbstractSchedule):
         self.warmup_epochs = warmup_epochs
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return ``min_lr`` to ``base_lr`` and down again."""
+        """Return a rate that rises from ``min_lr`` to ``base_lr`` and falls again."""
         span = base_lr - self.min_lr
         if clock.epoch < self.warmup_epochs:
             return self.min_lr + span * clock.epoch / self.warmup_epochs
@@ -178,7 +180,9 @@ class Steps(AbstractSchedule):
 
 
 class HalfCosine(AbstractSchedule):
-    """Constant, then a half cosine down to 0 at the end (few labelled images; DDP, depth).
+    """Constant rate, then half a period of a cosine down to 0 at the end.
+
+    It is the schedule of trainings on few labelled images, and of DDP's depth models.
 
     Args:
         constant_fraction: fraction of the training before the decay.
@@ -198,7 +202,7 @@ class HalfCosine(AbstractSchedule):
         self.warmup_ratio = warmup_ratio
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return ``base_lr`` to 0."""
+        """Return a rate that falls from ``base_lr`` to 0, multiplied by the warm-up factor."""
         return self._decayed(base_lr, clock) * warmed_up(
             clock, self.warmup_steps, self.warmup_ratio
         )
@@ -211,13 +215,14 @@ class HalfCosine(AbstractSchedule):
 
 
 class CosineCycle(AbstractSchedule):
-    """A half cosine up to a multiple of the rate, and another down to a fraction (DDP, maps).
+    """A rise along half a period of a cosine, and a fall along another (DDP's BEV maps).
 
-    The momentum falls and rises in the opposite way. The factors are those of mmcv's ``cyclic``.
+    The momentum falls while the rate rises, and rises while it falls. The factors are those of
+    mmcv's ``cyclic``.
 
     Args:
-        peak: multiple of the rate at the top.
-        end: fraction of the rate at the end.
+        peak: factor on ``base_lr`` at the top.
+        end: factor on ``base_lr`` at the end.
         rise: fraction of the training before the top.
         momentum_factor: factor on the momentum at the top.
 
@@ -241,11 +246,11 @@ class CosineCycle(AbstractSchedule):
         self.momentum_factor = momentum_factor
 
     def lr(self, base_lr: float, clock: Clock) -> float:
-        """Return ``base_lr`` times the factor."""
+        """Return ``base_lr`` times a factor that goes from 1 to ``peak`` to ``end``."""
         return base_lr * self._between(1.0, self.peak, self.end, clock)
 
     def momentum(self, base: float, clock: Clock) -> float:
-        """Return ``base`` times the factor."""
+        """Return ``base`` times a factor that goes from 1 to ``momentum_factor`` to 1."""
         return base * self._between(1.0, self.momentum_factor, 1.0, clock)
 
     def _between(self, start: float, top: float, end: float, clock: Clock) -> float:

@@ -1,4 +1,4 @@
-"""State of an interrupted adaptation, in a file that ``--resume`` continues from."""
+"""State of an interrupted adaptation, in the file from which ``--resume`` continues."""
 
 import copy
 import hashlib
@@ -21,7 +21,7 @@ from diffsight.model import DenseModel
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
 from diffsight.training.rng import restore_rng, rng_state
 
-SAVE_SECONDS = 20.0
+SAVE_SECONDS = 20.0  # shortest time between two writes of the file
 log = logging.getLogger(__name__)
 
 
@@ -38,10 +38,14 @@ def outside(state: Mapping[str, Tensor], prefixes: Iterable[str]) -> dict[str, T
 
 @torch.no_grad()
 def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
-    """Copy tensors of ``trained_state`` into a model.
+    """Copy the tensors that ``trained_state`` returned into a model.
+
+    Args:
+        model: model to change in place.
+        values: tensors by name.
 
     Raises:
-        ValueError: if they belong to another model.
+        ValueError: if the model has no tensor with one of the names and shapes.
     """
     state = model.state_dict()
     for name, value in values.items():
@@ -52,15 +56,17 @@ def load_trained_state(model: DenseModel, values: Mapping[str, Tensor]) -> None:
 
 @dataclass
 class AdaptState:
-    """Finished trainings with their results, and the state of the current training.
+    """Results of the finished trainings of an adaptation, and the state of the current training.
 
     Attributes:
         path: path of the file; None writes no file.
-        key: hash of everything that decides the result.
-        plan: steps of every training, by method.
-        runs: finished trainings by name: ``trained`` and, if images were held out, ``sums`` and
-            ``per_image``.
-        current: ``run``, ``step``, ``trained``, ``optimiser`` and ``rng`` of the current training.
+        key: hash of the images, labels and options, which determine the result.
+        plan: steps of each training, by name of the method.
+        runs: results of finished trainings by name: ``trained`` (see ``trained_state``) and, if
+            images were held out, ``sums`` (metric sums of every variant over these images) and
+            ``per_image`` (metric of every image and variant).
+        current: the current training: its name ``run``, its finished steps ``step``, and the states
+            ``trained``, ``optimiser`` and ``rng``; empty between trainings.
     """
 
     path: Path | None
@@ -73,6 +79,11 @@ class AdaptState:
     @classmethod
     def open(cls, path: Path | None, decisive: Mapping[str, Any], resume: bool) -> "AdaptState":
         """Return a new state, or with ``resume`` the stored one.
+
+        Args:
+            path: path of the file; None writes no file.
+            decisive: plain data about images, labels and options, which determine the result.
+            resume: whether to read the file.
 
         Raises:
             InputError: if the file is missing, damaged, or belongs to other images or options.
@@ -103,11 +114,11 @@ class AdaptState:
         return state
 
     def resuming(self) -> AbstractContextManager[None]:
-        """Return a context that reports errors while the stored state is restored."""
+        """Return a context in which errors of damaged contents become one-line ``InputError``."""
         return reading(self.path or "", "damaged ({reason}): start again without --resume")
 
     def restore(self, model: DenseModel, optimiser: Any) -> int:
-        """Restore the current training into a model and its optimiser; return its finished steps.
+        """Load the current training into a model and its optimiser; return its finished steps.
 
         Raises:
             InputError: if the file is damaged.
@@ -123,31 +134,39 @@ class AdaptState:
             return int(self.current["step"])
 
     def note(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
-        """Write the file after a step, unless it was written a few seconds ago."""
+        """Save the current training as ``stop`` does, unless that was less than 20 seconds ago."""
         if self.path is None or time.monotonic() - self._saved < SAVE_SECONDS:
             return
         self.stop(run, step, model, optimiser)
 
     def stop(self, run: str, step: int, model: DenseModel, optimiser: Any) -> None:
-        """Write the file in the middle of a training, with copies of all tensors."""
+        """Save the current training in the file, with copies of all tensors.
+
+        Args:
+            run: name of the training.
+            step: finished steps.
+            model: model that is trained.
+            optimiser: optimiser of the training.
+        """
         self.current = {"run": run, "step": step, "trained": copy.deepcopy(trained_state(model))}
         self.current["optimiser"] = copy.deepcopy(optimiser.state_dict())
         self.current["rng"] = rng_state()
         self.save()
 
     def finish(self, run: str, result: Mapping[str, Any]) -> None:
-        """Store the result of a finished training, and write the file."""
+        """Save the result of the finished training ``run``, as described for ``runs``."""
         self.runs[run], self.current = dict(result), {}
         self.save()
 
     def save(self) -> None:
-        """Write the complete file or nothing; a full disk does not end the training."""
+        """Write the file completely, or keep the old one; a full disk does not end the training."""
         if self.path is None:
             return
         content = {"key": self.key, "plan": self.plan, "runs": self.runs, "current": self.current}
         try:
             AtomicCheckpoints().save_checkpoint({KEY: content}, self.path)
         except OSError as error:
+            # the error ends with "the previous one is intact"
             log.warning("%s: --resume would continue from that one", error)
         self._saved = time.monotonic()
 

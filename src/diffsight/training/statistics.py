@@ -1,4 +1,4 @@
-"""Bins and feature statistics, fitted to the training set before the first step."""
+"""Fit bins and feature statistics to a training set, before the first training step."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,7 +19,18 @@ MAX_SAMPLES = 64
 
 @torch.no_grad()
 def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDataset) -> DenseModel:
-    """Return a model whose bins and feature statistics are fitted to a training set."""
+    """Return a model whose bins and feature statistics are fitted to a training set.
+
+    Up to 64 samples are used, evenly spaced over the training set.
+
+    Args:
+        task: task; its bins are fitted if it has any.
+        method: function that builds the method.
+        train: training set.
+
+    Raises:
+        InputError: if a sample cannot be read, or task, method and labels do not fit together.
+    """
     if task.needs_fitting:
         task = task.fitted(sample_values(list(iter_spaced_samples(train, MAX_SAMPLES)), task.label))
     model = DenseModel(task=task, method=method)
@@ -36,12 +47,12 @@ def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDatas
 def take_statistics(
     model: DenseModel, encoded: Sequence[Any], labels: Iterable[tuple[SoftLabels | None, Tensor]]
 ) -> None:
-    """Fit the statistics of a method to frozen features and labels.
+    """Fit the statistics of a method to the frozen outputs and labels of training images.
 
     Args:
         model: model with the method.
-        encoded: results of ``encode`` for training images.
-        labels: soft labels of training images (None for tasks without classes), and valid pixels.
+        encoded: results of ``DenseModel.encode``.
+        labels: soft labels (None for tasks without classes), each with its mask of valid pixels.
     """
     rows = [(soft.ids, soft.weights, valid) for soft, valid in labels if soft is not None]
     classes = model.task.outputs[0].channels

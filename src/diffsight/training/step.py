@@ -1,4 +1,4 @@
-"""One training step, shared by the plain loop and the Lightning driver."""
+"""The training step that the plain loop and the Lightning trainer share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -17,12 +17,12 @@ Losses = Callable[[Any], dict[str, Tensor]]
 
 @dataclass(eq=False)
 class TrainingStep:
-    """A training step: losses, learning rates, gradient clipping and optimiser.
+    """The parts of a training step: losses, learning rates, gradient clipping and optimiser.
 
     Args:
         trained: module whose parameters are trained.
-        losses: returns scalars by name for a batch; ``loss`` is minimised.
-        optim: builder of parameter groups and optimiser.
+        losses: function from a batch to scalar losses by name; ``loss`` is minimised.
+        optim: AdamW and its parameter groups.
         steps: optimiser steps of the whole training.
         schedule: learning rate over the training; default: constant.
         steps_per_epoch: optimiser steps per epoch; may be a fraction.
@@ -50,7 +50,17 @@ class TrainingStep:
     def of_settings(
         cls, trained: nn.Module, losses: Losses, settings: FitSettings, steps: int
     ) -> "TrainingStep":
-        """Return the step of a method that is trained on a few images."""
+        """Return the step of a model that is trained on a few images.
+
+        Args:
+            trained: model to train.
+            losses: function from a batch to scalar losses by name.
+            settings: learning rates, weight decay and clipping of the model's method.
+            steps: steps of the whole training.
+
+        Raises:
+            InputError: if nothing is trainable.
+        """
         names = [name for name, p in trained.named_parameters() if p.requires_grad]
         rates = {
             f"method.{prefix}": rate
@@ -77,11 +87,19 @@ class TrainingStep:
         return Clock(step, self.steps, self.steps_per_epoch)
 
     def optimiser(self, *, fused: bool = False) -> torch.optim.Optimizer:
-        """Return a new optimiser; ``set_rates`` sets its learning rates before every step."""
+        """Return a new optimiser; call ``set_rates`` before each of its steps."""
         return self.optim.build(self.groups, fused=fused)
 
     def set_rates(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """Set learning rate and momentum for the step after ``step``; return the base rate."""
+        """Set learning rate and momentum of every parameter group for the next step.
+
+        Args:
+            optimiser: optimiser of this training.
+            step: number of finished steps.
+
+        Returns:
+            The scheduled learning rate, before the factors of the groups.
+        """
         clock = self.clock(step)
         rate = self.schedule.lr(self.optim.lr, clock)
         for group, ours in zip(optimiser.param_groups, self.groups, strict=True):
@@ -91,7 +109,7 @@ class TrainingStep:
         return rate
 
     def clip(self) -> None:
-        """Clip the gradients to their largest norms."""
+        """Clip the gradients of each prefix in ``clip_norms`` to its largest norm."""
         for prefix, norm in self.clip_norms.items():
             named = self.trained.named_parameters()
             clipped = [p for name, p in named if p.requires_grad and _has_prefix(name, prefix)]
@@ -99,15 +117,15 @@ class TrainingStep:
                 nn.utils.clip_grad_norm_(clipped, norm)
 
     def require_finite(self) -> None:
-        """Refuse a training that diverged.
+        """Check that the training has not diverged.
 
         Raises:
-            InputError: if a parameter is NaN or infinite.
+            InputError: if a trainable parameter is NaN or infinite.
         """
         trainable = (p for p in self.trained.parameters() if p.requires_grad)
         if not all(bool(p.detach().isfinite().all()) for p in trainable):
             raise InputError(
-                "the training ended in values that are not finite: check the range of the labels, "
+                "the training diverged, its weights are not finite: check the range of the labels, "
                 "and --invalid"
             )
 

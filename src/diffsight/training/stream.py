@@ -1,7 +1,7 @@
-"""Endless streams of batches over shuffled epochs, with a position that can be saved.
+"""Endless streams of batches over shuffled epochs, which can continue from a saved position.
 
-The position is the whole state: a resumed run sees the same batches as one without interruption,
-with any number of workers and devices.
+A stream has no other state: a resumed run gets the same batches as one without interruption, with
+any number of workers and devices.
 """
 
 import abc
@@ -16,13 +16,13 @@ from diffsight.errors import InputError
 
 
 def seed_of(*parts: int) -> int:
-    """Return a 63-bit seed from all parts and their order, the same on every machine."""
+    """Return a 63-bit seed that depends on all numbers and their order, on any machine alike."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
-    """Return the shuffled order of ``size`` samples in an epoch."""
+    """Return the numbers 0 to ``size - 1`` of all samples in the shuffled order of an epoch."""
     generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     return torch.randperm(size, generator=generator).tolist()
 
@@ -32,12 +32,12 @@ class AbstractStream(abc.ABC):
     """An endless stream of batches; the incomplete last batch of an epoch is dropped.
 
     Attributes:
-        batch_size: images per batch over all devices together, a multiple of their number.
+        batch_size: images per batch over all devices together, a multiple of the number of devices.
         seed: seed of order, augmentation and noise.
         workers: processes that read; 0 reads in the training process.
 
     Raises:
-        InputError: if there is less than one batch.
+        InputError: if the data set has fewer samples than a batch.
     """
 
     batch_size: int = 1
@@ -45,7 +45,7 @@ class AbstractStream(abc.ABC):
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Check that there is at least one batch."""
+        """Check that the data set has at least one batch."""
         if self.batch_size < 1 or self.size < self.batch_size:
             raise InputError(
                 f"data set {self.name!r} has {self.size} samples for training, less than one "
@@ -64,12 +64,18 @@ class AbstractStream(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, start: int = 0, *, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        """Yield the rows of device ``rank`` (of ``world``) of every batch from number ``start`` on.
+        """Yield the part of every batch that one device trains on, without end.
 
-        A batch has ``to(device)`` and a length.
+        Args:
+            start: number of the first batch.
+            rank: number of the device.
+            world: number of devices.
+
+        Yields:
+            Objects with ``to(device)`` and a length.
 
         Raises:
-            InputError: for a sample that cannot be read.
+            InputError: if a sample cannot be read.
         """
 
     @property
@@ -78,7 +84,11 @@ class AbstractStream(abc.ABC):
         return self.size // self.batch_size
 
     def state(self, batches_seen: int) -> dict[str, int]:
-        """Return the position after ``batches_seen`` batches: the epoch and its used samples."""
+        """Return the position after ``batches_seen`` batches as plain data, for a checkpoint.
+
+        It has the epoch, the number of used samples in it (``position``), and settings that a
+        resumed run must share.
+        """
         epoch, batch = divmod(batches_seen, self.batches_per_epoch)
         return {
             "epoch": epoch,
@@ -92,7 +102,7 @@ class AbstractStream(abc.ABC):
         """Return the number of batches before a position, the inverse of ``state``.
 
         Raises:
-            InputError: if the state belongs to another stream.
+            InputError: if the position belongs to another data set, batch size or seed.
         """
         for name, ours in self.state(0).items():
             if name not in ("epoch", "position") and state[name] != ours:
@@ -103,7 +113,16 @@ class AbstractStream(abc.ABC):
         return state["epoch"] * self.batches_per_epoch + state["position"] // self.batch_size
 
     def keys(self, start: int, rank: int, world: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield the (epoch, sample) pairs of a device, batch by batch, without end."""
+        """Yield the samples of each batch on one device, without end.
+
+        Args:
+            start: number of the first batch.
+            rank: number of the device.
+            world: number of devices.
+
+        Yields:
+            Epoch and number of each sample of a batch.
+        """
         assert self.batch_size % world == 0, "checked before the training starts"
         size = self.batch_size // world
         epoch, first = divmod(start, self.batches_per_epoch)

@@ -1,4 +1,4 @@
-"""Run a training in a folder: the part that ``fit`` and ``pretrain`` share."""
+"""Run a training with Lightning in an output folder, for ``fit`` and ``pretrain``."""
 
 import functools
 import logging
@@ -42,7 +42,7 @@ LIGHTNING_PRECISION: Mapping[Dtype, Literal["32-true", "bf16-mixed", "16-mixed"]
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
-# features of Lightning that this package replaces
+# arguments that turn off features of Lightning that diffsight replaces
 TRAINER_OVERRIDES: Mapping[str, Any] = {
     "use_distributed_sampler": False,
     "enable_checkpointing": False,
@@ -56,10 +56,10 @@ TRAINER_OVERRIDES: Mapping[str, Any] = {
 
 
 def run_alone(training: Callable[P, T]) -> Callable[P, T]:
-    """Return a training whose first process locks the folder ``out`` against other runs.
+    """Decorate a training so that no other run can write to its folder ``out`` meanwhile.
 
     Args:
-        training: function with a keyword argument ``out``.
+        training: function with a keyword argument ``out``; its first process locks the folder.
     """
 
     @functools.wraps(training)
@@ -74,10 +74,14 @@ def run_alone(training: Callable[P, T]) -> Callable[P, T]:
 
 @rank_zero_only
 def start(out: Path, recipe: Mapping[str, Plain]) -> None:
-    """Make the folder and write the resolved recipe.
+    """Make the folder of a run and write ``recipe.yaml``, with the versions of packages.
+
+    Args:
+        out: folder of the run.
+        recipe: recipe with all defaults.
 
     Raises:
-        InputError: if the folder holds a run.
+        InputError: if the folder already has a checkpoint.
     """
     if (out / LAST).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
@@ -88,10 +92,10 @@ def start(out: Path, recipe: Mapping[str, Plain]) -> None:
 
 
 def has_begun(out: Path) -> bool:
-    """Return whether there is a checkpoint to continue from; without one a run starts again.
+    """Return whether a run has a checkpoint to continue from; without one it starts again.
 
     Raises:
-        InputError: if the folder holds no run.
+        InputError: if the folder has neither a recipe nor a checkpoint.
     """
     if not (out / RECIPE).exists() and not (out / LAST).exists():
         raise InputError(f"{out}: holds no run to continue: start without --resume")
@@ -107,7 +111,7 @@ def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> 
         fixed: keys of the recipe that must equal those of the interrupted run.
 
     Raises:
-        InputError: if they differ, or there is no checkpoint.
+        InputError: if one of these keys differs, or the checkpoint is missing or damaged.
     """
     ours = load(out / LAST, mmap=True)[KEY]
     with reading(out / LAST, "damaged ({reason}): restore it or start again"):
@@ -123,18 +127,18 @@ def steps_done(out: Path, recipe: Mapping[str, Plain], fixed: Sequence[str]) -> 
 def trainer_for(
     learner: Learner, out: Path, options: TrainerOptions, pictures: Callback, *, done: int = 0
 ) -> Trainer:
-    """Return Lightning's Trainer with our checkpoints, logs, signals and progress.
+    """Return a Lightning ``Trainer`` with diffsight's checkpoints, logs, signals and progress bar.
 
     Args:
         learner: learner to train.
         out: folder of the run.
         options: options of the training.
         pictures: callback that draws during validation.
-        done: finished steps of the interrupted run.
+        done: finished steps of an interrupted run.
 
     Raises:
         InputError: if the batch cannot be divided among the devices, there is no such device, or
-            statistics of batches must be shared by CPU processes.
+            ``sync_batchnorm`` is set for several CPU processes.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -178,7 +182,8 @@ def trainer_for(
     size, world = learner.stream.batch_size, trainer.world_size
     if size % world:
         raise InputError(
-            f"batch_size {size} does not divide by {world} devices: choose a multiple of it"
+            f"batch_size {size} cannot be divided among {world} devices: choose a multiple of "
+            f"{world}"
         )
     return trainer
 
@@ -193,15 +198,15 @@ def announce(
     *,
     advice: str = "",
 ) -> None:
-    """Print the trained parameters and the cost, measured on the device.
+    """Print the parameter groups, and memory and time of the training as measured on its device.
 
     Args:
         learner: learner to train.
-        trainer: trainer that runs it.
+        trainer: trainer that runs the learner.
         options: options of the training.
-        done: finished steps of the interrupted run.
-        scored_images: images of a validation, see ``forecast``.
-        advice: printed if the training takes days.
+        done: finished steps of an interrupted run.
+        scored_images: number of images of a validation, as for ``forecast``.
+        advice: warning that is logged if the training takes a day or longer.
     """
     learner.to(trainer.strategy.root_device)
     cost = forecast(
@@ -223,10 +228,10 @@ def announce(
 
 @contextmanager
 def running(trainer: Trainer) -> Iterator[None]:
-    """Return a context for a training: TF32 if the GPU has it, and without two warnings.
+    """Return a context for a training, in TF32 if the GPU has it, that hides two warnings.
 
-    Users cannot act on them: Lightning 2.6 uses a pytree class that torch 2.13 deprecates, and it
-    warns about frozen parts, which stay in evaluation mode on purpose.
+    Users cannot act on these warnings: Lightning 2.6 uses a pytree class that torch 2.13
+    deprecates, and it warns about frozen parts, which stay in evaluation mode on purpose.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
@@ -236,7 +241,7 @@ def running(trainer: Trainer) -> Iterator[None]:
 
 
 def leave_others(trainer: Trainer) -> bool:
-    """Return whether this is the first device; all other devices have finished."""
+    """Wait for all devices and end their process group; return whether this is the first one."""
     if trainer.world_size > 1:
         # otherwise metrics would wait for the other devices
         torch.distributed.barrier()

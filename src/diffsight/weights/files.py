@@ -1,4 +1,4 @@
-"""Read and write files of tensors. Pickles that could run code are not loaded."""
+"""Read and write files of weights. Pickles that could run code are not loaded."""
 
 import errno
 import json
@@ -21,12 +21,12 @@ WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.[\w-]+)?\.(safetensors|bin)", re.ASCII
 )
 SHARD = re.compile(r"-\d{5}-of-(\d{5})")
-VARIANTS = (None, ".fp32", ".fp16", ".bf16")  # best first; all others have the lowest rank
+VARIANTS = (None, ".fp32", ".fp16", ".bf16")  # of weights, best first; others have a lower rank
 WRAPPERS = re.compile(r"((module|_orig_mod)\.)+")  # prefixes of DataParallel and torch.compile
 
 
 class _Inert:
-    """Replaces the classes of ``_INERT_CLASSES``, so that they are not imported."""
+    """An empty object instead of one of ``_INERT_CLASSES``, which are not imported."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -73,10 +73,16 @@ def _read(path: Path) -> Any:
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the state dict in a file, and for each entry that is left out the reason.
+    """Return the state dict in a file, and the reason for each entry that is not part of it.
 
     The state dict is the whole file, or its entry ``model`` or ``state_dict``. The prefixes
     ``module.`` and ``_orig_mod.`` are removed from its names.
+
+    Args:
+        path: ``.safetensors`` file or torch checkpoint.
+
+    Returns:
+        Tensors by name, and reasons by the names of the other entries.
 
     Raises:
         InputError: if the file cannot be read safely, has no tensors, or has an entry twice with
@@ -90,7 +96,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
             dropped |= {str(key): reason for key in container if key != wrapper}
             container = container[wrapper]
     if not isinstance(container, Mapping):
-        raise InputError(f"{path}: holds a {type(container).__name__}, not a state dict")
+        raise InputError(
+            f"{path}: holds a {type(container).__name__}, not a state dict: give a checkpoint"
+        )
     tensors: dict[str, Tensor] = {}
     for key, value in container.items():
         prefix = WRAPPERS.match(str(key))
@@ -106,22 +114,22 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
                 f"{path}: {name} and module.{name} are not equal: remove the wrong one"
             )
     if not tensors:
-        raise InputError(f"{path}: no tensors in it: is it a checkpoint?")
+        raise InputError(f"{path}: no tensors in it: give a checkpoint")
     return tensors, dropped
 
 
 def weight_files(names: Iterable[str]) -> list[str]:
-    """Return the names of the files with one copy of the weights; an empty list without weights.
+    """Return the names of the files with one copy of the weights; empty if there are no weights.
 
-    If there are several copies, safetensors are preferred to pickles, 32 bit to 16 bit, and
-    averaged weights to those without averaging (``non_ema``).
+    If there are several copies, safetensors files are preferred to pickles, 32 bit to 16 bit, and
+    averaged weights (EMA) to those without averaging (``non_ema``).
 
     Args:
         names: names of the files in a folder of diffusers or transformers. A copy may be split
             into several files (``model-00001-of-00002.safetensors``).
 
     Raises:
-        InputError: if no copy is complete.
+        InputError: if there are copies, but none is complete.
     """
     copies: dict[tuple[bool, bool, int, str, int], list[str]] = {}
     for name in sorted(names):
@@ -146,7 +154,7 @@ def weight_files(names: Iterable[str]) -> list[str]:
 
 
 def variant_of(folder: Path) -> str | None:
-    """Return the ``variant`` of the weights in a folder, such as ``fp16``; None without one.
+    """Return the variant in the file names of a folder's weights, such as ``fp16``; None without.
 
     Raises:
         InputError: if no copy of the weights is complete.
@@ -157,7 +165,10 @@ def variant_of(folder: Path) -> str | None:
 
 
 def read_folder(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """Return the path of the first file with weights in a folder, and their state dict.
+    """Return the path of the first file with weights in a folder, and the state dict of all files.
+
+    Args:
+        folder: folder of a model of diffusers or transformers.
 
     Raises:
         InputError: if the folder has no weights, or they cannot be read safely.
@@ -178,7 +189,7 @@ def read_folder(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def require_finite(tensors: Iterable[tuple[str, Tensor]], source: str | Path) -> None:
-    """Raise InputError if weights have infinite values or NaN.
+    """Refuse weights with infinite values or NaN.
 
     Args:
         tensors: names and values. Tensors on the meta device have no values and are skipped.

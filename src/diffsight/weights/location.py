@@ -1,4 +1,4 @@
-"""Locate a model: in the package, in a folder, in the hub's cache, or on the hub."""
+"""Find the files of a model: in the package, a folder or the hub's cache, or on the hub."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from diffsight.errors import InputError
 from diffsight.weights.files import weight_files
 
 DIFFUSION = ("unet", "vae")
-_FORM = "owner/name"
-FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_FORM = "owner/name"  # of a hub id
+FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # endings of files, which no hub id has
 
 
 def locate(
     source: str | Path, parts: Sequence[str] = DIFFUSION, *, revision: str | None = None
 ) -> Path:
-    """Return the local folder or file of a model, downloaded if it is a hub id without a cache.
+    """Return the local folder or file of a model; one on the hub is downloaded if necessary.
 
     Args:
         source: ``tiny``, a folder or file, a folder of the hub's cache (``models--owner--name``),
@@ -56,6 +56,9 @@ def locate(
 def resolve_folder(path: Path) -> Path:
     """Return the current snapshot in a folder of the hub's cache; other paths are not changed.
 
+    Args:
+        path: folder of the hub's cache (``models--owner--name``), or any other path.
+
     Raises:
         InputError: if the folder has no snapshot, or several and none is that of ``refs/main``.
     """
@@ -75,12 +78,22 @@ def resolve_folder(path: Path) -> Path:
 
 
 def part_folder(folder: Path, part: str) -> Path:
-    """Return the folder of a part of a model, or the model's folder if it has no such part."""
+    """Return the folder of a part of a model, or the model's folder if it has no such part.
+
+    Args:
+        folder: folder of the model.
+        part: name of the part, such as ``text_encoder``.
+    """
     return folder / part if (folder / part).is_dir() else folder
 
 
 def _needed(names: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """Return the files of a repository that are needed to load the parts."""
+    """Return the files of a repository that are needed to load some parts of a model.
+
+    Args:
+        names: paths of all files in the repository.
+        parts: as for ``locate``.
+    """
     paths = [PurePosixPath(name) for name in names]
     nested = {path.parts[0] for path in paths if len(path.parts) == 2} & {*parts}
     needed: list[str] = []
@@ -110,7 +123,9 @@ def hub_errors(source: str | Path) -> Iterator[None]:
             f"{source}: no such file or folder, and not a hub id of the form {_FORM}"
         ) from None
     except RevisionNotFoundError:
-        raise InputError(f"{source}: the hub has no such revision of it: check it") from None
+        raise InputError(
+            f"{source}: the hub has no such revision of this model: check the revision"
+        ) from None
     except RepositoryNotFoundError:
         raise InputError(
             f"{source}: the hub has no such model: check the spelling, or log in if it is private"

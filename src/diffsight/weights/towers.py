@@ -1,4 +1,4 @@
-"""Load networks of transformers from configurations and state dicts."""
+"""Load networks of transformers (towers) from configurations and state dicts."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
 from diffsight.weights.files import require_finite
 
-OWN_NORMS = "hidden_states_norms."  # norms of feature maps, which checkpoints need not have
+OWN_NORMS = "hidden_states_norms."  # norms of feature maps, which checkpoints may lack
 
 
 def read_config(
@@ -30,7 +30,7 @@ def read_config(
             return default values.
 
     Raises:
-        InputError: if the files are missing or damaged.
+        InputError: if the files are missing or damaged: ``MISSING (REASON): REPAIR``.
     """
     if not any((folder / file).is_file() for file in files):
         raise InputError(f"{missing} (no {files[0]} in {folder}): {repair}")
@@ -51,7 +51,7 @@ def load_tower(
         state: weights, with the names of any version of transformers. Weights of other networks in
             the same checkpoint are ignored.
         source: file or model with the weights, for messages.
-        kind: name of the kind of network, for messages.
+        kind: kind of the network for messages, such as ``CLIP text model``.
 
     Raises:
         InputError: if weights are missing, have another shape, or are not finite.
@@ -80,13 +80,13 @@ def load_tower(
 
 @contextlib.contextmanager
 def report_errors(problem: str) -> Iterator[None]:
-    """Return a context that turns the errors of a library on a bad configuration into one line.
+    """Return a context that turns a library's errors on a bad configuration into one line.
 
     Args:
         problem: beginning of the message: the configuration and what it lacks.
 
     Raises:
-        InputError: for every error inside.
+        InputError: for every error in the context: ``PROBLEM (REASON): give the folder of one``.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""CameraMap and its geometry: points of pixels, pooling into cells, cameras and sizes."""
+"""CameraMap: 3D points of pixels, pooling into map cells, and sizes of the input images."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def camera_pose(yaw: float) -> torch.Tensor:
 
 
 def make_rig(changes: list[torch.Tensor] | None = None) -> Rig:
-    """Return two cameras that both see the point, with the changes of their images."""
+    """Return a rig of two cameras that both see ``POINT``; ``changes`` are image matrices."""
     poses = torch.stack([camera_pose(0.1), camera_pose(0.35)])[None]
     intrinsics = torch.eye(4).repeat(1, 2, 1, 1)
     intrinsics[..., 0, 0] = intrinsics[..., 1, 1] = 90.0
@@ -91,7 +91,7 @@ def test_lift_returns_the_point_that_a_camera_sees(is_changed: bool) -> None:
         torch.testing.assert_close(points, POINT, rtol=1e-4, atol=1e-4)
 
 
-def test_a_change_of_the_vehicle_moves_the_points() -> None:
+def test_points_follow_a_change_of_the_vehicle_frame() -> None:
     one = make_rig()
     turned = torch.eye(4)
     turned[:2, :2] = 1.1 * torch.tensor([[0.0, -1.0], [1.0, 0.0]])
@@ -178,7 +178,7 @@ def test_another_number_of_cameras_is_refused() -> None:
         backbone.forward_inputs(Inputs(images(1, 8, 8), rig=make_rig()))
 
 
-def test_images_of_another_size_are_fitted_to_the_encoder() -> None:
+def test_images_are_scaled_and_cropped_to_the_size_of_the_encoder() -> None:
     backbone = TestCameraMap().build()
     backbone.image_hw, backbone.scaled_width = (32, 64), 80
     fitted = backbone.fit_images(make_rig())

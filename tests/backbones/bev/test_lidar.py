@@ -1,4 +1,4 @@
-"""LidarMap, its voxels, and CameraLidarMap: against loops and dense convolutions."""
+"""LidarMap and CameraLidarMap are compared with loops and with dense convolutions."""
 
 import math
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_points_that_are_not_finite_are_refused() -> None:
         voxelise([make_points(20), points], AXES, max_points=10, max_voxels=10)
 
 
-def test_training_has_a_limit_of_voxels_of_its_own() -> None:
+def test_training_and_evaluation_have_different_limits_of_voxels() -> None:
     lidar = LidarMap(max_voxels=(30, 40))
     assert len(lidar.voxels([make_points(100)]).features) == 30
     assert len(lidar.eval().voxels([make_points(100)]).features) == 40
@@ -117,7 +117,7 @@ def test_the_default_geometry_is_that_of_the_authors() -> None:
 
 
 def dense_encoder(encoder: SparseEncoder, x: Tensor, mask: Tensor) -> Tensor:
-    """Return the encoder's output by dense convolutions; cells without points stay zero."""
+    """Compute the output of the encoder with dense convolutions; empty cells stay zero."""
 
     def layer(part: Any, x: Tensor, mask: Tensor, **options: Any) -> Tensor:
         x = functional.conv3d(x, part.conv.weight.permute(4, 3, 0, 1, 2), **options)
@@ -146,7 +146,7 @@ def dense_encoder(encoder: SparseEncoder, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def randomise_norms(module: torch.nn.Module) -> Any:
-    """Give the norms of a module random statistics, and return it in evaluation mode."""
+    """Set random batch-norm statistics; return the module in evaluation mode."""
     for seed, norm in enumerate(m for m in module.modules() if isinstance(m, torch.nn.BatchNorm1d)):
         norm.running_mean = 0.1 * noise(norm.num_features, seed=seed)
         norm.running_var = 1 + 0.1 * noise(norm.num_features, seed=seed).abs()
@@ -235,7 +235,7 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     assert float(worst) < tolerance
 
 
-def test_cameras_and_a_lidar_are_joined_in_one_map() -> None:
+def test_the_fused_map_depends_on_cameras_and_lidar() -> None:
     backbone = build_with_statistics()
     both = make_rig(2)
     with torch.no_grad():
@@ -306,7 +306,7 @@ class TestCameraLidarMap(BackboneContract):
         return backbone.forward_inputs(Inputs(image, rig=Rig.joined(rigs)))
 
 
-def test_parts_and_inputs_that_do_not_fit_are_refused() -> None:
+def test_rigs_without_lidar_and_maps_of_different_sizes_are_refused() -> None:
     backbone = build()
     for one in (replace(make_rig(), points=None), None):
         with pytest.raises(InputError, match=r"^the model reads .*: give a rig[^\n]*$"):
@@ -315,7 +315,7 @@ def test_parts_and_inputs_that_do_not_fit_are_refused() -> None:
         build(step_m=0.2)
 
 
-def test_a_pass_is_counted_without_points() -> None:
+def test_a_pass_runs_on_the_meta_device() -> None:
     backbone = build().to("meta")
     features = backbone.features(backbone.example_rig((64, 128)))
     assert features.is_meta

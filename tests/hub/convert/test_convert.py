@@ -1,4 +1,4 @@
-"""The converters' reports and refusals, on tensors without values; tests/parity checks values."""
+"""Converters: reports and refusals, on tensors without values; tests/parity checks values."""
 
 import functools
 import json
@@ -36,9 +36,9 @@ def original() -> dict[str, torch.Tensor]:
 def small(
     original: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, torch.Tensor]:
-    """A small checkpoint of VPD depth under the authors' names; the converter is as small."""
+    """Return a small VPD depth checkpoint with the authors' names, and patch the converter."""
     _, report = convert_vpd_depth(original)
-    # as many layers as Stable Diffusion 1.5, and changes of width in the same layers
+    # layers and changes of width are those of Stable Diffusion 1.5, so all names occur
     layers = {"layers_per_block": 2}
     architecture = {
         "unet": {**ARCHITECTURE["unet"], "block_out_channels": (4, 8, 16, 16), **layers},
@@ -109,8 +109,8 @@ def test_every_key_of_evp_is_used_or_dropped(kind: str, model: str, expected: in
     )
 
 
-def test_an_evp_checkpoint_without_aggregated_captions_has_the_text_encoder() -> None:
-    """As the released code trains it: no aggregated tokens, but CLIP inside the encoder."""
+def test_an_evp_checkpoint_with_a_text_encoder_instead_of_captions_is_converted() -> None:
+    """The released training code has CLIP inside the encoder instead of aggregated tokens."""
     original = shapes("evp_depth")
     del original["encoder.class_embeddings"]
     inside = {key: v for key, v in shapes("evp_refer").items() if key.startswith("clip_model.")}
@@ -220,7 +220,7 @@ def test_an_entry_of_another_shape_is_refused(original: dict[str, torch.Tensor])
         convert_vpd_depth(original)
 
 
-def test_the_refusal_of_an_unknown_checkpoint_names_its_first_entry() -> None:
+def test_the_error_for_an_unknown_checkpoint_names_its_first_entry() -> None:
     with pytest.raises(
         InputError,
         match=r"not a checkpoint of VPD depth: it has no last_layer.* \(its first entry is enc",
@@ -230,7 +230,7 @@ def test_the_refusal_of_an_unknown_checkpoint_names_its_first_entry() -> None:
         CONVERTERS["evp-depth"]({})
 
 
-def test_the_command_refuses_in_one_line(
+def test_the_command_prints_errors_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = ("seed_bin_regressor._net.0.weight", "encoder.aggregation.layer1.conv1.weight")
@@ -285,7 +285,7 @@ def test_the_command_writes_a_model_that_loads(
     for name in ("a", "b"):
         model = diffsight.load(tmp_path / name)
         assert model.task.max_depth_m == 80
-        # KITTI's training images were cut, never resized
+        # training images of KITTI were cropped, not resized
         assert "short_side" not in read_config(tmp_path / name)["info"]
         assert tuple(model.method.prompts.names) == tuple(names)
         values = model.state_dict()

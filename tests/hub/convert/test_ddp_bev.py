@@ -1,4 +1,4 @@
-"""The converter of DDP's BEV checkpoints: every key, both layouts of spconv, and refusals."""
+"""The converter of DDP's BEV checkpoints: all keys, both spconv layouts, and refusals."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from diffsight.hub.convert import IncompleteError, convert_ddp_bev
 
 CAMERA = Path(__file__).parents[2] / "parity" / "ddp_bev" / "manifest_stock.json"
 Shape = tuple[int, ...]
-PARAMETERS = 42_064_222  # of the complete model
+PARAMETERS = 42_064_222  # entries of the complete model
 LIDAR_PARAMETERS = 2_694_352
 
 
@@ -66,7 +66,7 @@ def fusion_entries() -> Iterator[tuple[str, Shape]]:
 
 @pytest.fixture
 def original() -> dict[str, Tensor]:
-    """The authors' entries without values; the shapes of the camera's are recorded in a file."""
+    """Return the authors' entries without values; shapes of the camera part are in a file."""
     shapes = {
         key: tuple(entry["shape"])
         for key, entry in json.loads(CAMERA.read_text()).items()
@@ -80,13 +80,13 @@ def original() -> dict[str, Tensor]:
 
 @pytest.fixture
 def shallow(original: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with one block in each stage of the image encoder."""
+    """Return the entries with only one block in each stage of the image encoder."""
     later = re.compile(r"encoders\.camera\.backbone\.stages\.\d\.blocks\.[1-9]")
     return {key: value for key, value in original.items() if not later.match(key)}
 
 
 def to_spconv_2(key: str, value: Tensor) -> Tensor:
-    """Return the weights of a sparse convolution in the layout of spconv 2; others unchanged."""
+    """Return an entry in the layout of spconv 2, which differs for sparse convolutions only."""
     is_sparse = key.startswith("encoders.lidar.") and value.ndim == 5
     return value.permute(4, 0, 1, 2, 3).contiguous() if is_sparse else value
 
@@ -115,7 +115,7 @@ def test_every_key_of_the_checkpoint_is_used(original: dict[str, Tensor]) -> Non
     assert (method.sampler.steps, method.sampler.seeds) == (3, 4)
 
 
-def test_a_model_of_cameras_alone_averages_five_seeds() -> None:
+def test_a_camera_only_checkpoint_is_sampled_with_five_seeds() -> None:
     cameras = {
         key: torch.empty(entry["shape"], device="meta")
         for key, entry in json.loads(CAMERA.read_text()).items()
@@ -154,7 +154,7 @@ def test_wrong_shapes_and_missing_parts_are_refused(shallow: dict[str, Tensor]) 
         convert_ddp_bev(without)
 
 
-def test_finer_maps_have_finer_voxels(shallow: dict[str, Tensor]) -> None:
+def test_the_voxel_size_follows_the_resolution_of_the_map(shallow: dict[str, Tensor]) -> None:
     model, _ = convert_ddp_bev(shallow, x=(-25.6, 25.6, 0.2), cells=100, seeds=2)
     method: Any = model.method
     assert method.sampler.seeds == 2

@@ -1,4 +1,4 @@
-"""Meta Prompts' original checkpoints: passes, classes, copies of the head, bad prompts."""
+"""Converter of Meta Prompts: numbers of passes and classes, and refused checkpoints."""
 
 import functools
 import json
@@ -30,15 +30,15 @@ PREFIX = {DEPTH: "encoder.", SEGMENTATION: ""}
 State = dict[str, torch.Tensor]
 
 
-def of_classes(kind: str, count: int) -> State:
-    """Return the authors' entries for another number of classes, without values."""
+def shapes_with_classes(kind: str, count: int) -> State:
+    """Return the authors' entries for ``count`` classes, without values."""
     state = shapes(KINDS[kind])
     for key, value in state.items():
         if ".conv_seg." in key:
             state[key] = torch.empty(count, *value.shape[1:], device="meta")
     if kind == "vpd-segmentation":
         state["class_embeddings"] = torch.empty(count, 768, device="meta")
-        for level, width in ((1, 640), (2, 1280)):  # features and a map for every class
+        for level, width in ((1, 640), (2, 1280)):  # features, and one attention map per class
             key = f"neck.lateral_convs.{level}.conv.weight"
             state[key] = torch.empty(256, width + count, 1, 1, device="meta")
     elif kind == "ddp-segmentation":
@@ -47,12 +47,12 @@ def of_classes(kind: str, count: int) -> State:
 
 
 def without(state: State, pattern: str) -> State:
-    """Return the entries whose names do not match a pattern from the beginning."""
+    """Return the entries whose names do not begin with a match of the pattern."""
     return {key: value for key, value in state.items() if not re.match(pattern, key)}
 
 
-def of_one_pass(kind: str) -> State:
-    """Return the entries of a model of one pass, without values."""
+def shapes_of_one_pass(kind: str) -> State:
+    """Return the authors' entries for a model of one pass, without values."""
     prefix = re.escape(PREFIX[kind])
     later = rf"{prefix}(t[23]$|meta_prompts[23]$|text_adapter[23]\.|cross_unet_conv)"
     return without(shapes(KINDS[kind]), later)
@@ -60,7 +60,7 @@ def of_one_pass(kind: str) -> State:
 
 @pytest.mark.parametrize("kind", [DEPTH, SEGMENTATION])
 def test_a_checkpoint_of_one_pass_has_no_output_head(kind: str) -> None:
-    state = of_one_pass(kind)
+    state = shapes_of_one_pass(kind)
     model, report = CONVERTERS[kind](state)
     method: Any = model.method
     assert method.passes == 1
@@ -146,7 +146,7 @@ def test_prompts_of_another_width_are_refused() -> None:
         CONVERTERS[SEGMENTATION](state)
 
 
-def test_prompts_that_are_not_there_are_refused() -> None:
+def test_a_checkpoint_without_prompts_is_refused() -> None:
     for kind in (DEPTH, SEGMENTATION):
         state = without(shapes(KINDS[kind]), r".*meta_prompts")
         with pytest.raises(InputError, match=r"not a checkpoint of .*it has no \S*meta_prompts"):
@@ -155,7 +155,7 @@ def test_prompts_that_are_not_there_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["ddp-segmentation", SEGMENTATION, "vpd-segmentation"])
 def test_a_checkpoint_of_19_classes_has_the_ids_of_cityscapes(kind: str) -> None:
-    state = of_classes(kind, 19)
+    state = shapes_with_classes(kind, 19)
     names = {"names": CITYSCAPES_CLASSES} if kind.startswith("vpd") else {}
     model, report = CONVERTERS[kind](state, **names)
     assert not report.unused
@@ -168,9 +168,9 @@ def test_a_checkpoint_of_19_classes_has_the_ids_of_cityscapes(kind: str) -> None
         CONVERTERS[kind](state, names=own[1:])
 
 
-def test_a_converted_task_is_that_of_the_recipe() -> None:
+def test_a_converted_model_has_the_task_of_the_recipe() -> None:
     for name, count in (("cityscapes", 19), ("ade20k", 150)):
-        model, _ = CONVERTERS[SEGMENTATION](of_classes(SEGMENTATION, count))
+        model, _ = CONVERTERS[SEGMENTATION](shapes_with_classes(SEGMENTATION, count))
         recipe = recipes.find(f"meta_prompts/{name}").read_text()
         task = construct(type(model.task), yaml.safe_load(recipe)["task"])
         assert (task.class_names, task.ids) == (model.task.class_names, model.task.ids)
@@ -189,8 +189,10 @@ def test_a_converted_task_is_that_of_the_recipe() -> None:
         ("vpd-segmentation", 150, "vpd/ade20k_80k"),
     ],
 )
-def test_the_short_side_is_that_of_the_recipe(kind: str, classes: int, recipe: str) -> None:
-    model, _ = CONVERTERS[kind](of_classes(kind, classes))
+def test_a_converted_model_has_the_short_side_of_the_recipe(
+    kind: str, classes: int, recipe: str
+) -> None:
+    model, _ = CONVERTERS[kind](shapes_with_classes(kind, classes))
     augment = yaml.safe_load(recipes.find(recipe).read_text())["augment"]
     (scale,) = (one for one in augment if one["class_path"] == "RandomScale")
     expected = RandomScale(**scale.get("init_args", {})).short_side
@@ -199,8 +201,8 @@ def test_the_short_side_is_that_of_the_recipe(kind: str, classes: int, recipe: s
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> State:
-    """A small checkpoint of one pass and 19 classes; the converter is as small."""
-    state = of_one_pass(SEGMENTATION)
+    """Return a small checkpoint of one pass and 19 classes, and patch the converter."""
+    state = shapes_of_one_pass(SEGMENTATION)
     _, report = CONVERTERS[SEGMENTATION](state)
     layers = {"layers_per_block": 2}
     architecture = {

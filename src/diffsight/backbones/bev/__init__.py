@@ -1,4 +1,4 @@
-"""Backbones for a bird's-eye view of a vehicle's cameras and LiDAR (BEVFusion, used by DDP)."""
+"""Backbones that make bird's-eye-view maps of cameras and a LiDAR (BEVFusion, used by DDP)."""
 
 from diffsight.backbones.bev.cameras import CameraMap
 from diffsight.backbones.bev.fusion import CameraLidarMap

@@ -1,7 +1,7 @@
 """A bird's-eye-view map from several cameras: lift, splat, encode (BEVFusion).
 
-The names of the parts are those of DDP's configuration: Swin, a generalised feature pyramid, the
-view transform, a residual network on the map, and a pyramid of two levels.
+The parts are those of DDP's configuration: Swin, a generalised feature pyramid, the view transform
+(lift, splat), a residual network on the map, and a feature pyramid of two levels.
 """
 
 import abc
@@ -26,13 +26,13 @@ ONE_IMAGE = (
     "the model reads several cameras: give a rig, not one image (a data set such as NuScenes, or a "
     "JSON file)"
 )
-EXAMPLE_CAMERAS = 6
+EXAMPLE_CAMERAS = 6  # of a placeholder rig, as in nuScenes
 
 
 class AbstractRigMap(AbstractBackbone, abc.ABC):
     """Base class of backbones that turn a camera rig into a bird's-eye-view feature map.
 
-    The map's first axis is x (forward), the second y.
+    The map's first axis is x of the vehicle's frame, the second y.
 
     Args:
         images: encoder of the images, with three levels from stride 8 on.
@@ -81,10 +81,10 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         self.lift = LiftSplat(width, context, depths, axes)
 
     def forward_inputs(self, inputs: Inputs) -> Pyramid:
-        """Return the features of the map.
+        """Return the features of the bird's-eye-view map as a pyramid of one level.
 
         Raises:
-            InputError: if there are no cameras, or as ``check_rig``.
+            InputError: if the inputs have no rig, or one that ``check_rig`` refuses.
         """
         if inputs.rig is None:
             raise InputError(ONE_IMAGE)
@@ -102,7 +102,7 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
         _, count, _, height, width = rig.images.shape
         if self.cameras not in (None, count):
             raise InputError(
-                f"the model reads {self.cameras} cameras, the rig has {count}: give all"
+                f"the model reads {self.cameras} cameras, the rig has {count}: give all of them"
             )
         least = self.images.size_multiple
         if min(self.image_hw or (height, width)) < least:
@@ -111,29 +111,36 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
             )
 
     def forward(self, image: Tensor, *, latents: Latents | None = None) -> Pyramid:
-        """Refuse a single image."""
+        """Refuse a single image.
+
+        Raises:
+            InputError: always.
+        """
         raise InputError(ONE_IMAGE)
 
     @abc.abstractmethod
     def features(self, rig: Rig) -> Map:
-        """Return the features of the map."""
+        """Return the features of the bird's-eye-view map."""
 
     def camera_features(self, rig: Rig) -> Map:
-        """Return the features of the cameras on the map, at half the resolution of its cells."""
+        """Return the map of the camera features, at half the resolution of ``axes``."""
         rig = self.fit_images(rig)
         count, views = rig.images.shape[:2]
         levels = self.images.levels(rig.images.flatten(0, 1))
         return self.lift(self.pyramid(levels).unflatten(0, (count, views)), rig)
 
     def fit_images(self, rig: Rig) -> Rig:
-        """Return the rig with images of the size that the encoder reads."""
+        """Return the rig with images of the size that the encoder reads, scaled and cropped."""
         hw = (rig.images.shape[-2], rig.images.shape[-1])
         if self.image_hw is None or hw == self.image_hw:
             return rig
         return CameraCrop.lower_middle(hw, self.image_hw, self.scaled_width / hw[1]).rig(rig)
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return a placeholder rig to count a pass, with six cameras if their number is open."""
+        """Return a placeholder rig on the meta device, to count the operations of a pass.
+
+        It has six cameras if the backbone reads any number.
+        """
         shape = (1, self.cameras or EXAMPLE_CAMERAS)
         pose = torch.eye(4, device="meta").expand(*shape, 4, 4)
         images = torch.empty(*shape, 3, *(self.image_hw or hw), device="meta")
@@ -141,16 +148,18 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
 
 
 class CameraMap(AbstractRigMap):
-    """A bird's-eye-view map of several cameras; the first axis is x (forward), the second y.
+    """A backbone that turns the images of several cameras into a bird's-eye-view feature map.
+
+    The map's first axis is x of the vehicle's frame, the second y.
 
     Args:
         images: encoder of the images, with three levels from stride 8 on.
         width: channels of the image features, and of the map.
         context: channels of the image features that are lifted into the map.
-        depths: bins of the depth: begin, end and step in metres.
-        x: begin, end and step of the map's first axis (forward) in metres.
-        y: the same for its second axis (to the left).
-        z: the same for its height.
+        depths: bins of the depth along a camera's ray: begin, end and step in metres.
+        x: begin, end and step of the map along x in metres.
+        y: the same along y.
+        z: the same along z (height).
         stages: channels and stride of each stage of the network on the map; a stage has two blocks.
         image_hw: height and width at which the encoder sees the images; None: those of the rig.
             Images of another size are scaled, and cropped at the middle of their lower edge.
@@ -192,7 +201,7 @@ class CameraMap(AbstractRigMap):
         self.channels, self.strides = (width,), (1,)
 
     def features(self, rig: Rig) -> Map:
-        """Return the features of the map."""
+        """Return the features of the bird's-eye-view map."""
         return self.join(self.encoder(self.camera_features(rig)))
 
 
@@ -252,16 +261,21 @@ class LiftSplat(nn.Module):
 
     @property
     def map_shape(self) -> tuple[int, int]:
-        """Cells of the map along x and y."""
+        """Number of cells of the returned map along x and y."""
         x, y, _ = ((axis.cells + 1) // 2 for axis in self.axes)
         return (x, y)
 
     def forward(self, features: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k x y"]:
-        """Return the map at half the resolution of its cells."""
+        """Return the map, smoothed and reduced to half the resolution of ``axes``.
+
+        Args:
+            features: features of the images of ``v`` cameras.
+            rig: cameras of these images.
+        """
         return self.smooth(self.splat(features, rig).flatten(1, 2))
 
     def splat(self, features: Float[Tensor, "b v c h w"], rig: Rig) -> Float[Tensor, "b k z x y"]:
-        """Return the sums of the lifted features in the cells."""
+        """Return the sum of the lifted features in every cell."""
         maps = self.depth(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         weights = maps[:, :, : self.depths.cells].softmax(dim=2)
         points = self.points(rig, (features.shape[-2], features.shape[-1]))
@@ -298,7 +312,7 @@ class ResidualBlock(nn.Module):
 
 
 class MapEncoder(nn.Module):
-    """A residual network on the map.
+    """A residual network on a map, with two blocks per stage.
 
     Args:
         channels: channels of the map.
@@ -314,12 +328,15 @@ class MapEncoder(nn.Module):
             channels = width
 
     def forward(self, x: Map) -> list[Map]:
-        """Return the map after every stage."""
+        """Return the map after each stage."""
         return run_stages(self.stages, x)
 
 
 def check_stages(stages: Sequence[tuple[int, int]]) -> None:
-    """Refuse stages of which no network can be built.
+    """Refuse stages from which no network can be built.
+
+    Args:
+        stages: channels and stride of each stage.
 
     Raises:
         InputError: if there is no stage, or a number is not positive.
@@ -338,7 +355,7 @@ def run_stages(stages: nn.ModuleList, x: Map) -> list[Map]:
 
 
 class MapPyramid(nn.Module):
-    """Joins the last level with the first one, and doubles the size.
+    """Joins the first and the last level of a map, and doubles the size.
 
     Args:
         coarse: channels of the last level.
@@ -352,7 +369,7 @@ class MapPyramid(nn.Module):
         self.enlarge = conv_block(width, width)
 
     def forward(self, levels: Sequence[Map]) -> Map:
-        """Return the features of the map."""
+        """Return the joined map at twice the size of the first level."""
         first, last = levels[0], levels[-1]
         last = functional.interpolate(last, first.shape[-2:], mode="bilinear", align_corners=True)
         joined = self.fuse(torch.cat([last, first], dim=1))

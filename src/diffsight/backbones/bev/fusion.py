@@ -1,7 +1,7 @@
 """A bird's-eye-view map from cameras and a LiDAR (BEVFusion).
 
-The two maps are joined, and encoded as in SECOND (Yan et al., 2018): stages of plain convolutions,
-whose outputs are enlarged to the size of the first one.
+The map of the cameras and that of the LiDAR are joined, and encoded as in SECOND (Yan et al.,
+2018): stages of plain convolutions, whose outputs are enlarged to the size of the first one.
 """
 
 import math
@@ -20,22 +20,24 @@ from diffsight.ops.layers import conv_block
 from diffsight.ops.precision import without_autocast
 from diffsight.rig import POINT_CHANNELS, Rig
 
-MORE_LAYERS = 5  # of a stage, after its first layer
+MORE_LAYERS = 5  # layers of a stage after its first one
 
 
 class CameraLidarMap(AbstractRigMap):
-    """A bird's-eye-view map of several cameras and a LiDAR; its first axis is x, the second y.
+    """A backbone that turns camera images and LiDAR points into a bird's-eye-view feature map.
+
+    The map's first axis is x of the vehicle's frame, the second y.
 
     Args:
         images: encoder of the images, with three levels from stride 8 on.
         lidar: encoder of the points.
         width: channels of the image features, of the joined maps, and of every level.
         context: channels of the image features that are lifted into the map.
-        depths: bins of the depth: begin, end and step in metres.
-        x: begin, end and step of the cameras' map along its first axis in metres; the output has
-            half as many cells.
-        y: the same for its second axis.
-        z: the same for its height.
+        depths: bins of the depth along a camera's ray: begin, end and step in metres.
+        x: begin, end and step of the cameras' map along x in metres; the output has half as many
+            cells.
+        y: the same along y.
+        z: the same along z (height).
         stages: channels and stride of each stage of the network on the map.
         image_hw: height and width at which the encoder sees the images; None: those of the rig.
         scaled_width: width in pixels of images of another size, before they are cropped.
@@ -93,12 +95,12 @@ class CameraLidarMap(AbstractRigMap):
         super().check_rig(rig)
         if rig.points is None:
             raise InputError(
-                "the model reads cameras and a LiDAR: give a rig with points (`lidar: true` of a "
-                "data set)"
+                "the model reads cameras and a LiDAR, but the rig has no points: give a rig with "
+                "points (`lidar: true` of a data set)"
             )
 
     def features(self, rig: Rig) -> Map:
-        """Return the features of the map.
+        """Return the features of the bird's-eye-view map.
 
         Raises:
             InputError: if a coordinate or feature of a point is not finite.
@@ -110,7 +112,7 @@ class CameraLidarMap(AbstractRigMap):
         return self.join(self.encoder(self.fuse(both)))
 
     def example_rig(self, hw: tuple[int, int]) -> Rig:
-        """Return a placeholder rig on the meta device, to count a pass.
+        """Return a placeholder rig on the meta device, to count the operations of a pass.
 
         It has no points. The cost of the LiDAR depends on their number, and is not counted.
         """
@@ -119,7 +121,7 @@ class CameraLidarMap(AbstractRigMap):
 
 
 class PlainStages(nn.Module):
-    """Stages of plain convolutions.
+    """Stages of plain convolutions (six 3x3 convolutions each) on a map.
 
     Args:
         channels: channels of the map.
@@ -136,7 +138,7 @@ class PlainStages(nn.Module):
             channels = width
 
     def forward(self, x: Map) -> list[Map]:
-        """Return the map after every stage."""
+        """Return the map after each stage."""
         return run_stages(self.stages, x)
 
 
@@ -160,7 +162,7 @@ class SameSize(nn.Module):
             self.levels.append(_layer(conv))
 
     def forward(self, levels: Sequence[Map]) -> Map:
-        """Return the features of the map."""
+        """Return the levels at the size of the map, concatenated along the channels."""
         pairs = zip(self.levels, levels, strict=True)
         return torch.cat([layer(level) for layer, level in pairs], dim=1)
 

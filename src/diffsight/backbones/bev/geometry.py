@@ -52,13 +52,13 @@ def make_frustum(
     depth: Axis,
     device: torch.device | None = None,
 ) -> Frustum:
-    """Return column and row in pixels and depth in metres of every cell in front of a camera.
+    """Return the points of a grid in front of a camera, as column, row (px) and depth (metres).
 
-    The cells are evenly spaced over the image, from its first pixel to its last one.
+    Columns and rows are evenly spaced over the image, from its first pixel to its last one.
 
     Args:
         image_hw: height and width of the image in pixels.
-        grid_hw: rows and columns of cells.
+        grid_hw: rows and columns of the grid.
         depth: bins of the depth.
         device: device of the result.
     """
@@ -70,10 +70,14 @@ def make_frustum(
 
 
 def lift(frustum: Frustum, rig: Rig) -> FrustumPoints:
-    """Return the cells of every camera as points in the frame of the vehicle, in metres.
+    """Return the frustum points of every camera in the frame of the vehicle, in metres.
 
-    The change of the image is undone, and the pixel is moved to its depth and into the vehicle's
-    frame. The change of the vehicle (augmentation) comes last.
+    ``image_change`` is undone, and each pixel is moved to its depth and into the vehicle's frame.
+    ``vehicle_change`` (augmentation) comes last.
+
+    Args:
+        frustum: result of ``make_frustum``, in pixels of the rig's images.
+        rig: cameras.
     """
     change, vehicle = rig.image_change, rig.vehicle_change
     points = frustum - _translation(change)[:, :, None, None, None]
@@ -101,7 +105,7 @@ def pool(
     The depths are added one after another, so that the features of all depths never exist at once.
 
     Args:
-        weights: weight of each depth of every pixel.
+        weights: weight of each depth bin of every pixel.
         context: features of the pixels.
         points: point of every pixel and depth, in the frame of the grid.
         axes: axes of the grid: x, y and z.
@@ -120,8 +124,12 @@ def pool(
 def cell_indices(points: FrustumPoints, axes: tuple[Axis, Axis, Axis]) -> Int[Tensor, "b v d h w"]:
     """Return the index of the cell of every point, in the order ``b z x y``.
 
-    Points outside the grid have the index after the last cell. Positions are rounded towards 0, as
-    in the authors' code: a point up to one cell below the first cell counts as in the first cell.
+    Points outside the grid get the index after the last cell. Positions are rounded towards 0, as
+    in the authors' code: a point less than one cell below the first cell counts as in that cell.
+
+    Args:
+        points: points in the frame of the grid, in metres.
+        axes: axes of the grid: x, y and z.
     """
     low = points.new_tensor([axis.low_m for axis in axes])
     step = points.new_tensor([axis.step_m for axis in axes])

@@ -23,37 +23,35 @@ from diffsight.ops.sparse import (
 from diffsight.rig import POINT_CHANNELS
 
 Features = Float[Tensor, "_ _"]
-BLOCKS = 2  # per resolution
+BLOCKS = 2  # residual blocks per resolution
 KERNEL: Cells = (3, 3, 3)
 STRIDE: Cells = (2, 2, 2)
 PADDINGS: tuple[Cells, ...] = ((1, 1, 1), (1, 1, 1), (1, 1, 0))  # of the strided convolutions
-LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (
-    (1, 1, 3),
-    (1, 1, 2),
-    (0, 0, 0),
-)  # reduces only the heights
+# the last convolution reduces only the height
+LAST_KERNEL, LAST_STRIDE, LAST_PADDING = (1, 1, 3), (1, 1, 2), (0, 0, 0)
 
 
 class LidarMap(nn.Module, Configurable):
-    """A bird's-eye-view map of LiDAR points; its first axis is x, the second y.
+    """A network that turns LiDAR points into a bird's-eye-view feature map.
 
-    A cell of the map is as long as eight voxels.
+    The map's first axis is x of the vehicle's frame, the second y. A cell of the map is as long as
+    eight voxels.
 
     Args:
         x: begin, end and length of the voxels along x in metres.
         y: the same along y.
         z: the same along z.
-        max_points: largest number of points of a voxel.
-        max_voxels: largest number of voxels of a row of the batch, in training and in evaluation.
-        widths: channels of the four resolutions.
-        width: channels of each height of the map.
+        max_points: largest number of points that are kept in a voxel.
+        max_voxels: largest number of voxels per row of the batch, in training and in evaluation.
+        widths: channels at the four resolutions.
+        width: channels of each height layer of the map.
 
     Attributes:
-        channels: channels of the map.
-        map_shape: cells of the map along x and y.
+        channels: channels of the map: ``width`` times the number of its height layers.
+        map_shape: number of cells of the map along x and y.
 
     Raises:
-        InputError: if the voxels leave no cell of the map, or there are not four widths.
+        InputError: if there are too few voxels for one cell of the map, or not four widths.
     """
 
     def __init__(
@@ -86,12 +84,15 @@ class LidarMap(nn.Module, Configurable):
 
     @property
     def shape(self) -> Cells:
-        """Voxels along the axes, with one more height than the range has, as the authors do."""
+        """Number of voxels along x, y and z; z has one more than its range, as in BEVFusion."""
         x, y, z = (axis.cells for axis in self.axes)
         return (x, y, z + 1)
 
     def voxels(self, points: Sequence[Points]) -> Voxels:
         """Return the occupied voxels.
+
+        Args:
+            points: points of every row of the batch.
 
         Raises:
             InputError: if a coordinate or feature of a point is not finite.
@@ -100,7 +101,10 @@ class LidarMap(nn.Module, Configurable):
         return voxelise(points, self.axes, max_points=self.max_points, max_voxels=limit)
 
     def forward(self, points: Sequence[Points]) -> Float[Tensor, "b c x y"]:
-        """Return the features of the map, from the points of every row of the batch.
+        """Return the features of the map.
+
+        Args:
+            points: points of every row of the batch.
 
         Raises:
             InputError: if a coordinate or feature of a point is not finite.
@@ -118,7 +122,7 @@ class ConvNorm(nn.Module):
     Args:
         channels: channels of the input.
         width: channels of the output.
-        kernel: cells along the axes.
+        kernel: size of the kernel along x, y and z in cells.
     """
 
     def __init__(self, channels: int, width: int, kernel: Cells = KERNEL) -> None:
@@ -127,12 +131,17 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Features, rules: Rules) -> Features:
-        """Return the features of the output cells of the rules."""
+        """Return the features of the output cells.
+
+        Args:
+            x: features of the input cells.
+            rules: pairs of input and output cells.
+        """
         return self.norm(self.conv(x, rules))
 
 
 class SparseBlock(nn.Module):
-    """Two submanifold convolutions and a shortcut.
+    """Two submanifold convolutions (outputs only in the input's cells) and a shortcut.
 
     Args:
         width: channels of input and output.
@@ -149,11 +158,13 @@ class SparseBlock(nn.Module):
 
 
 class SparseEncoder(nn.Module):
-    """Four resolutions of two blocks each, and a map for every remaining height.
+    """Sparse convolutions at four resolutions, with two residual blocks each.
+
+    A last convolution reduces the height. Its remaining layers become channels of a dense map.
 
     Args:
-        widths: channels of the resolutions.
-        width: channels of each height of the map.
+        widths: channels at each resolution.
+        width: channels of each height layer of the map.
     """
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
@@ -167,13 +178,22 @@ class SparseEncoder(nn.Module):
         self.last = ConvNorm(widths[-1], width, LAST_KERNEL)
 
     def map_shape(self, shape: Cells) -> Cells:
-        """Return the shape (x, y and heights) of the map, for the shape of the voxels."""
+        """Return the number of cells along x and y and of height layers of the map.
+
+        Args:
+            shape: number of voxels along x, y and z.
+        """
         for padding in PADDINGS:
             shape = strided_shape(shape, KERNEL, STRIDE, padding)
         return strided_shape(shape, LAST_KERNEL, LAST_STRIDE, LAST_PADDING)
 
     def forward(self, x: Float[Tensor, "m 5"], sites: Sites) -> Float[Tensor, "b c x y"]:
-        """Return the map; the channels of its heights are interleaved, as in the authors' code."""
+        """Return the dense map; channels of its height layers are interleaved, as in BEVFusion.
+
+        Args:
+            x: features of the occupied voxels.
+            sites: positions of the occupied voxels.
+        """
         rules = submanifold_rules(sites)
         x = self.first(x, rules).relu()
         for index, block in enumerate(self.blocks):

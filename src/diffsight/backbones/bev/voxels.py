@@ -12,16 +12,17 @@ from diffsight.errors import InputError
 from diffsight.rig import POINT_CHANNELS
 
 Points = Float[Tensor, "_ 5"]
+"""LiDAR points: x, y and z in metres, intensity, and age in seconds."""
 
 
 @dataclass(frozen=True)
 class Voxels:
-    """The occupied cells of a batch.
+    """The occupied cells of a batch of grids.
 
     Attributes:
-        features: mean of the points that are kept in each cell.
-        coordinates: row of the batch, and cell along x, y and z.
-        outside: number of points outside the grid, for each row.
+        features: mean of the points that are kept in each of the ``m`` cells.
+        coordinates: row of the batch, and indices of the cell along x, y and z.
+        outside: number of points outside the grid, for each row of the batch.
     """
 
     features: Float[Tensor, "m 5"]
@@ -36,7 +37,7 @@ def voxelise(
     max_points: int,
     max_voxels: int,
 ) -> Voxels:
-    """Return the occupied cells of a batch.
+    """Return the occupied cells of a batch, with the mean of their points.
 
     If there are too many points or cells, the first ones in the order of the points are kept.
 
@@ -68,7 +69,7 @@ def voxelise(
 
 
 def _cells(points: Points, axes: Sequence[Axis]) -> Int64[Tensor, "_ 3"]:
-    """Return the cells of the points, computed in 32 bit as in the authors' code."""
+    """Return the cell of each point along x, y and z, in 32 bit as in the authors' code."""
     low = points.new_tensor([axis.low_m for axis in axes])
     step = points.new_tensor([axis.step_m for axis in axes])
     return ((points[:, :3] - low) / step).floor().long()
@@ -81,7 +82,15 @@ def _mean_points(
     max_points: int,
     max_voxels: int,
 ) -> tuple[Float[Tensor, "m 5"], Int64[Tensor, "m 3"]]:
-    """Return the mean points and the cells, in the order of the first point of each cell."""
+    """Return the mean of the points in each cell, and the cell, in the order of first points.
+
+    Args:
+        points: points inside the grid.
+        cells: cell of each point.
+        sizes: number of cells along x, y and z.
+        max_points: as for ``voxelise``.
+        max_voxels: as for ``voxelise``.
+    """
     keys = (cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2]
     keys, order = keys.sort(stable=True)
     is_first = torch.cat([keys.new_ones(min(len(keys), 1)), keys.diff()]) != 0

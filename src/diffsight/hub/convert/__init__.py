@@ -1,4 +1,4 @@
-"""Converters of the authors' checkpoints to diffsight models, with a report on every key."""
+"""Convert the authors' checkpoints to diffsight models, with a report on every key."""
 
 from collections.abc import Callable, Mapping
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Converter = Callable[..., tuple[DenseModel, KeyReport]]
-"""A function that takes a state dict and options, and returns the model and a report on keys."""
+"""A function from the state dict of a checkpoint and options to the model and a report."""
 
 CONVERTERS: Mapping[str, Converter] = {
     "ddp-bev": convert_ddp_bev,

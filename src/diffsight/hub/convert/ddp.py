@@ -1,4 +1,4 @@
-"""Converters of DDP's original checkpoints, including their image encoders."""
+"""Convert DDP's original checkpoints for depth and segmentation, with their image encoders."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,14 +30,16 @@ from diffsight.weights import load_tower
 
 MIN_DEPTH_M = 1e-3
 TOWER = "encoder:"  # prefix of the encoder's entries after ``translate_entries``
+# prefix of a decoder layer's entries; its group is the number of the layer
 LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
 
 
 def layer_names(layer: str) -> dict[str, str]:
-    """Return our names of the entries of a decoder's layers, as ``Layout.names`` takes them.
+    """Return the rules of ``Layout.names`` for the layers of the decoder.
 
     Args:
-        layer: regular expression of their prefix; its group is the number of the layer.
+        layer: regular expression for the prefix of a layer's entries; its group is the number of
+            the layer.
     """
     return {
         layer + r"attentions\.0\.sampling_offsets\.": r"decoder.layers.\1.attention.offsets.",
@@ -111,20 +113,20 @@ def convert_ddp_segmentation(
     steps: int = 3,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return DDP's segmentation model, and a report on every key.
+    """Return DDP's segmentation model with the weights of a checkpoint, and a report on its keys.
 
     Args:
         state: checkpoint of mmseg on Swin or ConvNeXt; original names, without ``module.``.
         names: names of its classes; default: those of Cityscapes for 19 classes (with the ids of
             ``labelIds``), else the 150 of ADE20K.
-        accumulate: whether the probabilities of all steps are averaged. Default: only for
-            ADE20K's number of classes, as released.
+        accumulate: whether the probabilities of all steps are averaged. Default: only for 150
+            classes (ADE20K), as in the released configurations.
         steps: number of the sampler's steps; 10 for the checkpoints of self-aligned denoising.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, has another number of classes, or
-            lacks entries.
+        InputError: if ``state`` is of another model, has another number of classes, or lacks
+            entries.
     """
     require(state, SEGMENTATION)
     names, ids = read_classes(state, names)
@@ -143,18 +145,18 @@ def convert_ddp_segmentation(
 def convert_ddp_depth(
     state: Mapping[str, Tensor], *, max_depth_m: float = 10.0, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return DDP's depth model, and a report on every key.
+    """Return DDP's depth model with the weights of a checkpoint, and a report on its keys.
 
-    Its decoder layers have a time input if the checkpoint has weights for it; those of the
+    The decoder layers have a time input if the checkpoint has weights for it. Checkpoints of the
     released code have none.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
-        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
+        max_depth_m: largest depth in metres of the training (10 for NYU, 80 for KITTI).
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, DEPTH)
     method = bind(
@@ -171,6 +173,15 @@ def convert_ddp_depth(
 def _converted(
     state: Mapping[str, Tensor], layout: Layout, method: Any, task: Any, *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
+    """Return a DDP model whose sizes and weights are those of a checkpoint, and a report.
+
+    Args:
+        state: checkpoint with the original names.
+        layout: names in the checkpoint.
+        method: ``DDP`` without its backbone, neck and decoder.
+        task: task of the model.
+        partial: accept missing entries.
+    """
     architecture = read_architecture(state)
     layers = 1 + max(int(match[1]) for key in state if (match := re.match(LAYER, key)))
     width = state["neck.1.down.conv.weight"].shape[0]
@@ -199,13 +210,18 @@ def translate_entries(
     prefix: str = "backbone.",
     stages: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield all entries; the encoder's get the names that transformers gives them.
+    """Yield all entries of a checkpoint; those of the encoder get transformers' names.
+
+    The new names of the encoder's entries begin with ``TOWER``.
 
     Args:
         state: checkpoint of mmsegmentation or of a library that is based on it.
         architecture: configuration of the encoder, as ``read_architecture`` returns it.
-        prefix: prefix of the encoder's entries.
+        prefix: prefix of the encoder's entries in ``state``.
         stages: stages of the encoder whose feature maps are used; default: all.
+
+    Yields:
+        Name and tensor of each entry.
     """
     theirs = {}
     for key, value in state.items():
@@ -229,7 +245,7 @@ def _encoder_entries(state: Mapping[str, Tensor], *, is_swin: bool) -> Iterator[
             continue  # a constant that depends on the window size
         if match := re.match(r"norm(\d)\.", key):
             yield f"hidden_states_norms.stage{int(match[1]) + 1}.{key[match.end() :]}", value
-            if is_swin and match[1] == "3":  # of the classifier, which a backbone never runs
+            if is_swin and match[1] == "3":  # also the norm of the classifier, which never runs
                 yield f"swin.layernorm.{key[match.end() :]}", value
             continue
         name = prefix + next(

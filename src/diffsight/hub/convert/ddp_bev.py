@@ -1,4 +1,4 @@
-"""Converter of DDP's original BEV map checkpoints: cameras, or cameras and a LiDAR."""
+"""Convert DDP's original checkpoints for BEV maps: cameras, or cameras and a LiDAR."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ STAGES = ("stage2", "stage3", "stage4")
 CAMERA, LIDAR = "encoders.camera.", "encoders.lidar."
 LEVELS = 4  # resolutions of the sparse convolutions
 KERNELS = ((3, 3, 3), (1, 1, 3))  # kernel sizes of the sparse convolutions
-CAMERA_SEEDS, FUSION_SEEDS = 5, 4  # numbers of noises in the authors' configurations
+CAMERA_SEEDS, FUSION_SEEDS = 5, 4  # ensemble sizes in the authors' configurations
 CONTEXT = 80  # channels of the image features that are lifted
 LAYER = r"heads\.map\.encoder\.layers\.(\d+)\."
 _BLOCK = r"decoder\.backbone\.(\d+)\.(\d+)\."
@@ -114,29 +114,30 @@ def convert_ddp_bev(
     cameras: int | None = 6,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return DDP's BEV map model, and a report on every key.
+    """Return DDP's BEV map model with the weights of a checkpoint, and a report on its keys.
 
-    It has a LiDAR, and a time input of the decoder layers, if the checkpoint has weights for them;
-    those of the released code have no time input.
+    The model reads a LiDAR, and its decoder layers have a time input, if the checkpoint has weights
+    for them. Checkpoints of the released code have no time input.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
-        x: range of the cameras' map in metres: begin, end and step; a voxel is a quarter of a step
-            long.
-        y: range along the other axis, likewise.
+        x: extent of the feature map in metres: begin, end and length of a cell. A LiDAR voxel is a
+            quarter of a cell long.
+        y: extent along the other axis, in the same form.
         depths: bins of the depth in metres: begin, end and step. Default: as many as the
             checkpoint has, from 1 m in steps of 0.5 m.
         cells: cells of the predicted map along each axis.
-        cell_m: length of a cell in metres.
+        cell_m: length of a cell of the predicted map in metres.
         steps: number of the sampler's steps.
-        seeds: number of noises that are averaged; default: the authors' 5, or 4 with a LiDAR.
-        image_hw: height and width to which images are resized for the encoder; None: the size of
-            the rig's images.
+        seeds: number of noise samples whose results are averaged; default: the authors' 5, or 4
+            with a LiDAR.
+        image_hw: height and width in pixels to which images are resized for the encoder; None: the
+            size of the rig's images.
         cameras: number of cameras; None: any number.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, LAYOUT)
     weights = {k: _to_spconv_1(v) for k, v in state.items() if not _CONSTANT.match(k)}
@@ -175,6 +176,7 @@ def convert_ddp_bev(
 def _backbone(
     architecture: Mapping[str, Any], sizes: Mapping[str, Any], *, has_lidar: bool
 ) -> AbstractRigMap:
+    """Return a backbone that computes a BEV feature map from camera images and LiDAR points."""
     images = VisionBackbone(architecture=dict(architecture), stages=STAGES)
     if not has_lidar:
         return CameraMap(images, **sizes)
@@ -184,9 +186,10 @@ def _backbone(
 
 
 def _to_spconv_1(weight: Tensor) -> Tensor:
-    """Return weights of a sparse convolution in the layout of spconv 1; others unchanged.
+    """Return weights in the layout of spconv 1, if they are those of a sparse convolution.
 
-    spconv 1 stores ``kernel in out``, spconv 2 ``out kernel in``.
+    spconv 1 stores the axes as ``kernel in out``, spconv 2 as ``out kernel in``. The kernel has
+    three axes.
     """
     if weight.ndim == 5 and weight.shape[:3] not in KERNELS and weight.shape[1:4] in KERNELS:
         return weight.movedim(0, -1).contiguous()

@@ -1,4 +1,4 @@
-"""Converters of EVP's original checkpoints."""
+"""Convert EVP's original checkpoints."""
 
 from collections.abc import Mapping
 from functools import partial as bind
@@ -30,7 +30,10 @@ _POSITIONS = "the numbers 0 to 76, which some versions of transformers store"
 
 
 def _refinement(prefix: str) -> dict[str, str]:
-    """Return the names of IMAFR: one layer, then three pairs of downsampling and mixing layers."""
+    """Return the rules of ``Layout.names`` for IMAFR.
+
+    It has one layer, then three pairs of a downsampling and a mixing layer.
+    """
     names = {
         rf"{prefix}aggregation\.layer1\.spatial_attention\.0\.": "refine.spatial.",
         rf"{prefix}aggregation\.layer1\.conv1\.": "refine.conv.",
@@ -92,27 +95,29 @@ def convert_evp_depth(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return EVP's depth model, and a report on every key.
+    """Return EVP's depth model with the weights of a checkpoint, and a report on its keys.
 
-    The model has aggregated captions or a CLIP text encoder, as the checkpoint has.
+    The prompt is an embedding of aggregated captions, or the model has a CLIP text encoder. The
+    checkpoint decides which.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
-        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        latent_std: standard deviation that the latents are divided by. Default: 5.07543 for a cap
-            of up to 10 m (NYU), else 4.6211 (KITTI).
+        max_depth_m: largest depth in metres of the training (10 for NYU, 80 for KITTI).
+        latent_std: standard deviation by which the latents are divided. Default: 5.07543 for a
+            largest depth of up to 10 m (NYU), else 4.6211 (KITTI).
         encoder: folder or hub id of CLIP ViT-L/14, whose tokenizer is used if the checkpoint has
-            the text encoder.
+            the text encoder; None: prompts must be given as token ids.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, DEPTH)
     rows = state.get("encoder.class_embeddings")
     if rows is not None and (rows.ndim < 2 or rows.numel() != rows.shape[-2:].numel()):
         raise InputError(
-            f"encoder.class_embeddings has shape {tuple(rows.shape)}: a prompt is tokens x width"
+            f"encoder.class_embeddings has shape {tuple(rows.shape)}, but a prompt is tokens x "
+            "width: convert a checkpoint of the released code"
         )
     divisor = latent_std or LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
 
@@ -142,17 +147,17 @@ def convert_evp_referring(
     encoder: str | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Convert EVP's referring model; return it and a report of used, dropped and missing keys.
+    """Return EVP's referring model with the weights of a checkpoint, and a report on its keys.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
-        latent_std: standard deviation that the latents are divided by.
+        latent_std: standard deviation by which the latents are divided.
         encoder: folder or hub id of CLIP ViT-L/14. Only its tokenizer is loaded from there, because
-            ``state`` has the weights; default: OpenAI's on the hub.
+            ``state`` has the weights; None: prompts must be given as token ids.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, REFERRING)
     tokens = count_tokens(state)
@@ -172,5 +177,5 @@ def convert_evp_referring(
 
 def _backbone(divisor: float) -> StableDiffusion:
     if divisor <= 0:
-        raise InputError(f"latent_std is {divisor:g}: latents are divided by a positive number")
+        raise InputError(f"latent_std is {divisor:g}: give a positive number")
     return StableDiffusion("sd15", latent_scale=1 / divisor, trainable=("unet", "vae"))

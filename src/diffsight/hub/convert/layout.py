@@ -1,4 +1,4 @@
-"""Rules that map the names in an original checkpoint to ours."""
+"""Rules that map the names in an original checkpoint to those in diffsight's models."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from diffsight.weights import require_finite
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of checkpoint: one of the authors' models.
+    """A kind of original checkpoint, such as that of VPD's depth model.
 
     Attributes:
         title: name of the model, for messages.
@@ -77,21 +77,21 @@ class IncompleteError(InputError):
         count = len(report.missing)
         super().__init__(
             f"the checkpoint is incomplete, {count} {'entry is' if count == 1 else 'entries are'} "
-            f"missing ({first}): use a complete one, or random values for them (--partial)"
+            f"missing ({first}): use a complete one, or accept random values (--partial)"
         )
         self.report = report
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names in an original checkpoint, and how they map to ours.
+    """The names in a kind of original checkpoint, and the rules that rename them.
 
     Attributes:
         kind: name of the converter.
         unet: prefix of the UNet's entries; empty if there is no UNet.
         vae: prefix of the autoencoder's entries; empty if there is no autoencoder.
-        names: for the other entries, regular expressions that match the beginning of a name, and
-            what replaces it below ``method.``.
+        names: rules for the other entries: a regular expression that matches the beginning of a
+            name, and its replacement. ``method.`` is added in front of the new name.
         dropped: prefixes of entries that are not needed, with the reason.
     """
 
@@ -140,7 +140,7 @@ def require(state: Mapping[str, Tensor], layout: Layout) -> None:
     else:
         first = next(iter(state), "none")
         missing = KINDS[layout.kind].missing_keys(state)[0]
-        reason = f"it has no {missing} (its first entry is {first})"
+        reason = f"it has no {missing} (its first entry is {first}): choose another converter"
     raise InputError(f"not a checkpoint of {layout.title}: {reason}")
 
 
@@ -158,7 +158,7 @@ def read_classes(
         Names, and the ids as for ``Segmentation``, see ``class_ids``.
 
     Raises:
-        InputError: if it has another number of classes.
+        InputError: if the checkpoint has another number of classes than names.
     """
     key = "decode_head.conv_seg.weight"
     if state[key].ndim != 4:
@@ -175,9 +175,10 @@ def read_classes(
 
 
 def class_ids(names: Sequence[str]) -> tuple[int, ...] | None:
-    """Return the ids of Cityscapes' classes (``labelIds``, which its benchmark reads).
+    """Return the ids of Cityscapes' classes, if these are the names of them.
 
-    None for other classes, which are numbered from 0.
+    The ids are ``labelIds``, which the benchmark of Cityscapes reads. None for other classes, which
+    are numbered from 0.
     """
     return CITYSCAPES_IDS if tuple(names) == CITYSCAPES_CLASSES else None
 
@@ -185,12 +186,12 @@ def class_ids(names: Sequence[str]) -> tuple[int, ...] | None:
 def convert(
     state: Mapping[str, Tensor], layout: Layout, build: Callable[[], DenseModel], *, partial: bool
 ) -> tuple[DenseModel, KeyReport]:
-    """Return our model with the checkpoint's values, and a report on every key.
+    """Return a model with the weights of a checkpoint, and a report on every key.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
         layout: names in the checkpoint.
-        build: function that builds the model.
+        build: function that builds the model with random weights, also on the meta device.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
@@ -214,6 +215,11 @@ def convert(
 def _rename(
     state: Mapping[str, Tensor], model: DenseModel, layout: Layout
 ) -> tuple[KeyReport, dict[str, Tensor]]:
+    """Return a report on every key, and the tensors of a checkpoint under the model's names.
+
+    Raises:
+        InputError: if a tensor has another shape than in the model.
+    """
     parts: tuple[tuple[Part, str], ...] = (("unet", layout.unet), ("vae", layout.vae))
     renamers = {
         part: ldm_renamer(model.get_submodule(f"method.backbone.{part}"), part)
@@ -240,7 +246,7 @@ def _rename(
         elif value.shape != expected[target].shape:
             raise InputError(
                 f"{key} has shape {tuple(value.shape)}, {layout.title} needs "
-                f"{tuple(expected[target].shape)}"
+                f"{tuple(expected[target].shape)}: convert a checkpoint of the released code"
             )
         else:
             report.used[key] = target
@@ -249,6 +255,7 @@ def _rename(
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str | None:
+    """Return a name after the first rule that matches it; None if no rule does."""
     for pattern, ours in names.items():
         if match := re.match(pattern, key):
             return match.expand(ours) + key[match.end() :]

@@ -1,4 +1,4 @@
-"""Converters of Meta Prompts' original checkpoints."""
+"""Convert Meta Prompts' original checkpoints."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,13 @@ from diffsight.necks import Fused, PerLevel
 from diffsight.prompts import LearnedTokens
 from diffsight.tasks import Depth, Segmentation
 
-MAX_PASSES = 9
+MAX_PASSES = 9  # passes of the UNet for which there are rules
 _LDM = "unet.unet.diffusion_model."
 _COPIES = "a copy of the UNet's output head, which all passes share"
 
 
 def _dropped_prefixes(prefix: str) -> dict[str, str]:
+    """Return ``Layout.dropped``; ``prefix`` is that of UNet and autoencoder."""
     vae, unet = f"{prefix}encoder_vq.", prefix + _LDM
     copies = {f"{prefix}cross_unet_conv{i}.": _COPIES for i in range(2, MAX_PASSES + 1)}
     return copies | {
@@ -35,7 +36,10 @@ def _dropped_prefixes(prefix: str) -> dict[str, str]:
 
 
 def _level_names() -> dict[str, str]:
-    """Return the names of the depth model's levels that are enlarged once to three times."""
+    """Return the rules of ``Layout.names`` for the depth model's levels 1 to 3.
+
+    Level 1 is enlarged once, level 3 three times.
+    """
     names = {}
     for level in (1, 2, 3):
         theirs, ours = rf"encoder\.layer{level + 1}\.", f"rearrange.levels.{level}."
@@ -46,7 +50,10 @@ def _level_names() -> dict[str, str]:
 
 
 def _pass_names() -> dict[str, str]:
-    """Return the names of the prompts, adapters and time embeddings of each depth model's pass."""
+    """Return the rules of ``Layout.names`` for the depth model's parts that each pass has.
+
+    These are prompts, adapters and time embeddings.
+    """
     names = {}
     for i in range(MAX_PASSES):
         names[rf"encoder\.meta_prompts{i + 1}$"] = f"prompts.{i}.rows"
@@ -104,19 +111,19 @@ def convert_meta_prompts_depth(
     enlarge_by: int | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return Meta Prompts' depth model, and a report on every key.
+    """Return Meta Prompts' depth model with the weights of a checkpoint, and a report on its keys.
 
     The checkpoint decides the number of passes.
 
     Args:
         state: checkpoint with the original names, without ``module.``.
-        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        enlarge_by: as for ``MetaPrompts``. Default: 1 for a cap of up to 10 m, else 2, as released
-            for NYU and KITTI.
+        max_depth_m: largest depth in metres of the training (10 for NYU, 80 for KITTI).
+        enlarge_by: argument of ``MetaPrompts``. Default: 1 for a largest depth of up to 10 m, else
+            2, as released for NYU and KITTI.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     passes = _passes(state, DEPTH, "encoder.")
     count, dim = _table(state, "encoder.meta_prompts1")
@@ -140,9 +147,9 @@ def convert_meta_prompts_depth(
 def convert_meta_prompts_segmentation(
     state: Mapping[str, Tensor], *, names: Sequence[str] | None = None, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return Meta Prompts' segmentation model (UPerNet), and a report on every key.
+    """Return Meta Prompts' segmentation model with a checkpoint's weights, and a report on keys.
 
-    The checkpoint decides the number of passes.
+    The head is UPerNet. The checkpoint decides the number of passes.
 
     Args:
         state: checkpoint of mmseg; original names, without ``module.``.
@@ -151,8 +158,8 @@ def convert_meta_prompts_segmentation(
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, has another number of classes, or
-            lacks entries.
+        InputError: if ``state`` is of another model, has another number of classes, or lacks
+            entries.
     """
     passes = _passes(state, SEGMENTATION, "")
     count, dim = _table(state, "meta_prompts")
@@ -186,11 +193,16 @@ def _layout(layout: Layout, passes: int) -> Layout:
 
 
 def _passes(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> int:
-    """Return the number of passes of a checkpoint.
+    """Return the number of passes of the UNet in a checkpoint.
+
+    Args:
+        state: checkpoint with the original names.
+        layout: names in the checkpoint.
+        prefix: prefix of the entries that each pass has.
 
     Raises:
-        InputError: if it is a checkpoint of another model, if its parts have different numbers of
-            passes, or if the copies of the UNet's output head differ.
+        InputError: if ``state`` is of another model, its parts have different numbers of passes, or
+            the copies of the UNet's output head differ.
     """
     require(state, layout)
     passes = _last_number(state, prefix + r"t(\d+)$", default=0)
@@ -198,12 +210,12 @@ def _passes(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> int:
     if layout is DEPTH:
         others |= {"prompts": r"meta_prompts(\d+)$", "adapters": r"text_adapter(\d+)\."}
     for part, name in others.items():
-        # a single pass has no copy, and the others one each
+        # the first pass has no copy; every further pass has one
         count = _last_number(state, prefix + name, default=1)
         if count != passes:
             raise InputError(
                 f"{layout.title}: the checkpoint has time embeddings for {_count(passes)}, but "
-                f"{part} for {_count(count)}: convert one that is complete"
+                f"{part} for {_count(count)}: convert a complete checkpoint"
             )
     if passes > MAX_PASSES:
         raise InputError(f"the checkpoint has {passes} passes: at most {MAX_PASSES} can be read")
@@ -219,7 +231,13 @@ def _passes(state: Mapping[str, Tensor], layout: Layout, prefix: str) -> int:
 
 
 def _last_number(state: Mapping[str, Tensor], pattern: str, *, default: int) -> int:
-    """Return the largest number in the names that match a pattern, which has it as its group."""
+    """Return the largest number that the group of a pattern matches in the names.
+
+    Args:
+        state: checkpoint.
+        pattern: regular expression of the beginning of a name.
+        default: result if no name matches.
+    """
     return max((int(m[1]) for key in state if (m := re.match(pattern, key))), default=default)
 
 
@@ -235,6 +253,9 @@ def _table(state: Mapping[str, Tensor], key: str) -> tuple[int, int]:
     """
     if state[key].ndim != 2:
         shape = tuple(state[key].shape)
-        raise InputError(f"{key} has shape {shape}: a table of prompts is prompts x width")
+        raise InputError(
+            f"{key} has shape {shape}, but a table of prompts is prompts x width: convert a "
+            "checkpoint of the released code"
+        )
     count, dim = state[key].shape
     return count, dim

@@ -1,4 +1,4 @@
-"""Converters of VPD's original checkpoints."""
+"""Convert VPD's original checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial as bind
@@ -78,17 +78,18 @@ def convert_vpd_depth(
     names: Sequence[str] | None = None,
     partial: bool = False,
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's depth model, and a report on every key.
+    """Return VPD's depth model with the weights of a checkpoint, and a report on its keys.
 
     Args:
         state: the authors' ``best.ckpt`` or ``last.ckpt``; original names, without ``module.``.
-        max_depth_m: cap that the checkpoint was trained with (10 for NYU, 80 for KITTI).
-        names: scene names of the rows of its text table; default: the 27 of NYU in the authors'
+        max_depth_m: largest depth in metres of the training (10 for NYU, 80 for KITTI).
+        names: scene type of each row of the text table; default: the 27 of NYU in the authors'
             order.
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, has another number of scene types, or lacks
+            entries.
     """
     names, width = _rows(state, DEPTH, "encoder.class_embeddings", names or NYU_SCENES)
 
@@ -108,7 +109,9 @@ def convert_vpd_depth(
 def convert_vpd_segmentation(
     state: Mapping[str, Tensor], *, names: Sequence[str] | None = None, partial: bool = False
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's segmentation model (A32 maps, FPN, Semantic FPN), and a report on every key.
+    """Return VPD's segmentation model with the weights of a checkpoint, and a report on its keys.
+
+    The model has A32 attention maps, an FPN neck and a Semantic FPN head.
 
     Args:
         state: checkpoint of mmseg; original names, without ``module.``.
@@ -116,8 +119,8 @@ def convert_vpd_segmentation(
         partial: accept missing entries (they keep their random initialisation).
 
     Raises:
-        InputError: if it is a checkpoint of another model, has another number of classes, or
-            lacks entries.
+        InputError: if ``state`` is of another model, has another number of classes, or lacks
+            entries.
     """
     names, width = _rows(state, SEGMENTATION, "class_embeddings", names or ADE20K_CLASSES)
 
@@ -138,18 +141,19 @@ def convert_vpd_segmentation(
 def convert_vpd_referring(
     state: Mapping[str, Tensor], *, partial: bool = False, encoder: str | None = None
 ) -> tuple[DenseModel, KeyReport]:
-    """Return VPD's referring model (A32 maps, LAVT's decoder), and a report on every key.
+    """Return VPD's referring model with the weights of a checkpoint, and a report on its keys.
 
-    The size of its decoder decides the number of tokens (40 or 77).
+    The model has A32 attention maps and LAVT's decoder. The size of the decoder decides the number
+    of tokens of a sentence (40 or 77).
 
     Args:
         state: checkpoint with the original names, without ``module.``.
         partial: accept missing entries (they keep their random initialisation).
         encoder: folder or hub id of CLIP ViT-L/14, whose text encoder is not in the checkpoint;
-            without it prompts must be given as text features.
+            None: prompts must be given as text features.
 
     Raises:
-        InputError: if it is a checkpoint of another model, or lacks entries.
+        InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, REFERRING)
     tokens = count_tokens(state)
@@ -179,22 +183,32 @@ def count_tokens(state: Mapping[str, Tensor]) -> int:
     name = "classifier.conv1_4.weight"
     shape = tuple(state[name].shape)
     if len(shape) != 4 or not 0 < shape[1] - 2 * 1280 <= MAX_TOKENS:
-        raise InputError(f"{name} has shape {shape}: it takes 2560 channels and one per token")
+        raise InputError(
+            f"{name} has shape {shape}, but it takes 2560 channels and one per token (1 to "
+            f"{MAX_TOKENS}): convert a checkpoint of the released code"
+        )
     return shape[1] - 2 * 1280
 
 
 def _rows(
     state: Mapping[str, Tensor], layout: Layout, table: str, names: Sequence[str]
 ) -> tuple[tuple[str, ...], int]:
-    """Return names and width of the checkpoint's text table.
+    """Return the row names and the width of a checkpoint's text table, after checking both.
+
+    Args:
+        state: checkpoint with the original names.
+        layout: names in the checkpoint.
+        table: name of the text table.
+        names: expected names of the rows.
 
     Raises:
-        InputError: if it is a checkpoint of another model, or has another number of rows.
+        InputError: if ``state`` is of another model, or its table has another number of rows.
     """
     require(state, layout)
     if state[table].ndim != 2:
         raise InputError(
-            f"{table} has shape {tuple(state[table].shape)}: a text table is rows x width"
+            f"{table} has shape {tuple(state[table].shape)}, but a text table is rows x width: "
+            "convert a checkpoint of the released code"
         )
     rows, width = state[table].shape
     if len(names) != rows:
