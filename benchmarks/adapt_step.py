@@ -1,9 +1,9 @@
-"""Measure a training step of FewShot on a full-size Stable Diffusion, with two forms of attention.
+"""Measure a training step of FewShot on a full-size Stable Diffusion, with two attention variants.
 
-"sdpa" computes the transposed attention by two fused attentions, which is the default; "dense"
-builds the whole matrix. Random weights, 512 x 512, batch 1, fp32; 50 concepts, a codebook of 10
-tables. Each form runs in a process of its own: one step to warm up, then the timed steps. Memory is
-the peak of the process, weights included.
+"sdpa", the default, computes the transposed attention with two fused attentions. "dense" builds the
+whole attention matrix. The model has random weights, 50 concepts and a codebook of 10 tables; it is
+trained on one image of 512 x 512 px in fp32. Each variant runs in its own process: one step to warm
+up, then the timed steps. Memory is the peak of the process, including the weights.
 
     python benchmarks/adapt_step.py [--architecture sd15] [--size 512] [--steps 2] [--threads 2]
 """
@@ -53,7 +53,7 @@ def build(architecture: str | Mapping[str, Mapping[str, Any]]) -> DenseModel:
 
     def few_shot(*, output: OutputSpec) -> FewShot:
         method = FewShot(output=output, backbone=backbone)
-        # the features of the image are computed once, so that no CLIP tower is needed here
+        # image features are given as random numbers, so no CLIP tower is needed
         method.codebook = Codebook(codec, size=TABLES, features=FEATURES)
         return method
 
@@ -61,12 +61,12 @@ def build(architecture: str | Mapping[str, Mapping[str, Any]]) -> DenseModel:
 
 
 def training_step(model: DenseModel, size: int, device: torch.device | str = "cpu") -> TrainingStep:
-    """Return a training step on one random image; its losses are a function of the draws.
+    """Return a training step on one random image; ``losses`` takes the ``Draws`` of the step.
 
     Args:
-        model: made by ``build``.
+        model: model from ``build``.
         size: side of the image in pixels.
-        device: of the model.
+        device: device of the model.
     """
     grid = size // 8
     encoded = FewShotEncoded(torch.randn(1, 4, grid, grid), torch.randn(1, FEATURES)).to(device)
@@ -82,12 +82,12 @@ def training_step(model: DenseModel, size: int, device: torch.device | str = "cp
     )
 
 
-def measure(form: str, architecture: str, size: int, steps: int, threads: int) -> None:
-    """Write the seconds per step, the peak memory in GiB and the loss to stdout, as JSON."""
+def measure(variant: str, architecture: str, size: int, steps: int, threads: int) -> None:
+    """Write seconds per step, peak memory in GiB and the last loss to stdout, as a JSON list."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     torch.manual_seed(0)
-    if form == "dense":
+    if variant == "dense":
         dense = partial(transposed_attention, implementation="dense")
         concept_maps.transposed_attention = dense  # type: ignore[assignment]
     step = training_step(build(architecture), size)
@@ -106,7 +106,7 @@ def measure(form: str, architecture: str, size: int, steps: int, threads: int) -
 
 
 def main() -> None:
-    """Measure both forms and print them."""
+    """Measure both variants and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architecture", default="sd15", choices=("sd15", "sd21"))
     parser.add_argument("--size", type=int, default=512, help="side of the image in pixels")
@@ -118,15 +118,15 @@ def main() -> None:
         measure(args.child, args.architecture, args.size, args.steps, args.threads)
         return
     results = {}
-    for form in ("sdpa", "dense"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", form]
+    for variant in ("sdpa", "dense"):
+        command = [sys.executable, __file__, *sys.argv[1:], "--child", variant]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        results[form] = json.loads(done.stdout)
+        results[variant] = json.loads(done.stdout)
     dense_seconds, dense_gib, _ = results["dense"]
     sys.stdout.write(f"{args.architecture}, {args.size} x {args.size}, {CONCEPTS} concepts, fp32\n")
-    for form, (seconds, gib, loss) in results.items():
+    for variant, (seconds, gib, loss) in results.items():
         sys.stdout.write(
-            f"{form:5} {seconds:6.1f} s a step ({seconds / dense_seconds:.2f} x dense), "
+            f"{variant:5} {seconds:6.1f} s per step ({seconds / dense_seconds:.2f} x dense), "
             f"{gib:5.1f} GiB ({gib / dense_gib:.2f} x dense), loss {loss:.5f}\n"
         )
 

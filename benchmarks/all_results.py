@@ -1,13 +1,14 @@
-"""Measure every table and picture of docs/results.md again that depends on the embedded model.
+"""Repeat all measurements of docs/results.md that depend on the embedded model.
 
-Each part is one of the other scripts, in a process of its own with one thread. Its output goes to
-``OUT/PART.log``. A part that was finished with the present weights and options does not run again,
-and most scripts keep the units that they have finished, so that an interrupted call continues.
+Each part is one of the other scripts. It runs in its own process with one thread, and its output
+goes to ``OUT/PART.log``. A part that was finished with the current weights and options does not run
+again. Most scripts store every finished unit (one training with its scores), so that an interrupted
+call can be continued.
 
-Processes with ``--shard`` divide the parts among them, the longest ones unit by unit, in the same
-``--out``. A last call without ``--shard`` merges their results. The results of every model have a
-folder of their own in ``--out``. When a part is finished, they replace the kept tables of the
-previous model.
+Several processes with ``--shard`` and the same ``--out`` divide the parts among them; the longest
+parts are divided unit by unit. A last call without ``--shard`` merges their results. In ``--out``,
+every model has its own folder of results. When a part is finished, its tables replace the stored
+tables of the previous model.
 
     python benchmarks/all_results.py --plan                 # list the missing parts with their time
     python benchmarks/all_results.py
@@ -49,12 +50,12 @@ class Part:
     """A script with its options.
 
     Attributes:
-        name: of the part.
-        call: script and options.
+        name: name of the part.
+        call: script and its options.
         minutes: rough duration with one thread.
         out: option that names the working folder; None if the script has none.
         can_shard: whether the script takes ``--shard``.
-        tables: option that names the kept tables, and their file names; empty if it keeps none.
+        tables: option that names the stored tables, and their file names; empty if it has none.
     """
 
     name: str
@@ -109,7 +110,7 @@ PARTS = (
 
 
 def parts_of(shard: str | None, parts: Sequence[Part]) -> list[Part]:
-    """Return the parts of shard ``I/N``: all that can be divided, and some of the others."""
+    """Return the parts of shard ``I/N``: all divisible parts, and its portion of the others."""
     if shard is None:
         return list(parts)
     number, count = map(int, shard.split("/"))
@@ -132,7 +133,7 @@ def is_finished(part: Part, args: argparse.Namespace, weights: str) -> bool:
 
 
 def run(part: Part, args: argparse.Namespace, weights: str) -> None:
-    """Run a part, and mark it as finished unless other shards run units of it.
+    """Run a part, and mark it as finished unless other shards also run units of it.
 
     Raises:
         InputError: if the script fails; the message names its log.
@@ -162,9 +163,11 @@ def parse() -> argparse.Namespace:
     )
     names = [part.name for part in PARTS]
     parser.add_argument("--out", type=Path, default=Path("runs/all_results"), help="working folder")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="parts to make")
     parser.add_argument(
-        "--shard", metavar="I/N", help="run part I of N, counted from 0, and merge nothing"
+        "--only", nargs="+", choices=names, default=names, help="parts to run (default: all)"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="run the portion I of N, counted from 0, without merging"
     )
     parser.add_argument("--plan", action="store_true", help="run nothing, list the missing parts")
     args = parser.parse_args()
@@ -185,7 +188,7 @@ def main() -> None:
     shards = int(args.shard.split("/")[1]) if args.shard else 1
     times = [part.minutes / (shards if part.can_shard else 1) for part in missing]
     total = format_duration(60 * sum(times))
-    say(f"weights {weights[:12]}: {len(missing)} parts to make, about {total}\n")
+    say(f"weights {weights[:12]}: {len(missing)} parts to run, about {total}\n")
     args.out.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(missing):
         left = format_duration(60 * sum(times[number:]))

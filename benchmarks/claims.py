@@ -1,8 +1,8 @@
-"""Compare the claims of the five papers with the kept measurements.
+"""Compare the claims of the five papers with the stored measurements.
 
-``paper_claims.py`` lists the claims. This script reads the units in ``benchmarks/tables/`` and
-pairs those of the same training images or seed. It computes a verdict for every comparison and
-writes the tables into docs/claims.md. It runs no training.
+``paper_claims.py`` lists the claims. This script reads the scores in ``benchmarks/tables/`` and
+pairs those with the same training images or the same seed. It computes a verdict for every
+comparison, and writes the tables into docs/claims.md. It runs no training.
 
     python benchmarks/claims.py                 # write docs/claims.md
     python benchmarks/claims.py --report PAGE   # write another page
@@ -38,8 +38,8 @@ class Result:
 
     Attributes:
         verdict: held, not seen, reversed or not yet measured.
-        text: scores, difference and verdict.
-        weights: first digits of the embedded model's weights; empty if nothing was measured.
+        text: scores, difference and verdict, as shown in the table.
+        weights: first digits of the hash of the embedded model; empty if nothing was measured.
     """
 
     verdict: str
@@ -48,7 +48,7 @@ class Result:
 
 
 def verdict(gains: Sequence[float]) -> str:
-    """Return the verdict for paired differences; a positive one has the paper's direction."""
+    """Return the verdict for paired differences, which are positive if the paper agrees."""
     if len(gains) < 2:
         return MISSING
     difference = paired_difference(np.array(gains), np.zeros(len(gains)))
@@ -58,7 +58,7 @@ def verdict(gains: Sequence[float]) -> str:
 
 
 def rows_of(units: Units, folder: str) -> Units:
-    """Return the units of a folder by file name; kept units may have an old name of the method."""
+    """Return the units of a folder by file name; old units may have an earlier method name."""
     rows = {}
     old_names = {new.replace(":", "+"): old for new, old in OLD_NAMES.items()}
     old_folders = (folder.replace(f"/{new}/", f"/{old}/") for new, old in old_names.items())
@@ -69,7 +69,7 @@ def rows_of(units: Units, folder: str) -> Units:
 
 
 def compare(comparison: Comparison, tables: Path) -> Result:
-    """Return the result of a comparison, computed from the kept units."""
+    """Return the result of a comparison, computed from the stored units."""
     units = units_in(tables / f"{comparison.table}.csv")
     ahead, behind = (rows_of(units, folder) for folder in (comparison.ahead, comparison.behind))
     pairs = [(ahead[name], behind[name]) for name in sorted(ahead.keys() & behind.keys())]
@@ -81,7 +81,8 @@ def compare(comparison: Comparison, tables: Path) -> Result:
         return Result(MISSING)
     columns = zip(*pairs, strict=True)
     means = [sum(unit["score"] for unit in column) / len(pairs) for column in columns]
-    decimals = min(6, max(0, 3 - math.floor(math.log10(max(*means, 1e-6)))))  # shows four digits
+    # the number of decimals that shows four digits
+    decimals = min(6, max(0, 3 - math.floor(math.log10(max(*means, 1e-6)))))
     scores = " / ".join(f"{mean:.{decimals}f}" for mean in means)
     text = f"{comparison.label} {scores}, {interval(gains, f'+.{decimals}f')}: {outcome}"
     return Result(outcome, text, weights_of([unit for pair in pairs for unit in pair]))
@@ -89,12 +90,12 @@ def compare(comparison: Comparison, tables: Path) -> Result:
 
 @functools.cache
 def units_in(path: Path) -> Units:
-    """Return the units of a kept table; each table is read once."""
+    """Return the units of a stored table; each table is read only once."""
     return read(path)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """Return the verdict of the only comparison, or the number of comparisons with each verdict."""
+    """Return how many comparisons have each verdict; of a single comparison, its verdict."""
     counts = Counter(result.verdict for result in results)
     if len(results) == 1 or counts[MISSING] == len(results):
         return results[0].verdict
@@ -116,14 +117,14 @@ def row(claim: Claim, results: Sequence[Result]) -> list[str]:
         reason = ""
     elif verdicts == {MISSING} and not reason:
         names = sorted({one.table for one in claim.comparisons})
-        reason = f"No such runs are kept in `benchmarks/tables/{names[0]}.csv` yet."
+        reason = f"`benchmarks/tables/{names[0]}.csv` has no such runs yet."
     measured = "<br>".join(result.text for result in results if result.text)
     cells = [claim.source, claim.ahead, claim.behind, claim.figures, measured]
     return [*cells, summary(results), reason]
 
 
 def report(tables: Path) -> str:
-    """Return the summary and one table for each paper."""
+    """Return the text of the page: the summary, and one table for each paper."""
     shipped = fingerprint(folder_of("tiny"))[:12]
     counts, parts = [], []
     for paper, claims in CLAIMS.items():
@@ -133,15 +134,15 @@ def report(tables: Path) -> str:
         tested = sum(any(result.text for result in group) for group in results)
         counts.append([paper, *map(str, (len(claims), tested, len(measured)))])
         counts[-1] += [str(verdicts[name]) for name in (HELD, NOT_SEEN, REVERSED)]
-        head = ["where", "ahead in the paper", "behind", "its figures", "measured here"]
+        head = ["source", "ahead in the paper", "behind", "scores in the paper", "measured here"]
         body = [row(claim, group) for claim, group in zip(claims, results, strict=True)]
         parts.append(f"## {paper}\n\n{table([*head, 'verdict', 'reason'], body)}")
         for weights in sorted({result.weights for result in measured}):
             if weights == FROM_SCRATCH:
                 parts.append("Measured from scratch, without the embedded model.")
                 continue
-            age = "shipped now" if weights == shipped else f"older than those shipped, {shipped}"
-            parts.append(f"Measured with the embedded model's weights {weights} ({age}).")
+            age = "shipped now" if weights == shipped else f"older than the shipped {shipped}"
+            parts.append(f"Measured with the embedded model of weights {weights} ({age}).")
     total = [sum(int(line[column]) for line in counts) for column in range(1, 7)]
     head = ["paper", "claims", "measured", "comparisons", HELD, NOT_SEEN, REVERSED]
     first = table(head, [*counts, ["all", *map(str, total)]])
@@ -153,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the kept tables")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the stored tables")
     parser.add_argument("--report", type=Path, default=PAGE, help="page to write the tables into")
     parser.add_argument("--quick", action="store_true", help="print the tables, write no page")
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Measure the start-up time of the command line and of the import, against a bare interpreter.
+"""Measure the start-up time of the command line and of the import, relative to bare Python.
 
     python benchmarks/cli_startup.py [--repeats 20]
 
-Every round runs all commands one after another, so that a busy machine slows all of them. The ratio
-is the median over the rounds of (time of the command) / (time of ``python -c pass``). The exit
-status is 1 if ``diffsight --help`` takes longer than half a second.
+Every round runs all commands one after another, so that other work on the machine slows all of
+them. The ratio is the median over the rounds of (time of the command) / (time of ``python -c
+pass``). The exit status is 1 if ``diffsight --help`` takes longer than half a second.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LIMIT_S = 0.5
 
 
 def measure(arguments: list[str]) -> float:
-    """Return the seconds that a Python command takes."""
+    """Return the seconds that the Python interpreter takes with these arguments."""
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - start
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=20, help="rounds")
+    parser.add_argument("--repeats", type=int, default=20, help="number of rounds")
     repeats = parser.parse_args().repeats
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(repeats):

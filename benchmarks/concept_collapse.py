@@ -1,10 +1,10 @@
 """Check whether concepts collapse to a constant map: loss, entropy and contrast over a training.
 
-FewShot is trained for depth on ten rooms, on a frozen model. Five times during the training it
-predicts eight held-out rooms. A collapsed model gives every pixel the same distribution: its
-contrast (standard deviation of a class's probability over an image, divided by its mean) is 0, and
-its expected value is the same everywhere. The same method on a UNet with random weights is trained
-for comparison.
+FewShot is trained for depth on ten rooms, on a frozen diffusion model. Five times during the
+training, it predicts eight held-out rooms. A collapsed model predicts the same distribution for
+every pixel. Then the contrast is 0 (the standard deviation of a class probability over an image,
+divided by its mean), and the expected value is the same everywhere. For comparison, the same method
+is trained on a UNet with random weights.
 
     python benchmarks/concept_collapse.py [--steps 400] [--backbone tiny] [--write]
 """
@@ -40,8 +40,8 @@ from diffsight.training.loop import (
 from diffsight.training.step import TrainingStep
 from diffsight.types import Draws
 
-HELD_OUT, EVALUATIONS = 8, 5  # held-out rooms; evaluations during the training
-TABLES = 10  # of the codebook
+HELD_OUT, EVALUATIONS = 8, 5  # number of held-out rooms, and of evaluations during the training
+TABLES = 10  # number of tables in the codebook
 DRAWN_ROOM, PICTURE = 0, "concepts.png"  # index of the room in the picture; its file name
 
 
@@ -54,10 +54,10 @@ def predict(model: DenseModel, views: Views) -> Distribution:
 
 @torch.no_grad()
 def collapse(model: DenseModel, held_out: list[Views]) -> list[float]:
-    """Return four means over held-out rooms.
+    """Return four means over the held-out rooms that show whether the concepts collapse.
 
-    They are the entropy divided by log N, the contrast of the maps, the standard deviation of the
-    depth within an image in metres, and the RMSE in metres.
+    They are the entropy divided by log N for N classes, the contrast of the maps, the standard
+    deviation of the depth within an image in metres, and the RMSE in metres.
     """
     rows = []
     for views in held_out:
@@ -87,7 +87,7 @@ def draw_maps(model: DenseModel, views: Views) -> Image.Image:
 def run(
     source: BackboneSource, steps: int, seed: int, say: Callable[[str], None]
 ) -> tuple[list[list[float]], Image.Image]:
-    """Return a row of numbers for every evaluation, and the final maps on a held-out room."""
+    """Train on a backbone; return the numbers of every evaluation, and a picture of final maps."""
     side = source.short_side_px
     rooms = rooms_source(size=side, count=HELD_OUT)
     spec = rooms.tasks["depth_zbuffer"]
@@ -95,13 +95,14 @@ def run(
     task = spec.fitted(samples)
     options = {"codebook": TABLES}
     (candidate,) = candidates(["few_shot"], [source], lambda **_: task, options=options)
-    _ = source.diffusion, source.clip()  # loaded before the seed is set: it may draw numbers
+    # loaded before the seed is set, because loading may use random numbers
+    _ = source.diffusion, source.clip()
     torch.manual_seed(seed)
     model = DenseModel(task=task, method=candidate.builder)
     images = [encode(model, sample, side) for sample in samples]
     held_out = [encode(model, spec.test[i], side, mirror=False) for i in range(HELD_OUT)]
     fit_statistics(model, images)
-    # the new model is still in training mode: it uses the timestep that seed 0 draws
+    # the new model is still in training mode, and uses a random timestep of seed 0
     rows = [[0.0, math.nan, *collapse(model, held_out)]]
     losses: list[float] = []
 
@@ -121,11 +122,11 @@ def run(
 
 
 class RandomUNet(BackboneSource):
-    """A diffusion model with a random UNet; autoencoder and text tower are pretrained."""
+    """A backbone whose UNet has random weights; autoencoder and text tower are pretrained."""
 
     @functools.cached_property
     def diffusion(self) -> StableDiffusion:
-        """The frozen diffusion model, with a UNet of random weights of seed 0."""
+        """The frozen diffusion model; its UNet has random weights of seed 0."""
         backbone = self.fresh_diffusion(trainable=()).eval()
         torch.manual_seed(0)
         for module in backbone.unet.modules():
@@ -152,7 +153,7 @@ def main() -> None:
         numbers, maps = run(
             cls(args.backbone), args.steps, args.seed, lambda text: sys.stderr.write(text + "\n")
         )
-        sheet = sheet or maps  # those of the pretrained UNet
+        sheet = sheet or maps  # keep the maps of the pretrained UNet
         for row in numbers:
             cells = ["" if math.isnan(x) else f"{x:.3f}" for x in row[1:]]
             rows.append([name, f"{row[0]:.0f}", *cells])

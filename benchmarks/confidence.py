@@ -1,9 +1,10 @@
 """Measure the coverage of the intervals of ``predict --confidence 0.9`` on unseen rooms.
 
-``feature_head`` on the embedded model is trained for depth (or classes) on 10, 20 and 40 labelled
-rooms, ten draws each. Coverage is the fraction of the valid pixels of 256 rooms of the split
-``test`` whose label is in the interval. The intervals are compared with those of one constant
-width, which the same rule gives for the absolute error. The table goes into docs/results.md.
+``feature_head`` on the embedded model is trained for depth or classes on 10, 20 and 40 labelled
+rooms, with ten random draws of rooms each. Coverage is the fraction of valid pixels whose label is
+in the interval, over 256 unseen rooms of the split ``test``. For comparison, intervals of one
+constant width are calibrated in the same way, with the absolute error as the score. The table goes
+into docs/results.md.
 
     OMP_NUM_THREADS=1 python benchmarks/confidence.py [--task depth] [--confidence 0.9]
     python benchmarks/confidence.py --quick     # test run: a few rooms and steps, write nothing
@@ -42,11 +43,11 @@ Pairs = Sequence[tuple[Output, Target]]
 
 @dataclass(frozen=True)
 class Draw:
-    """The results of one draw of labelled rooms.
+    """The results of one random draw of labelled rooms.
 
     Attributes:
-        coverage: fraction of the valid pixels of all test rooms whose label is in the interval or
-            set.
+        coverage: fraction of the valid pixels of all test rooms whose label is in the predicted
+            interval or set.
         size: mean width of an interval in metres, or mean number of classes in a set.
         constant_coverage: coverage of intervals of a constant width; 1 for classes.
         constant_size: mean width of these intervals; for classes the number of all classes.
@@ -66,7 +67,7 @@ def make_task(name: str) -> AbstractTask:
 
 
 def fitted(name: str, samples: Sequence[Sample]) -> AbstractTask:
-    """Return the task, with bins that are fitted to these rooms."""
+    """Return the task, whose bins are fitted to these rooms if it has bins."""
     task = make_task(name)
     return task.fitted(sample_values(samples, task.label)) if task.needs_fitting else task
 
@@ -87,13 +88,25 @@ def errors_of(task: AbstractTask, rows: Pairs) -> list[Tensor]:
 
 
 def width(task: AbstractTask, rows: Pairs, half: float) -> float:
-    """Return the mean width of intervals of half width ``half``, cut at the task's lower bound."""
+    """Return the mean width of constant intervals; they are cut at the lower bound of the task.
+
+    Args:
+        task: depth task.
+        rows: predictions and labels of the test rooms.
+        half: half of the constant width, in metres.
+    """
     values = torch.cat([task.to_label(output).flatten() for output, _ in rows])
     return float((values + half - (values - half).clamp(min=task.lower_bound)).mean())
 
 
 def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidence: float) -> Draw:
-    """Train on the images of a selection, and return the results on the test rooms."""
+    """Train the method of a selection; return the results on the test rooms.
+
+    Args:
+        selection: labelled rooms and method.
+        test: returns predictions and labels of the test rooms for a model.
+        confidence: fraction of pixels that the intervals should cover.
+    """
     model = selection.run()
     task, chosen = model.task, model.info["chosen"]
     q = Calibration.of(model.info).at(confidence).q
@@ -114,10 +127,10 @@ def measure(selection: Selection, test: Callable[[DenseModel], Pairs], confidenc
 
 
 class CachedSelection(Selection):
-    """A selection with a cache of encoded images, because several draws contain the same room.
+    """A selection that encodes every room once, because several draws contain the same room.
 
     Attributes:
-        cache: encoded rooms by id.
+        cache: encoded rooms by sample id, shared by all selections.
     """
 
     cache: dict[str, Views]
@@ -134,7 +147,7 @@ class CachedSelection(Selection):
 
 
 def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
-    """Return the results of all draws, by the number of labelled rooms."""
+    """Run all draws; return their results by the number of labelled rooms."""
     source, cache = BackboneSource("tiny"), {}
     labels = ("depth_m",) if args.task == "depth" else ("semantic",)
     pool = Rooms("train", args.pool, SIDE_PX, labels=labels)
@@ -174,9 +187,9 @@ def run(args: argparse.Namespace) -> dict[int, list[Draw]]:
 def report(results: dict[int, list[Draw]], args: argparse.Namespace) -> str:
     """Return the table with a row for every number of labelled rooms."""
     is_depth = args.task == "depth"
-    size = "width, m" if is_depth else "classes in a set"
-    head = ["labelled rooms", "coverage, mean", "lowest draw", "highest draw", size, "abstained"]
-    head += ["constant: coverage", "width, m"] if is_depth else []
+    size = "width, m" if is_depth else "classes per set"
+    head = ["labelled rooms", "mean coverage", "lowest coverage", "highest coverage", size]
+    head += ["abstained", *(["coverage, constant", "width, m, constant"] if is_depth else [])]
     rows = []
     for shots, draws in results.items():
         covered = [draw.coverage for draw in draws]
@@ -188,9 +201,10 @@ def report(results: dict[int, list[Draw]], args: argparse.Namespace) -> str:
         rows.append(row)
     labels = "depth" if is_depth else f"{len(CLASSES)} classes"
     about = (
-        f"`feature_head` on `tiny`, {labels}, rooms of {SIDE_PX} px, {args.steps} steps of every "
-        f"training, confidence {args.confidence:g}, {args.draws} draws from {args.pool} rooms, "
-        f"{args.test} unseen rooms. Made by `python benchmarks/confidence.py --task {args.task}`."
+        f"`feature_head` on `tiny` for {labels}, rooms of {SIDE_PX} px, {args.steps} steps per "
+        f"training, confidence {args.confidence:g}, {args.draws} draws of labelled rooms from "
+        f"{args.pool}, {args.test} unseen rooms. "
+        f"Command: `python benchmarks/confidence.py --task {args.task}`."
     )
     return f"{paragraph(about)}\n\n{table(head, rows)}"
 
@@ -205,10 +219,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=["depth", "classes"], default="depth")
     parser.add_argument("--confidence", type=float, default=0.9)
-    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="labelled rooms")
-    parser.add_argument("--draws", type=int, default=10, help="draws of labelled rooms")
-    parser.add_argument("--steps", type=int, default=50, help="of every training")
-    parser.add_argument("--test", type=int, default=256, help="unseen rooms")
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=SHOTS, help="numbers of labelled rooms"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=10, help="random draws for each number of labelled rooms"
+    )
+    parser.add_argument("--steps", type=int, default=50, help="steps of every training")
+    parser.add_argument("--test", type=int, default=256, help="number of unseen rooms")
     parser.add_argument("--pool", type=int, default=2000, help="rooms to draw from")
     parser.add_argument(
         "--quick", action="store_true", help="test run: a few rooms, no page is written"

@@ -1,13 +1,14 @@
-"""Measure the time and the memory of DDP's denoising steps on a CPU, against VPD depth.
+"""Measure time and memory of the denoising steps of DDP on a CPU, compared with VPD depth.
 
-Swin-T with random weights, fp32, batch 1, 512 x 512 px, 150 classes. The variants take turns in one
-process. Ratios are those of the same round; their medians are printed.
+The model has a Swin-T with random weights and 150 classes, and predicts one image of 512 x 512 px
+in fp32. The measured variants take turns in one process. Ratios are computed within a round; their
+medians over the rounds are printed:
 
-* Seconds of 1, 2, 3, 5 and 10 steps, and the seconds of one further step between them.
-* Seconds per multiply-add of the whole model in three steps, against VPD depth (480 x 480 px).
-* Seconds of a layer's deformable attention, against its linear parts and a ``grid_sample`` of the
-  same points.
-* Peak memory of two and of ten steps, each in a process of its own.
+* seconds of 1, 2, 3, 5 and 10 steps, and of one additional step between these numbers,
+* seconds per multiply-add of the whole model with three steps, relative to VPD depth at 480 px,
+* seconds of the deformable attention of one layer, relative to its linear parts and a
+  ``grid_sample`` of the same points,
+* peak memory of two and of ten steps, each in its own process.
 
     python benchmarks/ddp.py [--rounds 5] [--threads 2] [--write]
 """
@@ -42,7 +43,7 @@ DEFAULT_STEPS, FEW_STEPS, MANY_STEPS = 3, 2, 10
 
 
 def ddp() -> DenseModel:
-    """Return the recipe's model with random weights."""
+    """Return the model of the recipe with random weights."""
     data = read(RECIPE)
     torch.manual_seed(0)
     return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
@@ -55,7 +56,7 @@ def sample(model: Any, inputs: Inputs, steps: int) -> object:
 
 @torch.inference_mode()
 def attention_ratio(model: Any, rounds: int) -> tuple[float, float]:
-    """Return the seconds of a layer's deformable attention, and their ratio to its parts."""
+    """Return the seconds of the deformable attention of a layer, and the ratio to its parts."""
     layer = model.method.decoder.layers[0].attention
     side = SIDE // 4
     tokens = torch.randn(1, side * side, model.method.decoder.width)
@@ -91,7 +92,7 @@ def measure(rounds: int) -> str:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     body = [[name, f"{value:.3f}"] for name, value in medians.items()]
     increments = {
-        f"a further step, from {a} to {b}": statistics.median(
+        f"one more step, between {a} and {b}": statistics.median(
             (y - x) / (b - a) for x, y in zip(seconds[names[a]], seconds[names[b]], strict=True)
         )
         for a, b in itertools.pairwise(STEPS)
@@ -104,12 +105,12 @@ def measure(rounds: int) -> str:
     relative = statistics.median((a / operations[0]) / (b / operations[1]) for a, b in pairs)
     attention, ratio = attention_ratio(model, rounds)
     body += [
-        ["largest deviation of a further step from their mean", f"{deviation:.1%}"],
-        ["seconds per multiply-add in three steps, x VPD depth", f"{relative:.3f}"],
-        ["deformable attention of a layer", f"{attention:.3f}"],
-        ["the same, x its linear parts and a `grid_sample`", f"{ratio:.3f}"],
+        ["largest deviation of one more step from the mean of these", f"{deviation:.1%}"],
+        ["seconds per multiply-add in three steps, relative to VPD depth", f"{relative:.3f}"],
+        ["deformable attention of one layer", f"{attention:.3f}"],
+        ["the same, relative to its linear parts and a `grid_sample`", f"{ratio:.3f}"],
     ]
-    return table((f"{SIDE} x {SIDE} px, Swin-T", "s, or ratio"), body)
+    return table((f"{SIDE} x {SIDE} px, Swin-T", "seconds, or ratio"), body)
 
 
 @torch.inference_mode()

@@ -1,8 +1,9 @@
-"""Measure time, memory and multiply-adds of a full-size DDP model for maps around a vehicle.
+"""Measure time, memory and multiply-adds of a full-size DDP model for bird's-eye-view maps.
 
-The recipe ddp/nuscenes_camera on a CPU with random weights, fp32: six images of 256 x 704 px of a
-rendered street, 118 depths, 200 x 200 cells, three steps of an ensemble of five. The parts take
-turns in one process; their medians are printed. Peak memory is that of a process of its own.
+The model of the recipe ddp/nuscenes_camera runs on a CPU in fp32 with random weights. It reads six
+images of 256 x 704 px of a rendered street, has 118 depth bins and 200 x 200 map cells, and takes
+three steps with an ensemble of five. The parts are timed in turns in one process, and the medians
+are printed. Peak memory is measured in a separate process.
 
     python benchmarks/ddp_maps.py [--rounds 3] [--threads 2] [--write]
 """
@@ -32,7 +33,7 @@ HW = (256, 704)
 
 
 def network() -> DenseModel:
-    """Return the recipe's model with random weights."""
+    """Return the model of the recipe with random weights."""
     data = read(RECIPE)
     torch.manual_seed(0)
     return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
@@ -46,7 +47,7 @@ def street() -> Inputs:
 
 
 def whole(model: Any, inputs: Inputs) -> object:
-    """Run the whole model with the recipe's steps and ensemble."""
+    """Run the whole model with the steps and ensemble of the recipe."""
     return model(inputs, draws=Draws((0,)))
 
 
@@ -71,12 +72,12 @@ def measure(rounds: int) -> str:
     }
     seconds = seconds_of(runs, rounds)
     body = [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
-    return table(("six images of 256 x 704 px, Swin-T", "s"), body)
+    return table(("six images of 256 x 704 px, Swin-T", "seconds"), body)
 
 
 @torch.inference_mode()
 def peak() -> float:
-    """Return the peak memory of the whole pass in this process, in MiB."""
+    """Return the peak memory of a pass of the whole model in this process, in MiB."""
     return peak_of(partial(whole, network(), street()))
 
 

@@ -1,10 +1,11 @@
-"""Repeat the ablations of DDP (figure 3, table 5) on rooms, against the decoder without diffusion.
+"""Repeat the ablations of DDP (figure 3 and table 5 of the paper) on rendered rooms.
 
-The recipe rooms/ddp_semantic is trained from scratch. All rows see the same samples and are paired
-by seed. They are scored on new rooms: the row "DDP" and its self-aligned continuation in 1, 2, 3, 5
-and 10 steps, all others in three. For "DDP", the most uncertain tenth of the pixels is compared
-with the errors. Every row has its multiply-adds and its seconds for an image. Finished runs are
-kept as rows of ``--table`` and are not repeated. ``--write`` also draws the plot by steps.
+The recipe rooms/ddp_semantic is trained from scratch. All table rows are trained on the same
+samples and compared by pairs of equal seed. They are scored on unseen rooms: "DDP" and its
+continuation with self-aligned denoising with 1, 2, 3, 5 and 10 steps, all others with three. For
+"DDP", the script also measures how many errors are in the most uncertain tenth of the pixels. Every
+row has the multiply-adds and the seconds of one image. Finished trainings are stored as rows of
+``--table`` and are not repeated. ``--write`` also draws the plot of the scores by steps.
 
     python benchmarks/ddp_rooms.py [--seeds 3] [--out DIR] [--table CSV] [--write]
 """
@@ -50,8 +51,8 @@ RECIPE = "rooms/ddp_semantic"
 SIDE = 128
 TESTS = 100
 STEPS = (1, 2, 3, 5, 10)
-DEFAULT_STEPS = 3  # of the recipe
-TIMINGS = 5  # measurements of the seconds
+DEFAULT_STEPS = 3  # denoising steps in the recipe
+TIMINGS = 5  # number of time measurements
 FIRST, ALIGNED = "DDP", "self-aligned"
 IN_TENTH, TENTH = "DDP, errors in the most uncertain tenth", "DDP, a tenth of the errors"
 ALIGNED_STEPS, ALIGNED_LR = 50, "1e-4"  # a tenth of the learning rate, as in the authors' code
@@ -83,12 +84,15 @@ ROWS: dict[str, list[str]] = {
 
 
 def name_of(row: str, steps: int) -> str:
-    """Return the name that a row's units have for a number of steps."""
+    """Return the name of the stored scores of a row with a number of steps."""
     return row if steps == DEFAULT_STEPS else f"{row}, {steps} step{'s' * (steps > 1)}"
 
 
 def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> list[Unit]:
-    """Return the units of one training, one for each number of steps; new ones are stored."""
+    """Return the scores of one training, one unit for each number of steps.
+
+    Stored scores are read; otherwise the model is trained, and its scores are stored.
+    """
     steps = STEPS if row in (FIRST, ALIGNED) else (DEFAULT_STEPS,)
     paths = [args.out / "units" / name_of(row, n) / f"seed{seed}.json" for n in steps]
     for path in paths:
@@ -105,7 +109,7 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
 
 
 def write_uncertainty(unit: Unit, folder: Path) -> None:
-    """Write two more units: the errors in the most uncertain tenth, and a tenth of all errors."""
+    """Store two more scores: the errors in the most uncertain tenth, and a tenth of all errors."""
     percentages = {IN_TENTH: 100 * unit["uncertainty"]["errors_in_top_10"], TENTH: 10.0}
     for name, percentage in percentages.items():
         path = folder / name / f"seed{unit['seed']}.json"
@@ -115,14 +119,14 @@ def write_uncertainty(unit: Unit, folder: Path) -> None:
 
 
 def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
-    """Return the trained model of a row and a seed."""
+    """Train and return the model of a row with a seed."""
     folder = args.out / "models" / row / str(seed)
-    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+    shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
     options = ["--recipe", RECIPE, "--out", str(folder), "--seed", str(seed)]
     options += ["--cache", str(args.out / "cache"), *ROWS.get(row, [])]
     if row == ALIGNED:
         first = args.out / "models" / FIRST / str(seed)
-        if not (first / "model").exists():  # the table has its units, but no model is kept
+        if not (first / "model").exists():  # only its scores are stored, not its weights
             trained(FIRST, seed, args)
         options += ["--begin", str(first / "model"), "--method.aligned", "reused"]
         options += ["--optim.lr", ALIGNED_LR, "--steps", str(ALIGNED_STEPS)]
@@ -133,7 +137,7 @@ def trained(row: str, seed: int, args: argparse.Namespace) -> DenseModel:
 
 
 def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
-    """Return mean IoU in percent; for the largest number of steps also the uncertainty measures."""
+    """Return mean IoU in percent and, for the largest number of steps, uncertainty measures."""
     model.method.sampler = replace(model.method.sampler, accumulate="last")
     number = steps if model.method.accepts_steps else None
     predictor = Predictor(model, Plan(batch_size=8, steps=number))
@@ -146,7 +150,7 @@ def scores_of(model: Any, tests: AbstractDataset, steps: int) -> Unit:
 
 
 def measure_cost(row: str) -> tuple[float, float]:
-    """Return the multiply-adds in GMAC (10^9) and the seconds of one image."""
+    """Return multiply-adds (in 10^9) and seconds of one image for a row."""
     model = model_of(row).eval()
     image = torch.rand(3, SIDE, SIDE)
     predictor = Predictor(model)
@@ -160,7 +164,7 @@ def measure_cost(row: str) -> tuple[float, float]:
 
 
 def model_of(row: str) -> DenseModel:
-    """Return a model of a row with random weights."""
+    """Return the model of a row with random weights."""
     options = ["--recipe", RECIPE, "--out", "unused", *ROWS.get(row, [])]
     built = fit_parser().instantiate(parse(fit_parser(), options, fit))
     return DenseModel(task=built.task, method=built.method)
@@ -170,7 +174,7 @@ def tables_of(results: dict[str, list[list[Unit]]]) -> str:
     """Return both tables and a sentence about the uncertainty.
 
     Args:
-        results: units by row, seed and number of steps.
+        results: scores by row, seed and number of steps.
     """
     default = STEPS.index(DEFAULT_STEPS)
     first = [units[default]["score"] for units in results[FIRST]]
@@ -193,29 +197,29 @@ def tables_of(results: dict[str, list[list[Unit]]]) -> str:
     measures = [units[-1]["uncertainty"] for units in results[FIRST]]
     top = interval([100 * by_seed["errors_in_top_10"] for by_seed in measures], ".1f")
     errors = (
-        f"Uncertainty, {max(STEPS)} steps: the tenth of the pixels whose class changed most has "
-        f"{top} % of the errors. Area under the sparsification error: {_mean(measures, 'ause')}. "
-        f"Expected calibration error: {_mean(measures, 'ece')}."
+        f"Uncertainty with {max(STEPS)} steps: the tenth of the pixels whose class changed most "
+        f"often has {top} % of the errors. The area under the sparsification error curve is "
+        f"{_mean(measures, 'ause')}, the expected calibration error {_mean(measures, 'ece')}."
     )
     return "\n\n".join(
         [
             paragraph(
-                "Mean IoU in percent by the number of steps (figure 3a). From 1 to 10 steps it "
-                f"changes by {drift[0]}, after self-aligned denoising by {drift[1]}:"
+                "Mean IoU in percent by the number of steps (figure 3a of the paper). From 1 to 10 "
+                f"steps, it changes by {drift[0]}; after self-aligned denoising, by {drift[1]}:"
             ),
             table(("row", *(f"{n} step{'s' * (n > 1)}" for n in STEPS)), by_steps),
-            "Three steps (table 5):",
-            table(("row", "mIoU, %", "paired difference to DDP", "GMAC", "s"), body),
+            "With three steps (table 5 of the paper):",
+            table(("row", "mIoU, %", "paired difference to DDP", "GMAC", "s per image"), body),
             paragraph(errors),
         ]
     )
 
 
 def steps_plot(path: Path) -> Plot:
-    """Return the plot of the scores by the number of denoising steps, from the kept table.
+    """Return the plot of the scores by the number of denoising steps, from the stored table.
 
-    The right panel has differences to one step that are paired by seed, because the seeds differ
-    more than the steps.
+    The right panel shows the differences to one step, paired by seed, because scores differ more
+    between seeds than between steps.
     """
     units = read_table(path)
     seeds = sorted(unit["seed"] for name, unit in units.items() if name.startswith(f"{FIRST}/"))

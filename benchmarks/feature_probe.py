@@ -1,11 +1,12 @@
 """Measure how well one linear layer predicts depth from the frozen features of backbones.
 
-The probe is trained on ten labelled rooms (split ``val``) and scored on 80 rooms (split ``test``);
-eight draws have different labelled rooms. It is a ridge regression (penalty 1e4) from features to
-depth. The features of all levels are resized to 32 x 32 cells and joined with the position of the
-cell (coordinates, their squares and product); all are standardised over the labelled rooms. The
-score is the RMSE of a room, averaged over the rooms. Differences to the first backbone are paired
-by draw. Rooms are rendered at 256 px, and every backbone sees them at the size after its ``@``.
+The probe is a ridge regression (penalty 1e4) from features to depth. It is trained on ten labelled
+rooms of the split ``val``, and scored on 80 rooms of the split ``test``. This is repeated for eight
+draws of labelled rooms. The features of all levels are resized to 32 x 32 cells and concatenated
+with the position of the cell (coordinates, their squares and their product); all are standardised
+over the labelled rooms. The score is the RMSE of a room, averaged over the rooms. Differences to
+the first backbone are paired by draw. Rooms are rendered at 256 px, and each backbone reads them at
+the size after its ``@``.
 
     python benchmarks/feature_probe.py [--features tiny@128 DIR@128 efficientnet-lite0@256 ...]
 """
@@ -64,7 +65,7 @@ def ridge(train: Tensor, depth: Tensor, test: Tensor) -> Tensor:
 
     Args:
         train: features of the labelled images, ``m c h w``.
-        depth: their depth, ``m h w`` in metres.
+        depth: depth of the labelled images, ``m h w`` in metres.
         test: features of the test images, ``n c h w``.
     """
     rows = train.movedim(1, -1).flatten(0, 2).double()
@@ -84,7 +85,7 @@ def rmse(predicted: Tensor, depth: Tensor) -> float:
 
 
 def scores(args: argparse.Namespace, rooms: Images) -> dict[str, dict[int, float]]:
-    """Return the scores by backbone and draw; the mean map of the labelled rooms comes last."""
+    """Return the RMSE by backbone and draw; the last entry is that of the mean map."""
     step = RENDERED_PX // CELLS
     depth = rooms.labels["depth"][:, 0, step // 2 :: step, step // 2 :: step]
     images, labelled = rooms.image.float() / 255, args.draws * args.shots
@@ -110,11 +111,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--features", nargs="+", default=list(DEFAULTS), help="backbones, each with @SIZE or not"
+        "--features", nargs="+", default=list(DEFAULTS), help="backbones, optionally with @SIZE"
     )
     parser.add_argument("--draws", type=int, default=8, help="draws of labelled rooms")
-    parser.add_argument("--shots", type=int, default=10, help="labelled rooms of a draw")
-    parser.add_argument("--tests", type=int, default=80, help="test rooms")
+    parser.add_argument("--shots", type=int, default=10, help="labelled rooms per draw")
+    parser.add_argument("--tests", type=int, default=80, help="number of test rooms")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
     parser.add_argument("--quick", action="store_true", help="test run: no page is written")

@@ -1,12 +1,14 @@
 """Measure few-shot methods on rooms: ten tasks with baselines, and the few-shot paper's ablations.
 
-Runs ``diffsight benchmark few-shot`` on the embedded model. It writes two blocks of tables into
-docs/results.md, and the plot of the scores by shots beside the page. The results are kept in
-``benchmarks/tables/few_shot_*.csv``. Their units are unpacked into the working folder ``--out`` and
-are not run again. Finished units stay in ``--out``, so that an interrupted benchmark continues.
+The script runs ``diffsight benchmark few-shot`` on the embedded model. It writes two blocks of
+tables into docs/results.md, and the plot of the scores by shots next to the page. Every finished
+unit (one training with its scores) is stored in ``benchmarks/tables/few_shot_*.csv``. Stored units
+are unpacked into the working folder ``--out`` and are not run again. New units stay in ``--out``,
+so that an interrupted benchmark can be continued.
 
-One thread per process is fastest. Processes with --shard run their part of the units into the same
-``--out``. A last call without --shard adds the new units to the tables and writes the page.
+One thread per process is fastest. Several processes with --shard divide the units among them, with
+the same ``--out``. A last call without --shard adds the new units to the tables, and writes the
+page.
 
     OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 0/2 &
     OMP_NUM_THREADS=1 python benchmarks/few_shot_rooms.py --shard 1/2; wait
@@ -44,8 +46,9 @@ TASKS = tuple(rooms_source(size=SIDE_PX).tasks)
 BASELINES = ("mean-map", "constant")
 ABLATION_TASKS = ("depth_zbuffer", "normal", "edge_texture")
 SHOTS = (10, 20, 50, 100)
-REPEATS = 5  # of the slowest methods
-STEPS = {"tasks": 100, "orderings": 250}  # of every training, so that any machine trains the same
+REPEATS = 5  # repeats of the slowest methods
+# fixed steps of every training, so that results do not depend on the machine
+STEPS = {"tasks": 100, "orderings": 250}
 VARIANTS = {
     "few_shot": "FewShot: 10 tables, self-attention, classification",
     "few_shot:codebook=1": "1 table",
@@ -56,12 +59,12 @@ VARIANTS = {
     "vpd": "VPD",
     "constant": "constant",
 }
-PANELS = {  # of the plot: title, score with its unit, digits
+PANELS = {  # of the plot, by task: title, score with its unit, digits after the point
     "depth_zbuffer": ("depth (lower is better)", "RMSE, m", 4),
     "normal": ("normals (lower is better)", "mean angle, °", 2),
     "edge_texture": ("2D edges (lower is better)", "RMSE", 5),
 }
-# names that methods have in kept results from before methods had options
+# method names in stored results that are older than method options
 OLD_NAMES = {
     "few_shot:codebook=1": "few_shot-k1",
     "few_shot:codebook=0": "few_shot-k0",
@@ -71,7 +74,7 @@ Runs = dict[int, dict[str, Any]]
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the units that ``--out`` does not have yet."""
+    """Run the units that are missing in ``--out``."""
     ablation = ["--tasks", ",".join(ABLATION_TASKS), "--repeats", str(REPEATS)]
     calls = [
         ("tasks", ["--methods", "auto,mean-map,constant", "--repeats", "10"]),
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
-    """Return the stored units of a table cell by repeat; kept ones may have an old method name."""
+    """Return the stored units of a method by repeat; old units may have an earlier method name."""
     names = (method, OLD_NAMES.get(method, method))
     folders = {Unit(task, name, 0).path(folder, shots).parent for name in names}
     paths = sorted(path for each in folders for path in each.glob("rep*.json"))
@@ -99,7 +102,13 @@ def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
 
 
 def mean_maps(tables: Path, task: str, reference: Runs) -> Runs:
-    """Return the mean map's units of the ten tasks that have the training images of a reference."""
+    """Return the units of the mean map that have the same training images as the reference.
+
+    Args:
+        tables: folder of the stored tables; that of the ten tasks has the mean map.
+        task: name of the task.
+        reference: units to pair with, by repeat.
+    """
     units = read(tables / "few_shot_tasks.csv")
     names = {repeat: f"{task}/mean-map/shots10/rep{repeat:03d}" for repeat in reference}
     return {
@@ -115,7 +124,7 @@ def scores(runs: Runs) -> dict[int, float]:
 
 
 def tasks_table(folder: Path) -> str:
-    """Return the table of the ten tasks: ``auto``, baselines without an image, ``few_shot``."""
+    """Return the table of the ten tasks, with ``auto``, two baselines and ``few_shot``."""
     rows, seconds = [], []
     for task in TASKS:
         auto = runs_of(folder, task, "auto")
@@ -131,14 +140,15 @@ def tasks_table(folder: Path) -> str:
         picks = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
         rows.append([*cells, interval(list(paper.values()), form) if paper else "", picks])
         seconds += [unit["fit_seconds"] for unit in auto.values()]
-    head = ["task", "measure", "auto", "mean map", "auto better by", "best constant"]
-    head += ["auto better by", "few_shot", "chosen by auto"]
+    head = ["task", "measure", "auto", "mean map", "auto better by", "constant"]
+    head += ["auto better than constant by", "few_shot", "chosen by auto"]
     about = (
-        f"{_conditions(folder)}; 10 labelled images, {STEPS['tasks']} steps of every training. "
+        f"{_conditions(folder)}; 10 labelled images, {STEPS['tasks']} steps per training. "
         "`auto` and the two baselines without an image were repeated ten times, `few_shot` five "
-        "times. Mean ± 95 % interval; differences are paired by training images. `auto` trains "
-        f"seven models: a median of {statistics.median(seconds):.0f} s on one of two busy cores, "
-        f"{sum(s > 90 for s in seconds)} of {len(seconds)} above 90 s."
+        "times. Scores are means ± 95 % interval; differences are paired by training images. "
+        f"`auto` trains seven models, which takes {statistics.median(seconds):.0f} s (median) on "
+        f"one of two busy cores; {sum(s > 90 for s in seconds)} of {len(seconds)} runs took more "
+        "than 90 s."
     )
     return f"{paragraph(about)}\n\n{table(head, rows)}"
 
@@ -147,8 +157,8 @@ def orderings_tables(folder: Path, tables: Path) -> str:
     """Return the tables of the paper's variants at 10 shots, and of FewShot and VPD by shots.
 
     Args:
-        folder: with the units.
-        tables: folder of the kept tables; that of the ten tasks has the mean map.
+        folder: folder of the units.
+        tables: folder of the stored tables; that of the ten tasks has the mean map.
     """
     rows, by_shots = [], []
     for task in ABLATION_TASKS:
@@ -167,22 +177,22 @@ def orderings_tables(folder: Path, tables: Path) -> str:
                 cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
                 by_shots.append([title, str(shots), *cells])
     about = (
-        f"{_conditions(folder)}; {STEPS['orderings']} steps of every training, five draws of "
-        "training images. Lower is better."
+        f"{_conditions(folder)}; {STEPS['orderings']} steps per training, five draws of training "
+        "images. Lower is better."
     )
     return (
         f"{paragraph(about)}\n\n"
-        "Ten shots; in brackets the paired difference to the first row:\n\n"
-        f"{table(['task', '10 shots', 'mean'], rows)}\n\n"
-        "More shots; in brackets the paired difference to FewShot:\n\n"
-        f"{table(['task', 'shots', 'FewShot', 'VPD (to FewShot)'], by_shots)}"
+        "With ten shots; in brackets is the paired difference to the first row of the task:\n\n"
+        f"{table(['task', 'method', 'mean'], rows)}\n\n"
+        "With more shots; in brackets is the paired difference to FewShot:\n\n"
+        f"{table(['task', 'shots', 'FewShot', 'VPD (difference)'], by_shots)}"
     )
 
 
 def shots_plot(tables: Path) -> Plot:
-    """Return the plot of FewShot and VPD by the number of shots, from the kept tables.
+    """Return the plot of FewShot and VPD by the number of shots, from the stored tables.
 
-    Its baseline is the better one of the mean map and the constant, with ten shots.
+    The plotted baseline is the better one of mean map and constant, with ten shots.
     """
     units = read(tables / "few_shot_orderings.csv")
 
@@ -205,7 +215,7 @@ def shots_plot(tables: Path) -> Plot:
 
 
 def _conditions(folder: Path) -> str:
-    """Return the weights and the images that the units of a folder were measured with."""
+    """Return a text with the weights and the images of the units in a folder."""
     units = read_folder(folder).values()
     sources = ", ".join(sorted({unit["source"] for unit in units}))
     return f"Weights {weights_of(units)}; {sources}"
@@ -217,7 +227,7 @@ def _cell(runs: Runs, reference: Runs, form: str) -> list[str]:
 
 
 def _form(runs: Runs) -> str:
-    """Return the format in which the scores have four digits."""
+    """Return the number format in which the scores have four digits, such as ``.4f``."""
     if not runs:
         raise InputError(
             "no unit of auto or few_shot is finished: run the benchmark without --report"
@@ -232,20 +242,28 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/few_shot"), help="working folder")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the stored tables")
     parser.add_argument(
-        "--shard", metavar="I/N", help="run part I of N, counted from 0, and write no table"
+        "--shard",
+        metavar="I/N",
+        help="run the portion I of N of the units, counted from 0, and write no table",
     )
     parser.add_argument(
-        "--report", action="store_true", help="run nothing, write the page from the kept tables"
+        "--report", action="store_true", help="run nothing, write the page from the stored tables"
     )
     both = ("tasks", "orderings")
-    parser.add_argument("--parts", nargs="+", choices=both, default=both, help="blocks to make")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=both,
+        default=both,
+        help="blocks of the page to measure (default: both)",
+    )
     return parser.parse_args(argv)
 
 
 def name_weights(folder: Path) -> None:
-    """Record the present weights in the folder of every unit."""
+    """Record the hash of the current weights in the folder of every unit."""
     weights = {"weights": fingerprint(folder_of("tiny"))}
     for unit_folder in {path.parent for path in folder.rglob("rep*.json")}:
         write_json(unit_folder / SETTINGS, weights)
@@ -262,7 +280,7 @@ def main() -> None:
     if args.shard is not None:
         return
     for part in args.parts:
-        write_report(args.out / part)  # refuses units that cannot be compared
+        write_report(args.out / part)  # raises an error for units that cannot be compared
         if not args.report:
             name_weights(args.out / part)
         pack(args.out / part, args.tables / f"few_shot_{part}.csv")

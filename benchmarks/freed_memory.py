@@ -1,7 +1,7 @@
-"""Measure how much time keeping freed memory and a fused AdamW save in a training step on a CPU.
+"""Measure how much training time on a CPU is saved by keeping freed memory and by a fused AdamW.
 
-The model of ``rooms/vpd_depth`` is trained on random pictures. Every form runs in a process of its
-own. The forms take turns, and ratios are those of the same round.
+The model of ``rooms/vpd_depth`` is trained on random images. Each variant runs in its own process.
+The variants take turns, and ratios are computed within a round.
 
     python benchmarks/freed_memory.py [--rounds 3] [--steps 20] [--threads 2]
 """
@@ -19,13 +19,13 @@ from diffsight.hub import build
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
 
-# by name: whether freed memory is kept, and whether AdamW is fused
-FORMS = {"plain": (False, False), "memory": (True, False), "memory and fused": (True, True)}
+# variants by name: whether freed memory is kept, and whether AdamW is fused
+VARIANTS = {"plain": (False, False), "memory": (True, False), "memory and fused": (True, True)}
 
 
-def measure(form: str, steps: int, threads: int) -> float:
-    """Return the median seconds of a training step of one form."""
-    keeps_memory, is_fused = FORMS[form]
+def measure(variant: str, steps: int, threads: int) -> float:
+    """Return the median seconds of a training step of one variant."""
+    keeps_memory, is_fused = VARIANTS[variant]
     torch.set_num_threads(threads)
     if keeps_memory:
         keep_freed_memory()
@@ -43,10 +43,10 @@ def measure(form: str, steps: int, threads: int) -> float:
 
 
 def main() -> None:
-    """Measure all forms and print them."""
+    """Measure all variants and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="runs of every form")
-    parser.add_argument("--steps", type=int, default=20, help="timed training steps of a run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of every variant")
+    parser.add_argument("--steps", type=int, default=20, help="timed training steps per run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -56,15 +56,15 @@ def main() -> None:
     rounds = []
     for _ in range(args.rounds):
         times = {}
-        for form in FORMS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--child", form]
+        for variant in VARIANTS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--child", variant]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            times[form] = float(done.stdout)
+            times[variant] = float(done.stdout)
         rounds.append(times)
-    for form in FORMS:
-        seconds = statistics.median(times[form] for times in rounds)
-        ratio = statistics.median(times[form] / times["plain"] for times in rounds)
-        sys.stdout.write(f"{form:17} {seconds:.3f} s a step ({ratio:.2f} x plain)\n")
+    for variant in VARIANTS:
+        seconds = statistics.median(times[variant] for times in rounds)
+        ratio = statistics.median(times[variant] / times["plain"] for times in rounds)
+        sys.stdout.write(f"{variant:17} {seconds:.3f} s per step ({ratio:.2f} x plain)\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Readers of images, labels, lists, recipes and results for fuzz_readers.py, with valid files."""
+"""Readers that fuzz_readers.py tests: images, labels, lists, recipes and results.
+
+Every function writes valid files into a folder and returns their readers.
+"""
 
 import csv
 import dataclasses
@@ -43,11 +46,11 @@ class Reader:
     """One reader and the file that it is fuzzed with.
 
     Attributes:
-        name: of the reader in the report.
+        name: name of the reader in the report.
         kind: key of ``fuzz_mutations.FORMATS``.
-        path: of the file that is mutated, below the folder of valid files. Every case gets a copy
-            of the folder that the path begins with.
-        read: called with the path of the mutated copy.
+        path: path of the file that is mutated, relative to the folder of valid files. Every case
+            gets a copy of the first folder in this path.
+        read: function that reads the mutated copy at a path.
         cost: time of a case relative to other readers; the number of cases is divided by it.
     """
 
@@ -169,7 +172,7 @@ def folders(root: Path) -> list[Reader]:
 
 
 def written_labels(root: Path) -> list[Reader]:
-    """Return the readers of labels that one file has for a folder: points, COCO and labelme."""
+    """Return the readers of label files other than masks: points, COCO and labelme."""
     (root / "images").mkdir(parents=True)
     (root / "labelme").mkdir()
     generator = np.random.default_rng(0)
@@ -285,7 +288,7 @@ def referring(root: Path) -> list[Reader]:
 
 
 def results(root: Path) -> list[Reader]:
-    """Return the readers of benchmark units, predictions of another program, logs, histories."""
+    """Return the readers of benchmark units, stored predictions, logs and histories."""
     unit: dict[str, Any] = {
         "key": "1" * 16,
         **{"task": "size", "method": "vpd", "repeat": 0, "shots": 3, "source": "rooms"},
@@ -348,7 +351,7 @@ def _sample() -> Any:
 
 
 def written_recipes(root: Path) -> list[Reader]:
-    """Return the readers of a recipe: as data, as a model and as the settings of ``fit``."""
+    """Return the readers of a recipe: as plain data, as a model, and as settings of ``fit``."""
     root.mkdir()
     (root / "recipe.yaml").write_bytes(recipes.find("rooms/vpd_depth").read_bytes())
 

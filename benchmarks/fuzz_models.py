@@ -1,4 +1,7 @@
-"""Readers of models, checkpoints and backbones for fuzz_readers.py, with valid files."""
+"""Readers that fuzz_readers.py tests: models, checkpoints and backbones.
+
+Every function writes valid files into a folder and returns their readers.
+"""
 
 import dataclasses
 import json
@@ -283,7 +286,7 @@ def backbones(root: Path) -> list[Reader]:
 
 
 def vision_networks(root: Path) -> list[Reader]:
-    """Return the readers of constructor calls of networks, as a saved model has them."""
+    """Return the readers of constructor calls of networks, as in the file of a saved model."""
     root.mkdir()
     network = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 1}
     network |= {"num_attention_heads": 2, "patch_size": 8, "image_size": 32}

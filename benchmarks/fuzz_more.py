@@ -1,4 +1,7 @@
-"""Readers of annotations, chunks, tables and original files for fuzz_readers.py."""
+"""Readers that fuzz_readers.py tests: annotations, pretraining data, tables, original files.
+
+Every function writes valid files into a folder and returns their readers.
+"""
 
 import base64
 import contextlib
@@ -96,7 +99,7 @@ def annotations(root: Path) -> list[Reader]:
 
 
 def chunks(root: Path) -> list[Reader]:
-    """Return the readers of a pretraining's pictures and latents, and of a model's checksums."""
+    """Return the readers of rendered pictures, of latents, and of checksums of a model."""
     root.mkdir()
     pictures.CHUNK = frozen_outputs.CHUNK = CHUNK
     vae = assets.find("tiny") / "vae"
@@ -132,7 +135,7 @@ def chunks(root: Path) -> list[Reader]:
 
 
 def kept_tables(root: Path) -> list[Reader]:
-    """Return the readers of a table of kept benchmark results."""
+    """Return the readers of a table of stored benchmark results."""
     unit = {
         "task": "size",
         "score": 0.5,
@@ -281,7 +284,7 @@ def train(out: Path, **options: Any) -> None:
 
 
 def rigs(root: Path) -> list[Reader]:
-    """Return the readers of the file of a camera rig, and of its points."""
+    """Return the readers of the JSON file of a camera rig, and of its LiDAR points."""
     pose = torch.eye(4).expand(1, 2, 4, 4)
     images = torch.zeros(1, 2, 3, *HW, dtype=torch.uint8)
     write_rig(Rig(images, pose, pose, pose, points=(torch.ones(4, 5),)), root)

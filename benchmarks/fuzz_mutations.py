@@ -1,6 +1,6 @@
-"""Mutations of valid files: of their bytes, and of the contents of their formats.
+"""Mutations of valid files, of their bytes or of the contents of their format.
 
-Every mutation takes a random generator; the same state of the generator gives the same bytes.
+Every mutation uses a random generator; the same state of the generator gives the same bytes.
 """
 
 import io
@@ -47,7 +47,7 @@ def flip(data: bytes, _: bytes, rng: Random) -> bytes:
 
 
 def insert(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Insert bytes: random ones, zeros, ones, Latin-1 or a part of the file itself."""
+    """Insert random bytes, zeros, ones, Latin-1 text or a part of the file itself."""
     position, length = rng.randrange(len(data) + 1), rng.choice((1, 2, 4, 8, 100, 5000))
     start = rng.randrange(len(data))
     added = rng.choice(
@@ -153,7 +153,7 @@ def change_safetensors(data: bytes, _: bytes, rng: Random) -> bytes:
 
 
 def change_tensors(data: bytes, _: bytes, rng: Random) -> bytes:
-    """Change the contents of a torch checkpoint, and write it in either format."""
+    """Change the contents of a torch checkpoint, and write it in the old or the new format."""
     value = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
 
     def wrong(old: Any) -> Any:
@@ -298,7 +298,7 @@ def mutate(data: bytes, other: bytes, kind: str, rng: Random) -> tuple[str, byte
         data: valid file.
         other: another valid file.
         kind: key of ``FORMATS``.
-        rng: source of all random choices.
+        rng: generator of all random choices.
     """
     own = FORMATS[kind]
     table = own if own and (kind == "call" or rng.random() < 0.6) else BYTES

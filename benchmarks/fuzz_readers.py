@@ -1,9 +1,9 @@
-"""Read damaged files with every reader: each must succeed, or raise an error of one line.
+"""Read damaged files with every reader, which must succeed or raise a one-line error.
 
-Valid files are made once, by diffsight's own writers. Every case is a mutation of one of them. A
-forked process reads it with 2 GB of address space beyond that of the parent, in 10 seconds. A case
-passes if the reader succeeds, or raises an InputError of one line. All other cases are printed
-with the reader, the mutation, the number of the case and the last frames of the traceback.
+Valid files are written once by diffsight. Every case is a mutation of one of these files. It is
+read in a forked process, which may use 2 GB more address space than its parent, and 10 seconds. A
+case passes if the reader succeeds, or raises an InputError with a one-line message. All other cases
+are printed with the reader, the mutation, the number of the case and the end of the traceback.
 
     python benchmarks/fuzz_readers.py --count 5000
     python benchmarks/fuzz_readers.py --only "text table" --count 300
@@ -39,7 +39,7 @@ from fuzz_mutations import mutate
 from diffsight.errors import InputError
 
 MEMORY = 2 * 2**30
-SECONDS = 10  # of processor time; six times as many of wall-clock time
+SECONDS = 10  # seconds of processor time; the limit of wall-clock time is six times as long
 FRAMES = 4
 
 
@@ -48,13 +48,13 @@ class Case:
     """One mutated file that a process is reading.
 
     Attributes:
-        reader: of the file.
-        number: of the case. Seed, name of the reader and number determine the mutation.
+        reader: reader of the file.
+        number: number of the case. Seed, reader name and number determine the mutation.
         mutation: name of the mutation.
-        pid: of the process.
+        pid: id of the process that reads.
         output: file to which the process writes a description of a failure.
-        started: start on the monotonic clock, in seconds.
-        folder: copy of the valid files, with the mutated one.
+        started: start time on the monotonic clock, in seconds.
+        folder: copy of the valid files, in which one is mutated.
     """
 
     reader: Reader
@@ -68,13 +68,13 @@ class Case:
 
 @dataclasses.dataclass
 class Tally:
-    """Results of the cases of a reader.
+    """Counts and costs of the cases of one reader.
 
     Attributes:
         cases: number of finished cases.
-        refused: cases that ended with an InputError of one line.
+        refused: cases that raised an InputError with a one-line message.
         failures: cases that ended in any other error or exceeded a limit.
-        seconds: processor time of all cases.
+        seconds: processor time of all cases, in seconds.
         slowest: processor time of the slowest case, in seconds.
         largest: memory of the largest case beyond that of the parent, in bytes.
     """
@@ -94,7 +94,10 @@ def prepare(root: Path) -> list[Reader]:
 
 
 def check(root: Path, reader: Reader) -> None:
-    """Check that a reader accepts its valid file; those of converters and manifests may fail."""
+    """Check that a reader accepts its valid file.
+
+    The valid files of converters and manifests are incomplete, so their readers may refuse them.
+    """
     folder = root / ".valid"
     try:
         reader.read(_copy(root, reader, folder))
@@ -106,7 +109,7 @@ def check(root: Path, reader: Reader) -> None:
 
 
 def _copy(root: Path, reader: Reader, target: Path) -> Path:
-    """Return the path of a reader's file in a folder of links to the valid files."""
+    """Fill ``target`` with links to the valid files; return the path of the reader's file in it."""
     top = Path(reader.path).parts[0]
     for file in (root / top).rglob("*"):
         link = target / file.relative_to(root)
@@ -168,7 +171,7 @@ def _read(reader: Reader, path: Path, output: Path) -> int:
             return 1
         output.write_text(f"a message of several lines: {str(error)[:300]!r}")
         return 2
-    except BaseException as error:  # a failure, whatever its type
+    except BaseException as error:  # an error of any other type is a failure
         frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
         lines = [f"  {f.filename.rpartition('/src/')[2]}:{f.lineno} {f.name}" for f in frames]
         text = str(error)[:300]
@@ -178,11 +181,11 @@ def _read(reader: Reader, path: Path, output: Path) -> int:
 
 
 def finish(case: Case, tallies: dict[str, Tally], before: int) -> str | None:
-    """Return the problem of a finished case, empty if it passed; None while it runs.
+    """Return a description of the failure of a case, "" if it passed, None while it runs.
 
     Args:
-        case: that may have finished.
-        tallies: results by the name of the reader; the case is added to them.
+        case: case that may have finished.
+        tallies: results by name of the reader, to which the case is added.
         before: bytes of memory that the process inherited from its parent.
     """
     pid, status, usage = os.wait4(case.pid, os.WNOHANG)
@@ -261,7 +264,7 @@ def summary(tallies: dict[str, Tally], seconds: float) -> str:
 
 
 def main() -> int:
-    """Fuzz the readers; return exit status 1 if a case failed."""
+    """Fuzz the readers; return the exit status, which is 1 if a case failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=2000, help="total number of cases")
     parser.add_argument("--seed", type=int, default=0, help="seed of the mutations")
@@ -297,7 +300,7 @@ def main() -> int:
 
 
 def _show(root: Path, reader: Reader, number: int, seed: int, others: Sequence[Path]) -> int:
-    """Read the file of one case in this process; the file is kept."""
+    """Read the file of one case in this process, to show the traceback; keep the file."""
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     path, mutation = _mutated(root, reader, number, seed, others, folder)
     sys.stdout.write(f"{reader.name}, mutation {mutation}: {path}\n")

@@ -1,13 +1,13 @@
 """Check that samples of a text-to-image model show what their prompts name.
 
-A small U-Net, the finder, is trained to predict kind and colour of every pixel in renders of the
-split ``train``. It finds "a red sofa" in a picture if the pixels with the highest probability of
-both sofa and red exceed a threshold. In 5 % of the renders of ``val`` without a red sofa, the
-threshold is exceeded too. Each prompt names one coloured object, the largest in the caption of a
-room of ``test``.
+A small U-Net, the "finder", is trained on renders of the split ``train`` to predict the kind of
+thing and its colour at every pixel. It finds "a red sofa" in a picture if the highest probabilities
+of "sofa and red" exceed a threshold. The threshold is chosen such that a red sofa is also found in
+5 % of the renders of ``val`` that show none. Each prompt names one coloured object, the largest one
+in the caption of a room of ``test``.
 
 The table has the percentage of pictures in which the object is found: in samples of the prompts, in
-the renders that the prompts were taken from (the expectation for a perfect model), in renders
+the renders from which the prompts were taken (the expectation for a perfect model), in renders
 without the object, and in samples of other prompts. It also has the PSNR of the autoencoder and the
 retrieval accuracy of CLIP.
 
@@ -50,7 +50,8 @@ from diffsight.rooms.world import Thing
 NAMES = tuple(COLOURS)
 NO_COLOUR = len(NAMES)
 FALSE_ALARMS = 0.05
-BEST_PIXELS = 1 / 340  # fraction of the picture that is averaged: 12 pixels of 64 x 64
+# fraction of the pixels whose highest probabilities are averaged; 12 of 64 x 64
+BEST_PIXELS = 1 / 340
 WIDTH, BATCH, RATE = 16, 16, 2e-3
 Pair = tuple[int, int]
 
@@ -64,10 +65,10 @@ class Room:
         kind: index into ``CLASSES`` of every pixel, ``h w`` of uint8.
         colour: index into ``NAMES`` of every pixel, or ``NO_COLOUR``, ``h w`` of uint8.
         pairs: kind and colour of all coloured objects in view, however small.
-        caption: of the room.
+        caption: caption of the room.
         prompt: the room type and the largest coloured object of the caption; empty if the caption
             names no coloured object.
-        wanted: kind and colour of that object.
+        wanted: kind and colour of the object in the prompt.
     """
 
     image: np.ndarray
@@ -80,7 +81,7 @@ class Room:
 
 
 def render_room(split: str, size: int, index: int) -> Room:
-    """Return a rendered scene."""
+    """Render one scene of a split; ``size`` is the side in pixels."""
     scene = sample_scene(split, 0, index)
     clean = render_clean(scene, size, size)
     geometry = Geometry(scene, size, size, clean)
@@ -90,7 +91,7 @@ def render_room(split: str, size: int, index: int) -> Room:
     in_caption = [thing for thing in named if article(phrase(thing)) in text]
     prompt, wanted = "", (0, NO_COLOUR)
     if in_caption:
-        thing = in_caption[0]  # the largest: tiny objects are not found even in renders
+        thing = in_caption[0]  # the largest object, because tiny ones are not found even in renders
         prompt = f"{article(scene.room_type)} with {article(phrase(thing))}"
         wanted = _pair(thing)
     colour = np.array([_colour(thing) for thing in scene.things], dtype=np.uint8)
@@ -117,7 +118,7 @@ def _colour(thing: Thing) -> int:
 
 
 def render_rooms(split: str, size: int, count: int, processes: int) -> list[Room]:
-    """Return the first scenes of a split, rendered."""
+    """Render the first ``count`` scenes of a split."""
     if processes < 2:
         return [render_room(split, size, index) for index in range(count)]
     context = multiprocessing.get_context("spawn")
@@ -126,7 +127,7 @@ def render_rooms(split: str, size: int, count: int, processes: int) -> list[Room
 
 
 def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
-    """Return a network that is trained to predict kind and colour of every pixel.
+    """Train and return a network that predicts kind and colour of every pixel.
 
     Every second step uses mirrored images.
     """
@@ -158,7 +159,7 @@ def train_finder(rooms: Sequence[Room], steps: int) -> RGBUNet:
 
 
 def finder_for(args: argparse.Namespace) -> RGBUNet:
-    """Return the finder of this size from ``--out``; train it if the file does not exist."""
+    """Return the finder for this image size from ``--out``; train it if no file exists."""
     path = args.out / f"finder-{args.size}-{args.renders}-{args.steps}.safetensors"
     if path.exists():
         finder = RGBUNet(len(CLASSES) + len(NAMES) + 1, WIDTH)
@@ -197,7 +198,7 @@ def others(rooms: Sequence[Room], wanted: Sequence[Pair]) -> list[int]:
 
 
 def check_samples(args: argparse.Namespace, finder: RGBUNet) -> list[list[str]]:
-    """Return table rows: a set of pictures, and in what percentage of them the object is found."""
+    """Return a row for each set of pictures: in what percentage the object is found."""
     rooms = render_rooms("val", args.size, 3 * args.samples, args.threads)
     rooms = [room for room in rooms if room.prompt]
     wanted = [room.wanted for room in rooms]
@@ -340,7 +341,7 @@ def main() -> None:
     options = [Path(option).name if "/" in option else option for option in sys.argv[1:]]
     command = " ".join(["python benchmarks/generation_check.py", *options])
     weights = f"Weights {fingerprint(folder)[:12]}."
-    text = f"{weights}\n\n{table(['checked', 'figure'], rows)}\n\n`{command}`"
+    text = f"{weights}\n\n{table(['check', 'result'], rows)}\n\n`{command}`"
     if not args.quick:
         write_block(args.report, "generation_check", text)
     sys.stdout.write(text + "\n")

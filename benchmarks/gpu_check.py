@@ -1,16 +1,17 @@
 """Measure adapt, VPD and EVP on one GPU in 32 bit, TF32 and bfloat16, in under eight minutes.
 
-Random weights in the shape of Stable Diffusion 1.5, batch 1, 512 x 512. A row is a training step of
-FewShot (as in ``adapt``, where the output of the frozen part is computed before), or a forward pass
-or a training step of VPD or EVP with the parts of their NYU recipes. For each precision it has:
+The models have the shape of Stable Diffusion 1.5 and random weights; a batch is one image of
+512 x 512 px. The measured computations are a training step of FewShot (as in ``adapt``, with the
+output of the frozen part computed beforehand), and a forward pass and a training step of VPD and
+EVP with the parts of their NYU recipes. The table has a row for each computation and precision:
 
-* the median time and the peak of the GPU's memory,
+* the median time, and the peak of the GPU's memory,
 * the achieved rate, and its fraction of the rate of a large matrix product,
-* the largest difference to the CPU in 32 bit, relative to the largest number there. It is that of
-  the output, or for training that of the loss of the first step.
+* the largest difference to the CPU in 32 bit, relative to the largest number of the CPU's result.
+  The result is the output of a forward pass, or the loss of the first training step.
 
     python benchmarks/gpu_check.py [--out gpu_check] [--minutes 8]
-    python benchmarks/gpu_check.py --tiny --device cpu     # test run of seconds
+    python benchmarks/gpu_check.py --tiny --device cpu     # test run, takes seconds
 """
 
 import argparse
@@ -46,14 +47,15 @@ from diffsight.training.optim import AdamW
 from diffsight.training.step import TrainingStep
 from diffsight.types import Draws, Inputs, Target
 
-# by name: whether 32-bit products use TF32, and the dtype of mixed precision
+# by name: whether 32-bit products use TF32, and the dtype of mixed precision if it is used
 PRECISIONS: dict[str, tuple[bool, torch.dtype | None]] = {
     "fp32": (False, None),
     "TF32": (True, None),
     "bf16": (True, torch.bfloat16),
 }
 TOKENS, SCENES = 40, 27
-HEAD = ("measured", "precision", "seconds", "GPU memory", "TFLOP/s", "of a product", "difference")
+HEAD = ("measured", "precision", "seconds", "GPU memory", "TFLOP/s")
+HEAD += ("fraction of the product's rate", "difference to the CPU")
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class Shape:
     """The sizes of models and images.
 
     Attributes:
-        architecture: of Stable Diffusion.
+        architecture: architecture of Stable Diffusion, a name or the options of its networks.
         size: side of the image in pixels.
-        matrix: side of the matrices whose product gives the reference rate.
+        matrix: side of the square matrices whose product gives the reference rate.
         neck: options of ``Merging``.
         head: options of the heads.
     """
@@ -98,7 +100,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        name: of the measured computation.
+        name: name of the measured computation.
         precision: key of ``PRECISIONS``.
         seconds: median time of the repeats.
         peak_bytes: peak of the GPU's memory; None on a CPU.
@@ -120,9 +122,9 @@ class Bench:
     """The settings of all measurements.
 
     Attributes:
-        device: of the measurements.
+        device: device of the models and images.
         shape: sizes of models and images.
-        repeats: timed runs after one to warm up.
+        repeats: number of timed runs, after one run to warm up.
         deadline: on the monotonic clock, in seconds; no measurement begins after it.
     """
 
@@ -133,7 +135,7 @@ class Bench:
 
     @contextmanager
     def computing(self, precision: str) -> Iterator[None]:
-        """Return a context in which computations have a precision."""
+        """Return a context in which computations use a precision of ``PRECISIONS``."""
         tf32, dtype = PRECISIONS[precision]
         mixed = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
         with float32_products(tf32=tf32), mixed:
@@ -142,7 +144,14 @@ class Bench:
     def row(
         self, name: str, precision: str, run: Callable[[], object], difference: float | None
     ) -> Row:
-        """Return the measurement of ``run``."""
+        """Measure one computation and return its row.
+
+        Args:
+            name: name of the computation.
+            precision: key of ``PRECISIONS`` that ``run`` uses.
+            run: function that runs the computation once.
+            difference: difference to the CPU, which is only copied into the row.
+        """
         say(f"{name}, {precision}\n")
         is_gpu = self.device.type == "cuda"
         if is_gpu:
@@ -178,7 +187,7 @@ def randomise(module: nn.Module) -> None:
         if parameter.ndim > 1:
             parameter.normal_(std=parameter[0].numel() ** -0.5)
         else:
-            parameter.fill_(float(name.endswith("weight")))  # of normalisation layers
+            parameter.fill_(float(name.endswith("weight")))  # scales of normalisation layers are 1
 
 
 def depth_model(method: str, shape: Shape) -> DenseModel:
@@ -203,14 +212,21 @@ def depth_model(method: str, shape: Shape) -> DenseModel:
 
 
 def largest_difference(output: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest number in ``expected``."""
+    """Return the largest absolute difference, divided by the largest number in ``expected``."""
     return float((output.cpu().double() - expected.double()).abs().max() / expected.abs().max())
 
 
 def train_rows(name: str, step: TrainingStep, loss: Tensor, bench: Bench) -> Iterator[Row]:
-    """Yield the rows of a training step; ``loss`` is that of the first step on the CPU."""
+    """Yield a row for each precision of a training step.
+
+    Args:
+        name: name of the trained method.
+        step: training step on the measured device.
+        loss: loss of the first step on the CPU.
+        bench: settings of the measurements.
+    """
     differences = {}
-    for precision in PRECISIONS:  # compared before a step changes the weights
+    for precision in PRECISIONS:  # before the first step changes the weights
         with torch.no_grad(), bench.computing(precision):
             differences[precision] = largest_difference(step.losses(Draws((0,)))["loss"], loss)
     for precision in filter(lambda _: bench.has_time, PRECISIONS):
@@ -248,7 +264,7 @@ def depth_rows(method: str, bench: Bench) -> Iterator[Row]:
     target = Target(1 + 8 * torch.rand(1, 1, size, size), torch.ones(1, size, size).bool())
     with torch.no_grad():
         loss = model.losses(Inputs(image), target)["loss"]
-        expected = model.eval()(Inputs(image)).stack  # eval: running means stay as they are
+        expected = model.eval()(Inputs(image)).stack  # in eval mode, running means do not change
     model, inputs = model.to(bench.device), Inputs(image).to(bench.device)
     for precision in filter(lambda _: bench.has_time, PRECISIONS):
         with torch.inference_mode(), bench.computing(precision):
@@ -300,16 +316,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--tiny", action="store_true", help="test run with models a few thousand times smaller"
+        "--tiny",
+        action="store_true",
+        help="test run with models that are a few thousand times smaller",
     )
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs")
-    parser.add_argument("--minutes", type=float, default=8.0, help="no measurement begins later")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs per row")
+    parser.add_argument(
+        "--minutes", type=float, default=8.0, help="time after which no measurement begins"
+    )
     parser.add_argument("--out", type=Path, help="also write OUT.md and OUT.json")
     args = parser.parse_args()
     device, start = torch.device(args.device), time.monotonic()
     shape = TINY if args.tiny else FULL
-    # 54 of 60 seconds a minute: a row that begins just before the deadline still ends in time
+    # a tenth of the time is reserved for a row that begins just before the deadline
     bench = Bench(device, shape, args.repeats, start + 54 * args.minutes)
     torch.manual_seed(0)
     rows = list(product_rows(bench))

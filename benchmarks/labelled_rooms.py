@@ -1,6 +1,6 @@
-"""Hold rendered rooms in memory, with the labels of three tasks: depth, normals and classes.
+"""Rendered rooms in memory, with the labels of three tasks: depth, normals and classes.
 
-Axes: ``n`` image in memory; the others as in ``diffsight.types``.
+Axes: ``n`` image in memory, ``k`` channel of a raw map; the others as in ``diffsight.types``.
 """
 
 import abc
@@ -21,15 +21,15 @@ from diffsight.rooms import CLASSES, Rooms
 
 
 class AbstractTask(abc.ABC):
-    """A label with its loss and its score.
+    """A task: the label that is predicted at every pixel, with its loss and its score.
 
     Attributes:
-        name: of the task in tables.
+        name: name of the task in tables.
         label: key of the label in ``Rooms``.
-        channels: channels of the raw map ``b k h w`` that ``loss`` and ``decode`` take.
-        mirror: factor on each channel of the label in a mirrored image.
+        channels: number of channels of the raw map ``b k h w``, the output of a network.
+        mirror: factor by which each channel of the label is multiplied in a mirrored image.
         unit: name and unit of the score.
-        decimals: digits of the score in tables.
+        decimals: digits after the point of the score in tables.
     """
 
     name: str
@@ -41,11 +41,11 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        """Return the loss of every pixel, ``b h w``."""
+        """Return the loss of every pixel, ``b h w``, for raw maps and labels."""
 
     @abc.abstractmethod
     def decode(self, raw: Tensor) -> Tensor:
-        """Return predictions in the format of the label, ``b c h w``."""
+        """Return the predictions of raw maps in the format of the label, ``b c h w``."""
 
     @abc.abstractmethod
     def ideal(self, label: Tensor) -> Tensor:
@@ -53,19 +53,34 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def measure(self, value: Tensor, label: Tensor, valid: Tensor) -> Tensor:
-        """Return sums over a batch; sums of all batches are added before they go to ``score``."""
+        """Return sums over the valid pixels or images of a batch, from which a score is computed.
+
+        The sums of all batches are added; ``score`` takes the total.
+
+        Args:
+            value: predictions in the format of the label, ``b c h w``.
+            label: true labels, ``b c h w``.
+            valid: mask of the valid pixels, ``b h w``.
+        """
 
     @abc.abstractmethod
     def score(self, sums: Tensor) -> float:
-        """Return the score of accumulated sums."""
+        """Return the score of the sums over all batches."""
 
     @abc.abstractmethod
     def mean_map(self, label: Tensor, valid: Tensor) -> Tensor:
-        """Return the best prediction ``c h w`` for these labels that sees no image."""
+        """Return the baseline without an image: the mean or most frequent label at each position.
+
+        Its shape is ``c h w``.
+
+        Args:
+            label: labels of the training images, ``n c h w``.
+            valid: masks of their valid pixels, ``n h w``.
+        """
 
 
 class Depth(AbstractTask):
-    """RMSE per image, averaged over the images: protocol ``rooms-v1``."""
+    """Depth in metres; the score is the RMSE of an image, averaged by protocol ``rooms-v1``."""
 
     name, label, channels, unit, decimals = "depth", "depth_m", 1, "RMSE, m", 3
     _CENTRE_M, _STD_M = 3.0, 1.5
@@ -95,13 +110,13 @@ class Depth(AbstractTask):
 
 
 class Normals(AbstractTask):
-    """Mean angle between predicted and true normal over all valid pixels, in degrees."""
+    """Surface normals; the score is the mean angle to the true normals in degrees."""
 
     name, label, channels, unit, decimals = "normals", "normals", 3, "mean angle, °", 2
     mirror = (-1.0, 1.0, 1.0)
 
     def loss(self, raw: Tensor, label: Tensor) -> Tensor:
-        # the chord grows with the angle, and its gradient is finite everywhere
+        # the distance of unit vectors grows with the angle, and its gradient is finite everywhere
         gap = functional.normalize(raw, dim=1, eps=1e-6) - label
         return (gap.square().sum(dim=1) + 1e-6).sqrt()
 
@@ -127,7 +142,7 @@ class Normals(AbstractTask):
 
 
 class Classes(AbstractTask):
-    """Mean IoU in percent over all test pixels and the classes that are present in them."""
+    """Class of every pixel; the score is the mean IoU in percent over the classes in the labels."""
 
     name, label, channels, unit, decimals = "class", "semantic", len(CLASSES), "mIoU, %", 1
 
@@ -164,14 +179,19 @@ TASKS: Mapping[str, AbstractTask] = {task.name: task for task in (Depth(), Norma
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows and columns of images; the pixels at their crossings are used."""
+    """The pixels of an image that are computed: those at crossings of some rows and columns.
+
+    Attributes:
+        rows: indices of the rows.
+        columns: indices of the columns.
+    """
 
     rows: Tensor
     columns: Tensor
 
     @classmethod
     def every(cls, step: int, offset: tuple[int, int], image: Tensor) -> "Grid":
-        """Return every ``step``-th row and column of images ``n c h w``."""
+        """Return every ``step``-th row and column of images ``n c h w``, from an offset y, x."""
         (top, left), (height, width) = offset, image.shape[-2:]
         rows = torch.arange(top, height, step, device=image.device)
         return cls(rows, torch.arange(left, width, step, device=image.device))
@@ -182,9 +202,9 @@ class Images:
     """Rooms in memory.
 
     Attributes:
-        image: RGB, ``n 3 h w`` of uint8.
-        labels: labels by task, ``n c h w``.
-        valid: masks of the valid pixels by task, ``n h w``.
+        image: RGB images, ``n 3 h w`` of uint8.
+        labels: labels ``n c h w`` by name of the task.
+        valid: masks ``n h w`` of the valid pixels, by name of the task.
     """
 
     image: Tensor
@@ -192,14 +212,21 @@ class Images:
     valid: Mapping[str, Tensor]
 
     def pixels(self, index: Tensor, flip: Tensor) -> Tensor:
-        """Return the images ``index`` as RGB in [0, 1], mirrored where ``flip`` is true."""
+        """Return images ``b 3 h w`` in [0, 1] by index ``b``, mirrored where ``flip`` is true."""
         x = self.image[index].float() / 255
         return torch.where(flip[:, None, None, None], x.flip(-1), x)
 
     def truth(
         self, task: AbstractTask, index: Tensor, flip: Tensor, grid: Grid
     ) -> tuple[Tensor, Tensor]:
-        """Return labels and validity of images at the grid, mirrored where ``flip`` is true."""
+        """Return labels ``b c h w`` and valid masks ``b h w`` at the pixels of a grid.
+
+        Args:
+            task: task of the labels.
+            index: indices of the images, ``b``.
+            flip: whether each image is mirrored, ``b``.
+            grid: pixels of the (mirrored) image.
+        """
         last = self.image.shape[-1] - 1
         columns = torch.where(flip[:, None], last - grid.columns, grid.columns)[:, None]
         crossings = index[:, None, None], grid.rows[:, None], columns
@@ -213,10 +240,10 @@ def render(scenes: Sequence[tuple[str, int]], size: int, processes: int, device:
     """Return rendered rooms with the labels of every task.
 
     Args:
-        scenes: split and index of every room.
+        scenes: name of the split and index in it, for every room.
         size: side of the images in pixels.
-        processes: number of processes that render; 1 renders in this process.
-        device: of the tensors.
+        processes: number of processes that render; with 1, this process renders.
+        device: device of the tensors.
     """
     if processes < 2:
         rows = [_render(size, scene) for scene in scenes]

@@ -1,14 +1,14 @@
-"""Repeat the ablations of VPD, EVP and Meta Prompts, and of referring segmentation, on rooms.
+"""Repeat the ablations of VPD, EVP, Meta Prompts and referring segmentation on rendered rooms.
 
-The embedded model stands in for Stable Diffusion. The rows of VPD (table 5) and EVP (table 4) add
-one part after another, as in the papers, to the recipes ``rooms/vpd_semantic``, ``rooms/evp_depth``
-and ``rooms/vpd_referring``. Each of their rows has the same training time: its steps are the given
+The embedded model replaces Stable Diffusion. A *ladder* is a table of variants of one recipe. The
+rows of VPD (table 5 of its paper), EVP (table 4) and referring segmentation add one part after
+another, up to the whole recipe. They have the same training time: the steps of a row are the given
 minutes divided by its seconds per step, which are measured once. The rows of Meta Prompts (table 5)
-have equal steps. Rows are compared by pairs of equal seed.
+have the same number of steps. Rows are compared by pairs of equal seed.
 
-Finished runs are kept as rows of the tables ``ladders_RECIPE.csv`` and are not repeated; an
-unfinished run starts again. Each table ends with baselines that see no image. That of referring
-segmentation also has an oracle, which predicts the true mask of the largest object.
+Finished runs are stored as rows of the tables ``ladders_RECIPE.csv`` and are not repeated; an
+unfinished run starts again. Each table ends with baselines that see no image. The last row of
+referring segmentation is an oracle, which predicts the true mask of the largest object.
 
     python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--tables DIR] [--write]
 """
@@ -54,10 +54,10 @@ from diffsight.training.forecast import forecast
 from diffsight.training.objective import Supervised
 from diffsight.training.preload import InMemory
 
-REFERRING_FACTOR = 3.0  # sentences need longer trainings than classes
-META_PROMPTS_STEPS = 80  # of eight rooms each; two minutes on one thread
-TIMINGS = 9  # measurements of the seconds per step
-Scores = dict[str, float]  # of the model and of each baseline, by name
+REFERRING_FACTOR = 3.0  # referring segmentation needs longer trainings
+META_PROMPTS_STEPS = 80  # with eight rooms each, two minutes on one thread
+TIMINGS = 9  # number of measurements of the seconds per step
+Scores = dict[str, float]  # scores of the model and of each baseline, by name
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ class Ladder:
     """The rows of one table.
 
     Attributes:
-        heading: of the table.
-        recipe: that all rows are variants of.
+        heading: heading of the table.
+        recipe: recipe that the rows change.
         rows: command-line options that change the recipe, by name of the row.
         score: key of the score in the evaluation.
-        unit: name of the score in the table.
+        unit: name and unit of the score in the table.
         times: factor on ``--minutes``.
-        steps: training steps of every row; None for an equal time.
-        is_cumulative: whether each row is compared with the row above; else all rows are compared
-            with the last one.
+        steps: training steps of every row; None for an equal training time.
+        is_cumulative: whether each row is compared with the row above it; otherwise, all rows are
+            compared with the last row.
     """
 
     heading: str
@@ -106,7 +106,7 @@ def vpd_rows() -> dict[str, list[str]]:
 def evp_rows() -> dict[str, list[str]]:
     """Return the rows of EVP's table 4, as changes to rooms/evp_depth.
 
-    All rows before the captions have room types as prompts.
+    All rows but the last have the room type as prompt.
     """
     types = _call("TextTable", names=list(ROOM_TYPES), dim=128, weights="tiny")
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
@@ -128,8 +128,8 @@ def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
     """Return the rows of Meta Prompts' table 5, as changes to a recipe; the last is the default.
 
     Args:
-        adapter: whether each pass has prompts and an adapter of its own, as for depth; else one set
-            of prompts serves all passes.
+        adapter: whether each pass has its own prompts with an adapter, as for depth; otherwise, all
+            passes use one set of prompts.
     """
     prompts, extra = "--method.prompts", {"adapter": True} if adapter else {}
 
@@ -164,15 +164,15 @@ def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
 
 
 def referring_rows() -> dict[str, list[str]]:
-    """Return a row with an empty sentence as prompt, and a row with the sentence as prompt."""
+    """Return the rows of referring segmentation: with an empty prompt, and with the sentence."""
     empty = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
     return {"CLIP-free": ["--method.prompts", empty], "VPD": []}
 
 
 def seconds_per_step(ladder: Ladder) -> dict[str, float]:
-    """Return the seconds of a training step of each row, without the optimiser.
+    """Return the median seconds of a training step of each row, without the optimiser.
 
-    The rows take turns.
+    The rows are measured in turns.
     """
     rows = {}
     for row, changes in ladder.rows.items():
@@ -201,24 +201,24 @@ def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
 
 
 def unit_of(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Path:
-    """Return the unit file of a finished run."""
+    """Return the JSON file with the scores of a finished run."""
     return units_of(ladder, args) / row / f"seed{seed}.json"
 
 
 def units_of(ladder: Ladder, args: argparse.Namespace) -> Path:
-    """Return the folder with the unit files of a ladder."""
+    """Return the folder of the score files of a ladder."""
     return args.out / "units" / ladder.recipe.removeprefix("rooms/")
 
 
 def table_of(ladder: Ladder, args: argparse.Namespace) -> Path:
-    """Return the CSV file that keeps the finished runs of a ladder."""
+    """Return the CSV file that stores the finished runs of a ladder."""
     return args.tables / f"ladders_{ladder.recipe.removeprefix('rooms/')}.csv"
 
 
 def write_steps(ladder: Ladder, args: argparse.Namespace) -> None:
-    """Write a file with the training steps of every row that has none yet.
+    """Store the number of training steps of every row, if it is not stored yet.
 
-    The steps are those of a finished run if there is one, so that all seeds have the same.
+    If a run of the row is finished, its number is used, so that all seeds have the same steps.
     """
     paths = {row: folder_of(ladder, row, args) / "steps.json" for row in ladder.rows}
     for row, path in paths.items():
@@ -239,18 +239,18 @@ def write_steps(ladder: Ladder, args: argparse.Namespace) -> None:
 
 
 def steps_of(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
-    """Return the training steps of a row."""
+    """Return the stored number of training steps of a row."""
     return json.loads((folder_of(ladder, row, args) / "steps.json").read_text())
 
 
 def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
-    """Return the scores of one training and of its baselines; new ones are stored."""
+    """Return the scores of one run and of its baselines; train the model if none are stored."""
     folder, path = folder_of(ladder, row, args), unit_of(ladder, row, seed, args)
     claim_folder(path.parent, {"minutes": ladder.times * args.minutes, "weights": args.weights})
     if path.is_file():
         return json.loads(path.read_text())["scores"]
     steps = str(steps_of(ladder, row, args))
-    shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # of an interrupted run
+    shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # left by an interrupted run
     options = ["--recipe", ladder.recipe, "--out", str(folder / f"run-{seed}"), "--seed", str(seed)]
     options += ["--cache", str(args.out / "cache"), "--steps", steps, "--validate_every", steps]
     options += ["--checkpoint_every", steps, *ladder.rows[row]]
@@ -267,7 +267,7 @@ def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores
 
 
 def largest_object(data: AbstractDataset) -> float:
-    """Return the oIoU of an oracle that predicts the largest object which any sentence names."""
+    """Return the oIoU of the true mask of the largest object among those that sentences name."""
     metrics = MaskMetrics()
     for sample in (data[index] for index in range(len(data))):
         _, split, seed, index = sample.id.split("-")
@@ -287,7 +287,7 @@ def largest_object(data: AbstractDataset) -> float:
 def run_ladder(ladder: Ladder, args: argparse.Namespace) -> str:
     """Run the missing trainings of a ladder and return its table.
 
-    Seeds are in the outer loop, so that an interrupted run has all rows of its seeds.
+    All rows are trained with one seed before the next seed, so that a part can be compared.
     """
     results: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
     for seed in range(args.seeds):
@@ -313,12 +313,12 @@ def run_ladder(ladder: Ladder, args: argparse.Namespace) -> str:
     head = ("row", "steps", ladder.unit, f"paired difference to {other}")
     length = "the same number of steps in every run"
     if ladder.steps is None:
-        length = f"{ladder.times * args.minutes:g} min of training a run"
+        length = f"{ladder.times * args.minutes:g} min of training per run"
     return f"{ladder.heading}, {length}:\n\n{table(head, body)}"
 
 
 def meta_prompts_ladders() -> tuple[Ladder, Ladder]:
-    """Return the ladders of Meta Prompts, whose rows have equal steps."""
+    """Return the ladders of Meta Prompts, whose rows have the same number of steps."""
     return tuple(
         Ladder(
             f"Meta Prompts, {task} (table 5 of the paper)",
@@ -339,10 +339,10 @@ def meta_prompts_ladders() -> tuple[Ladder, Ladder]:
 def main() -> None:
     """Run all ladders and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=1.0, help="training time of a run")
+    parser.add_argument("--minutes", type=float, default=1.0, help="training time per run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"), help="working folder")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the kept tables")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the stored tables")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
     parser.add_argument("--only", help="run only the ladder of this recipe, such as vpd_semantic")
     args = parser.parse_args()
@@ -373,7 +373,7 @@ def main() -> None:
     ladders = tuple(one for one in ladders if args.only in (None, one.recipe.split("/")[1]))
     for ladder in ladders:
         unpack(table_of(ladder, args), units_of(ladder, args))
-    for ladder in ladders:  # before the first training, so that no training slows a measurement
+    for ladder in ladders:  # before the first training, which would slow the measurements
         write_steps(ladder, args)
         for row in ladder.rows:
             say(f"{ladder.recipe} {row}: {steps_of(ladder, row, args)} steps\n")

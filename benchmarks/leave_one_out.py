@@ -2,10 +2,10 @@
 
     python benchmarks/leave_one_out.py --images DIR --labels DIR --kind segmentation --invalid 0
 
-Every image is held out once. Each candidate is trained on the others, exactly as ``adapt`` trains
-it if it is the only one; ``auto`` chooses among all candidates as ``adapt`` does. The metric is
-that of the task, over all held-out images together. A row of the table has the mean and the
-standard deviation over the seeds.
+A candidate is a method with a backbone. Every image is held out once. Each candidate is trained on
+the other images, in the same way as ``adapt`` trains a single candidate; ``auto`` chooses among all
+candidates like ``adapt``. The score is the metric of the task over all held-out images together. A
+row of the table has the mean and the standard deviation over the seeds.
 """
 
 import argparse
@@ -34,17 +34,17 @@ SCORE_PX = 256  # short side of the labels that predictions are scored with
 
 
 def main() -> None:
-    """Print the table, and write a picture for each image if ``--out`` is given."""
+    """Measure all candidates and print the table; write pictures if ``--out`` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--labels", type=Path, required=True, help="folder of their labels")
-    parser.add_argument("--kind", default="segmentation", help="of the labels, as in adapt")
+    parser.add_argument("--kind", default="segmentation", help="kind of the labels, as in adapt")
     parser.add_argument("--invalid", type=float, help="value of pixels without a label")
     parser.add_argument("--backbones", default="auto")
     parser.add_argument("--methods", nargs="+", default=AUTO)
-    parser.add_argument("--steps", type=int, default=100, help="of every training")
+    parser.add_argument("--steps", type=int, default=100, help="steps of every training")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--auto-seeds", type=int, default=1, help="seeds of auto")
+    parser.add_argument("--auto-seeds", type=int, default=1, help="number of seeds for auto")
     parser.add_argument("--out", type=Path, help="folder for the pictures of auto with seed 0")
     args = parser.parse_args()
     form = LabelFormat(args.kind, None, args.invalid, snap=False)
@@ -115,7 +115,7 @@ def _draw(model: DenseModel, sample: Sample, path: Path) -> None:
 def _report(
     task: AbstractTask, rows: dict[str, list[float]], figures: dict[str, dict[str, float]]
 ) -> None:
-    print(f"| | {task.metric_name} | figures of the last seed |\n| --- | --- | --- |")
+    print(f"| | {task.metric_name} | other scores of the last seed |\n| --- | --- | --- |")
     for name, values in rows.items():
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         more = ", ".join(f"{k} {v:.1f}" for k, v in list(figures[name].items())[1:6])

@@ -1,12 +1,13 @@
-"""Compare several passes of Meta Prompts on a CPU with the plain networks, and with VPD depth.
+"""Measure time and memory of the passes of Meta Prompts on a CPU, compared with VPD depth.
 
-Random weights in the shape of Stable Diffusion 1.5, fp32, batch 1, 480 x 480 px. The variants take
-turns in one process. Ratios are those of the same round; their medians are printed.
+The models have the shape of Stable Diffusion 1.5 and random weights, and predict one image of
+480 x 480 px in fp32. The measured parts take turns in one process. Ratios are computed within a
+round; their medians over the rounds are printed:
 
-* Seconds of three passes, from the image to the features of the last pass, against one VAE encoder
-  and three UNet trunks.
-* Peak memory of one and of three passes, each in a process of its own.
-* Seconds per multiply-add of the whole model, neck and head included, against VPD depth.
+* seconds of three passes, from the image to the features of the last pass, compared with one VAE
+  encoder and three UNet trunks,
+* seconds per multiply-add of the whole model, including neck and head, relative to VPD depth,
+* peak memory of one and of three passes, each in its own process.
 
     python benchmarks/meta_prompts_inference.py [--rounds 5] [--threads 2] [--write]
 """
@@ -42,7 +43,7 @@ def models() -> tuple[Any, Any]:
 
 
 def features(method: Any, image: torch.Tensor, passes: int) -> object:
-    """Compute the features of the last pass, without neck and head."""
+    """Run the given number of passes, and return the features of the last one."""
     method.passes = passes
     inputs = Inputs(image)
     return method.refine(inputs, method._latent(inputs))
@@ -59,7 +60,7 @@ def multiply_adds(recipe: str) -> int:
 
 @torch.inference_mode()
 def measure(rounds: int) -> str:
-    """Return the table of times."""
+    """Measure the times and return their table."""
     ours, vpd = models()
     keep_freed_memory()
     image = torch.rand(1, 3, SIDE, SIDE)
@@ -84,10 +85,13 @@ def measure(rounds: int) -> str:
     relative = [(a / counts[0]) / (b / counts[1]) for a, b in zip(whole, vpd_whole, strict=True)]
     body = [[name, f"{statistics.median(values):.2f}"] for name, values in seconds.items()]
     body += [
-        ["three passes without the VAE, x UNet trunk", f"{statistics.median(trunks):.3f}"],
-        ["seconds per multiply-add, x VPD depth", f"{statistics.median(relative):.3f}"],
+        [
+            "three passes without the VAE, relative to the UNet trunk",
+            f"{statistics.median(trunks):.3f}",
+        ],
+        ["seconds per multiply-add, relative to VPD depth", f"{statistics.median(relative):.3f}"],
     ]
-    return table(("480 x 480 px", "s, or ratio"), body)
+    return table(("480 x 480 px", "seconds, or ratio"), body)
 
 
 @torch.inference_mode()
@@ -102,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of timed runs")
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed runs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     parser.add_argument("--passes", type=int, help=argparse.SUPPRESS)

@@ -1,9 +1,10 @@
 """The claims of the five papers that a small model and procedural rooms can test.
 
-A claim is one ordering of two rows, or one trend over steps or shots, that a paper states in its
-ablations (VPD table 5, EVP table 4, MetaPrompts table 5, DDP table 5 and figure 3) or in its
-few-shot experiments (FewShot tables 1 to 4, figures 3 and 4). An ordering that a paper states twice
-is listed once. ``claims.py`` compares the claims with the kept measurements.
+A claim says that one row of a table is better than another, or how scores change with the number of
+steps or shots. The claims are from the ablations (VPD table 5, EVP table 4, MetaPrompts table 5,
+DDP table 5 and figure 3) and from the few-shot experiments (FewShot tables 1 to 4, figures 3 and
+4). A claim that a paper makes twice is listed once. ``claims.py`` compares the claims with the
+stored measurements.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ LABELS = {"depth": "depth_zbuffer", "normals": "normal", "edges": "edge_texture"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows of a kept table.
+    """Two rows of a stored table of results.
 
     Attributes:
         label: short name of the task.
         table: name of the CSV file, without ``.csv``.
-        ahead: folder of the units of the row that is better in the paper.
-        behind: folder of the units of the row that it is compared with.
+        ahead: folder in the table with the scores of the row that is better in the paper.
+        behind: folder with the scores of the row that it is compared with.
     """
 
     label: str
@@ -35,14 +36,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim:
-    """An ordering or a trend that a paper states.
+    """A statement of a paper that one row is better than another.
 
     Attributes:
         source: table or figure of the paper.
-        ahead: what is better in the paper.
-        behind: what it is compared with.
+        ahead: row that is better in the paper.
+        behind: row that it is compared with.
         figures: scores in the paper, ahead / behind; empty if it prints none.
-        comparisons: measurements that test the claim here.
+        comparisons: comparisons of rows measured here, which test the claim.
         reason: why the claim does not hold here, or is not yet measured. It is shown unless every
             comparison holds.
     """
@@ -62,7 +63,15 @@ def few_shot(
     labels: Sequence[str] = tuple(LABELS),
     note: str = "",
 ) -> tuple[Comparison, ...]:
-    """Return the comparisons of two methods of the few-shot benchmark, one for each task."""
+    """Return the comparisons of two methods of the few-shot benchmark, one for each task.
+
+    Args:
+        ahead: method that is better in the paper.
+        behind: method that it is compared with.
+        shots: number of training images of ``ahead`` and of ``behind``.
+        labels: tasks, keys of ``LABELS``.
+        note: text after the name of the task in the table.
+    """
 
     def folder(label: str, method: str, count: int) -> str:
         return Unit(LABELS[label], method, 0).path(Path(), count).parent.as_posix()
@@ -79,7 +88,7 @@ def few_shot(
 
 
 def ladder(label: str, recipe: str, ahead: str, behind: str) -> tuple[Comparison, ...]:
-    """Return the comparison of two rows of benchmarks/ladders.py."""
+    """Return the comparison of two rows in a table of benchmarks/ladders.py."""
     return (Comparison(label, f"ladders_{recipe}", ahead, behind),)
 
 
@@ -112,7 +121,14 @@ VPD = (
     Claim("table 5", "maps of down blocks", "no maps", "48.2 / 48.0 mIoU", (), NO_ROW),
     Claim("table 5", "maps of up blocks", "no maps", "48.5 / 48.0 mIoU", (), NO_ROW),
     Claim("table 5", "maps of up blocks", "maps of down blocks", "48.5 / 48.2 mIoU", (), NO_ROW),
-    Claim("table 5", "maps of both", "maps of up blocks alone", "48.7 / 48.5 mIoU", (), NO_ROW),
+    Claim(
+        "table 5",
+        "maps of up and down blocks",
+        "maps of up blocks only",
+        "48.7 / 48.5 mIoU",
+        (),
+        NO_ROW,
+    ),
 )
 _EVP_LADDER = (
     ("2 and 1", "VPD with refined features (IMAFR)", "VPD", "0.243 / 0.254", "+ IMAFR", "VPD"),
@@ -184,14 +200,14 @@ _META_PROMPTS = (
     (
         "d",
         "features rearranged by the prompts",
-        "not rearranged",
+        "features not rearranged",
         "84.7 / 84.2 mIoU, RMSE 0.223 / 0.226 m",
         "no rearrangement",
     ),
     (
         "e",
         "a timestep embedding for each step",
-        "one for all steps",
+        "one embedding for all steps",
         "84.7 / 84.3 mIoU, RMSE 0.223 / 0.227 m",
         "no modulated time",
     ),
@@ -219,7 +235,7 @@ META_PROMPTS = (
 
 
 def ddp(ahead: str, *behind: str) -> tuple[Comparison, ...]:
-    """Return the comparisons of rows of benchmarks/ddp_rooms.py."""
+    """Return the comparisons of one row of benchmarks/ddp_rooms.py with each of the others."""
     return tuple(Comparison(row, "ddp_rooms", ahead, row) for row in behind)
 
 
@@ -237,8 +253,8 @@ _DDP: tuple[Any, ...] = (
     ("table 5b", "label scale 0.01", "0.001", "47.0 / 45.4 mIoU", _SMALL),
     ("table 5b", "label scale 0.01", "0.1 (0.02, 0.04 lie between)", "47.0 / 44.0 mIoU", _LARGE),
     ("table 5c", "cosine schedule", "linear schedule", "47.0 / 45.1 mIoU", _LINEAR),
-    ("table 5d", "six decoder layers", "one", "47.0 / 44.5 mIoU", ddp("6 layers", "1 layer")),
-    ("table 5d", "six decoder layers", "twelve", "47.0 / 46.0 mIoU", (), NO_DDP_ROW),
+    ("table 5d", "six decoder layers", "one layer", "47.0 / 44.5 mIoU", ddp("6 layers", "1 layer")),
+    ("table 5d", "six decoder layers", "twelve layers", "47.0 / 46.0 mIoU", (), NO_DDP_ROW),
     ("table 5e, figure 3a", "three steps", "one step", "47.0 / 46.1 mIoU", _ONE_STEP),
     (
         "table 5e, figure 3a",
@@ -258,7 +274,7 @@ FEW_SHOT = (
         "linear probe of CLIP",
         "depth 0.51 / 0.64 m, normals 17.8 / 23.4°",
         few_shot(K0, "clip-linear"),
-        "Probably in part because self-attention blurs the maps here (see table 3).",
+        "One probable cause is that self-attention blurs the maps here (see table 3).",
     ),
     Claim(
         "table 1",
@@ -273,13 +289,13 @@ FEW_SHOT = (
         "VPD, ten shots",
         "Z-depth 0.0308 / 0.0404, normals 10.1 / 14.4°, 2D edges 0.0625 / 0.0965",
         few_shot("few_shot", "vpd"),
-        "Normals need fine edges: a map of a concept has 16 x 16 pixels here, and VPD trains 7.2 "
-        "million parameters, FewShot 6,800.",
+        "Normals need fine edges, but a map of a concept has only 16 x 16 pixels here. VPD trains "
+        "7.2 million parameters, FewShot 6,800.",
     ),
     Claim(
         "table 3",
         "with self-attention",
-        "without",
+        "without self-attention",
         "depth 0.43 / 0.47 m, normals 16.4 / 17.4°",
         few_shot("few_shot", "few_shot:maps.self_attention=false"),
         "Seven of the nine self-attention layers of the embedded model's decoder attend to nearly "
@@ -298,8 +314,8 @@ FEW_SHOT = (
         "one table",
         "depth 0.43 / 0.47 m, normals 16.4 / 17.2°",
         few_shot("few_shot", K1),
-        "How the tables are mixed is learned from the CLIP features of only ten rooms, all of one "
-        "renderer.",
+        "The weights of the tables are learned from the CLIP features of only ten rooms, all from "
+        "one renderer.",
     ),
     Claim(
         "table 4",
@@ -322,27 +338,27 @@ FEW_SHOT = (
         "regression only",
         "",
         (),
-        "No curves are kept yet (`--curve-every` of the benchmark records them).",
+        "No curves are stored yet (`--curve-every` of the benchmark records them).",
     ),
     Claim(
         "figure 4",
         "FewShot, 20 and 50 shots",
-        "VPD, as many shots",
+        "VPD, 20 and 50 shots",
         "",
         few_shot("few_shot", "vpd", (20, 20), note=", 20 shots")
         + few_shot("few_shot", "vpd", (50, 50), note=", 50 shots"),
-        "VPD trains 7.2 million parameters, which gain more from further images than FewShot's "
-        "6,800.",
+        "VPD trains 7.2 million parameters, which gain more from additional images than the 6,800 "
+        "parameters of FewShot.",
     ),
     Claim(
         "figure 4",
         "FewShot with 100 shots",
-        "with ten",
+        "FewShot with ten",
         "",
         few_shot("few_shot", "few_shot", (100, 10)),
-        "FewShot trains only 6,800 parameters, which gain little from further images.",
+        "FewShot trains only 6,800 parameters, which gain little from additional images.",
     ),
-    Claim("figure 4", "VPD with 100 shots", "with ten", "", few_shot("vpd", "vpd", (100, 10))),
+    Claim("figure 4", "VPD with 100 shots", "VPD with ten", "", few_shot("vpd", "vpd", (100, 10))),
 )
 CLAIMS = {
     "VPD": VPD,

@@ -1,7 +1,7 @@
-"""Draw the plots of docs/results.md: scores with 95 % intervals by shots, pretraining or steps.
+"""Draw the plots of docs/results.md: scores by number of shots, pretraining or denoising steps.
 
 The scripts that measure the scores call ``write_plot`` when they write their tables into the page.
-``python benchmarks/results_summary.py`` draws all plots again from the kept tables.
+``python benchmarks/results_summary.py`` draws all plots again from the stored tables.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,15 @@ from diffsight.atomic import replacing
 from diffsight.benchmark.statistics import summarise
 
 Values = Mapping[int, Sequence[float]]
-"""Repeats of a score by position on the x axis."""
+"""Scores of all repeats, by position on the x axis."""
 
-COLOURS, MARKERS = ("#0072b2", "#d55e00"), ("o", "s")  # of curves; safe with colour blindness
+COLOURS, MARKERS = ("#0072b2", "#d55e00"), ("o", "s")  # of curves; readable with colour blindness
 LINES = ("--", ":")  # of baselines
 INK, GREY, GRID = "#222222", "#666666", "#dddddd"
 FIGURE_INCHES = (9.2, 2.9)  # width, height
 STYLE: Any = {
-    "svg.hashsalt": "diffsight",  # the same numbers give the same bytes
-    "svg.fonttype": "none",  # text stays text: a fifth of the bytes of outlines
+    "svg.hashsalt": "diffsight",  # makes the bytes of the file depend on the numbers only
+    "svg.fonttype": "none",  # stores text as text, in a fifth of the bytes of outlines
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "sans-serif"],
     "font.size": 9,
@@ -47,8 +47,8 @@ class Panel:
         x_label: quantity of the x axis, with its unit.
         y_label: quantity of the y axis, with its unit.
         digits: digits after the point of the scores in the plot's description.
-        curves: repeats of the score by label of the curve and by position.
-        baselines: repeats of scores that do not depend on the position, by label.
+        curves: scores of all repeats by position, for each label of a curve.
+        baselines: scores of all repeats that do not depend on the position, by label.
         is_log_x: whether the x axis is logarithmic.
     """
 
@@ -66,9 +66,9 @@ class Plot:
     """A picture of one or several panels.
 
     Attributes:
-        name: of the file, without ``.svg``.
+        name: name of the file, without ``.svg``.
         caption: alternative text of the picture in the page.
-        panels: from left to right.
+        panels: pairs of axes, from left to right.
     """
 
     name: str
@@ -99,10 +99,10 @@ def _lines(panel: Panel) -> Iterator[str]:
 def write_plot(plot: Plot, folder: Path = RESULTS.parent) -> Path:
     """Write ``NAME.svg`` into a folder and return its path.
 
-    The background is opaque, so that the plot is readable on light and on dark pages. The metadata
-    of the file have the plot's description.
+    The background is opaque, so that the plot is readable on light and on dark pages. The file
+    contains the plot's description as metadata.
     """
-    import matplotlib as mpl  # of the extras "test" and "docs", no runtime dependency
+    import matplotlib as mpl  # only in the extras "test" and "docs"
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

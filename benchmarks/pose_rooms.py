@@ -1,8 +1,9 @@
-"""Train Meta Prompts for the joints of people in rooms, and compare it with the mean pose.
+"""Train Meta Prompts to find the joints of people in rooms, and compare it with the mean pose.
 
-The recipe rooms/meta_prompts_pose is trained with several seeds. Every run and the mean pose of the
-training people are scored on the same new rooms, by average precision at OKS 0.5 and mean OKS.
-Finished runs are kept in ``--out`` and are not repeated.
+The recipe rooms/meta_prompts_pose is trained with several seeds. Every run, and the mean pose of
+the people in its training images, are scored on the same unseen rooms: by average precision at an
+object keypoint similarity (OKS) of 0.5, and by mean OKS. Finished runs are stored in ``--out`` and
+are not repeated.
 
     python benchmarks/pose_rooms.py [--seeds 3] [--out DIR] [--write]
 """
@@ -26,11 +27,11 @@ from diffsight.rooms import PeopleRooms
 
 RECIPE = "rooms/meta_prompts_pose"
 TESTS = 150
-Scores = dict[str, dict[str, float]]  # of the model and of the mean pose, by measure
+Scores = dict[str, dict[str, float]]  # scores by predictor (model or mean pose) and measure
 
 
 def run(seed: int, args: argparse.Namespace, tests: AbstractDataset) -> Scores:
-    """Return the scores of one training and of the mean pose; new ones are stored."""
+    """Return the scores of one run and of the mean pose; train the model if none are stored."""
     path = args.out / f"seed{seed}.json"
     if path.is_file():
         return json.loads(path.read_text())
@@ -43,7 +44,7 @@ def run(seed: int, args: argparse.Namespace, tests: AbstractDataset) -> Scores:
 
 
 def scores_of(model: DenseModel, tests: AbstractDataset) -> Scores:
-    """Return AP50 and mean OKS in percent of a model and of its baseline."""
+    """Return AP50 and mean OKS of a model and of its baseline, in percent."""
     predictor = Predictor(model, Plan(flip=True, batch_size=8))
     rules = {"AP50": (protocols.get("pose-v1"), "ap50", 100), "OKS": (None, "mean OKS, %", 1)}
     scores: Scores = {}
@@ -55,7 +56,7 @@ def scores_of(model: DenseModel, tests: AbstractDataset) -> Scores:
 
 
 def main() -> None:
-    """Train all seeds and print the table."""
+    """Train with all seeds and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

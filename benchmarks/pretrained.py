@@ -14,7 +14,7 @@ from diffsight.errors import InputError
 from diffsight.prompts import Unprompted
 
 Start = Literal["pretrained", "random UNet", "all random"]
-FROM_SCRATCH = "none"  # recorded instead of weights where the embedded model is not used
+FROM_SCRATCH = "none"  # recorded instead of a hash if the embedded model is not used
 
 
 def folder_of(model: str) -> Path:
@@ -38,14 +38,14 @@ def fingerprint(folder: Path) -> str:
 
 
 class Extractor(nn.Module):
-    """Module that maps latents without noise to the UNet's feature maps, with the empty prompt.
+    """Module that returns the UNet's feature maps for latents without noise and an empty prompt.
 
     Args:
-        folder: with unet/, vae/ and, for the prompt, text_encoder/ and tokenizer/.
-        start: which weights are pretrained. ``random UNet`` keeps the pretrained autoencoder.
+        folder: folder with unet/, vae/ and, for the prompt, text_encoder/ and tokenizer/.
+        start: which weights are pretrained. With ``random UNet``, the autoencoder is pretrained.
         timestep: diffusion step whose embedding conditions the UNet.
-        taps: levels to return; 0 is the finest.
-        seed: of the random weights.
+        taps: levels of the UNet to return; 0 is the finest.
+        seed: seed of the random weights.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
-"""Measure whether pretraining helps: light heads on few labelled rooms, with all baselines.
+"""Measure whether pretraining helps if light heads are trained on few labelled rooms.
 
-A *support* is one set of training images from the split ``val``; scores come from the split
+A *support* is one set of training images from the split ``val``. Scores are measured on the split
 ``test``. The pretraining has seen neither. All rows are trained on the same supports, so that
 differences are paired. The number of steps is fixed, and nothing is selected on the test rooms.
 
-Results are kept in the table ``--table``. Its units are unpacked into the working folder ``--out``
-and are not run again. New units are added to the table at the end. Finished units stay in
-``--out``, so that an interrupted run continues. ``--rows`` may be computed in several runs.
+A *unit* is one or several trainings that are run and stored together. The units of ``--table`` are
+unpacked into the working folder ``--out`` and are not run again; new units are added to the table
+at the end. An interrupted call can be continued, and ``--rows`` can be measured in several calls.
 ``--curve`` also draws the plot of the scores by pretraining steps.
 
     python benchmarks/pretraining_helps.py --model tiny [--rows frozen-pretrained rgb-unet ...]
@@ -56,7 +56,7 @@ STARTS: dict[str, Start] = {
 HEAD_RATE = 2e-3
 UNET_RATE = {"tuned-pretrained": 1e-4, "tuned-scratch": 5e-4}
 RGB_RATE = 2e-3
-SCENES_PER_SUPPORT = 1000  # supports of every size begin with the same rooms
+SCENES_PER_SUPPORT = 1000  # reserved rooms; supports of all sizes begin with the same ones
 UNTRAINED = ("map", "grid")
 # options that are the same for all results in one folder
 FIXED_OPTIONS = (
@@ -79,8 +79,8 @@ class Unit:
     Attributes:
         row: key of ``ROWS``.
         task: key of ``TASKS``.
-        count: training images of a support.
-        supports: numbers of the supports.
+        count: training images per support.
+        supports: indices of the supports.
     """
 
     row: str
@@ -90,17 +90,17 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Name of the unit's file, without suffix."""
+        """Name of the file with the results, without suffix."""
         return f"{self.row}-{self.task}-{self.count}-{self.supports[0]}"
 
 
 class Bench:
-    """Runs units on a pretrained model and on rooms.
+    """Runs the units of one pretrained model.
 
     Args:
         args: options of the command line.
-        folder: of the pretrained model.
-        images: returns all rooms. It is a function, because a report alone needs no rooms.
+        folder: folder of the pretrained model.
+        images: function that returns all rooms; it is not called if no unit is missing.
         out: folder of the finished units.
     """
 
@@ -117,16 +117,16 @@ class Bench:
 
     @property
     def images(self) -> Images:
-        """All rooms."""
+        """All rooms: those of the supports, then the test rooms."""
         return self._rendered()
 
     def rows_of(self, unit: Unit) -> Tensor:
-        """Return the indices of the images of the unit's supports, ``s n``."""
+        """Return the indices of the training images of a unit, ``s n`` (support, image)."""
         first = torch.tensor(unit.supports, device=self.args.device)[:, None] * self.max_count
         return first + torch.arange(unit.count, device=self.args.device)
 
     def extractor(self, row: str, seed: int = 0) -> Extractor:
-        """Return the feature extractor of a row; ``seed`` is that of random weights."""
+        """Return the feature extractor of a row; random weights are drawn with ``seed``."""
         taps, timestep = self.args.taps, self.args.timestep
         extractor = Extractor(self.folder, STARTS[row], timestep=timestep, taps=taps, seed=seed)
         multiple = extractor.backbone.size_multiple
@@ -136,7 +136,7 @@ class Bench:
 
     @torch.no_grad()
     def features(self, row: str) -> list[Tensor]:
-        """Return the features of all images and then of their mirror images, computed once."""
+        """Return the features of all images, then of their mirror images; they are cached."""
         start = STARTS[row]
         if start not in self._features:
             extractor = self.extractor(row)
@@ -151,7 +151,7 @@ class Bench:
         return self._features[start]
 
     def latents(self, extractor: Extractor) -> Tensor:
-        """Return the pretrained latents of all images and of their mirror images, computed once."""
+        """Return the pretrained latents of all images, then of their mirror images; cached."""
         if self._latents is None:
             self._latents = self._encode(extractor)
         return self._latents
@@ -166,7 +166,7 @@ class Bench:
         return self.images.pixels(index, torch.full_like(index, mirrored, dtype=torch.bool))
 
     def build(self, unit: Unit) -> tuple[nn.Module, dict[nn.Module, float]]:
-        """Return the model of a unit, and the learning rates of its trained parts."""
+        """Return the model of a unit, and the learning rate of each trained part."""
         task, (height, width) = TASKS[unit.task], self.images.image.shape[-2:]
         rows, seed = self.rows_of(unit), unit.supports[0]
         if unit.row.startswith("frozen"):
@@ -220,7 +220,7 @@ class Bench:
         return task.score(task.measure(mean.expand(len(label), -1, -1, -1), label, valid))
 
     def _score_grid(self, task: AbstractTask) -> float:
-        """Return the score of the test labels, downsampled to the finest features and upsampled."""
+        """Return the score of the test labels after down- and upsampling by the finest stride."""
         label, valid = self._truth(task, self.tests)
         weight = valid[:, None].float()
         stride = self.extractor(REFERENCE).backbone.strides[0]
@@ -234,7 +234,7 @@ class Bench:
         return self.images.truth(task, index, torch.zeros_like(index, dtype=torch.bool), grid)
 
     def seconds(self, unit: Unit) -> float:
-        """Return the estimated seconds of a unit, from three steps and one batch of test rooms."""
+        """Estimate the seconds of a unit from three steps and one batch of test rooms."""
         if unit.row in UNTRAINED:
             return 1.0
         model, rates = self.build(unit)
@@ -253,7 +253,7 @@ class Bench:
 def claim_folders(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     """Return pairs of a model's folder and the folder of its results.
 
-    The settings are recorded in the folders of results.
+    The settings are recorded in the folder of results, which must not have other settings.
     """
     if args.curve:
         folders = [folder_of(str(folder)) for folder in args.curve]
@@ -267,14 +267,14 @@ def claim_folders(args: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 
 def _settled(losses: Tensor) -> list[float]:
-    """Return by support the loss of the last tenth of the steps over that of the tenth before."""
+    """Return the loss of the last tenth of the steps over that of the tenth before, by support."""
     tenth = max(len(losses) // 10, 1)
     last, before = losses[-tenth:].mean(dim=0), losses[-2 * tenth : -tenth].mean(dim=0)
     return (last / before).tolist()
 
 
 def units_of(args: argparse.Namespace) -> list[Unit]:
-    """Return all units. A frozen or untrained row has one unit for all supports."""
+    """Return all selected units; a frozen or untrained row has one unit for all supports."""
     units = []
     for row in args.rows:
         together = row.startswith("frozen") or row in UNTRAINED
@@ -285,7 +285,7 @@ def units_of(args: argparse.Namespace) -> list[Unit]:
 
 
 def run_missing(bench: Bench, units: Sequence[Unit]) -> None:
-    """Run the units that have no file yet, and log the expected time."""
+    """Run the units that have no file yet, and print the expected time."""
     missing = [unit for unit in units if not (bench.out / f"{unit.name}.json").exists()]
     say(f"{bench.folder.name}: {len(units) - len(missing)} of {len(units)} units are finished\n")
     expected: dict[tuple[str, str], float] = {}
@@ -315,18 +315,22 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="tiny", help="a diffusers folder, or tiny")
-    parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, earliest first")
+    parser.add_argument("--curve", nargs="+", type=Path, help="checkpoints, from early to late")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument(
-        "--counts", nargs="+", type=int, default=[10, 20, 100], help="images of a support"
+        "--counts", nargs="+", type=int, default=[10, 20, 100], help="images per support"
     )
     parser.add_argument("--supports", type=int, default=20, help="number of supports")
-    parser.add_argument("--tuned-supports", type=int, default=5, help="of rows that are not frozen")
+    parser.add_argument(
+        "--tuned-supports", type=int, default=5, help="supports of rows that are not frozen"
+    )
     parser.add_argument("--tests", type=int, default=256, help="number of test rooms")
     parser.add_argument("--size", type=int, default=128, help="side of the rooms in pixels")
-    parser.add_argument("--steps", type=int, default=1200, help="of frozen rows")
-    parser.add_argument("--tuned-steps", type=int, default=500, help="of rows that are not frozen")
+    parser.add_argument("--steps", type=int, default=1200, help="training steps of frozen rows")
+    parser.add_argument(
+        "--tuned-steps", type=int, default=500, help="steps of rows that are not frozen"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--width", type=int, default=32, help="channels of the light head")
     parser.add_argument("--weight-decay", type=float, default=0.1)
@@ -334,12 +338,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--taps", nargs="+", type=int, default=[0, 1, 2, 3], choices=range(4))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    out, kept = Path("runs/pretraining_helps"), TABLES / "pretraining_helps.csv"
+    out, stored = Path("runs/pretraining_helps"), TABLES / "pretraining_helps.csv"
     parser.add_argument("--out", type=Path, default=out, help="working folder")
-    parser.add_argument("--table", type=Path, default=kept, help="CSV file that keeps the results")
+    parser.add_argument("--table", type=Path, default=stored, help="CSV file of the results")
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
     parser.add_argument(
-        "--quick", action="store_true", help="test run: writes no page and no table"
+        "--quick", action="store_true", help="short test run that writes no page and no table"
     )
     args = parser.parse_args()
     if args.quick:

@@ -1,4 +1,4 @@
-"""Make the tables and the plot of pretraining_helps.py from its units."""
+"""Make the tables and the plot of pretraining_helps.py from its stored units."""
 
 import argparse
 import json
@@ -22,14 +22,14 @@ ROWS = {
     "grid": "the true labels, downsampled to the finest feature grid and upsampled again",
 }
 REFERENCE = "frozen-pretrained"
-CURVE_COUNT = 20  # training images of the rows by checkpoint
+CURVE_COUNT = 20  # training images in the comparison of checkpoints
 
 
 def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float], list[float]]:
     """Return the scores of a table cell by support, and the loss ratios of its trainings.
 
-    A loss ratio is the mean loss over the last tenth of the steps, divided by that over the tenth
-    before: 1 if the loss has settled.
+    A loss ratio is the mean loss of the last tenth of the steps, divided by that of the tenth
+    before. It is about 1 if the loss no longer decreases.
     """
     scores, settled = {}, []
     for path in sorted(out.glob(f"{row}-{task}-{count}-*.json")):
@@ -40,7 +40,7 @@ def results(out: Path, row: str, task: str, count: int) -> tuple[dict[int, float
 
 
 def report(args: argparse.Namespace, out: Path, weights: str) -> str:
-    """Return the table of all rows with an explanation."""
+    """Return the text of the page: an explanation, and the table of all rows."""
     lines, settled = [], []
     for name, task in TASKS.items():
         for row, title in ROWS.items():
@@ -58,12 +58,13 @@ def report(args: argparse.Namespace, out: Path, weights: str) -> str:
     head = ["task", "features", "supports", *(f"N = {n}" for n in args.counts)]
     ratios = f"{min(settled):.2f} to {max(settled):.2f}" if settled else "unknown"
     about = (
-        f"Weights {weights[:12]}, {args.size} px, N labelled rooms of "
-        f"`val`, {args.tests} rooms of `test`. Mean over the supports ± 95 % interval of that "
-        "mean; in brackets the paired difference to the frozen pretrained features with its "
-        f"interval. Heads: {args.steps} steps of {args.batch} images; fine-tuned and RGB: "
-        f"{args.tuned_steps} steps. The loss over the last tenth of the steps is {ratios} times "
-        "that over the tenth before. One random UNet serves all supports of a frozen row."
+        f"Weights {weights[:12]}, rooms of {args.size} px. A support is a set of N labelled rooms "
+        f"of `val`; scores are measured on {args.tests} rooms of `test`. A cell has the mean over "
+        "the supports ± its 95 % interval; in brackets is the paired difference to the frozen "
+        f"pretrained features. Heads on frozen features are trained for {args.steps} steps of "
+        f"{args.batch} images, fine-tuned UNets and the RGB U-Net for {args.tuned_steps}. The mean "
+        f"loss of the last tenth of the steps is {ratios} times that of the tenth before. All "
+        "supports of a frozen row have the same random UNet."
     )
     return f"{paragraph(about)}\n\n{table(head, lines)}\n\n`{command()}`"
 
@@ -72,7 +73,7 @@ def curve_report(rows: Mapping[str, tuple[Path, str]], args: argparse.Namespace)
     """Return the table of the frozen features of several checkpoints of one pretraining.
 
     Args:
-        rows: folder of the units and key of ``ROWS``, by name of the checkpoint.
+        rows: folder of the units and key of ``ROWS``, for each name of a checkpoint.
         args: options of the command line.
     """
     lines = []
@@ -82,14 +83,15 @@ def curve_report(rows: Mapping[str, tuple[Path, str]], args: argparse.Namespace)
         lines.append([checkpoint, *cells])
     head = ["checkpoint", *(f"{name} ({TASKS[name].unit})" for name in args.tasks)]
     return (
-        f"Frozen features, N = {CURVE_COUNT}, {args.supports} supports, {args.size} px, by "
-        f"checkpoint of the pretraining (mean ± 95 % interval).\n\n{table(head, lines)}\n\n"
+        f"Frozen features by checkpoint of the pretraining, N = {CURVE_COUNT} rooms of {args.size} "
+        f"px (mean of {args.supports} supports ± its 95 % interval).\n\n"
+        f"{table(head, lines)}\n\n"
         f"`{command()}`"
     )
 
 
 def curve_plot(path: Path) -> Plot:
-    """Return the plot of the scores by steps of the pretraining, from the kept table.
+    """Return the plot of the scores by steps of the pretraining, from the stored table.
 
     A random UNet has 0 steps. The baseline without an image is measured with the same supports.
     """

@@ -1,9 +1,10 @@
-"""Train heads on frozen features, fine-tuned UNets, and networks from scratch in one loop.
+"""Train heads on frozen features, fine-tuned UNets or networks from scratch with the same loop.
 
 A *support* is one set of training images. A *stack* trains the heads of several supports at once:
 their channels are concatenated, and every convolution has one group per support, so that the
-trainings are independent. Axes: ``s`` support of the stack, ``n`` image in memory; the others as in
-``diffsight.types``.
+trainings are independent. Axes: ``s`` support of the stack, ``n`` image in memory, ``k`` channel of
+a raw map; the others as in ``diffsight.types``. All models map image indices and flips (both
+``s b``) and the grid of computed pixels to raw maps ``s b k h w``.
 """
 
 import math
@@ -17,20 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 EVALUATION_BATCH = 8
-# A training step uses every fourth row and column, from a random start. Thirty maps at full size
-# would cost more than the rest of the step.
+# A training step computes every fourth row and column, from a random offset, because thirty class
+# maps at full size would take more time than the rest of the step.
 PIXEL_STEP = 4
 
 
 class LightHead(nn.Module):
-    """Head that projects every level to ``width`` channels and adds them at the finest size.
+    """Head that projects all levels to ``width`` channels and adds them at the finest size.
 
-    A 3 x 3 and a 1 x 1 convolution follow.
+    A 3 x 3 and a 1 x 1 convolution follow. Features are standardised first.
 
     Args:
-        channels: channels of each level, finest first.
-        outputs: channels of the raw map.
-        width: channels of the sum.
+        channels: number of channels of each level, finest first.
+        outputs: number of channels of the raw map.
+        width: number of channels of the sum.
         stack: number of supports whose heads are trained together.
     """
 
@@ -47,19 +48,19 @@ class LightHead(nn.Module):
 
     @torch.no_grad()
     def standardise(self, levels: Sequence[Tensor]) -> None:
-        """Set the mean and the scale of every channel to those of the supports' features."""
+        """Set mean and scale of the input channels from features ``b s*c h w`` of the supports."""
         for i, x in enumerate(levels):
             deviation, mean = torch.std_mean(x.float(), dim=(0, 2, 3))
             self.get_buffer(f"mean{i}").copy_(mean[:, None, None])
             self.get_buffer(f"scale{i}").copy_(1 / (deviation[:, None, None] + 1e-4))
 
     def forward(self, levels: Sequence[Tensor], hw: tuple[int, int], grid: Grid) -> Tensor:
-        """Return raw maps ``s b k h w`` at the grid of images of size ``hw``.
+        """Return raw maps ``s b k h w`` at the pixels of a grid.
 
         Args:
             levels: features ``b s*c h w``, finest first.
             hw: height and width of the images.
-            grid: pixels that are computed.
+            grid: pixels to compute.
         """
         hidden: Tensor | None = None
         for i, (project, x) in enumerate(zip(self.project, levels, strict=True)):
@@ -76,12 +77,12 @@ class LightHead(nn.Module):
 
 
 def _bilinear(short: int, long: int, like: Tensor) -> Tensor:
-    """Return the matrix ``short long`` that interpolates linearly along one axis."""
+    """Return the matrix ``short long`` that upsamples one axis linearly."""
     return functional.interpolate(torch.eye(short).to(like)[None], long, mode="linear")[0]
 
 
 class RGBUNet(nn.Module):
-    """A U-Net on pixels with four levels: two convolutions a level going down, one going up."""
+    """A U-Net on RGB pixels with four levels: two convolutions per level down, one per level up."""
 
     def __init__(self, outputs: int, width: int = 16) -> None:
         super().__init__()
@@ -95,11 +96,11 @@ class RGBUNet(nn.Module):
         self.out = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Return raw maps ``b k h w`` at the grid.
+        """Return raw maps ``b k h w`` at the pixels of a grid.
 
         Args:
-            x: RGB in [0, 1]; its sides are multiples of 8.
-            grid: pixels that are returned.
+            x: RGB images ``b 3 h w`` in [0, 1]; h and w are multiples of 8.
+            grid: pixels to return.
         """
         x, skips = x * 2 - 1, []
         for level, block in enumerate(self.down):
@@ -118,14 +119,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Frozen(nn.Module):
-    """A stack of heads on features ``2n c h w`` in memory: images first, then mirrored images."""
+    """A stack of heads on features ``2n c h w`` of all images, then of their mirror images."""
 
     def __init__(self, levels: Sequence[Tensor], head: LightHead, hw: tuple[int, int]) -> None:
         super().__init__()
         self.levels, self.head, self.hw = levels, head, hw
 
     def take(self, index: Tensor, flip: Tensor) -> list[Tensor]:
-        """Return the features ``b s*c h w`` of the images ``s b``."""
+        """Return the features ``b s*c h w`` of images ``s b``, mirrored where ``flip`` is true."""
         rows = index + flip * (len(self.levels[0]) // 2)
         return [level[rows.T].flatten(1, 2) for level in self.levels]
 
@@ -135,7 +136,7 @@ class Frozen(nn.Module):
 
 
 class Whole(nn.Module):
-    """A network on pixels that is trained from scratch, for one support."""
+    """A network on pixels that is trained from scratch on one support."""
 
     def __init__(self, images: Images, network: nn.Module) -> None:
         super().__init__()
@@ -147,7 +148,7 @@ class Whole(nn.Module):
 
 
 class Tuned(nn.Module):
-    """A UNet that is fine-tuned on latents ``2n c h w`` in memory, for one support."""
+    """A UNet that is fine-tuned on one support, from latents ``2n c h w`` as in ``Frozen``."""
 
     def __init__(
         self, latents: Tensor, extractor: nn.Module, head: LightHead, hw: tuple[int, int]
@@ -163,14 +164,14 @@ class Tuned(nn.Module):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Options of a training with AdamW: linear warm-up over 5 % of the steps, then cosine to 0."""
+    """Options of AdamW; the learning rate warms up for 5 % of the steps, then falls as a cosine."""
 
     steps: int
     batch: int
     weight_decay: float
 
     def factor(self, step: int) -> float:
-        """Return the factor on the learning rate at a step."""
+        """Return the factor by which the learning rates are multiplied at a step."""
         warm = max(self.steps // 20, 1)
         return min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / self.steps))
 
@@ -184,18 +185,18 @@ def train(
     schedule: Schedule,
     seed: int,
 ) -> Tensor:
-    """Train on supports ``s n``, and return the losses of the steps, ``t s``.
+    """Train a model on all supports; return the loss of each step and support, ``t s``.
 
     Args:
-        model: maps (index, flip, grid) to raw maps ``s b k h w``.
+        model: model that maps (index, flip, grid) to raw maps ``s b k h w``.
         rates: learning rate of each trained part.
-        task: whose loss is minimised.
+        task: task whose loss is minimised.
         images: rooms in memory.
-        supports: indices of the training images of each support.
+        supports: indices of the training images of each support, ``s n``.
         schedule: steps, batch size and learning rates.
-        seed: of the batches.
+        seed: seed of the random batches, flips and grids.
     """
-    # drawn on the CPU, so that all rows of the table have the same batches on every device
+    # on the CPU, so that all rows of the table have the same batches on every device
     generator = torch.Generator().manual_seed(seed)
     groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in rates.items()]
     optimiser = torch.optim.AdamW(groups, weight_decay=schedule.weight_decay, fused=True)
@@ -223,7 +224,7 @@ def train(
 def evaluate(
     model: nn.Module, task: AbstractTask, images: Images, tests: Tensor, stack: int
 ) -> list[float]:
-    """Return the score of every support of the stack on the images with indices ``tests``."""
+    """Return the score of every support of a stack on the images with indices ``tests``."""
     sums: list[Tensor | int] = [0] * stack
     grid = Grid.every(1, (0, 0), images.image)
     for batch in tests.split(EVALUATION_BATCH):

@@ -1,9 +1,9 @@
 """Draw the picture of the README and of the first page: predictions of newly trained models.
 
-Three light heads are trained for depth, classes and normals on the same ten rooms, on networks that
-come with the package. The recipe streets/ddp_cameras is trained for maps on 400 rendered streets.
-The rooms and the street in the picture are of the split ``test``; none was chosen for its result.
-The uncertainty is drawn from the lowest of a picture (white) to its highest (red).
+Three light heads for depth, classes and normals are trained on the same ten rooms, with networks
+that come with the package. The recipe streets/ddp_cameras is trained on 400 rendered streets to
+predict maps. The rooms and the street in the picture are from the split ``test``; none was chosen
+for its result. Uncertainty is drawn from white (lowest in a picture) to red (highest).
 
     python benchmarks/readme_picture.py [--out PNG]
 
@@ -43,8 +43,8 @@ CLASSES = {
     "ceiling": (243, 223, 165),
     "thing": (47, 121, 196),
 }
-THING = 3  # the rooms' classes with this id or a higher one are things
-MASKS = "masks"  # folder of the four classes
+THING = 3  # class id; this and all higher ids of the rooms are things
+MASKS = "masks"  # folder of the masks with four classes
 LABELS = ("depth_m", "semantic", "normals")
 FIRST_ROOM, FIRST_STREET = 6, 0
 
@@ -60,9 +60,9 @@ class Row:
     Attributes:
         title: text at the left of the row.
         label: key of ``Sample.labels``.
-        uncertainty: returns the uncertainty map ``h w`` of a prediction.
-        kind: of the labels, for ``adapt``; empty for the streets.
-        folder: of the labels; empty for the streets.
+        uncertainty: function that returns the uncertainty map ``h w`` of a prediction.
+        kind: kind of the labels for ``adapt``; empty for the streets.
+        folder: folder of the labels; empty for the streets.
     """
 
     title: str
@@ -81,7 +81,7 @@ STREET = Row("BEV map", "map", lambda p: p.uncertainty.flip(0, 1))  # forward is
 
 
 def write_rooms(out: Path) -> None:
-    """Write ten rooms with their labels to files, in the formats that a user has."""
+    """Write ten rooms with their labels into a folder, in the file formats of ``adapt``."""
     export = Export("val", 0, (SIZE_PX, SIZE_PX), LABELS)
     export.prepare(out)
     (out / MASKS).mkdir()
@@ -95,7 +95,7 @@ def write_rooms(out: Path) -> None:
 
 
 def train_on_rooms(row: Row, rooms: Path) -> DenseModel:
-    """Return the model of a task, trained on the ten rooms."""
+    """Train and return the model of a task on the ten rooms."""
     names = {"classes": tuple(CLASSES)} if row.folder == MASKS else {}
     images, labels = rooms / "images", rooms / row.folder
     options = {"method": "feature_head", "backbone": BACKBONE, "steps": STEPS, **names}
@@ -105,14 +105,14 @@ def train_on_rooms(row: Row, rooms: Path) -> DenseModel:
 
 
 def train_on_streets(out: Path) -> DenseModel:
-    """Return the model that predicts maps of streets."""
+    """Train and return the model that predicts maps of streets."""
     fitted = train(["--recipe", RECIPE, "--out", str(out / "street"), "--seed", "0"])
     assert fitted is not None
     return fitted.model
 
 
 def panels(row: Row, model: DenseModel, samples: Sequence[Sample]) -> list[Image.Image]:
-    """Return image, truth, prediction and uncertainty of every sample, in this order."""
+    """Return the pictures of every sample: image, truth, prediction and uncertainty."""
     predict = diffsight.pipeline(model)
     pictures: list[Tensor] = []
     for sample in samples:
@@ -127,14 +127,14 @@ def panels(row: Row, model: DenseModel, samples: Sequence[Sample]) -> list[Image
 
 
 def room(index: int) -> Sample:
-    """Return a room that no model was trained on, with the four classes."""
+    """Return an unseen room, whose labels have the four classes."""
     sample = Rooms("test", index + 1, SIZE_PX, LABELS)[index]
     labels = {**sample.labels, "semantic": sample.labels["semantic"].clamp(max=THING)}
     return replace(sample, labels=labels)
 
 
 def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) -> Image.Image:
-    """Return the sheet: a row for each task, with the street last."""
+    """Return the whole picture: a row for each task, the street in the last row."""
     begin = MARGIN_PX + NAMES_PX
     left = [begin + i * (SIZE_PX + GAP_PX) + (i > 3) * (SPACE_PX - GAP_PX) for i in range(8)]
     right = left[-1] + SIZE_PX
@@ -150,7 +150,7 @@ def draw(rooms: Sequence[Sequence[Image.Image]], street: Sequence[Image.Image]) 
 
     def paste(title: str, picture: Image.Image, box: tuple[int, int, int, int]) -> None:
         x, y, wide, high = box
-        # enlarged by nearest neighbour first, so that cells of a map stay sharp
+        # enlarge by nearest neighbour first, so that cells of a map stay sharp
         large = picture.resize((4 * picture.width, 4 * picture.height), Image.Resampling.NEAREST)
         sheet.paste(large.resize((wide, high), Image.Resampling.BOX), (x, y))
         pen.text((x + wide / 2, y - TITLE_PX / 2), title, INK, font, anchor="mm")

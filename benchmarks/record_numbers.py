@@ -3,10 +3,10 @@
     python benchmarks/record_numbers.py --out record.json              # all cases
     python benchmarks/record_numbers.py --out new.json --against benchmarks/tables/record.json
 
-Each case runs the public interface with one thread: ten steps of every rooms recipe, 20 steps of
-``adapt`` for every kind of labels and both methods, ``predict`` with each model, ``evaluate`` of
-each trained recipe, and the table of ``diffsight demo``. Tensors are hashed by shape and bytes,
-without their names, so that a renamed parameter does not change the record.
+Each case runs the public interface with one thread: ten training steps of five rooms recipes with
+``evaluate``, 20 steps of ``adapt`` for every kind of labels and two methods, ``predict`` with each
+model, and the table of ``diffsight demo``. Tensors are hashed by dtype, shape and bytes, without
+their names, so that a renamed parameter does not change the record.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def diffsight(*arguments: str | Path | int) -> str:
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return the hashes of the arrays and pictures in a folder, by file name."""
+    """Return the hashes of all arrays and pictures below a folder, by file name."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".npy":
@@ -81,7 +81,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def fit_case(name: str, work: Path) -> dict[str, Any]:
-    """Train a recipe for ten steps, predict and evaluate; return the numbers."""
+    """Train a recipe for ten steps, predict and evaluate; return the recorded numbers."""
     out = work / name
     diffsight(
         *("fit", "--recipe", f"rooms/{name}", "--out", out, "--steps", FIT_STEPS),
@@ -115,7 +115,7 @@ def fit_case(name: str, work: Path) -> dict[str, Any]:
 
 
 def write_examples(kind: str, folder: Path) -> None:
-    """Write a few rooms and their labels to files, in the formats that a user has."""
+    """Write a few rooms and their labels into a folder, in the file formats of ``adapt``."""
     from diffsight.datasets.depth import write_depth_png
     from diffsight.rooms import Rooms
 
@@ -138,7 +138,7 @@ def write_examples(kind: str, folder: Path) -> None:
 
 
 def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
-    """Adapt for twenty steps and predict; return the numbers."""
+    """Adapt a model for twenty steps and predict; return the recorded numbers."""
     import diffsight as library
 
     folder, losses = work / kind, []
@@ -184,7 +184,7 @@ def compare(new: Any, old: Any, path: str = "") -> list[str]:
     Args:
         new: record, or a part of it.
         old: record to compare with, or the same part of it.
-        path: keys that lead to the part.
+        path: keys that lead to the part, joined by "/".
     """
     if isinstance(new, dict) and isinstance(old, dict):
         lines = [f"{path}/{key}: only in one record" for key in new.keys() ^ old.keys()]
@@ -198,12 +198,12 @@ def compare(new: Any, old: Any, path: str = "") -> list[str]:
 
 
 def main() -> None:
-    """Run the cases that ``--only`` selects, or all."""
+    """Run all cases, or those that ``--only`` selects."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write the record to")
-    parser.add_argument("--against", type=Path, help="record to compare with")
+    parser.add_argument("--against", type=Path, help="older record to compare with")
     parser.add_argument("--only", default="", help="run the cases whose name has this text")
-    parser.add_argument("--work", type=Path, help="folder in which the files are kept")
+    parser.add_argument("--work", type=Path, help="folder for all files (default: temporary)")
     args = parser.parse_args()
     record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Shared parts of the scripts that write docs/results.md: intervals, tables, marked blocks."""
+"""Functions for scripts that write docs/results.md: intervals, tables, marked blocks of text."""
 
 import json
 import sys
@@ -19,11 +19,11 @@ RESULTS = Path(__file__).parent.parent / "docs" / "results.md"
 
 
 def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -> str:
-    """Return mean and 95 % interval, and in brackets the paired difference to the reference.
+    """Return mean ± 95 % interval as text, with the paired difference to a reference in brackets.
 
     Args:
-        scores: by repeat; without any, the text is empty.
-        reference: by repeat; differences are those of the repeats that both have.
+        scores: scores by repeat; if there are none, the text is empty.
+        reference: reference scores by repeat; only the repeats in both are compared.
         decimals: digits after the point.
     """
     if not scores:
@@ -36,7 +36,7 @@ def cell(scores: dict[int, float], reference: dict[int, float], decimals: int) -
 
 
 def interval(values: Sequence[float], form: str) -> str:
-    """Return the mean and half of its 95 % interval, in a format such as ``+.3f``."""
+    """Return the text ``mean ± half of its 95 % interval``, in a number format such as ``+.3f``."""
     summary = summarise(np.array(values))
     mean, half = f"{summary.mean:{form}}", summary.ci95
     return mean if half is None else f"{mean} ± {half:{form.lstrip('+')}}"
@@ -49,12 +49,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Return a paragraph of a page, wrapped at 120 characters."""
+    """Return a paragraph with lines of at most 120 characters."""
     return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def write_block(path: Path, name: str, text: str) -> None:
-    """Replace the text between the two marker comments of ``name``; append it if there are none.
+    """Replace the text between the two marker comments of ``name``; append the block if missing.
 
     Several processes may write blocks of one page at the same time.
 
@@ -89,7 +89,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Record the settings of the results in a folder, which has those of one setting only.
+    """Record the settings of the results in a folder, so that others cannot be mixed with them.
 
     Raises:
         InputError: if the folder has results of other settings.
@@ -109,6 +109,6 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Write progress to stderr at once, without a buffer."""
+    """Write a text about the progress to stderr, without a buffer."""
     sys.stderr.write(text)
     sys.stderr.flush()

@@ -26,7 +26,7 @@ from diffsight.errors import InputError
 
 HEAD = ("measured", "model", "baseline without an image", "weights", "command")
 NO_BASELINE = "none"
-DIGITS = 7  # of weights in the table
+DIGITS = 7  # shown of the hash of the weights
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Section:
     """A part of the page: a marked block, or all text under a heading.
 
     Attributes:
-        heading: that the part stands under.
-        text: of the part.
-        context: text of the whole section, which has commands and weights if the part has none.
+        heading: heading above the part.
+        text: text of the part.
+        context: text of the whole section, searched for commands and weights as well.
     """
 
     heading: str
@@ -45,12 +45,12 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The anchor of the heading, as MyST and GitHub make it."""
+        """The anchor of the heading, in the format of MyST and GitHub."""
         return re.sub(r"[^\w\- ]", "", self.heading.lower()).replace(" ", "-")
 
 
 def sections_of(page: str) -> dict[str, Section]:
-    """Return the parts of a page by heading, and by name of the marked block."""
+    """Return the parts of a page by heading or by name of the marked block."""
     parts = re.split(r"^#{2,3} (.+)$", page, flags=re.MULTILINE)
     sections = {}
     for heading, text in zip(parts[1::2], parts[2::2], strict=True):
@@ -61,7 +61,7 @@ def sections_of(page: str) -> dict[str, Section]:
 
 
 def rows_of(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of all Markdown tables of a text: cells by column, in the table's order."""
+    """Yield the rows of all Markdown tables in a text, each as cells by name of the column."""
     head: list[str] = []
     for line in text.splitlines():
         if not line.startswith("|"):
@@ -89,16 +89,16 @@ def look_up(cell: Cell, section: Section) -> str:
     if len(matches) != 1:
         raise InputError(
             f"docs/results.md, {section.heading}: {len(matches)} cells in column {cell.column!r} "
-            f"of row {cell.row!r}: mend the row in benchmarks/summary_rows.py"
+            f"of row {cell.row!r}: correct the row in benchmarks/summary_rows.py"
         )
     return matches[0].partition(" (")[0]
 
 
 def check_command(row: Row, section: Section) -> None:
-    """Check that the section has the row's command, perhaps with more options.
+    """Check that the section contains the row's command; it may have more options.
 
     Raises:
-        InputError: if it has not.
+        InputError: if the section does not contain the command.
     """
     fences = re.findall(r"```bash\n(.*?)```", section.context, re.DOTALL)
     spans = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", section.context, flags=re.DOTALL))
@@ -106,11 +106,14 @@ def check_command(row: Row, section: Section) -> None:
     commands = (" ".join(code.split()) for code in (*spans, *lines))
     if any(f"{command} ".startswith(f"{row.command} ") for command in commands):
         return
-    raise InputError(f"docs/results.md, {section.heading}: has no command {row.command!r}")
+    raise InputError(
+        f"docs/results.md, {section.heading}: has no command {row.command!r}: add it, or correct "
+        "the row in benchmarks/summary_rows.py"
+    )
 
 
 def weights_of(row: Row, section: Section) -> str:
-    """Return the first digits of the embedded model's weights, or the name of another network.
+    """Return the first digits of the hash of the embedded model, or the name of another network.
 
     Raises:
         InputError: if the section does not name the weights.
@@ -120,7 +123,10 @@ def weights_of(row: Row, section: Section) -> str:
     for text in (section.text, section.context):
         if match := re.search(r"[Ww]eights\s+([0-9a-f]{12})", text):
             return match[1][:DIGITS]
-    raise InputError(f"docs/results.md, {section.heading}: names no weights of the embedded model")
+    raise InputError(
+        f"docs/results.md, {section.heading}: names no weights of the embedded model: add "
+        "'weights' and the first twelve digits of their hash"
+    )
 
 
 def report(page: str) -> str:
@@ -132,7 +138,10 @@ def report(page: str) -> str:
     sections, lines = sections_of(page), []
     for row in ROWS:
         if row.section not in sections:
-            raise InputError(f"docs/results.md: has no section or block {row.section!r}")
+            raise InputError(
+                f"docs/results.md: has no section or block {row.section!r}: correct the row in "
+                "benchmarks/summary_rows.py"
+            )
         section = sections[row.section]
         baseline = NO_BASELINE
         if row.baseline is not None:
@@ -145,7 +154,7 @@ def report(page: str) -> str:
 
 
 def plots(tables: Path) -> Sequence[Plot]:
-    """Return all plots of the page, from the kept tables."""
+    """Return all plots of the page, computed from the stored tables."""
     return (
         shots_plot(tables),
         curve_plot(tables / "pretraining_helps.csv"),
@@ -154,7 +163,7 @@ def plots(tables: Path) -> Sequence[Plot]:
 
 
 def main() -> None:
-    """Write the table and the plots."""
+    """Write the table into the page, and the plots next to it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

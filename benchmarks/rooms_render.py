@@ -2,15 +2,15 @@
 
     python benchmarks/rooms_render.py [--seconds 10] [--workers 2]
 
-For each size, ``--workers`` processes render scenes: with depth only, and with all labels, people
-and sentences. The columns are:
+For each size, ``--workers`` processes render scenes: first with depth only, then with all labels,
+people and sentences. The columns are:
 
 * images per second of wall-clock time,
-* images per second of processor time, summed over the processes: the speed on free cores, which
-  other work on the machine hardly changes,
+* images per second of processor time, summed over the processes. This is the speed on free cores;
+  it hardly depends on other work on the machine,
 * pixels per second of processor time, relative to 128 x 128.
 
-The exit status is 1 below 10 images per second with all labels at 128 x 128.
+The exit status is 1 if fewer than 10 images per second are rendered with all labels at 128 x 128.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def render_for(labels: str, size: int, start: int, seconds: float) -> tuple[floa
         labels: ``depth`` or ``all``.
         size: side of the images in pixels.
         start: index of the first scene.
-        seconds: wall-clock time to render for.
+        seconds: how long to render, in seconds of wall-clock time.
     """
     data = Rooms("train", start + 100_000, size)
     clock, cpu, count = time.perf_counter(), time.process_time(), 0
@@ -50,7 +50,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each size and labels")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="time for each size and set of labels"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     args = parser.parse_args()
     line = "{:>6}{:>8}{:>12}{:>12}{:>12}\n"

@@ -1,17 +1,17 @@
-"""Measure how much of the gain of full masks a few strokes achieve.
+"""Measure what fraction of the gain from full masks is reached with a few strokes as labels.
 
     python benchmarks/scribbles.py --draws 5
     python benchmarks/scribbles.py --images DIR --labels DIR --invalid 0
 
-The rule of the strokes was fixed before the first result: 20 strokes of 3 pixels width on each
-image. The class of a stroke is drawn in proportion to its area, and the stroke begins at a random
-pixel of it. It walks in steps of one pixel for an eighth of the short side, turns a little at every
-step, and turns around where it would leave the region of its class. No pixel outside of the mask of
-the class is painted.
+Each image gets 20 random strokes of 3 pixels width; the rule was fixed before the first result. The
+class of a stroke is drawn in proportion to its area, and the stroke begins at a random pixel of the
+class. It is an eighth of the short side long, and turns a little at every step of one pixel. It
+takes another direction where it would leave the region of its class. No pixel outside of the mask
+of the class is painted.
 
-The same candidate is trained on full masks and on strokes. The fraction of the gain is (strokes -
-mean map) / (masks - mean map) of the metric on unseen images: other rooms, or each photograph in
-turn.
+The same candidate of ``adapt`` is trained on full masks and on strokes. The fraction of the gain is
+(strokes - mean map) / (masks - mean map) of the scores on unseen images: other rooms, or each
+photograph in turn.
 """
 
 import argparse
@@ -36,12 +36,13 @@ from diffsight.rooms.world import CLASSES
 from diffsight.tasks import AbstractTask, Segmentation
 from diffsight.training.loop import encode, measure_variants, target_of
 
-STROKES, TRIES, TURN = 20, 16, 0.35  # TURN: standard deviation of a step's turn, radians
+# TURN: standard deviation of the angle between two steps, radians
+STROKES, TRIES, TURN = 20, 16, 0.35
 SCORE_PX = 256  # short side of the labels that predictions are scored with
 
 
 def scribble(sample: Sample, label: str, seed: int) -> Sample:
-    """Return a copy of a sample whose label is valid only on the strokes."""
+    """Return a copy of a sample whose label is valid only on random strokes."""
     ids, valid = sample.labels[label].numpy(), sample.valid[label].numpy()
     height, width = ids.shape
     digest = int(sample.id[:12], 16) if all(c in "0123456789abcdef" for c in sample.id[:12]) else 0
@@ -94,14 +95,14 @@ def compare(
     backbone: str,
     seed: int,
 ) -> float:
-    """Print the scores of masks, strokes and mean map; return the fraction of the gain.
+    """Print the scores with masks, with strokes and of the mean map; return the fraction.
 
     Args:
         name: first cell of the printed row.
         rounds: pairs of training and test images; the scores are over all rounds together.
-        task: of the masks.
-        backbone: of the light head.
-        seed: of strokes and trainings.
+        task: task of the masks.
+        backbone: backbone of the light head.
+        seed: seed of strokes and trainings.
     """
     sums: dict[str, list[torch.Tensor]] = {"masks": [], "strokes": [], MEAN_MAP: []}
     labelled = []
@@ -121,14 +122,18 @@ def compare(
 
 
 def main() -> None:
-    """Print a table with a row for each draw."""
+    """Print a table with a row for each draw of strokes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=Path, help="folder of photographs; without it, rooms")
+    parser.add_argument(
+        "--images", type=Path, help="folder of photographs (default: rendered rooms)"
+    )
     parser.add_argument("--labels", type=Path, help="folder of their masks")
     parser.add_argument("--invalid", type=float, help="value of pixels without a label")
     parser.add_argument("--backbone", default="efficientnet-lite0@256")
-    parser.add_argument("--draws", type=int, default=5, help="draws of strokes and of rooms")
-    parser.add_argument("--tests", type=int, default=48, help="unseen rooms")
+    parser.add_argument(
+        "--draws", type=int, default=5, help="number of draws of strokes and of rooms"
+    )
+    parser.add_argument("--tests", type=int, default=48, help="number of unseen rooms")
     args = parser.parse_args()
     print("| draw | labelled pixels | masks, mIoU | strokes | mean map | fraction of the gain |")
     print("| --- | --- | --- | --- | --- | --- |")

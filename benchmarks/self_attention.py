@@ -1,13 +1,13 @@
 """Measure how selective the self-attention of the UNet's decoder is.
 
-FewShot propagates its maps with self-attention, which helps where a pixel attends to pixels of its
-own class. For every self-attention layer of the decoder, at t = 200 with the empty prompt, the
-script averages three fractions over held-out rooms:
+FewShot multiplies its maps with self-attention, which helps if a pixel attends to pixels of its own
+class. For every self-attention layer of the decoder, at timestep 200 with the empty prompt, the
+script averages three fractions over the pixels of unseen rooms:
 
-* the pixels that a pixel attends to: exp of the entropy, divided by the number of pixels; 1 means
-  that all are attended to equally,
-* the attention on pixels of the own class,
-* the pixels of the own class.
+* the fraction of the pixels that a pixel attends to: the exponential of the entropy of its
+  attention, divided by the number of pixels; 1 means that it attends to all pixels equally,
+* the fraction of its attention that is on pixels of its own class,
+* the fraction of the pixels that have its class.
 
     python benchmarks/self_attention.py [--backbone tiny] [--rooms 16] [--write]
 """
@@ -26,7 +26,7 @@ from diffsight.methods.conditioned import Conditioned
 from diffsight.prompts import Unprompted
 from diffsight.rooms import Rooms
 
-FIRST_LAYER = 8  # number of the decoder's first layer among the 16 of the paper
+FIRST_LAYER = 8  # the paper numbers the layers 1 to 16; the decoder begins at 8
 TIMESTEP = 200
 
 
@@ -35,7 +35,7 @@ def attention(layer: Any, hidden: Tensor) -> Tensor:
 
     Args:
         layer: self-attention module of the UNet.
-        hidden: its input, ``1 p c``.
+        hidden: input of the layer, ``1 p c``.
     """
     query, key = (
         project(hidden).unflatten(-1, (layer.heads, -1)).movedim(2, 1)
@@ -45,13 +45,10 @@ def attention(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def selectivity(attended: Tensor, classes: Tensor) -> Tensor:
-    """Return three fractions, averaged over the pixels of an image.
-
-    They are the pixels attended to, the attention on pixels of the own class, and the pixels of the
-    own class.
+    """Return the three fractions of the table, averaged over the pixels of an image.
 
     Args:
-        attended: attention ``p p``.
+        attended: attention ``p p`` (query, key).
         classes: class ids ``h w``.
     """
     entropy = -(attended * attended.clamp(min=1e-9).log()).sum(dim=1)
@@ -64,7 +61,7 @@ def selectivity(attended: Tensor, classes: Tensor) -> Tensor:
 
 @torch.no_grad()
 def rows_of(source: BackboneSource, count: int) -> list[list[str]]:
-    """Return a table row for each layer, averaged over rooms of the split ``test``."""
+    """Return a table row for each layer: its number and the means over ``count`` test rooms."""
     diffusion, hidden = source.diffusion, {}
     modules = diffusion.unet.named_modules()
     layers = {n: m for n, m in modules if n.startswith("up_") and n.endswith("attn1")}
@@ -92,7 +89,8 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=16, help="number of rooms")
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     args = parser.parse_args()
-    head = ["layer", "pixels attended to", "attention on the own class", "pixels of the own class"]
+    head = ["layer", "fraction of the pixels attended to"]
+    head += ["fraction of the attention on the own class", "fraction of pixels of the own class"]
     text = table(head, rows_of(BackboneSource(args.backbone), args.rooms))
     sys.stdout.write(text + "\n")
     if args.write:

@@ -1,8 +1,8 @@
-"""Measure maps around a vehicle on streets: DDP with and without diffusion, LiDAR and more steps.
+"""Measure bird's-eye-view maps of streets: DDP with and without diffusion, LiDAR and more steps.
 
-The recipes streets/ddp_cameras and streets/ddp_cameras_lidar are trained from scratch, paired by
-seed. All rows and two baselines without an image are scored on the same new streets. Finished runs
-are kept as rows of ``--table`` and are not repeated.
+The recipes streets/ddp_cameras and streets/ddp_cameras_lidar are trained from scratch; rows are
+compared by pairs of equal seed. All rows and two baselines without an image are scored on the same
+unseen streets. Finished runs are stored as rows of ``--table`` and are not repeated.
 
     python benchmarks/streets.py [--seeds 3] [--out DIR] [--table CSV] [--write]
 """
@@ -34,7 +34,7 @@ NO_DIFFUSION = [
     *("--method.encoding", "null"),
     *("--method.decoder", json.dumps({"class_path": "MapDecoder", "init_args": DECODER})),
 ]
-# recipe, options that change it, and numbers of denoising steps
+# rows: recipe, options that change it, and numbers of denoising steps to score
 ROWS: dict[str, tuple[str, list[str], tuple[int | None, ...]]] = {
     "six cameras": (CAMERAS, [], (1, 3)),
     "six cameras, no diffusion": (CAMERAS, NO_DIFFUSION, (None,)),
@@ -47,12 +47,15 @@ Unit = dict[str, Any]
 
 
 def name_of(row: str, steps: int | None) -> str:
-    """Return the name that a row's units have for a number of steps."""
+    """Return the name of the stored scores of a row with a number of steps."""
     return row if steps is None else f"{row}, {steps} step{'s' * (steps > 1)}"
 
 
 def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -> dict[str, Unit]:
-    """Return the units of one training by name; new ones are stored."""
+    """Return the scores of one run, one unit by name for each number of steps.
+
+    Stored scores are read; otherwise the model is trained, and its scores are stored.
+    """
     recipe, changes, numbers = ROWS[row]
     steps_by_name = {name_of(row, n): n for n in numbers}
     files = {name: args.out / "units" / name / f"seed{seed}.json" for name in steps_by_name}
@@ -60,7 +63,7 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
         claim_folder(path.parent, {"weights": FROM_SCRATCH})
     if not all(path.is_file() for path in files.values()):
         folder = args.out / "models" / row / str(seed)
-        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted run
         options = ["--recipe", recipe, "--out", str(folder), "--seed", str(seed), *changes]
         fitted = train([*options, "--cache", str(args.out / "cache")])
         assert fitted is not None
@@ -78,7 +81,7 @@ def run(row: str, seed: int, args: argparse.Namespace, tests: AbstractDataset) -
 
 
 def table_of(results: dict[str, list[Unit]]) -> str:
-    """Return the table of all rows, with the baselines without an image last."""
+    """Return the table of all rows; the baselines without an image come last."""
     first = [unit["score"] for unit in results[FIRST]]
     classes = list(results[FIRST][0]["classes"])
     body = []
@@ -99,8 +102,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/streets"))
-    parser.add_argument("--table", type=Path, default=TABLES / "streets.csv")
+    parser.add_argument("--out", type=Path, default=Path("runs/streets"), help="working folder")
+    parser.add_argument("--table", type=Path, default=TABLES / "streets.csv", help="stored runs")
     parser.add_argument("--write", action="store_true", help="write the table to docs/results.md")
     args = parser.parse_args()
     keep_freed_memory()

@@ -13,7 +13,7 @@ class Cell:
     """A score in a table of the page.
 
     Attributes:
-        label: name of the model or baseline in the summary; empty if the cell has the name.
+        label: name of the model or baseline in the summary; empty if the cell contains the name.
         column: name of the column.
         row: first cells of the row, separated by ``|`` as in the table.
     """
@@ -28,13 +28,13 @@ class Row:
     """A row of the summary.
 
     Attributes:
-        section: heading or marked block of the page that has the scores.
+        section: heading or name of the marked block of the page that contains the scores.
         measured: task and data.
-        score: measure with its unit, and ``↓`` or ``↑`` for lower or higher is better.
-        model: score of the model.
-        baseline: score of a baseline without an image; None if there is none.
+        score: measure with its unit, and ``↓`` or ``↑`` if lower or higher is better.
+        model: cell with the score of the model.
+        baseline: cell with the score of a baseline without an image; None if there is none.
         network: pretrained network of the model.
-        command: that measures the scores; the section may have more options.
+        command: beginning of the command in the section that measures the scores.
     """
 
     section: str
@@ -154,7 +154,7 @@ ROWS = (
         "confidence depth",
         "depth, intervals of 90 %, 10 rooms",
         "coverage, at least 0.9",
-        Cell("`feature_head`", "coverage, mean", "10"),
+        Cell("`feature_head`", "mean coverage", "10"),
         None,
         EMBEDDED,
         "python benchmarks/confidence.py --task depth",
@@ -250,8 +250,8 @@ ROWS = (
     Row(
         "generation_check",
         "samples that show the object of their prompt",
-        "pictures ↑",
-        Cell("text to image", "figure", "thing found in 200 samples of prompts that name it"),
+        "% of pictures ↑",
+        Cell("text to image", "result", "thing found in 200 samples of prompts that name it"),
         None,
         EMBEDDED,
         "python benchmarks/generation_check.py",

@@ -1,10 +1,10 @@
-"""Store the results of an experiment as one CSV table, with one row per unit.
+"""Store the results of an experiment in one CSV table, with a row for each unit.
 
 A unit is one training with its scores. Scripts write every finished unit as a JSON file into a
 working folder outside of git, such as ``runs/few_shot``. ``pack`` adds the units of such a folder
 to the table of the experiment. ``unpack`` writes the rows of a table as unit files, so that a
-script reads them instead of running them again. A table does not keep the scores of single images,
-only which images were scored.
+script reads them instead of running them again. A table has no scores of single images; it only
+names the images that were scored.
 
 Columns: ``unit`` is the path of the unit's file without ``.json``. Values of nested dictionaries
 have columns of their own (``measures/miou``). ``settings/...`` come from the ``settings.json`` in
@@ -31,17 +31,17 @@ from diffsight.formats.text import reading
 TABLES = Path(__file__).parent / "tables"
 SETTINGS = "settings.json"
 NOT_UNITS = (SETTINGS, "report.json")
-# weights of the embedded model in units that do not name them, by the ``conditions`` of the units
+# weights of the embedded model for older units that do not name them, by their ``conditions``
 WEIGHTS = dict.fromkeys(
     ("e685a65d0fcf0498", "7f4d27004678313b", "c0ca3bf15af0b4bb"), "7c2c23eaaf51"
 )
-MAX_IMAGES = 100_000  # of a unit
-MAX_NAME_LENGTH = 200  # of a folder or file
-Units = dict[str, dict[str, Any]]  # by the unit's path without .json
+MAX_IMAGES = 100_000  # per unit
+MAX_NAME_LENGTH = 200  # characters of the name of a folder or file
+Units = dict[str, dict[str, Any]]  # contents of units, by path of the file without .json
 
 
 def pack(folder: Path, table: Path) -> None:
-    """Add the units of a folder to a table; a unit that is in both is taken from the folder.
+    """Add the units of a folder to a table; they replace units of the table with the same name.
 
     Raises:
         InputError: if a unit's file is damaged or its images are not named SPLIT/NUMBER.
@@ -75,15 +75,15 @@ def unpack(table: Path, folder: Path) -> None:
             write_json(path, unit)
         elif _flatten(existing[name]) != _flatten(unit):
             raise InputError(
-                f"{path}: differs from its row in {table}: delete the file to keep the row, or the "
-                "row to keep the file"
+                f"{path}: differs from its row in {table}: delete the file to use the row, or the "
+                "row to use the file"
             )
 
 
 def read(table: Path) -> Units:
-    """Return the units of a table by name; a table that does not exist has none.
+    """Return the units of a table by name; if the file does not exist, there are none.
 
-    The score of each image is None, because tables do not keep it.
+    The scores of single images are None, because a table does not contain them.
 
     Raises:
         InputError: if the table is damaged.
@@ -100,7 +100,7 @@ def read(table: Path) -> Units:
 
 
 def weights_of(units: Iterable[dict[str, Any]]) -> str:
-    """Return the first digits of the embedded model's weights that units were measured with.
+    """Return the first digits of the hash of the embedded model that all units were measured with.
 
     Raises:
         InputError: if the units have different weights, or do not record them.
@@ -118,7 +118,7 @@ def weights_of(units: Iterable[dict[str, Any]]) -> str:
 
 
 def _checked_name(name: str) -> str:
-    """Return the name of a unit, after a check that its path stays inside of the folder."""
+    """Return the name of a unit if its path stays inside of the folder; raise an error if not."""
     parts = name.split("/")
     if not all(0 < len(part) <= MAX_NAME_LENGTH and part.isprintable() for part in parts):
         raise ValueError(f"{name[:MAX_NAME_LENGTH]!r} is not the path of a unit")
@@ -150,11 +150,11 @@ def _write_settings(path: Path, settings: dict[str, Any], table: Path) -> None:
     if not path.exists():
         write_json(path, settings)
     elif _load(path) != settings:
-        raise InputError(f"{path}: has other settings than {table}: give another folder")
+        raise InputError(f"{path}: differs from the settings in {table}: give another folder")
 
 
 def _columns(rows: Sequence[dict[str, str]]) -> list[str]:
-    """Return the columns of all rows, in an order that agrees with the order within each row."""
+    """Return the columns of all rows, in an order that agrees with the order in each row."""
     columns: list[str] = []
     for row in rows:
         position = 0
@@ -202,7 +202,7 @@ def _unflatten(cells: dict[str, str]) -> dict[str, Any]:
 
 
 def _to_cell(value: Any) -> str:
-    """Return a value as JSON; a text stays as it is unless it would be read as JSON."""
+    """Return a value as JSON; a text is not quoted unless it would be read as JSON."""
     if isinstance(value, str) and value and _from_cell(value) is value:
         return value
     return json.dumps(value)
@@ -228,7 +228,7 @@ def _to_ranges(names: Sequence[str]) -> str:
             runs.append([int(number)] * 2)
     text = f"{split}/" + ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
     if _from_ranges(text) != list(names):
-        raise InputError(f"images {names[0]}, ...: all images of a unit must be of one split")
+        raise InputError(f"images {names[0]}, ...: all images of a unit must be from one split")
     return text
 
 

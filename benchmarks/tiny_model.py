@@ -57,7 +57,7 @@ _VAE = (
 
 
 def tiny_method(*, head_width: int = 8) -> Any:
-    """Return the builder of a method with random weights."""
+    """Return a function that builds VPD with random weights."""
     return functools.partial(
         VPD,
         backbone=StableDiffusion(ARCHITECTURE),
@@ -77,12 +77,12 @@ def tiny(seed: int = 0, *, head_width: int = 8) -> DenseModel:
 def original_entries(
     unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], *, layers: int
 ) -> dict[str, Tensor]:
-    """Return the entries of an original checkpoint, from the state dicts of diffusers.
+    """Return the entries of an original Stable Diffusion checkpoint, from diffusers state dicts.
 
     Args:
         unet: state dict of a UNet with four levels; the last level has no attention.
         vae: state dict of an autoencoder.
-        layers: residual blocks of each level of the UNet.
+        layers: number of residual blocks per level of the UNet.
     """
     table = unet_prefixes(4, layers, (True, True, True, False))
     prefixes = {new: old for old, new in table.items()}

@@ -1,11 +1,11 @@
-"""Compare the full-size model of a VPD or EVP recipe on a CPU with the plain diffusers networks.
+"""Compare a full-size VPD or EVP model on a CPU with the networks of diffusers alone.
 
-The reference is the VAE encoder and the UNet of diffusers with default attention. Random weights in
-the shape of Stable Diffusion 1.5, fp32, batch 1. The variants take turns in one process and share
-their weights. Each round starts with another variant and gives a ratio to the reference of the same
-round; the median of the ratios is printed. Peak memory is that of a process that runs only one
-variant (weights included; Linux), again in turns. VPD pads images to a multiple of 64 px. The
-reference gets the padded image and, if that differs, also the original image.
+The reference is the VAE encoder and the UNet of diffusers with default attention. All models have
+the shape of Stable Diffusion 1.5 and random weights, and predict one image in fp32. The variants
+share their weights and take turns in one process; each round starts with another variant. Ratios to
+the reference are computed within a round, and their median is printed. Peak memory is measured in
+a process that runs only one variant, including the weights (Linux). VPD pads images to a multiple
+of 64 px. The reference is measured with the padded image and, if it differs, the original image.
 
     python benchmarks/vpd_inference.py [--recipe vpd/depth_nyu] [--sizes 480x640 512x512]
                                        [--rounds 5] [--threads 2] [--channels-last]
@@ -56,7 +56,7 @@ def build_reference() -> tuple[AutoencoderKL, UNet2DConditionModel]:
 
 
 def build_ours(recipe: str, vae: AutoencoderKL, unet: UNet2DConditionModel) -> Any:
-    """Return the method of a recipe, which shares the weights of the diffusers networks."""
+    """Return the method of a recipe; it shares the weights of the diffusers networks."""
     data = read(recipe)
     config = {part: without_weights(data[part])[0] for part in ("task", "method")}
     with uninitialised():
@@ -76,9 +76,9 @@ def runs(
     """Return the variants by name, each as a function that runs it once."""
     vae, unet = build_reference()
     ours = build_ours(recipe, vae, unet)
-    if channels_last:  # copies the shared weights, so that the reference keeps its format
+    if channels_last:  # copies the shared weights, so that the reference keeps its memory format
         ours = ours.to(memory_format=torch.channels_last)
-    keep_freed_memory()  # as in prediction; the reference is faster by it too
+    keep_freed_memory()  # as in ``diffsight predict``; it speeds up the reference as well
     image = torch.rand(1, 3, height, width)
     padded = pad_to_multiple(image, 64, 0.5)
     context = torch.randn(1, ours.prompts.num_tokens, 768)
@@ -102,7 +102,7 @@ def runs(
 
 
 def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every round by variant; each round starts with another variant."""
+    """Return the seconds of all rounds by variant; each round starts with another variant."""
     for run in variants.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -112,7 +112,7 @@ def seconds_of(variants: dict[str, Callable[[], object]], rounds: int) -> dict[s
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
-        # the variant that follows the whole model is slower, because it needs new memory
+        # rotate, because the variant that follows the whole model is slower: it needs new memory
         order.rotate(1)
     return seconds
 
@@ -134,21 +134,21 @@ def time_ratios(
 
 
 @torch.inference_mode()
-def peak_mb_of_this_process(recipe: str, variant: str, height: int, width: int) -> float:
+def peak_mib_of_this_process(recipe: str, variant: str, height: int, width: int) -> float:
     """Return the peak memory in MiB of one pass of a variant in this process."""
     return peak_of(runs(recipe, height, width)[variant])
 
 
 def peak_of(run: Callable[[], object]) -> float:
     """Return the peak memory of this process in MiB while it calls ``run`` (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present size
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     run()
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
-def peak_mb(recipe: str, variant: str, size: str, threads: int) -> float:
-    """Return the peak memory in MiB of one pass of a variant in a process of its own."""
+def peak_mib(recipe: str, variant: str, size: str, threads: int) -> float:
+    """Run one pass of a variant in its own process; return the peak memory in MiB."""
     command = [sys.executable, __file__, "--recipe", recipe, "--variant", variant, "--sizes", size]
     out = subprocess.run([*command, "--threads", str(threads)], stdout=subprocess.PIPE, check=True)
     return json.loads(out.stdout)
@@ -165,11 +165,13 @@ def main() -> None:
     parser.add_argument(
         "--sizes", nargs="+", default=["480x640", "512x512"], help="height x width in pixels"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of timed runs")
-    parser.add_argument("--memory-rounds", type=int, default=3, help="processes for the memory")
+    parser.add_argument("--rounds", type=int, default=5, help="number of timed runs")
+    parser.add_argument(
+        "--memory-rounds", type=int, default=3, help="processes per variant that measure memory"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--channels-last", action="store_true", help="run our model in this memory format"
+        "--channels-last", action="store_true", help="run our model in channels-last memory format"
     )
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -177,14 +179,14 @@ def main() -> None:
     for size in args.sizes:
         height, width = map(int, size.split("x"))
         if args.variant:
-            peak = peak_mb_of_this_process(args.recipe, args.variant, height, width)
+            peak = peak_mib_of_this_process(args.recipe, args.variant, height, width)
             sys.stdout.write(json.dumps(peak))
             return
         times = time_ratios(args.recipe, height, width, args.rounds, args.channels_last)
         memory: dict[str, list[float]] = {name: [] for name in times}
         for _ in range(args.memory_rounds):
             for name in times:
-                memory[name].append(peak_mb(args.recipe, name, size, args.threads))
+                memory[name].append(peak_mib(args.recipe, name, size, args.threads))
         sys.stdout.write(
             f"\n{args.recipe}, {size}, {args.threads} threads, torch {torch.__version__}\n"
         )
