@@ -180,7 +180,7 @@ def test_a_part_from_the_hub_is_loaded_at_its_saved_commit(
         requested.append((name, revision))
         return str(snapshot)
 
-    monkeypatch.setattr("diffsight.weights.location.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     path = save(few_shot(BackboneSource("owner/name")), tmp_path / "m.safetensors")
     entry = read_config(path)["frozen"]["backbone"]
     assert (entry["source"], entry["revision"]) == ("owner/name", "0a1b2c")

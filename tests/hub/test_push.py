@@ -1,7 +1,6 @@
 """Uploads to and downloads from the Hugging Face hub, which is replaced by a stand-in."""
 
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
             calls.append((options["repo_id"], options | sent))
             return SimpleNamespace(commit_url="https://hub/commit/1")
 
-    monkeypatch.setattr(sys.modules["diffsight.hub.save"], "HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     return calls
 
 
@@ -45,7 +44,7 @@ def test_a_model_is_downloaded_by_its_hub_id(saved: Path, monkeypatch: pytest.Mo
         assert set(allow_patterns) >= {"config.json", "model.safetensors"}
         return str(saved)
 
-    monkeypatch.setattr(sys.modules["diffsight.hub.load"], "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     load("someone/depth", revision="v2")
     assert requested == [("someone/depth", "v2")]
 

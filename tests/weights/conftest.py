@@ -44,6 +44,6 @@ class FakeHub:
 @pytest.fixture
 def online(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     hub = FakeHub(pipeline)
-    monkeypatch.setattr("diffsight.weights.location.HfApi", lambda: hub)
-    monkeypatch.setattr("diffsight.weights.location.snapshot_download", hub.download)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.download)
     return hub

@@ -83,7 +83,7 @@ def test_a_cached_model_is_loaded_without_the_hub(
         def list_repo_files(self, *_: object, **__: object) -> list[str]:
             raise LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr("diffsight.weights.location.HfApi", Broken)
+    monkeypatch.setattr("huggingface_hub.HfApi", Broken)
     model = move_to_hub_cache(rewrite_in_layout(pipeline, "fp16"), hub_cache)
     assert locate("owner/name") == model / "snapshots" / ("a" * 40)
 

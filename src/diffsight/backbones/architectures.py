@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
 from diffsight import assets
 from diffsight.backbones.diffusion_weights import ldm_entries
 from diffsight.errors import InputError
@@ -89,6 +87,8 @@ def from_folder(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: if a configuration file is missing, incomplete or damaged.
     """
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes seconds
+
     paths = [folder / part / "config.json" for part in ("unet", "vae")]
     unet, vae = map(_read, paths)
     base = PRESETS["sd15"]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
@@ -156,13 +155,13 @@ def _average_heads(query: Tensor, key: Tensor) -> Tensor:
 class SDPAProcessor:
     """Attention processor of diffusers: scaled dot-product attention that can be recorded.
 
-    It supports the transformer blocks of Stable Diffusion: no mask, no spatial norm, no added
-    tokens.
+    It supports the attention layers (``attn``) of Stable Diffusion's transformer blocks: no mask,
+    no spatial norm, no added tokens.
     """
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,
         hidden_states: Float[Tensor, "b p c"],
         encoder_hidden_states: Float[Tensor, "b n e"] | None = None,
         attention_mask: None = None,
@@ -171,7 +170,7 @@ class SDPAProcessor:
         """Return the output of the attention layer; ``record`` gets its queries and keys."""
         assert attention_mask is None
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        layers: Any = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
+        layers = ((attn.to_q, hidden_states), (attn.to_k, source), (attn.to_v, source))
         query, key, value = (
             rearrange(layer(x), "b p (heads d) -> b heads p d", heads=attn.heads)
             for layer, x in layers
@@ -185,5 +184,4 @@ class SDPAProcessor:
         else:
             out = functional.scaled_dot_product_attention(query, key, value)
         out = rearrange(out, "b heads p d -> b p (heads d)")
-        project: Any = attn.to_out
-        return project[1](project[0](out))
+        return attn.to_out[1](attn.to_out[0](out))

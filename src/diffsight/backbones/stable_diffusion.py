@@ -6,11 +6,9 @@ UNet run one by one, so that features can be read between them; its output head 
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from diffusers.models.autoencoders.vae import Encoder
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +29,9 @@ from diffsight.ops.padding import require_multiples
 from diffsight.types import Draws
 from diffsight.weights import locate, report_errors
 
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
 Part = Literal["unet", "vae"]
 
 
@@ -43,6 +44,8 @@ class VAEEncoder(nn.Module):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers.models.autoencoders.vae import Encoder  # takes seconds
+
         super().__init__()
         widths, latents = tuple(config["block_out_channels"]), config["latent_channels"]
         self.stride = 2 ** (len(widths) - 1)
@@ -359,7 +362,9 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
 
 def _build_unet(
     config: Mapping[str, Any], conv_out: bool, time_embedding: bool
-) -> UNet2DConditionModel:
+) -> "UNet2DConditionModel":
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # takes seconds
+
     unet = UNet2DConditionModel(**config)
     if not conv_out:
         del unet.conv_norm_out, unet.conv_act, unet.conv_out

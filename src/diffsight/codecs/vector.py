@@ -8,7 +8,6 @@ corners of its triangle, which reproduces every direction inside the triangle ex
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import ConvexHull, Delaunay, QhullError
 from torch import Tensor
 from torch.nn import functional
 
@@ -102,7 +101,7 @@ class VectorCodebook(LabelCodec):
             if size <= channels:
                 raise ValueError
             simplices = _triangulate(vectors.double().numpy(), spherical)
-        except (QhullError, ValueError):
+        except ValueError:
             if spherical:
                 return cls.of(vectors, spherical=True)
             if size <= channels:
@@ -188,15 +187,20 @@ def _triangulate(points: Float[np.ndarray, "n d"], spherical: bool) -> Int[np.nd
     Raises:
         ValueError: if all simplices are flat.
     """
+    from scipy.spatial import ConvexHull, Delaunay, QhullError  # takes a third of a second
+
+    try:
+        cells = ConvexHull(points) if spherical else Delaunay(points)
+    except QhullError as error:
+        raise ValueError("all simplices are flat") from error
     measured = points
     if spherical:
-        hull = ConvexHull(points)
         # If the points leave a side of the sphere empty, some facets close the hull there. A ray
         # from the origin would cross such a facet before the triangle that it belongs to, so
         # facets whose outer side faces the origin are dropped.
-        simplices = hull.simplices[-hull.equations[:, -1] > MIN_VOLUME]
+        simplices = cells.simplices[-cells.equations[:, -1] > MIN_VOLUME]
     else:
-        simplices = Delaunay(points).simplices
+        simplices = cells.simplices
         measured = (points - points.mean(axis=0)) / points.std(axis=0)
     volumes = np.abs(np.linalg.det(_weight_equations(measured[simplices], spherical)))
     is_solid = volumes > MIN_VOLUME

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.spatial.transform import Rotation
 
 from diffsight.atomic import replacing
 from diffsight.datasets.files import read_json
@@ -253,6 +252,8 @@ def _poses(rows: Sequence[Mapping[str, Any]]) -> dict[str, Float64[np.ndarray, "
 
     A row has a translation in metres and a rotation as a quaternion (w, x, y, z).
     """
+    from scipy.spatial.transform import Rotation  # takes a third of a second
+
     translations = np.array([row["translation"] for row in rows], np.float64).reshape(-1, 3)
     quaternions = np.array([row["rotation"] for row in rows], np.float64).reshape(-1, 4)
     if not (np.isfinite(translations).all() and np.isfinite(quaternions).all()):

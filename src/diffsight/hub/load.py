@@ -6,8 +6,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
-from huggingface_hub import snapshot_download
 from torch import nn
 
 from diffsight.backbones import PretrainedPart
@@ -127,7 +127,9 @@ def resolve(source: str | Path, *, revision: str | None = None) -> Artifact:
     wanted = [CONFIG, WEIGHTS, CARD, BASELINES]
     try:
         with hub_errors(source):
-            folder = snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+            folder = huggingface_hub.snapshot_download(
+                str(source), revision=revision, allow_patterns=wanted
+            )
     except InputError as error:
         raise InputError(f"{error}{suggestion}") from None
     return Artifact(Path(folder))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor
 
 import diffsight
@@ -120,7 +120,7 @@ def push(
                 "diffsight.save wrote"
             )
         _refuse_local(folder, Artifact(folder).config()["frozen"])
-        api = HfApi()
+        api = huggingface_hub.HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id,

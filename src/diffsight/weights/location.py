@@ -4,14 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+import huggingface_hub
 
 from diffsight import assets
 from diffsight.errors import InputError
@@ -49,8 +42,12 @@ def locate(
         wanted: list[str] = []
         # offline, the list of files is not available, and an empty list matches the cached snapshot
         with contextlib.suppress(Exception):
-            wanted = _needed(HfApi().list_repo_files(str(source), revision=revision), parts)
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=wanted))
+            wanted = _needed(
+                huggingface_hub.HfApi().list_repo_files(str(source), revision=revision), parts
+            )
+        return Path(
+            huggingface_hub.snapshot_download(str(source), revision=revision, allow_patterns=wanted)
+        )
 
 
 def resolve_folder(path: Path) -> Path:
@@ -118,21 +115,25 @@ def hub_errors(source: str | Path) -> Iterator[None]:
     """
     try:
         yield
-    except HFValidationError:
-        raise InputError(
-            f"{source}: no such file or folder, and not a hub id of the form {_FORM}"
-        ) from None
-    except RevisionNotFoundError:
-        raise InputError(
-            f"{source}: the hub has no such revision of this model: check the revision"
-        ) from None
-    except RepositoryNotFoundError:
-        raise InputError(
-            f"{source}: the hub has no such model: check the spelling, or log in if it is private"
-        ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise InputError(
-            f"{source}: not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}): give a local folder or file, or go online and unset "
-            "HF_HUB_OFFLINE"
-        ) from None
+    except Exception as error:
+        raise _explain(source, error) from None
+
+
+def _explain(source: str | Path, error: Exception) -> Exception:
+    """Return an ``InputError`` for an error of huggingface_hub, or else the error itself."""
+    from huggingface_hub import errors  # takes a tenth of a second
+
+    if isinstance(error, errors.HFValidationError):
+        reason = f"no such file or folder, and not a hub id of the form {_FORM}"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        reason = "the hub has no such revision of this model: check the revision"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        reason = "the hub has no such model: check the spelling, or log in if it is private"
+    elif isinstance(error, errors.LocalEntryNotFoundError | errors.HfHubHTTPError | OSError):
+        reason = (
+            f"not on this machine and the hub cannot be reached ({type(error).__name__}): give a "
+            "local folder or file, or go online and unset HF_HUB_OFFLINE"
+        )
+    else:
+        return error
+    return InputError(f"{source}: {reason}")
