@@ -74,11 +74,12 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         path = locate(source, (), revision=revision)
         state, _ = read_checkpoint(path)
         # the file also has the blocks after the last level
-        expected = dict(zip(_source_names(), self.state_dict(), strict=False))
+        tensors = self.state_dict()
+        expected = dict(zip(_source_names(), tensors, strict=False))
         problems = [
             name
             for name, own in expected.items()
-            if name not in state or state[name].shape != self.state_dict()[own].shape
+            if name not in state or state[name].shape != tensors[own].shape
         ]
         if problems:
             raise InputError(

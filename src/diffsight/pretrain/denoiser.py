@@ -72,10 +72,9 @@ def change_latent(old: Any, latent: dict[str, int]) -> UNet2DConditionModel:
         latent: ``in_channels``, ``out_channels`` and ``sample_size`` of the new UNet.
     """
     unet: Any = UNet2DConditionModel.from_config({**old.config, **latent})
+    new = unet.state_dict()
     fitting = {
-        name: value
-        for name, value in old.state_dict().items()
-        if value.shape == unet.state_dict()[name].shape
+        name: value for name, value in old.state_dict().items() if value.shape == new[name].shape
     }
     unet.load_state_dict(fitting, strict=False)
     return unet
