@@ -1,7 +1,8 @@
 """Options that several commands share: prompts, people, saved models and devices."""
 
+import contextlib
 import tempfile
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -189,23 +190,57 @@ class RuntimeOptions:
 
 
 def require_writable(out: Path, *, is_file: bool = False) -> None:
-    """Check that ``--out`` can be written; called before a model is loaded.
+    """Check that ``--out`` can be written; called before a model is loaded. Nothing is created.
 
     Args:
-        out: folder, which is created; or file, whose folder must exist.
+        out: folder, which need not exist; or file, whose folder must exist.
         is_file: whether ``out`` is a file.
 
     Raises:
         InputError: if it cannot be written.
     """
     try:
-        if not is_file:
-            out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent if is_file else out):
+        with tempfile.TemporaryFile(dir=out.parent if is_file else _existing_folder(out)):
             pass
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{out}: cannot be written ({reason}): choose another --out") from None
+        raise _unwritable(out, error) from None
+
+
+def _existing_folder(out: Path) -> Path:
+    """Return a path, or the deepest folder above it that exists."""
+    for path in (out, *out.absolute().parents):
+        try:
+            path.lstat()  # a path that is too long raises an error
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return path
+    return out
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{out}: cannot be written ({reason}): choose another --out")
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder; at the end, remove what was made of its path and is still empty.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    require_writable(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 def require_png(out: Path) -> None:

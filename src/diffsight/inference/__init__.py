@@ -1,4 +1,4 @@
-"""Inference: plans, the predictor, ``pipeline``, evaluation, and files of predictions."""
+"""Inference: ``pipeline``, the predictor and its plan, evaluation, and files of predictions."""
 
 import importlib
 from typing import Any

@@ -48,13 +48,15 @@ def evaluate(
         dataset: labelled samples.
         protocol: evaluation protocol or its name; default: the metric of the model's task over all
             labelled pixels.
-        plan: how images are run; default: in one pass at the size of the training images.
+        plan: how the model is run on an image; default: in one pass at the size of the training
+            images.
         unit: unit of the label files, as for ``adapt``.
         invalid: value in the label files that means "no label", as for ``adapt``.
         device: device to run on; default: the GPU if there is one.
         dtype: dtype of mixed precision, ``bfloat16`` or ``float16``, as a string or a
             ``torch.dtype``; default: the precision of the weights.
-        backbone: folder or id of the frozen backbone, if it is not where the saved model says.
+        backbone: folder or hub id of the frozen backbone, if it has moved since the model was
+            saved.
         trusted: packages besides diffsight whose classes a saved model may use.
         options: fields of the plan to change, such as ``short_side=480, flip=True``; see
             ``plan_with``.
@@ -86,7 +88,7 @@ def open_labelled_folder(
     unit: str | None = None,
     invalid: int | float | None = None,
 ) -> LabelledFolder:
-    """Return folders of images and labels as a data set with the labels and classes of a model.
+    """Return folders of images and labels as a data set, read as a model's task needs it.
 
     Args:
         model: model to evaluate.
@@ -96,7 +98,8 @@ def open_labelled_folder(
         invalid: value in the label files that means "no label", as for ``adapt``.
 
     Raises:
-        InputError: if labels of the task cannot be read from files, or the files do not fit.
+        InputError: if labels of the model's task cannot be read from files, or a file cannot be
+            used.
     """
     task = model.task
     form = LabelFormat(model.info.get("kind") or _infer_label_kind(task), unit, invalid)
@@ -107,7 +110,7 @@ def open_labelled_folder(
 
 
 def _infer_label_kind(task: AbstractTask) -> str:
-    """Return the kind of the label files of a task, such as ``depth`` or ``segmentation``."""
+    """Return the kind of label files for a task, such as ``depth`` or ``segmentation``."""
     kinds = [kind for kind, label in LABEL_KEYS.items() if label == task.label]
     if not kinds:
         raise InputError(
@@ -119,7 +122,9 @@ def _infer_label_kind(task: AbstractTask) -> str:
 
 
 def compute_oracle_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
-    """Return baselines of the evaluated labels themselves, for models without stored baselines.
+    """Return baselines that are computed from the evaluated labels themselves.
+
+    They replace those of the training labels for models that do not store any.
 
     Args:
         dataset: samples that are evaluated.

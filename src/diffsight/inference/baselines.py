@@ -1,4 +1,4 @@
-"""Trivial baselines: label maps of training labels that are the same for every image."""
+"""Trivial baselines: predictions from the training labels that ignore the image."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,11 +12,11 @@ from diffsight.ops.resize import resize_label, resize_label_and_mask, working_hw
 from diffsight.tasks import AbstractTask
 
 MAX_SAMPLES = 1000
-SMALL_PX = 64  # longer side of the maps that are stored in a saved model
+SMALL_PX = 64  # longest side of a map that ``adapt`` stores in a saved model
 
 
 def compute_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str, Tensor]:
-    """Return the baselines of a task by name, see ``AbstractTask.baselines``.
+    """Return the baselines of a task by name, as ``AbstractTask.baselines`` computes them.
 
     They are computed from up to 1000 samples, evenly spaced over the data set, without
     augmentation. Labels are resized to the size of the first sample (nearest).
@@ -26,7 +26,8 @@ def compute_baselines(dataset: AbstractDataset, task: AbstractTask) -> dict[str,
         task: task whose labels are used.
 
     Returns:
-        Label maps ``h w`` or 1 x 1 in the type of the labels: values, or class ids.
+        Label maps ``h w``, or 1 x 1 for a constant, of the labels' type (values or class ids). BEV
+        maps are ``k h w``.
     """
     # sorted by name, as in a saved model, so that all reports have the same order
     hw = (dataset[0].image.shape[-2], dataset[0].image.shape[-1])
@@ -60,7 +61,7 @@ def compute_small_baselines(
 
 
 def _shrink(label_map: Tensor) -> Tensor:
-    """Return a map with at most 64 pixels per side: means of values, or the nearest class ids."""
+    """Return a map reduced to at most 64 pixels per side, by averages of values or nearest ids."""
     factor = min(1.0, SMALL_PX / max(label_map.shape))
     height, width = (max(1, round(side * factor)) for side in label_map.shape)
     if label_map.is_floating_point():
@@ -78,9 +79,9 @@ def average_labels(
     """Return the mean label at every pixel position.
 
     Args:
-        labels: pairs of a label ``d h w`` or ``h w`` and its valid pixels ``h w``; each is resized
-            to ``hw`` (nearest).
-        hw: height and width of the result.
+        labels: pairs of a label ``d h w`` or ``h w`` and its mask of valid pixels ``h w``; each is
+            resized to ``hw`` (nearest).
+        hw: height and width of the result in pixels.
         constant: value at positions where no image has a label.
         classes: number of classes if the labels are class ids, else 0. For class ids the result is
             the frequency of every class.
@@ -101,7 +102,7 @@ def iter_spaced_samples(dataset: AbstractDataset, most: int) -> Iterator[Sample]
 
     Args:
         dataset: samples.
-        most: maximum number of samples to yield.
+        most: maximum number of samples.
     """
     count = min(len(dataset), most)
     return (dataset[i * len(dataset) // count] for i in range(count))

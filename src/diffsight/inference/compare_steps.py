@@ -26,7 +26,7 @@ class StepComparison:
         steps: numbers of steps, ascending.
         predictions: the prediction of each number of steps.
         seconds: time that each prediction took.
-        differences: metric between each prediction and the last one, as text such as
+        differences: metric between each prediction and that with the most steps, as text such as
             ``mIoU, %: 93.1``; empty for the last one.
     """
 
@@ -102,7 +102,7 @@ def format_difference(task: AbstractTask, prediction: Prediction, last: Predicti
     Args:
         task: task with the metric.
         prediction: prediction to score.
-        last: prediction that is used as the label.
+        last: prediction that serves as the label, at every pixel.
     """
     truth = last.to_label()[None]
     valid = torch.ones(1, *truth.shape[-2:], dtype=torch.bool, device=truth.device)

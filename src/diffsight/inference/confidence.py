@@ -25,10 +25,10 @@ from diffsight.errors import InputError
 from diffsight.inference.plan import Plan
 from diffsight.outputs import Output
 from diffsight.tasks import AbstractTask, Prediction
-from diffsight.tasks.prediction import PredictionSet, StoredArray
-from diffsight.types import Picture
+from diffsight.tasks.prediction import Colour, PredictionSet, StoredArray
+from diffsight.types import Map, Picture
 
-# thresholds are stored for these confidences; one between two of them uses the larger one
+# a calibration has thresholds for these confidences; others use that of the next larger one
 CONFIDENCES = (*(step / 200 for step in range(100, 198)), *(n / 1000 for n in range(990, 1000)))
 ROUNDING = 1e-9  # tolerance for rounding errors of fractions
 STRIPE_PX = 4  # width of the stripes over pixels where the model abstains
@@ -36,7 +36,9 @@ GREY = 128
 
 
 def compute_required_coverage(confidence: float, images: int) -> float:
-    """Return the mean coverage that the calibration images must have; above 1 means too few images.
+    """Return the mean coverage that a threshold must reach on the calibration images.
+
+    It is greater than 1, and thus impossible, if there are too few images for the confidence.
 
     Args:
         confidence: expected coverage of a new image.
@@ -58,8 +60,9 @@ class Threshold:
         confidence: expected fraction of the pixels whose true label is in the prediction set.
         q: threshold of the nonconformity score.
         images: number of calibration images.
-        half_widths: half the width of the interval of each of ``AbstractTask.totals``, by name.
-        is_same_plan: whether images are run with the plan of the calibration.
+        half_widths: half the width of the interval of each total (``AbstractTask.totals``, such as
+            a mean value or the area of a class), by name.
+        is_same_plan: whether predictions use the plan of the calibration.
     """
 
     confidence: float
@@ -76,7 +79,8 @@ class Threshold:
         Args:
             task: task of the prediction.
             prediction: prediction of one image.
-            output: reduced output that the prediction was decoded from, a batch of one.
+            output: output from which the prediction was decoded, a batch of one, reduced (see
+                ``Output.reduced``).
         """
         prediction_set = task.prediction_set(output, self.q)
         about: dict[str, Any] = {
@@ -95,7 +99,7 @@ class Threshold:
     def _intervals(
         self, totals: Mapping[str, float], task: AbstractTask, pixels: int
     ) -> dict[str, Any]:
-        """Return the intervals of ``area`` by class, or of ``mean`` and ``volume``."""
+        """Return each total with its interval: ``area`` by class, or ``mean`` and ``volume``."""
         intervals: dict[str, Any] = {}
         for name, value in totals.items():
             half = self.half_widths.get(name, 0.0)
@@ -191,12 +195,12 @@ class Calibration:
 def select_threshold(info: Mapping[str, Any], plan: Plan, confidence: float) -> Threshold:
     """Return the threshold of a confidence for a model and a plan.
 
-    The calibration ran whole images at the size of the training images. The threshold records
-    whether ``plan`` does the same.
+    In the calibration the model was run on whole images at the size of the training images. The
+    threshold records whether ``plan`` does the same.
 
     Args:
         info: ``DenseModel.info`` of the model.
-        plan: how images are run.
+        plan: how the model is run on an image.
         confidence: expected fraction of the pixels whose true label is in the prediction set.
 
     Raises:
@@ -228,17 +232,29 @@ class ConfidentPrediction(Prediction):
         object.__setattr__(self, "kind", self.prediction.kind)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the prediction."""
+        """Return an attribute of the wrapped prediction."""
         if name.startswith("_") or name == "prediction":  # not set yet while it is copied
             raise AttributeError(name)
         return getattr(self.prediction, name)
+
+    @property
+    def std(self) -> Map | None:
+        """The standard deviation of the prediction; None if it has none."""
+        return self.prediction.std
+
+    def legend(self) -> Mapping[str, Colour]:
+        """Return the colours of the prediction by their meaning."""
+        return self.prediction.legend()
 
     def to_label(self) -> Tensor:
         """Return the prediction in the form of a label."""
         return self.prediction.to_label()
 
     def arrays(self) -> dict[str, StoredArray]:
-        """Return the arrays of the prediction and of its set, and the mask ``abstain`` (0, 255)."""
+        """Return the arrays of the prediction and of its set, and the mask ``abstain``.
+
+        The mask is 255 at pixels where the model abstains, else 0.
+        """
         abstain = StoredArray((self.prediction_set.abstain * 255).to(torch.uint8).cpu().numpy())
         return {**self.prediction.arrays(), **self.prediction_set.arrays, "abstain": abstain}
 

@@ -40,7 +40,7 @@ MULTIPLE = 64  # both sides of the pictures are multiples of this, in pixels
 
 @dataclass(frozen=True)
 class ControlResult:
-    """The pictures that one segmentation model gives for an image.
+    """Pictures that were generated from the classes that one model predicts in an image.
 
     Attributes:
         image: the image, resized to the size of the pictures.
@@ -169,7 +169,7 @@ class Controller:
 
 
 def require_ade20k(predictor: Predictor, source: str) -> None:
-    """Refuse models of other classes.
+    """Check that a model predicts the classes of ADE20K.
 
     Args:
         predictor: predictor with the model.
@@ -212,7 +212,7 @@ def _resize(image: UInt8[Tensor, "3 _ _"], side: int) -> UInt8[Tensor, "3 h w"]:
 
 
 def _load_controlnet(source: str | Path, networks: Networks) -> Any:
-    """Return a ControlNet.
+    """Return a ControlNet in float32, after checking that it fits a Stable Diffusion model.
 
     Args:
         source: folder or hub id.

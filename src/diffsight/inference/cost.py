@@ -83,10 +83,10 @@ def estimate_cost(model: DenseModel, height: int, width: int) -> Cost:
 
 
 class _MemoryCounter(TorchDispatchMode):
-    """Counts the bytes of all living tensors; ``peak`` is the maximum.
+    """Counts the bytes of all tensors that exist at a time; ``peak`` is the maximum.
 
     Args:
-        ignored: tensors that do not count.
+        ignored: tensors that are not counted.
     """
 
     def __init__(self, ignored: list[Tensor]) -> None:
@@ -107,7 +107,7 @@ class _MemoryCounter(TorchDispatchMode):
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key in self._ignored:  # a view, or the result of an operation in place
+        if key in self._ignored:  # also a view, or the result of an operation in place
             return
         self._ignored.add(key)
         self._now += storage.nbytes()
@@ -136,5 +136,9 @@ class _FusedAttention(TorchFunctionMode):
 
 
 def _sum_products(counts: Mapping[Any, int]) -> int:
-    """Return the operations of batched products and attention."""
+    """Return the operations of batched matrix products and attention.
+
+    Args:
+        counts: operations by operator, as ``FlopCounterMode`` returns them for a module.
+    """
     return sum(n for op, n in counts.items() if any(part in str(op) for part in _ATTENTION))

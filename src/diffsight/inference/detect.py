@@ -1,4 +1,4 @@
-"""Boxes of people in a photograph, from a detector of transformers or from a file."""
+"""Find the boxes of people in a photograph, with a detector of transformers or in a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +102,7 @@ class BoxFile:
         return boxes_to_people(self.path, rows, hw)
 
     def require(self, images: Sequence[Path]) -> None:
-        """Refuse a file without boxes of these images.
+        """Check that the file has boxes of at least one of these images.
 
         Args:
             images: image files.

@@ -44,7 +44,8 @@ class ClassFigures:
         predicted: fraction of the pixels whose prediction falls into each class.
         values: value of every class in this image, in the unit of the labels; None for classes
             without values.
-        centres: fixed value of every class; None for classes without values.
+        centres: value of every class that was fixed before the training; None for classes without
+            values.
         intervals: edges of the classes if they are bins, else empty.
         names: name of every class in this image; for classes with values, the value.
         bin_names: name of every class for a chart, such as the edges of its bin.
@@ -92,7 +93,7 @@ class ExplainedImage:
         picture: picture of the prediction.
         classes: distribution over classes; None for outputs without classes.
         maps: further maps by name, such as the cross-attention of a token.
-        rearranged: products of the features with each prompt, see ``Explanation``.
+        rearranged: product of the features with each prompt by its name, see ``Explanation``.
         tables: class values of every table of a learned codebook; None without one.
         weights: weight of each table in this image; they sum to 1. None for a single table.
         steps: picture of the prediction after every step, and the metric between it and the last
@@ -225,7 +226,7 @@ def _format_number(value: float, digits: int = 3) -> str:
 
 
 def _round(value: Any) -> Any:
-    """Return floats with 7 significant digits, the precision of float32; also in containers."""
+    """Return data whose floats have 7 significant digits, the precision of float32."""
     if isinstance(value, dict):
         return {key: _round(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -300,6 +301,7 @@ def write_explanation(
 
 
 def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Image.Image]:
+    """Return the pictures that apply to the model, by file name without suffix."""
     pictures, classes = {}, result.classes
     if classes is not None:
         rows = about["classes"]

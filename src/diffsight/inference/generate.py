@@ -64,8 +64,8 @@ def generate(
         advance: function that is called after every step with the number of images in the batch.
 
     Raises:
-        InputError: if the model cannot be loaded, the size does not fit it, a text has too many
-            tokens, or a number is out of range.
+        InputError: if the model cannot be loaded, the size does not fit the model, a text has too
+            many tokens, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     for name, value in (("count", count), ("number of prompts", len(prompts))):
@@ -91,7 +91,17 @@ def generate(
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a Stable Diffusion model, in attributes with simple types."""
+    """The networks of a Stable Diffusion model, in evaluation mode.
+
+    Attributes:
+        name: name of the model, for messages.
+        tokenizer: CLIP's tokenizer.
+        text_encoder: text tower.
+        unet: UNet.
+        vae: autoencoder.
+        scheduler: DPM-Solver++ with the noise schedule of the model.
+        device: device of the networks.
+    """
 
     name: str
     tokenizer: Any
@@ -103,7 +113,7 @@ class Networks:
 
     @property
     def stride(self) -> int:
-        """Image pixels per pixel of the latent."""
+        """Image pixels per cell of the latent, along an axis."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
 
@@ -115,9 +125,9 @@ def load_networks(model: str | Path, device: torch.device) -> Networks:
         device: device to load them on.
 
     Raises:
-        InputError: if they cannot be loaded.
+        InputError: if a network cannot be loaded.
     """
-    # a name without a slash that is not of the package is a local folder, or a mistyped name
+    # any other name without a slash is a local folder, or mistyped: it is not looked up on the hub
     is_name = model in assets.DIFFUSION or "/" in str(model)
     folder = locate(model, PARTS) if is_name else resolve_folder(Path(model))
     missing = [part for part in PARTS if not (folder / part).is_dir()]
@@ -141,6 +151,7 @@ def load_networks(model: str | Path, device: torch.device) -> Networks:
 
 
 def _without_weights(cls: Any, folder: Path) -> Any:
+    """Return a network of diffusers on the meta device, from its configuration."""
     with torch.device("meta"):
         return cls.from_config(cls.load_config(folder))
 
@@ -148,8 +159,12 @@ def _without_weights(cls: Any, folder: Path) -> Any:
 def _choose_side(size: int | None, pipeline: Networks) -> int:
     """Return the side of the images in pixels.
 
+    Args:
+        size: requested side; None: the side that the UNet was trained for.
+        pipeline: networks of the model.
+
     Raises:
-        InputError: if the size does not fit the networks.
+        InputError: if the networks cannot halve the side often enough.
     """
     stride = pipeline.stride
     side = size or (pipeline.unet.config.sample_size or 0) * stride
@@ -163,14 +178,14 @@ def _choose_side(size: int | None, pipeline: Networks) -> int:
 
 
 def check_solver(steps: int, guidance: float) -> None:
-    """Refuse numbers that are out of range.
+    """Check the number of steps and the guidance scale.
 
     Args:
         steps: number of steps, at least 1.
         guidance: guidance scale, finite.
 
     Raises:
-        InputError: if a number is out of range.
+        InputError: if one of them is out of range.
     """
     if steps < 1:
         raise InputError(f"steps {steps}: give at least 1")
@@ -179,14 +194,14 @@ def check_solver(steps: int, guidance: float) -> None:
 
 
 def require_schedule(steps: int, pipeline: Networks) -> None:
-    """Refuse as many steps as the noise schedule has, or more.
+    """Check that the solver has fewer steps than the noise schedule.
 
     Args:
-        steps: number of steps.
+        steps: number of steps of the solver.
         pipeline: networks with the noise schedule.
 
     Raises:
-        InputError: if there are too many steps.
+        InputError: if the solver has as many steps, or more.
     """
     trained = pipeline.scheduler.config.num_train_timesteps
     if steps >= trained:
@@ -194,7 +209,7 @@ def require_schedule(steps: int, pipeline: Networks) -> None:
 
 
 def require_memory(hw: tuple[int, int], count: int, pipeline: Networks) -> None:
-    """Refuse images that do not fit into memory.
+    """Check that generated images fit into memory.
 
     Args:
         hw: height and width of an image in pixels.
@@ -214,7 +229,7 @@ def require_memory(hw: tuple[int, int], count: int, pipeline: Networks) -> None:
 
 
 def encode_texts(texts: Sequence[str], pipeline: Networks) -> Float[Tensor, "b n e"]:
-    """Return the last hidden states of the text encoder.
+    """Return the last hidden states of the text encoder for texts, padded to its maximum length.
 
     Args:
         texts: texts to encode.
@@ -248,7 +263,8 @@ def _denoise(
     """Return latents that are denoised from pure noise.
 
     Args:
-        context: text embeddings: first those of the negative prompt, then those of the prompts.
+        context: text embeddings, two for each image: first the negative prompt for every image,
+            then the prompts.
         seeds: seed of each image.
         side: side of the images in pixels.
         steps: number of steps of the solver.

@@ -1,4 +1,4 @@
-"""The standard deviation of latents, by which EVP scales them."""
+"""Measure the standard deviation of latents, by which EVP divides them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ from diffsight.ops.padding import MID_GREY, pad_to_multiple
 def measure_latent_std(
     backbone: StableDiffusion, images: Iterable[Float[Tensor, "b 3 _ _"]]
 ) -> tuple[float, Sequence[float]]:
-    """Return the standard deviation of unscaled latents: over all values, and of every channel.
+    """Return the standard deviation of unscaled latents, of all values and of every channel.
 
     Differs from the authors' code of EVP: their script for depth encodes images in [0, 1], but
     their training encodes images in [-1, 1]. Here the images are encoded as in training.

@@ -1,4 +1,4 @@
-"""Find files among photographs that are skipped: unreadable types, and labels of photographs."""
+"""Find files in a folder of photographs that must be skipped: unreadable types, and labels."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG")
 
 
 def describe_unreadable_files(files: Sequence[Path]) -> str:
-    """Return a description of the photographs whose file type cannot be read; empty without any.
+    """Return a description of the photographs whose file type cannot be read; empty if none.
 
     Args:
         files: files of any type.
@@ -69,7 +69,12 @@ def find_label_images(images: Sequence[Path]) -> frozenset[Path]:
 
 
 def _find_partners(image: Path, by_name: dict[str, list[Path]]) -> list[Path]:
-    """Return the files that may be the photograph of a label, by their names."""
+    """Return the files that may be the photograph of a label, judged by their names.
+
+    Args:
+        image: file of the label.
+        by_name: all files by name without suffix.
+    """
     name = name_of(Path(image.name))
     partners = [one for one in by_name[name] if one != image]
     for length in range(1, len(name)):

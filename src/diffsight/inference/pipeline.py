@@ -45,12 +45,14 @@ def pipeline(
 
     Args:
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
-        plan: how images are run; default: in one pass at the size of the training images.
+        plan: how the model is run on an image; default: in one pass at the size of the training
+            images.
         device: device to run on; default: the GPU if there is one.
-        dtype: ``bfloat16`` or ``float16`` for mixed precision, as a name or of torch; default: the
-            precision of the weights.
+        dtype: dtype of mixed precision, ``bfloat16`` or ``float16``, as a string or a
+            ``torch.dtype``; default: the precision of the weights.
         revision: branch, tag or commit on the hub.
-        backbone: folder or id of the frozen backbone, if it is not where the saved model says.
+        backbone: folder or hub id of the frozen backbone, if it has moved since the model was
+            saved.
         trusted: packages besides diffsight whose classes a saved model may use.
         options: fields of the plan to change, such as ``short_side=480, flip=True``; see
             ``plan_with``.
@@ -128,8 +130,8 @@ class Pipeline:
                 video. A few images are read ahead.
             prompt: prompt for all images: a name of the model's text table (for depth the scene
                 type), or a sentence for a model that reads sentences. None: the mean of the table.
-            boxes: boxes of people for a model of joints: for each image rows of left, top, right
-                and bottom in pixels. None: each image shows one person.
+            boxes: boxes of people for a model that predicts joints: for each image rows of left,
+                top, right and bottom in pixels. None: each image shows one person.
             plan: plan for this call; default: the plan of the pipeline.
             options: fields of the plan to change for this call, see ``plan_with``.
 
@@ -151,7 +153,9 @@ class Pipeline:
         if is_list and boxes is not None:
             boxes = list(boxes)
             if len(boxes) != len(images):
-                raise InputError(f"{len(images)} images, boxes of {len(boxes)}: give rows for each")
+                raise InputError(
+                    f"{len(images)} images, but boxes for {len(boxes)}: give rows for each image"
+                )
         read = (_read(image, f"{kind} {i}", predictor) for i, image in enumerate(images))
         for_image, for_rig, for_people = itertools.tee(read, 3)
         pictures, rigs = (image for image, _ in for_image), (rig for _, rig in for_rig)
@@ -183,7 +187,7 @@ def plan_with(plan: Plan, options: Mapping[str, Any], model: DenseModel) -> Plan
     """Return a copy of a plan with some fields changed.
 
     Args:
-        plan: plan with the other fields.
+        plan: plan to copy.
         options: new values of fields of ``Plan``, by name. ``short_side`` may also be ``training``,
             the size of the training images (if the model records it), or ``own``, the image's own
             size.
@@ -218,7 +222,8 @@ def predictor_for(
 
     Args:
         model: model to run.
-        plan: how images are run; None: in one pass at the size of the training images.
+        plan: how the model is run on an image; None: in one pass at the size of the training
+            images.
         options: fields of the plan to change, see ``plan_with``.
         device: device to run on; None: the GPU if there is one.
         dtype: dtype of mixed precision, see ``mixed_dtype``.
@@ -282,7 +287,7 @@ def _read(image: Any, name: str, predictor: Predictor) -> tuple[Tensor, Rig | No
 
 
 def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
-    """Refuse cameras that cannot be used.
+    """Check that a model can use a rig of cameras.
 
     Args:
         model: model that reads the rig.
@@ -290,7 +295,7 @@ def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
         rig: cameras, a batch of one.
 
     Raises:
-        InputError: if its numbers are not finite or out of range, or the model cannot use it.
+        InputError: if a number is not finite or out of range, or the model cannot use the rig.
     """
     try:
         rig.require_usable()
@@ -308,7 +313,7 @@ def to_people(boxes: Any, hw: tuple[int, int], name: str = "boxes") -> People:
         name: beginning of messages.
 
     Raises:
-        InputError: if they are not such rows, or a box is empty or outside of the image.
+        InputError: if ``boxes`` are not such rows, or a box is empty or outside of the image.
     """
     rows = "rows of left, top, right and bottom in pixels"
     try:

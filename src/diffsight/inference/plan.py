@@ -1,4 +1,4 @@
-"""The plan: how an image is run through a model. It is printed with every result.
+"""The plan: how a model is run on an image (size, windows, flips). Every result states its plan.
 
 The command line reads its options from ``Plan``, so torch is imported only in the methods that
 compute sizes.
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from diffsight.ops.tiles import Window
 
 ShortSide = int | Literal["training", "own"]
-# larger images are refused in advance, because the process would be killed for its memory
+# larger images are refused in advance, because the system would kill the process for its memory
 MAX_PIXELS = 2**26
 
 
 def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
-    """Return the value of ``Plan.short_side`` for a model: pixels, or None for the own size.
+    """Return the value of ``Plan.short_side``: pixels, or None for the image's own size.
 
     Args:
         short_side: pixels; ``own`` for the image's own size; or ``training`` for the size of the
-            training images (the own size if the model does not record it).
+            training images (the image's own size if the model does not record it).
         info: ``DenseModel.info`` of the model.
     """
     if short_side == "training":
@@ -34,7 +34,7 @@ def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is run through a model.
+    """How a model is run on an image.
 
     Attributes:
         short_side: length in pixels to which the shorter side is resized for the model (the result
@@ -98,7 +98,7 @@ class Plan:
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
     def on_grid(self, task: str) -> "Plan":
-        """Return the plan for a model whose output has its own grid, independent of the image size.
+        """Return the plan for a model whose output map has a fixed grid, whatever the image size.
 
         Args:
             task: name of the task, for messages.
@@ -121,7 +121,7 @@ class Plan:
         return windows * (2 if self.flip else 1) * self.ensemble_size
 
     def describe(self) -> str:
-        """Return one line with everything in the plan that changes the result."""
+        """Return all settings that change the result, in one line."""
         size = "own size" if self.short_side is None else f"short side {self.short_side} px"
         limit = "" if self.long_side is None else f" (long side at most {self.long_side} px)"
         windows = "whole image" if self.windows == 1 else f"{self.windows} square windows"
@@ -144,6 +144,9 @@ class Plan:
             mirrored: whether to return the windows of the mirrored image, in coordinates of the
                 image itself. Tiles then start at the right edge, as in mmsegmentation; square
                 windows stay the same, as in VPD.
+
+        Returns:
+            Rows and columns of each window.
         """
         from diffsight.ops.tiles import make_tiles, make_windows
 
@@ -155,7 +158,7 @@ class Plan:
         return [(rows, slice(width - c.stop, width - c.start)) for rows, c in tiles]
 
     def working_hw(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
-        """Return height and width at which an image is run.
+        """Return the height and width in pixels at which the model is run on an image.
 
         Args:
             height: height of the image in pixels.

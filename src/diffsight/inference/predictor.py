@@ -39,7 +39,7 @@ class _Query:
 
     Attributes:
         prompt: text; for depth the scene type.
-        people: boxes of people, for models of joints; None: the image shows one person.
+        people: boxes of people, for models that predict joints; None: the image shows one person.
         rig: cameras, a batch of one, for bird's-eye-view maps.
     """
 
@@ -50,12 +50,12 @@ class _Query:
 
 @dataclass
 class _Job:
-    """One image and the outputs of its regions (a task may split an image into regions).
+    """One image and the outputs of its regions (a task may split an image, for example by people).
 
     Attributes:
         hw: height and width of the image in pixels.
         outputs: outputs of the finished regions.
-        positions: positions of all regions that have been started.
+        positions: positions in the image of all regions that have been started.
         is_complete: whether all regions have been started.
     """
 
@@ -78,7 +78,7 @@ class _Canvas:
         image: pixels of the region at the working size.
         query: other inputs of the image.
         original_hw: height and width of the region in pixels of the output.
-        sides: whether to run the mirrored region (True), the region itself (False), or both.
+        sides: True to run the mirrored region, False to run the region itself; one or both of them.
         average: average of the passes at this working size.
         scales: average over all scales and sides of the region; None if there is only one.
         is_last: whether this is the last canvas of the region.
@@ -96,7 +96,7 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Pass:
-    """One forward pass over one window of a canvas; ``member`` is the index in the ensemble."""
+    """One forward pass over one window of a canvas; ``member`` is the seed of its noise."""
 
     canvas: _Canvas
     window: Window
@@ -124,15 +124,15 @@ class Predictor:
 
     Args:
         model: model; it is set to evaluation mode and moved to ``device``.
-        plan: how images are run; default: in one pass at their own size.
+        plan: how the model is run on an image; default: in one pass at the image's own size.
         device: device to run on; default: the device of the model.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision; None: the precision of
             the weights.
-        latents: cache that predictors of several models share, such as ``SharedLatents``.
+        latents: cache of encoded images that several predictors share, such as ``SharedLatents``.
 
     Raises:
         InputError: if the device has too little memory for the size of the plan, the plan has steps
-            but the method has none, or the plan has windows or flips but the output its own grid.
+            but the method has none, or it has windows, flips or scales but the output a fixed grid.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Predictor:
         Args:
             images: RGB images, uint8 or float in [0, 1]; their sizes may differ.
             prompts: one text or None per image (for depth the scene type); default: None for all.
-            people: boxes of people per image, for models of joints; None: one person per image.
+            people: boxes of people per image, to predict joints in; None: one person per image.
             rigs: cameras that each image shows side by side, a batch of one each, for models of
                 bird's-eye-view maps.
 
@@ -219,7 +219,7 @@ class Predictor:
         people: People | None = None,
         rig: Rig | None = None,
     ) -> Prediction:
-        """Return the prediction of one image."""
+        """Return the prediction of one image; arguments and errors are those of ``__call__``."""
         return next(self([image], [prompt], [people], [rig]))
 
     def use_confidence(self, confidence: float) -> None:
@@ -250,6 +250,7 @@ class Predictor:
             yield prediction
 
     def _passes(self, images: Iterable[tuple[Image, _Query]], jobs: deque[_Job]) -> Iterator[_Pass]:
+        """Yield the forward passes of all images in order; append one job per image to ``jobs``."""
         for image, query in images:
             job = _Job((image.shape[-2], image.shape[-1]))
             jobs.append(job)
@@ -284,7 +285,7 @@ class Predictor:
     def _canvases(
         self, job: _Job, pixels: Float[Tensor, "3 h w"], query: _Query
     ) -> Iterator[_Canvas]:
-        """Yield one canvas, or with several scales one for each scale and side."""
+        """Yield one canvas of a region; with several scales, one per scale and mirror image."""
         original = (pixels.shape[-2], pixels.shape[-1])
         sides = (False, True) if self.plan.flip else (False,)
         scales = self.plan.scales
@@ -366,12 +367,12 @@ class Predictor:
 
 
 class _EncodedViews:
-    """Encodes each view of an image once for all members of the ensemble, which run in sequence."""
+    """Encodes each window once for all members of the ensemble, which run one after another."""
 
     def __init__(self, model: DenseModel, ensemble_size: int) -> None:
         self.model = model
         self.ensemble_size = ensemble_size
-        self._last = Encoded()  # encoding of the last view
+        self._last = Encoded()  # encoding of the last window, whose members may not be finished
 
     def encode(self, inputs: Inputs, batch: Sequence[_Pass]) -> Encoded:
         """Return the output of the frozen part for every pass of a batch."""

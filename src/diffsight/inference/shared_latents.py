@@ -59,7 +59,7 @@ class SharedLatents:
 
 
 def _identity(image: Tensor) -> tuple[Hashable, ...]:
-    """Return the key of an image: everything that its latent depends on except the encoder."""
+    """Return a key with everything that the latent of an image depends on, except the encoder."""
     kind = image.device.type
     mixed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     pixels = image.detach().cpu().contiguous().view(torch.uint8).numpy()

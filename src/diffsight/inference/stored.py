@@ -33,7 +33,7 @@ IDS = LabelFormat("segmentation", invalid=-1)
 
 @dataclass
 class StoredPredictions:
-    """A folder of predictions, which keeps track of used and missing files.
+    """A folder of prediction files, which records the files that were read or are missing.
 
     Attributes:
         folder: folder of the files. A file is named by the id of its sample, with ``__`` for every
@@ -91,13 +91,13 @@ class StoredPredictions:
         return torch.from_numpy(values.astype(np.float32))
 
     def require_all(self, count: int) -> None:
-        """Refuse a folder in which samples have no file.
+        """Check that no sample was without a file.
 
         Args:
             count: number of samples.
 
         Raises:
-            InputError: if files are missing; the message has the first ids.
+            InputError: if files are missing; the message has the ids of the first samples.
         """
         if self.missing:
             raise InputError(
@@ -106,7 +106,7 @@ class StoredPredictions:
             )
 
     def describe_unused(self) -> str:
-        """Return one line about the files that belong to no sample; empty without any."""
+        """Return one line about the files that belong to no sample; empty if there are none."""
         paths = sorted(path for path in self.folder.iterdir() if path.suffix in self.suffixes)
         names = [path.name for path in paths if path not in self.used]
         return f"{len(names)} files belong to no sample: {_list_first(names)}" if names else ""
@@ -140,7 +140,7 @@ class AbstractStored(abc.ABC):
 
     @abc.abstractmethod
     def require_all(self, count: int) -> None:
-        """Refuse predictions that are not complete.
+        """Check that no prediction is missing, after all samples were requested.
 
         Args:
             count: number of samples.
@@ -151,7 +151,7 @@ class AbstractStored(abc.ABC):
 
     @abc.abstractmethod
     def describe_unused(self) -> str:
-        """Return one line about predictions that belong to no sample; empty without any."""
+        """Return one line about predictions that belong to no sample; empty if there are none."""
 
 
 class StoredMaps(AbstractStored):
@@ -192,11 +192,11 @@ class StoredMaps(AbstractStored):
         return self.task.truth(Target(label[None], valid))[0]
 
     def require_all(self, count: int) -> None:
-        """Refuse a folder in which samples have no file."""
+        """Check that no sample was without a file."""
         self._files.require_all(count)
 
     def describe_unused(self) -> str:
-        """Return one line about the files that belong to no sample; empty without any."""
+        """Return one line about the files that belong to no sample; empty if there are none."""
         return self._files.describe_unused()
 
 
@@ -246,7 +246,7 @@ class StoredPoses(AbstractStored):
         return PosePrediction(people, hw, self._pose.names, self._pose.limbs)
 
     def require_all(self, count: int) -> None:
-        """Refuse a file without joints of any sample; samples without people have no joints."""
+        """Check that at least one sample has joints; an image without people has none."""
         if not self._rows.keys() & self._used:
             raise InputError(
                 f"{self.path}: {self._describe_others()}: give the results for the images of the "
@@ -254,7 +254,7 @@ class StoredPoses(AbstractStored):
             )
 
     def describe_unused(self) -> str:
-        """Return one line about images that are not in the data set; empty without any."""
+        """Return one line about images that are not in the data set; empty if there are none."""
         return self._describe_others() if self._rows.keys() - self._used else ""
 
     def _describe_others(self) -> str:
@@ -282,6 +282,7 @@ def open_stored(path: Path, protocol: AbstractProtocol, dataset: AbstractDataset
 
 
 def _make_segmentation(dataset: AbstractDataset) -> AbstractTask:
+    """Return a segmentation task with the classes of a data set."""
     names = next(iter(dataset.class_names.values()), None)
     if not names:
         raise InputError(f"data set {dataset.name!r} has no classes: choose another protocol")

@@ -19,12 +19,14 @@ from diffsight.atomic import replacing
 from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object
+from diffsight.inference.film_files import is_film_result, is_overlay
 from diffsight.inference.left_out import (
     describe_files,
     describe_unreadable_files,
     find_label_images,
 )
 from diffsight.inference.legend import add_legend
+from diffsight.inference.video import INSTALL, can_read_films, is_film
 from diffsight.tasks import Prediction, StoredArray
 
 # files of `diffsight explain`
@@ -41,7 +43,7 @@ class Job:
 
     Attributes:
         image: image file.
-        name: name of its results, relative to the output folder and without suffix.
+        name: name of the result files, relative to the output folder and without suffix.
     """
 
     image: Path
@@ -52,20 +54,22 @@ class OverwriteError(InputError):
     """A result would overwrite a file that an earlier run did not write."""
 
 
-def find_images(arguments: Sequence[str]) -> list[Job]:
+def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
     """Return the images of files, folders and patterns, in order and without duplicates.
 
-    The name of a result has the folders of the image below the deepest common folder, so that the
-    results of two files with the same name do not overwrite each other. A named file that does not
-    exist is returned too; reading it raises the error.
+    The name of a result includes the image's folders below the deepest folder that all images
+    share, so that the results of two files with the same name do not overwrite each other. A named
+    file that does not exist is returned too; reading it raises the error.
 
     Args:
         arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``.
             Results of an earlier run are skipped. Labels of the photographs, and files of a type
             that cannot be read, are skipped and logged.
+        films: also return films. Without PyAV, those in folders and patterns are skipped and
+            logged.
 
     Raises:
-        InputError: if a folder or a pattern has no image.
+        InputError: if a folder or a pattern has no image (and no film).
     """
     images: dict[Path, None] = {}
     for argument in arguments:
@@ -75,12 +79,17 @@ def find_images(arguments: Sequence[str]) -> list[Job]:
             continue
         skipped = describe_unreadable_files(expanded)
         matches = [path for path in expanded if _is_image(path) or _is_rig(path, argument)]
-        if not matches:
+        clips = [path for path in expanded if films and is_film(path) and not is_overlay(path)]
+        if clips and not can_read_films():
+            hint = describe_files(clips, "film", f": {INSTALL}")
+            skipped, clips = ", ".join(filter(None, (skipped, hint))), []
+        if not matches and not clips:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             hint = f", {skipped}" if skipped else ""
             raise InputError(f"{argument}: no images ({suffixes}{hint}): check the path")
         if skipped:
             log.info("%s skipped", skipped)
+        images.update(dict.fromkeys(clips))
         if labels := find_label_images(matches):
             log.info("%s: %s skipped", argument, describe_files(labels, "label of a photograph"))
         images.update(dict.fromkeys(path for path in matches if path not in labels))
@@ -113,12 +122,16 @@ def write_prediction(
         The contents of the JSON file.
 
     Raises:
-        OverwriteError: if a file would be overwritten that is not of an earlier run. In the folder
-            of the image this holds for all files, elsewhere only for the JSON file.
+        OverwriteError: if it would overwrite a file that no earlier run wrote. In the folder of the
+            image this is checked for all files, elsewhere only for the JSON file.
         InputError: if the files cannot be written.
     """
     base = out / job.name
-    arrays = {**prediction.arrays(), **(pictures or {}), "colour": _draw(prediction, image)}
+    arrays = {
+        **prediction.arrays(),
+        **(pictures or {}),
+        "colour": draw_prediction(prediction, image),
+    }
     paths = {name: base.with_name(f"{base.name}_{name}{a.suffix}") for name, a in arrays.items()}
     sidecar = base.with_name(f"{base.name}.json")
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
@@ -142,7 +155,7 @@ def write_prediction(
         for name in earlier - {path.name for path in paths.values()}:
             base.with_name(name).unlink(missing_ok=True)
         for name, array in arrays.items():
-            _save(array, paths[name])
+            save_array(array, paths[name])
         with replacing(sidecar) as partial:
             partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except (InputError, KeyboardInterrupt):
@@ -152,8 +165,13 @@ def write_prediction(
     return about
 
 
-def _draw(prediction: Prediction, image: Tensor | None) -> StoredArray:
-    """Return the picture of a prediction with its legend."""
+def draw_prediction(prediction: Prediction, image: Tensor | None) -> StoredArray:
+    """Return the picture of a prediction, ``h w 3``, with the legend of its colours below it.
+
+    Args:
+        prediction: prediction of any kind.
+        image: RGB image, uint8 or in [0, 1], for predictions that are drawn over it.
+    """
     if image is not None and image.dtype == torch.uint8:
         image = image.float() / 255
     pixels = prediction.overview(image).permute(1, 2, 0).contiguous().cpu().numpy()
@@ -163,7 +181,8 @@ def _draw(prediction: Prediction, image: Tensor | None) -> StoredArray:
 def _earlier_results(sidecar: Path, name: str) -> set[str]:
     """Return the names of the result files of an earlier run, including the JSON file.
 
-    The JSON file lists them by their ending, such as ``NAME_depth.png`` under ``depth``.
+    The JSON file lists them by the ending of their names, such as ``NAME_depth.png`` under
+    ``depth``. The result is empty if the JSON file is missing or is not a result.
 
     Args:
         sidecar: JSON file of the earlier run; it need not exist.
@@ -180,8 +199,12 @@ def _earlier_results(sidecar: Path, name: str) -> set[str]:
     return {sidecar.name, *(values & set(files))}
 
 
-def _save(array: StoredArray, path: Path) -> None:
-    """Write an array as NPY or PNG."""
+def save_array(array: StoredArray, path: Path) -> None:
+    """Write an array as NPY or PNG, completely or not at all.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
     with replacing(path) as partial:
         if array.suffix == ".npy":
             with partial.open("wb") as file:
@@ -227,11 +250,14 @@ def _is_image(path: Path) -> bool:
         return False
     if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
         return False
-    return not _is_result(path)
+    return not (is_film_result(path) or _is_result(path))
 
 
 def _is_rig(path: Path, argument: str) -> bool:
-    """Return whether a file is a rig of cameras: the argument ends in ``.json``, no result does."""
+    """Return whether a file describes a rig of cameras.
+
+    It does if the argument ends in ``.json``, unless the file is a result of an earlier run.
+    """
     return argument.endswith(".json") and not _earlier_results(path, path.stem)
 
 
