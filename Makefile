@@ -1,5 +1,5 @@
 # Development commands; `make` alone lists them.
-.PHONY: help setup format lint types imports docs test slow lowest check
+.PHONY: help setup format lint types imports docs test slow browser lowest check
 .DEFAULT_GOAL := help
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
@@ -32,6 +32,9 @@ test:     ## the default tests
 
 slow:     ## full-size models against the authors' numbers, one at a time: minutes, about 6 GB
 	$(OFFLINE) pytest -n 0 -m slow
+
+browser:  ## the page of the studio in the system's Chromium; needs the extra `browser`
+	$(OFFLINE) pytest -n 0 -m browser tests/studio
 
 lowest:   ## the default tests with the lowest versions that pyproject.toml allows
 	.ci/lowest

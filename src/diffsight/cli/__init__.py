@@ -10,36 +10,53 @@ from collections.abc import Sequence
 
 from diffsight.cli.console import printable
 from diffsight.errors import InputError
+from diffsight.errors import suggest as suggest_name  # a module here has the name suggest
 
-# summaries by name; the module of a command has its name, with "_" for "-", and defines
+# summaries by group and name; the module of a command has its name, with "_" for "-", and defines
 # ``main(argv) -> exit status``
-COMMANDS = {
-    "demo": "train a depth model on ten rendered rooms and draw its predictions",
-    "adapt": "train a model for a new task on a few labelled images",
-    "show": "describe a saved model",
-    "models": "list pretrained networks, or the saved models in a folder",
-    "recipes": "list the recipes, or print one",
-    "explain": "draw class probabilities and attention maps of an image",
-    "fit": "train a model from a recipe",
-    "pretrain": "train a small diffusion model on rendered rooms from scratch",
-    "evaluate": "score a model on labelled images",
-    "predict": "run models on images",
-    "benchmark": "compare methods on the same few labelled images",
-    "generate": "generate images from texts",
-    "control": "generate pictures with the class layout of a photograph (DDP)",
-    "render": "render furnished rooms with exact labels",
-    "describe": "print the size and cost of a recipe's model",
-    "labels": "convert class labels to masks, COCO or labelme",
-    "check-data": "read a whole data set and report problems",
-    "caption": "write a caption for every image (EVP)",
-    "aggregate-prompts": "average captions to one prompt for a data set (EVP)",
-    "latent-std": "measure the standard deviation of a data set's latents (EVP)",
-    "text-table": "encode class names to a table of CLIP text features",
-    "index-nuscenes": "write the index file of nuScenes that training reads",
-    "convert": "convert an authors' checkpoint to a diffsight model",
-    "doctor": "check this installation for known problems",
-    "completion": "print a script for command completion in a shell",
+GROUPS = {
+    "Learn a task from a few labelled images": {
+        "demo": "train a depth model on ten rendered rooms and draw its predictions",
+        "adapt": "train a model for a new task on a few labelled images",
+        "studio": "label photographs in the browser while a model is trained",
+        "suggest": "choose the images that should be labelled next",
+        "benchmark": "compare methods on the same few labelled images",
+    },
+    "Use a model": {
+        "predict": "run models on images",
+        "explain": "draw class probabilities and attention maps of an image",
+        "evaluate": "score a model on labelled images",
+        "serve": "keep a model in memory and answer images sent by HTTP",
+        "show": "describe a saved model",
+        "models": "list pretrained networks, or the saved models in a folder",
+    },
+    "Train from a recipe, or take over a checkpoint": {
+        "recipes": "list the recipes, or print one",
+        "describe": "print the size and cost of a recipe's model",
+        "fit": "train a model from a recipe",
+        "convert": "convert an authors' checkpoint to a diffsight model",
+    },
+    "Prepare data": {
+        "render": "render furnished rooms with exact labels",
+        "labels": "convert class labels to masks, COCO or labelme",
+        "check-data": "read a whole data set and report problems",
+        "caption": "write a caption for every image (EVP)",
+        "aggregate-prompts": "average captions to one prompt for a data set (EVP)",
+        "latent-std": "measure the standard deviation of a data set's latents (EVP)",
+        "text-table": "encode class names to a table of CLIP text features",
+        "index-nuscenes": "write the index file of nuScenes that training reads",
+    },
+    "Generate pictures": {
+        "generate": "generate images from texts",
+        "control": "generate pictures with the class layout of a photograph (DDP)",
+        "pretrain": "train a small diffusion model on rendered rooms from scratch",
+    },
+    "Set up": {
+        "doctor": "check this installation for known problems",
+        "completion": "print a script for command completion in a shell",
+    },
 }
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 # what a user can do if memory runs out: for commands with an option that reduces it, and others
 _DEFAULT_MEMORY_ADVICE = "run it on a machine with more, or end other programs"
@@ -83,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"diffsight {__version__}\n")
         return 0
     if argv[0] not in COMMANDS:
-        return _fail(f"unknown command {argv[0]!r}: choose from {', '.join(COMMANDS)}", 2)
+        return _fail(f"unknown command {argv[0]!r}: {suggest_name(argv[0], COMMANDS)}", 2)
     # rounds that an idle thread of libgomp spins before it sleeps. With the default of 0.3 million,
     # training takes 3 to 10 times as long if another process needs the core. With 1,000 it takes a
     # third longer on an idle machine. The variable is read when torch is imported
@@ -146,7 +163,9 @@ def _fail(message: str, status: int) -> int:
 
 def _format_help() -> str:
     width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
-    head = "usage: diffsight COMMAND ...\n\nDense visual perception with diffusion models.\n\n"
-    end = "\n\n`diffsight COMMAND --help` prints the options of a command.\n"
-    return head + "\n".join(lines) + end
+    lines = ["usage: diffsight COMMAND ...\n\nDense visual perception with diffusion models."]
+    for title, commands in GROUPS.items():
+        lines.append(f"\n{title}:")
+        lines += [f"  {name:<{width}}  {summary}" for name, summary in commands.items()]
+    lines.append("\n`diffsight COMMAND --help` prints the options of a command.\n")
+    return "\n".join(lines)

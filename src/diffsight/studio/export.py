@@ -1,0 +1,141 @@
+"""Write the labels of a project as files that ``diffsight adapt`` reads, and its model."""
+
+import io
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diffsight import hub
+from diffsight.atomic import staging
+from diffsight.datasets.labels import NO_CLASS
+from diffsight.datasets.write_labels import CLASSES_FILE, NO_CLASS_COLOUR
+from diffsight.errors import InputError
+from diffsight.methods.base import count_trainable_parameters
+from diffsight.studio.live import LiveModel
+from diffsight.studio.log import write_synced
+from diffsight.studio.project import Project
+
+EXPORT, LABELS, MODEL, IMAGES = "export", "labels", "model.safetensors", "images.txt"
+
+
+def export_project(project: Project, live: LiveModel | None, backbone: str) -> dict[str, Any]:
+    """Write labels, the names of their images, the names of the classes, and the model.
+
+    Files of an earlier export are replaced. Class labels are PNG files of palette indices, 255 is
+    "no label". The labels of a scalar are NPY files of float32, NaN is "no label".
+
+    Args:
+        project: the labels.
+        live: model; None if it was not trained yet.
+        backbone: name of the frozen backbone.
+
+    Returns:
+        Paths of the folder and of the model, the number of labels, and the command that trains a
+        compared and calibrated model on them, as plain data.
+
+    Raises:
+        InputError: if there are no labels, two images have the same name but for the suffix, or the
+            files cannot be written.
+    """
+    out = project.work / EXPORT
+    numbers = sorted(project.label_versions())
+    if not numbers:
+        raise InputError("nothing to export: paint labels on an image first")
+    _require_distinct_stems(project)
+    try:
+        out.mkdir(exist_ok=True)
+        _write_labels(project, numbers, out)
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror or error}): make space on the disk"
+        ) from error
+    model: Path | None = None
+    if live is not None:
+        model = hub.save(live.model, out / MODEL, info=_facts(project, live, backbone))
+    else:
+        (out / MODEL).unlink(missing_ok=True)  # of an earlier export, with other labels
+    return {
+        "folder": str(out),
+        "labels": len(numbers),
+        "model": None if model is None else str(model),
+        "command": _command(project, out),
+    }
+
+
+def _write_labels(project: Project, numbers: list[int], out: Path) -> None:
+    """Write the labels to a new folder, which replaces that of an earlier export."""
+    labels = out / LABELS
+    suffix = ".png" if project.kind == "segmentation" else ".npy"
+    with staging(labels) as scratch:
+        for number in numbers:
+            width, height = project.photograph(number).size
+            drawn = project.labels(number, (height, width))
+            if drawn.is_empty:
+                continue
+            path = (scratch / project.photograph(number).name).with_suffix(suffix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if suffix == ".png":
+                ids = np.where(drawn.is_labelled, drawn.values, NO_CLASS).astype(np.uint8)
+                path.write_bytes(_palette_png(project, ids))
+            else:
+                np.save(path, np.where(drawn.is_labelled, drawn.values, np.float32(np.nan)))
+        with staging(labels) as old:
+            if labels.exists():
+                labels.rename(old / LABELS)
+            scratch.rename(labels)
+            scratch.mkdir()  # which ``staging`` removes
+    names = "\n".join(project.photograph(number).name for number in numbers)
+    write_synced(out / IMAGES, f"{names}\n".encode())
+    if project.kind == "segmentation":
+        rows = ["id, name", *(f"{one.id}, {one.name}" for one in project.classes)]
+        write_synced(out / CLASSES_FILE, "\n".join([*rows, ""]).encode())
+    else:
+        (out / CLASSES_FILE).unlink(missing_ok=True)
+
+
+def _palette_png(project: Project, ids: np.ndarray) -> bytes:
+    """Return a PNG file of class ids with the colours of the classes."""
+    flat = [0] * 768
+    colours = {one.id: one.rgb for one in project.classes}
+    for index, colour in {**colours, NO_CLASS: NO_CLASS_COLOUR}.items():
+        flat[3 * index : 3 * index + 3] = colour
+    picture, stream = Image.fromarray(ids, mode="P"), io.BytesIO()
+    picture.putpalette(flat)
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def _require_distinct_stems(project: Project) -> None:
+    """Refuse images whose labels would have the same name."""
+    photographs = project.images.values()
+    counts = Counter(Path(one.name).with_suffix("").as_posix().lower() for one in photographs)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} images are named {name!r} but for the suffix: rename them first")
+
+
+def _facts(project: Project, live: LiveModel, backbone: str) -> dict[str, Any]:
+    """Return facts about the model that are saved with it."""
+    facts: dict[str, Any] = {"kind": project.kind, "unit": project.unit, "backbone": backbone}
+    facts |= {"chosen": "feature_head", "steps": {"feature_head": live.total}, "seed": 0}
+    facts["learned_parameters"] = count_trainable_parameters(live.model.method)
+    if project.scores:
+        last = project.scores[-1]
+        facts |= {"held_out": {"feature_head": last.score}, "metric": last.metric}
+        facts["held_out_images"] = last.labelled_images
+    return facts
+
+
+def _command(project: Project, out: Path) -> str:
+    """Return the command that compares methods on these labels and calibrates the best one."""
+    arguments = ["diffsight", "adapt", "--images", str(project.folder), "--labels"]
+    arguments += [str(out / LABELS), "--kind", project.kind]
+    if project.kind == "segmentation":
+        arguments += ["--classes", str(out / CLASSES_FILE)]
+    elif project.unit:
+        arguments += ["--unit", project.unit]
+    return shlex.join([*arguments, "--out", "model.safetensors"])
