@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 BLOCK = re.compile(r"^( *)```([\w{}-]*)[^\n]*\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 SHELL_SEPARATORS = frozenset(("&&", "||", ";", "|"))
 # commands that take minutes: tests only parse them, and write a stand-in for their output
-LONG = ("fit", "pretrain", "benchmark", "demo")
+LONG = ("fit", "pretrain", "benchmark", "demo", "studio", "serve")
 # commands that download networks or data by default, or read files of other projects
 NEEDS_DOWNLOAD = ("caption", "control", "convert", "index-nuscenes")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]*")
@@ -140,7 +140,7 @@ def why_not_run(command: Command, folder: Path, missing: Collection[str] = ()) -
     """
     words, recipe = command.words, command.value_of("--recipe")
     if command.name in LONG and "--print_config" not in words:
-        return "it trains for minutes"
+        return "it trains for minutes, or runs until it is stopped"
     if command.name in NEEDS_DOWNLOAD:
         return "it downloads networks, or reads files of other projects"
     if command.name == "check-data" and not (folder / words[-1]).exists():

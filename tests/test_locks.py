@@ -15,7 +15,7 @@ import pytest
 
 from diffsight.atomic import staging
 from diffsight.errors import InputError
-from diffsight.locks import LOCK, claim_folder, claim_name, share_folder
+from diffsight.locks import LOCK, claim_folder, claim_name, made_folder, share_folder
 
 HOLD = """
 import sys, time
@@ -152,3 +152,16 @@ def test_a_file_system_without_locks_is_warned_about_and_nothing_is_deleted(
     (record,) = caplog.records
     assert "no locks on this file system (No locks available)" in record.message
     assert os.listdir(tmp_path) == [scratch.name]
+
+
+def test_only_empty_new_folders_are_removed_again(tmp_path: Path) -> None:
+    with made_folder(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with made_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "file").write_text("")
+    assert [one.name for one in (tmp_path / "a").iterdir()] == ["file"]
+    (tmp_path / "old").mkdir()
+    with made_folder(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").is_dir()

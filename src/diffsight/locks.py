@@ -72,7 +72,7 @@ def claim_folder(out: Path) -> Iterator[None]:
         InputError: if another process writes to the folder (the message names that process), or it
             cannot be written to.
     """
-    with _folder(out), _claim(out, out / LOCK, lambda: remove_leftovers(out)):
+    with made_folder(out), _claim(out, out / LOCK, lambda: remove_leftovers(out)):
         yield
 
 
@@ -104,7 +104,7 @@ def share_folder(out: Path) -> Iterator[None]:
         InputError: if a process has claimed the folder (``claim_folder``), or it cannot be written
             to.
     """
-    with _folder(out):
+    with made_folder(out):
         if not HAS_SHARED_LOCKS:
             yield
             return
@@ -113,13 +113,13 @@ def share_folder(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _folder(out: Path) -> Iterator[None]:
-    """Make a folder; remove it at the end if it is new and still empty.
+def made_folder(out: Path) -> Iterator[None]:
+    """Make a folder; at the end, remove those folders of its path that are new and still empty.
 
     Raises:
         InputError: if the folder cannot be made.
     """
-    is_new = not out.exists()
+    made = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,9 +127,9 @@ def _folder(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if is_new:
-            with contextlib.suppress(OSError):
-                out.rmdir()
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
 
 
 @contextlib.contextmanager

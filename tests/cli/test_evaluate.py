@@ -234,3 +234,13 @@ def test_stored_predictions_that_cannot_be_scored_are_refused(
 def test_a_model_or_predictions_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--protocol", "rooms-v1"]) == 2
     assert "give --model, or --predictions DIR" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for option in ("--out", "--results"):
+        words = ["--model", str(tmp_path / "none"), option, str(tmp_path / "file" / "a.json")]
+        assert cli.main(["evaluate", *words]) == 2
+        assert "cannot be written" in capsys.readouterr().err

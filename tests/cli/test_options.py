@@ -23,19 +23,6 @@ def test_an_output_that_cannot_be_made_is_refused(name: str, tmp_path: Path) -> 
         options.require_writable(tmp_path / name)
 
 
-def test_only_empty_new_folders_are_removed_again(tmp_path: Path) -> None:
-    with options.made_folder(tmp_path / "a" / "b"):
-        assert (tmp_path / "a" / "b").is_dir()
-    assert list(tmp_path.iterdir()) == []
-    with options.made_folder(tmp_path / "a" / "b"):
-        (tmp_path / "a" / "file").write_text("")
-    assert [one.name for one in (tmp_path / "a").iterdir()] == ["file"]
-    (tmp_path / "old").mkdir()
-    with options.made_folder(tmp_path / "old"):
-        pass
-    assert (tmp_path / "old").is_dir()
-
-
 def test_a_captioner_that_cannot_be_loaded_leaves_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

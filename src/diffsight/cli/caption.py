@@ -11,7 +11,7 @@ from diffsight.cli import options
 from diffsight.cli.console import progress, write_line
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
-from diffsight.locks import claim_name
+from diffsight.locks import claim_name, made_folder
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset, Sample
@@ -23,7 +23,7 @@ SAVE_EVERY = 50  # captions
 
 @contextlib.contextmanager
 def _claim(out: Path) -> Iterator[None]:
-    with options.made_folder(out.parent), claim_name(out):
+    with made_folder(out.parent), claim_name(out):
         yield
 
 

@@ -146,6 +146,8 @@ def main(
     # check everything that does not need the model before it is loaded
     if protocol:
         protocols.get(protocol)
+    for path in filter(None, (out, results)):
+        options.require_writable(path.parent)
     if model is None:
         if record or oracle_scene or results or uncertainty:
             raise InputError(

@@ -1,8 +1,7 @@
 """Options that several commands share: prompts, people, saved models and devices."""
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -220,27 +219,6 @@ def _existing_folder(out: Path) -> Path:
 def _unwritable(out: Path, error: OSError) -> InputError:
     reason = error.strerror or error
     return InputError(f"{out}: cannot be written ({reason}): choose another --out")
-
-
-@contextlib.contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder; at the end, remove what was made of its path and is still empty.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
-    require_writable(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
 
 
 def require_png(out: Path) -> None:
