@@ -83,6 +83,17 @@ def test_undo_and_redo_work_per_tab_and_image(folder: Path) -> None:
         assert project.undo(0, "t3")[1] is None
 
 
+def test_redo_reverses_the_last_undo_and_not_one_before_a_new_stroke(folder: Path) -> None:
+    with opened(folder) as project:
+        project.add_stroke(0, stroke("a"))
+        project.undo(0, "tab")
+        project.add_stroke(0, stroke("b"))
+        project.undo(0, "tab")
+        state = project._state  # as a snapshot stores it
+        project._state = type(state).from_json(state.to_json())
+        assert [project.redo(0, "tab")[1] for _ in range(2)] == ["b", None]
+
+
 def test_ids_of_images_stay_when_others_come_and_go(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,7 +167,7 @@ def test_the_kind_can_only_change_before_there_are_labels(folder: Path) -> None:
             project.set_kind(["scalar"], "K")
 
 
-@pytest.mark.parametrize("unit", [5, "K/100", "a\nb", ["K"], "x" * 200])
+@pytest.mark.parametrize("unit", [5, 0, [], "K/100", "a\nb", ["K"], "x" * 200])
 def test_bad_units_are_refused(folder: Path, unit: Any) -> None:
     with opened(folder) as project, pytest.raises(InputError, match="unit"):
         project.set_kind("scalar", unit)

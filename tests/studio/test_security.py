@@ -202,3 +202,7 @@ def test_tokens_are_random_or_from_the_environment(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("DIFFSIGHT_TOKEN", bad)
         with pytest.raises(InputError, match="at least 32"):
             make_token()
+
+
+def test_a_very_long_path_is_refused() -> None:
+    assert status(path="/" + "9" * 5000, headers=BEARER) == 414

@@ -1,5 +1,6 @@
 """The routes of the studio: the page, the project, strokes, pictures, predictions and events."""
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
@@ -72,6 +73,14 @@ def make_app(project: Project, session: Session, events: Events) -> Starlette:
     )
 
 
+class AsciiJson(JSONResponse):
+    """An answer in JSON. File names of any bytes can be sent, because JSON is ASCII here."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of the answer."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
 class _Routes:
     """The endpoints. What may wait for a disk or a lock runs in a thread."""
 
@@ -95,19 +104,19 @@ class _Routes:
 
     async def project(self, request: Request) -> Response:
         """Return the project as JSON."""
-        return JSONResponse(await run_in_threadpool(self._session.describe))
+        return AsciiJson(await run_in_threadpool(self._session.describe))
 
     async def kind(self, request: Request) -> Response:
         """Choose the kind of the labels."""
         data = await read_json(request, MAX_JSON)
         await run_in_threadpool(self._project.set_kind, data.get("kind"), data.get("unit"))
-        return JSONResponse({})
+        return AsciiJson({})
 
     async def add_class(self, request: Request) -> Response:
         """Add a class."""
         data = await read_json(request, MAX_JSON)
         add = self._project.add_class
-        return JSONResponse(
+        return AsciiJson(
             vars(await run_in_threadpool(add, data.get("name"), data.get("colour")))
         )
 
@@ -116,7 +125,7 @@ class _Routes:
         data, number = await read_json(request, MAX_JSON), request.path_params["id"]
         change = self._project.change_class
         new = await run_in_threadpool(change, number, data.get("name"), data.get("colour"))
-        return JSONResponse(vars(new))
+        return AsciiJson(vars(new))
 
     async def picture(self, request: Request) -> Response:
         """Return the photograph as JPEG."""
@@ -130,13 +139,13 @@ class _Routes:
         """Return the strokes of an image."""
         strokes, version = self._project.strokes(request.path_params["id"])
         rows = [stroke.to_json() for stroke in strokes]
-        return JSONResponse({"strokes": rows, "version": version})
+        return AsciiJson({"strokes": rows, "version": version})
 
     async def add_stroke(self, request: Request) -> Response:
         """Store a stroke; the answer is sent when it is on disk."""
         data, number = await read_json(request, MAX_JSON), request.path_params["id"]
         stored = await run_in_threadpool(self._project.add_stroke, number, data)
-        return JSONResponse({"number": stored})
+        return AsciiJson({"number": stored})
 
     async def undo(self, request: Request) -> Response:
         """Undo the last stroke of a tab."""
@@ -151,7 +160,7 @@ class _Routes:
     ) -> Response:
         data, number = await read_json(request, MAX_JSON), request.path_params["id"]
         stored, stroke = await run_in_threadpool(turn, number, data.get("tab"))
-        return JSONResponse({"number": stored, "stroke": stroke})
+        return AsciiJson({"number": stored, "stroke": stroke})
 
     async def labels(self, request: Request) -> Response:
         """Return the labels as a picture that is transparent where there is none."""
@@ -175,27 +184,27 @@ class _Routes:
         """Accept the prediction as the label of the pixels that are not painted."""
         await read_json(request, MAX_JSON)
         number = await run_in_threadpool(self._session.accept, self._image(request))
-        return JSONResponse({"number": number})
+        return AsciiJson({"number": number})
 
     async def take_back(self, request: Request) -> Response:
         """Remove the accepted labels of an image."""
         number = await run_in_threadpool(self._project.take_back, self._image(request))
-        return JSONResponse({"number": number})
+        return AsciiJson({"number": number})
 
     async def open(self, request: Request) -> Response:
         """Note which image is on the screen."""
         await read_json(request, MAX_JSON)
         self._session.open(self._image(request))
-        return JSONResponse({})
+        return AsciiJson({})
 
     async def suggestion(self, request: Request) -> Response:
         """Return the image that should be labelled next."""
-        return JSONResponse(await run_in_threadpool(self._session.suggest))
+        return AsciiJson(await run_in_threadpool(self._session.suggest))
 
     async def export(self, request: Request) -> Response:
         """Write labels and model to the workspace."""
         await read_json(request, MAX_JSON)
-        return JSONResponse(await run_in_threadpool(self._session.export))
+        return AsciiJson(await run_in_threadpool(self._session.export))
 
     async def events(self, request: Request) -> Response:
         """Return the stream of events."""
@@ -234,20 +243,20 @@ def _read_static() -> Mapping[str, tuple[bytes, str]]:
 
 async def _on_request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return JSONResponse({"error": str(error)}, error.status, dict(error.headers))
+    return AsciiJson({"error": str(error)}, error.status, dict(error.headers))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     hints = {404: "nothing is here: reload the page", 405: "this method is not supported here"}
     message = hints.get(error.status_code, str(error.detail))
-    return JSONResponse({"error": message}, error.status_code, error.headers)
+    return AsciiJson({"error": message}, error.status_code, error.headers)
 
 
 async def _on_input_error(request: Request, error: Exception) -> Response:
     kinds = ((MissingError, 404), (DiskError, 507), (InputError, 400))
     status = next(status for kind, status in kinds if isinstance(error, kind))
-    return JSONResponse({"error": " ".join(str(error).split())}, status)
+    return AsciiJson({"error": " ".join(str(error).split())}, status)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -257,7 +266,7 @@ async def _on_disconnect(request: Request, error: Exception) -> Response:
 async def _on_crash(request: Request, error: Exception) -> Response:
     log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     message = f"the server failed ({type(error).__name__}): see its terminal"
-    return JSONResponse({"error": message}, 500)
+    return AsciiJson({"error": message}, 500)
 
 
 ERROR_HANDLERS: Any = {

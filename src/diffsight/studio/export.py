@@ -89,7 +89,7 @@ def _write_labels(project: Project, numbers: list[int], out: Path) -> None:
             scratch.rename(labels)
             scratch.mkdir()  # which ``staging`` removes
     names = "\n".join(project.photograph(number).name for number in numbers)
-    write_synced(out / IMAGES, f"{names}\n".encode())
+    write_synced(out / IMAGES, f"{names}\n".encode(errors="surrogateescape"))  # as on the disk
     if project.kind == "segmentation":
         rows = ["id, name", *(f"{one.id}, {one.name}" for one in project.classes)]
         write_synced(out / CLASSES_FILE, "\n".join([*rows, ""]).encode())

@@ -157,7 +157,7 @@ class Project:
         if kind not in ("segmentation", "scalar"):
             raise InputError("the kind must be 'segmentation' or 'scalar'")
         unit = "" if unit is None or kind == "segmentation" else unit
-        if unit and (not _is_line(unit) or "/" in unit):
+        if unit != "" and (not _is_line(unit) or "/" in unit):
             raise InputError("the unit must be a short text on one line, without /")
         with self._lock:
             if (kind, unit) != (self.kind, self.unit):

@@ -23,6 +23,7 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 HOST = "127.0.0.1"
 TOKEN_BYTES = 32
 BODY_S = 60.0  # time in which a request must arrive
+MAX_PATH = 1000  # characters
 TOKEN_VARIABLE = "DIFFSIGHT_TOKEN"
 HEADERS = {
     "Content-Security-Policy": (
@@ -133,6 +134,8 @@ class Guard:
         Raises:
             RequestError: for a request that is refused.
         """
+        if len(request.scope["path"]) > MAX_PATH:
+            raise RequestError(414, f"the path has more than {MAX_PATH:,} characters")
         host, origin = (request.headers.getlist(name) for name in ("host", "origin"))
         if len(host) != 1 or host[0] not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
             raise RequestError(403, f"wrong host: use http://{HOST}:{self.port}")

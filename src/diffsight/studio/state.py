@@ -84,14 +84,10 @@ class ImageState:
 
         A new stroke ends the possibility to redo earlier ones.
         """
-        redo = None
-        for stroke in reversed(self.strokes):
-            if stroke.tab != tab:
-                continue
-            if not stroke.is_undone:
-                break
-            redo = stroke
-        return redo
+        own = [stroke for stroke in self.strokes if stroke.tab == tab]
+        last = max((s for s in own if s.is_undone), key=lambda s: s.turned, default=None)
+        is_ended = last is not None and own[-1].number > last.turned
+        return None if is_ended else last
 
 
 @dataclass
@@ -154,7 +150,7 @@ class State:
                 image.strokes.append(Stroke.from_json(data))
             case "undo" | "redo":
                 position = next(i for i, s in enumerate(image.strokes) if s.id == record["stroke"])
-                stroke = image.strokes[position].undone(record["do"] == "undo")
+                stroke = image.strokes[position].undone(record["do"] == "undo", number)
                 image.strokes[position] = stroke
             case "accept":
                 image.accepted, image.accepted_number = record["file"], number
@@ -201,4 +197,4 @@ def replace_strokes(image: ImageState) -> ImageState:
 
 
 def _to_json(strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
-    return [stroke.to_json() for stroke in strokes]
+    return [{**stroke.to_json(), "turned": stroke.turned} for stroke in strokes]

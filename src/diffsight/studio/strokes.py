@@ -37,6 +37,7 @@ class Stroke:
         points: x and y in pixels of the original image; (0, 0) is the corner of its first pixel.
         number: number of the record with which it was stored.
         is_undone: whether it was undone and is not part of the labels.
+        turned: number of the record that undid or redid it last; 0 without one.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Stroke:
     points: tuple[Point, ...]
     number: int = 0
     is_undone: bool = False
+    turned: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the stroke as plain data, with the key ``undone``."""
@@ -66,11 +68,12 @@ class Stroke:
         """Return a stroke that ``to_json`` wrote."""
         rest = {key: data[key] for key in ("id", "tab", "tool", "value", "radius")}
         points = tuple((x, y) for x, y in data["points"])
-        return cls(**rest, points=points, number=data["number"], is_undone=data["undone"])
+        number, is_undone, turned = data["number"], data["undone"], data.get("turned", 0)
+        return cls(**rest, points=points, number=number, is_undone=is_undone, turned=turned)
 
-    def undone(self, is_undone: bool) -> "Stroke":
-        """Return the stroke, undone or not."""
-        return replace(self, is_undone=is_undone)
+    def undone(self, is_undone: bool, number: int = 0) -> "Stroke":
+        """Return the stroke, undone or not by the record with this number."""
+        return replace(self, is_undone=is_undone, turned=number)
 
     def touches(self, width: int, height: int) -> bool:
         """Return whether the stroke can label a pixel of an image of this size."""
