@@ -1,6 +1,8 @@
 """The routes of the page, without a network and without a training."""
 
 import io
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,19 @@ def page(tmp_path: Path) -> Iterator[Page]:
 def pixels(answer: Answer) -> np.ndarray:
     assert answer.status == 200
     return np.array(Image.open(io.BytesIO(answer.body)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode elsewhere")
+def test_a_file_name_that_is_no_text_can_be_sent_and_exported(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photos", 1)
+    name = os.fsdecode(b"\xff.png")
+    (folder / "photo0.png").rename(folder / name)
+    with opened(folder) as project:
+        page = Page(project)
+        assert [one["name"] for one in page.get("/api/project").json["images"]] == [name]
+        page.send("POST", "/api/images/0/strokes", stroke("a"))
+        out = Path(page.send("POST", "/api/export", {}).json["folder"])
+    assert (out / "images.txt").read_bytes() == b"\xff.png\n"
 
 
 def test_the_project_lists_images_classes_and_scores(page: Page) -> None:

@@ -48,6 +48,20 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, name: str) -> None:
         list_photographs(tmp_path / name)
 
 
+def test_the_size_follows_the_file_and_outlives_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(smooth(32, 48)).save(path)
+    one = photograph(path)
+    assert one.size == (48, 32)
+    Image.fromarray(smooth(60, 40)).save(path)
+    assert one.size == (40, 60)
+    assert Image.open(io.BytesIO(one.picture(100))).size == (40, 60)
+    path.unlink()
+    assert one.size == (40, 60)
+    with pytest.raises(InputError, match="cannot be read"):
+        _ = photograph(path).size
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()

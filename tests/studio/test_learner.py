@@ -224,6 +224,40 @@ def test_an_export_is_read_by_adapt_and_predict(folder: Path) -> None:
     assert (prediction.to_label() == shown).float().mean() > 0.98
 
 
+def test_images_whose_labels_were_erased_are_not_exported(folder: Path) -> None:
+    with opened(folder) as project:
+        for number in (0, 1):
+            paint(project, number)
+        erase = stroke("erase", tool="erase", points=[[0, 60], [160, 60]], radius=200)
+        project.add_stroke(1, erase)
+        result = export_project(project, None, BACKBONE)
+        assert result["labels"] == 1
+        out = Path(result["folder"])
+        assert (out / "images.txt").read_text() == "photo0.png\n"
+        project.add_stroke(0, {**erase, "id": "erase0"})
+        with pytest.raises(InputError, match="nothing to export"):
+            export_project(project, None, BACKBONE)
+        assert [path.name for path in (out / "labels").iterdir()] == ["photo0.png"]
+
+
+def test_an_image_that_is_replaced_is_trained_and_predicted_in_its_new_size(folder: Path) -> None:
+    with opened(folder) as project, learning(project) as (learner, events):
+        paint(project, 0)
+        wait_for(lambda: events.is_ready and learner.predicted(0))
+        (folder / "photo0.png").unlink()
+        learner.open(0)  # fails, and is tried again when it is opened again
+        write_photographs(folder / "new", 1, SIZE[::-1])
+        (folder / "new" / "photo0.png").rename(folder / "photo0.png")
+        assert project.photograph(0).size == SIZE[::-1]
+        version = learner.predicted(0).version
+        learner.open(0)
+        project.add_stroke(0, stroke("new", 1, points=[[60, 150]], radius=5))
+        after(events, version)
+        wait_for(lambda: events.is_ready)
+        assert learner.predicted(0).output.stack.shape[-2] > 64
+        assert not [e for e in events.of("failure") if "training stopped" in e["text"]]
+
+
 def test_a_scalar_is_exported_with_gaps(folder: Path) -> None:
     with opened(folder, ()) as project:
         project.set_kind("scalar", "K")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diffsight.errors import InputError
-from diffsight.studio.log import LOG, SNAPSHOT, RecordLog
+from diffsight.studio.log import LOG, SNAPSHOT, DiskError, RecordLog
 
 RECORDS: list[dict[str, Any]] = [{"do": "x", "n": n, "text": "ä" * n} for n in range(6)]
 
@@ -170,3 +170,12 @@ def test_a_compaction_that_fails_leaves_everything(
         again.close()
         assert again.number == count + 1
         assert again.records[-1] == {"do": failing}
+
+
+def test_nothing_is_acknowledged_after_the_log_was_deleted(tmp_path: Path) -> None:
+    log = RecordLog(tmp_path)
+    log.append(RECORDS[0])
+    (tmp_path / LOG).unlink()
+    with pytest.raises(DiskError, match="was deleted"):
+        log.append(RECORDS[1])
+    log.close()

@@ -88,10 +88,16 @@ def forecast_score(
     error = sign * np.array([points[int(one)] for one in n])
     scores = sign * _sample(n, error, later)
     tail = (1 - level) / 2
-    low, middle, high = np.clip(np.quantile(scores, [tail, 0.5, 1 - tail], axis=0), *bounds)
-    numbers = tuple(int(one) for one in later)
-    rows = (tuple(row.tolist()) for row in (middle, low, high))
-    return Forecast(numbers, *rows, level)
+    limits = np.clip(np.quantile(scores, [tail, 0.5, 1 - tail], axis=0), *bounds)
+    low, middle, high = (tuple(row.tolist()) for row in limits)
+    return Forecast(tuple(int(one) for one in later), middle, low, high, level)
+
+
+def _draw_log_uniform(
+    rng: np.random.Generator, limits: tuple[float, float]
+) -> Float[np.ndarray, " r"]:
+    low, high = np.log(limits).tolist()
+    return np.exp(rng.uniform(low, high, SAMPLES))
 
 
 def _sample(
@@ -105,8 +111,8 @@ def _sample(
     rng = np.random.default_rng(0)
     # the mean alone would be 0 for errors around 0
     typical = max(float(np.abs(error).mean()), float(np.ptp(error)), 1e-12)
-    c = np.exp(rng.uniform(*np.log(EXPONENTS), SAMPLES))
-    deviation = typical * np.exp(rng.uniform(*np.log(DEVIATIONS), SAMPLES))
+    c = _draw_log_uniform(rng, EXPONENTS)
+    deviation = typical * _draw_log_uniform(rng, DEVIATIONS)
     gain = GAIN * typical * np.abs(rng.normal(size=SAMPLES))
     last, every = n[-1], np.concatenate([n, later])
     # the power law, without its level: 0 at the last n, and -gain at twice that number

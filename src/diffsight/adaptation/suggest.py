@@ -11,6 +11,7 @@ head for every fold, in closed form, on features that are computed once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -141,7 +142,8 @@ def fold_disagreement(
     heads = []
     for fold in range(folds):
         kept = [one for number, one in enumerate(sums) if number % folds != fold]
-        gram, moment, rows = (sum(parts) for parts in zip(*kept, strict=True))
+        totals: list[Any] = [sum(parts) for parts in zip(*kept, strict=True)]
+        gram, moment, rows = totals
         penalty = RIDGE * rows * np.eye(len(gram))
         penalty[-1, -1] = 1e-6 * rows  # of the constant
         heads.append(np.linalg.solve(gram + penalty, moment))

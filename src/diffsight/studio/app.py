@@ -116,9 +116,7 @@ class _Routes:
         """Add a class."""
         data = await read_json(request, MAX_JSON)
         add = self._project.add_class
-        return AsciiJson(
-            vars(await run_in_threadpool(add, data.get("name"), data.get("colour")))
-        )
+        return AsciiJson(vars(await run_in_threadpool(add, data.get("name"), data.get("colour"))))
 
     async def change_class(self, request: Request) -> Response:
         """Change the name or the colour of a class."""

@@ -48,10 +48,11 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
     _require_distinct_stems(project)
     try:
         out.mkdir(exist_ok=True)
-        _write_labels(project, numbers, out)
+        count = _write_labels(project, numbers, out)
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written ({error.strerror or error}): make space on the disk"
+            f"{out}: cannot be written ({error.strerror or error}): choose a folder that exists, "
+            "is writable and has space"
         ) from error
     model: Path | None = None
     if live is not None:
@@ -60,14 +61,22 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
         (out / MODEL).unlink(missing_ok=True)  # of an earlier export, with other labels
     return {
         "folder": str(out),
-        "labels": len(numbers),
+        "labels": count,
         "model": None if model is None else str(model),
         "command": _command(project, out),
     }
 
 
-def _write_labels(project: Project, numbers: list[int], out: Path) -> None:
-    """Write the labels to a new folder, which replaces that of an earlier export."""
+def _write_labels(project: Project, numbers: list[int], out: Path) -> int:
+    """Write the labels to a new folder, which replaces that of an earlier export.
+
+    Returns:
+        The number of images with labels; those whose labels were all erased are left out.
+
+    Raises:
+        InputError: if there is none.
+    """
+    names = []
     labels = out / LABELS
     suffix = ".png" if project.kind == "segmentation" else ".npy"
     with staging(labels) as scratch:
@@ -76,25 +85,29 @@ def _write_labels(project: Project, numbers: list[int], out: Path) -> None:
             drawn = project.labels(number, (height, width))
             if drawn.is_empty:
                 continue
-            path = (scratch / project.photograph(number).name).with_suffix(suffix)
+            names.append(project.photograph(number).name)
+            path = (scratch / names[-1]).with_suffix(suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             if suffix == ".png":
                 ids = np.where(drawn.is_labelled, drawn.values, NO_CLASS).astype(np.uint8)
                 path.write_bytes(_palette_png(project, ids))
             else:
                 np.save(path, np.where(drawn.is_labelled, drawn.values, np.float32(np.nan)))
+        if not names:
+            raise InputError("nothing to export: all labels were erased; paint some first")
         with staging(labels) as old:
             if labels.exists():
                 labels.rename(old / LABELS)
             scratch.rename(labels)
             scratch.mkdir()  # which ``staging`` removes
-    names = "\n".join(project.photograph(number).name for number in numbers)
-    write_synced(out / IMAGES, f"{names}\n".encode(errors="surrogateescape"))  # as on the disk
+    listed = "".join(f"{name}\n" for name in names)
+    write_synced(out / IMAGES, listed.encode(errors="surrogateescape"))  # as on the disk
     if project.kind == "segmentation":
         rows = ["id, name", *(f"{one.id}, {one.name}" for one in project.classes)]
         write_synced(out / CLASSES_FILE, "\n".join([*rows, ""]).encode())
     else:
         (out / CLASSES_FILE).unlink(missing_ok=True)
+    return len(names)
 
 
 def _palette_png(project: Project, ids: np.ndarray) -> bytes:

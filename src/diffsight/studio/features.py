@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -78,6 +79,8 @@ class FeatureStore:
         """
         content = photograph.content
         features = self._kept.get(content) or self._read(content)
+        if features is not None and features.hw != self.working_hw(photograph.size):
+            features = None  # the file was replaced while an earlier image was read
         if features is None or (mirror and features.mirrored is None):
             features = self._compute(photograph, mirror)
             self._write(content, features)
@@ -105,7 +108,7 @@ class FeatureStore:
     @torch.no_grad()
     def _encode(self, image: Tensor) -> EncodedLevels:
         with float32_products(tf32=False):
-            encoded: EncodedLevels = self._method.encode(Inputs(image))
+            encoded: Any = self._method.encode(Inputs(image))
         return EncodedLevels(tuple(level.half() for level in encoded.levels), encoded.covered)
 
     def _read(self, content: str) -> Features | None:

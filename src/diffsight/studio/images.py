@@ -51,7 +51,7 @@ class Photograph:
     def __post_init__(self) -> None:
         """Begin without size and hash, which are read when they are needed."""
         self._lock = threading.Lock()
-        self._size: tuple[int, int] | None = None
+        self._size: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._hash: tuple[tuple[int, int], str] | None = None
         self._picture: tuple[tuple[int, int, int], bytes] | None = None
 
@@ -59,13 +59,22 @@ class Photograph:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, upright by EXIF. Only the head of the file is read.
 
+        It is read again if the file has changed. A file that was deleted keeps its last size, so
+        that its labels can still be drawn.
+
         Raises:
             InputError: if the file cannot be used.
         """
-        with self._lock:
+        try:
+            version = self._version()
+        except InputError:
             if self._size is None:
-                self._size = _read_size(self.path)
-            return self._size
+                raise
+            return self._size[1]
+        with self._lock:
+            if self._size is None or self._size[0] != version:
+                self._size = version, _read_size(self.path)
+            return self._size[1]
 
     @property
     def content(self) -> str:

@@ -74,6 +74,8 @@ class RecordLog:
                 f"{self._path}: an earlier write failed: make space on the disk, and start the "
                 "studio again"
             )
+        if os.fstat(self._file.fileno()).st_nlink == 0:  # written bytes would be lost
+            raise DiskError(f"{self._path}: was deleted: nothing was saved; start the studio again")
         line = _to_line(self.number + 1, record)
         try:
             _write(self._file.fileno(), line)

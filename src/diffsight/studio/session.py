@@ -1,6 +1,7 @@
 """What the page sees of a project and its model: a description, pictures, and an export."""
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Session:
 
     def __init__(self, project: Project, learner: Learner) -> None:
         self._project, self._learner = project, learner
+        self._export_lock = threading.Lock()
 
     def describe(self) -> dict[str, Any]:
         """Return the project as plain data for the page."""
@@ -144,4 +146,5 @@ class Session:
         """
         from diffsight.studio.export import export_project  # imports the large libraries
 
-        return export_project(self._project, self._learner.copy_model(), BACKBONE)
+        with self._export_lock:  # two tabs may export at the same time
+            return export_project(self._project, self._learner.copy_model(), BACKBONE)

@@ -85,7 +85,9 @@ class Trainer:
 
     def _work(self) -> bool:
         """Do one piece of work; return whether there may be more."""
-        self._opened_seen = self._shared.opened
+        if self._opened_seen != self._shared.opened:
+            self._opened_seen = self._shared.opened
+            self._failed -= {self._shared.current}  # its file may be there again
         if self._seen != self._project.version:
             self._refresh()
         pieces: tuple[Callable[[], bool], ...] = (

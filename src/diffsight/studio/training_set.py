@@ -21,6 +21,7 @@ class _Labelled:
     """A labelled image, and its views for a task."""
 
     version: int
+    content: str | None
     labels: LabelMap
     key: TaskKey = ()
     views: Views = ()
@@ -53,8 +54,9 @@ class TrainingSet:
         self._images = {}
         for number, version in versions.items():
             one = old.get(number)
-            if one is None or one.version != version:
-                one = self._read(number, version)
+            content = self._content(number)
+            if one is None or one.version != version or content not in (one.content, None):
+                one = self._read(number, version, content)
             if one is not None and not one.labels.is_empty:
                 self._images[number] = one
         self._make_task()
@@ -87,10 +89,17 @@ class TrainingSet:
             views[number] = one.views
         return views
 
-    def _read(self, number: int, version: int) -> _Labelled | None:
+    def _content(self, number: int) -> str | None:
+        """Return the hash of the file of an image; None if it cannot be read."""
+        try:
+            return self.project.photograph(number).content
+        except InputError:
+            return None
+
+    def _read(self, number: int, version: int, content: str | None) -> _Labelled | None:
         try:
             hw = self.store.working_hw(self.project.photograph(number).size)
-            return _Labelled(version, self.project.labels(number, hw))
+            return _Labelled(version, content, self.project.labels(number, hw))
         except InputError as error:
             self.skip(number, error)
             return None
