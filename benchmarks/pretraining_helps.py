@@ -340,7 +340,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     out, stored = Path("runs/pretraining_helps"), TABLES / "pretraining_helps.csv"
     parser.add_argument("--out", type=Path, default=out, help="working folder")
-    parser.add_argument("--table", type=Path, default=stored, help="CSV file of the results")
+    text = "CSV file of the results; its name is that of their block on the page"
+    parser.add_argument("--table", type=Path, default=stored, help=text)
     parser.add_argument("--report", type=Path, default=RESULTS, help="page to write the table into")
     parser.add_argument(
         "--quick", action="store_true", help="short test run that writes no page and no table"
@@ -380,7 +381,7 @@ def main() -> None:
     else:
         run_missing(benches[0], units_of(args))
         weights = fingerprint(benches[0].folder)
-        name, text = "pretraining_helps", report(args, benches[0].out, weights)
+        name, text = args.table.stem, report(args, benches[0].out, weights)
     if not args.quick:
         pack(args.out, args.table)
         if args.curve:

@@ -102,7 +102,9 @@ def test_several_processes_can_share_a_folder_and_only_the_first_cleans_it(tmp_p
     assert scratch.is_dir()
 
 
-def test_a_claimed_folder_cannot_be_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_claimed_by_another_process_cannot_be_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("diffsight.locks._WAIT_S", 0.1)
     with (
         other_process("claim_folder", tmp_path) as other,

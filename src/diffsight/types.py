@@ -185,7 +185,10 @@ class Boxes(Record):
         return Boxes(*rows, self.background)
 
     def windows(self, hw: tuple[int, int]) -> list[tuple[slice, slice]]:
-        """Return the rows and columns of every box: pixels with their centre in it, at least one.
+        """Return the rows and columns of the pixels in each box.
+
+        A row or column is in a box if the centres of its pixels are. If a box contains no row (or
+        no column), it gets the one at the middle of the box. The result stays within the image.
 
         Args:
             hw: height and width of the image in pixels.

@@ -57,7 +57,7 @@ def test_one_image_is_explained_in_the_default_folder(
     assert (out / "explain.json").read_bytes() == written
 
 
-def test_several_images_have_a_folder_each(
+def test_each_of_several_images_gets_its_own_output_folder(
     photos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("2", "3", "4", "5"):

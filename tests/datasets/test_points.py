@@ -147,7 +147,7 @@ def test_many_points_of_rare_classes_are_not_taken_for_smoothing(tmp_path: Path)
         ("p0,4,7,nan", "depth", r"line 1: 'nan' is no number"),
         ("p0,4,7,1_0", "depth", r"line 1: '1_0' is no number"),
         ("p0,4,7,1e999", "depth", r"line 1: '1e999' is no number"),
-        ("p0,4,7,1e300", "depth", r"line 1: 1e\+300 is too large"),
+        ("p0,4,7,1e300", "depth", r"line 1: the value 1e\+300 is too large"),
         ("p0,4,7,0", "depth", r"line 1: a depth of 0 m: give one above 0"),
         ("p0,4,7,2\np0,90,7,2", "depth", r"line 2: \(90, 7\) lies outside p0, which has 90 x 60"),
         ("p0,-0.6,7,2", "depth", r"line 1: \(-0\.6, 7\) lies outside p0"),

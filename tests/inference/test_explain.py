@@ -190,7 +190,7 @@ def test_a_model_without_classes_is_explained_by_attention_maps(
     assert row["mean"] == pytest.approx(float(result.maps["token 1"].mean()), rel=1e-5)
 
 
-def test_a_method_without_maps_has_a_sheet_with_its_prediction(tmp_path: Path) -> None:
+def test_a_method_without_attention_maps_still_writes_maps_png(tmp_path: Path) -> None:
     about = write_explanation(explain(model_of(Brightness), image()), tmp_path, {})
     assert about["pictures"] == {"maps": "maps.png"}
     assert about["notes"] == []

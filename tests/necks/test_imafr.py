@@ -20,7 +20,7 @@ def test_the_number_of_parameters_is_that_of_evp() -> None:
         IMAFR(in_channels=(320, 717, 1357, 1280), strides=STRIDES)
 
 
-def test_levels_equal_a_direct_computation() -> None:
+def test_output_levels_equal_a_reference_computation() -> None:
     neck = randomise_weights(IMAFR(in_channels=(8, 8), strides=(8, 16), groups=2))
     fine, coarse = torch.randn(2, 8, 6, 4), torch.randn(2, 8, 3, 2)
     with torch.no_grad():

@@ -113,7 +113,7 @@ def test_requests_that_other_pages_start_are_refused(site: str) -> None:
     assert status(headers={**COOKIE, "Sec-Fetch-Site": "same-origin"}) == 200
 
 
-def test_every_answer_has_the_headers() -> None:
+def test_every_response_has_the_security_headers() -> None:
     answers = [
         send(APP, "GET", "/", headers=BEARER),
         send(APP, "GET", "/"),

@@ -50,7 +50,7 @@ class KeyReport:
     missing: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """Return the four counts in one line."""
+        """Return the numbers of used, dropped, unused and missing keys in one line."""
         return (
             f"{len(self.used)} used, {len(self.dropped)} dropped, "
             f"{len(self.unused)} unused, {len(self.missing)} missing"

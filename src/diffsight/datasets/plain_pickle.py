@@ -52,7 +52,7 @@ def _limited(handler: Handler) -> Handler:
 
 def _refuse(machine: Any) -> None:
     """Raise an error for an opcode that plain data does not need."""
-    raise InputError("contains more than plain data: do not trust this file")
+    raise InputError("contains more than lists, dicts, numbers and texts: do not trust this file")
 
 
 # the Python class: the one in C reserves as much memory as a length in the file claims

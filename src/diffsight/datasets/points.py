@@ -181,7 +181,10 @@ class PointLabels(AbstractLabelSource):
                 raise InputError(f"{location}: a vector without a length: give a direction")
             value = value / length
         if np.abs(value).max() > np.finfo(np.float32).max:
-            raise InputError(f"{location}: {np.abs(value).max():g} is too large: correct it")
+            raise InputError(
+                f"{location}: the value {np.abs(value).max():g} is too large for 32-bit floating "
+                "point: correct it"
+            )
         return value.tolist()
 
 

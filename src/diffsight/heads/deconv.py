@@ -73,7 +73,11 @@ class DeconvHead(AbstractHead):
             start_convolutions(part, partial(nn.init.normal_, std=0.001))
 
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output at stride 1."""
+        """Return the class logits or the values at full resolution (stride 1).
+
+        Args:
+            pyramid: pyramid of one level, ``b c h w``.
+        """
         return to_output(self.spec, self.output(self.maps(pyramid.features[0])[1]))
 
     def maps(

@@ -176,7 +176,7 @@ class AbstractRooms(AbstractDataset):
 
     def __init__(self, split: str, count: int, size: int | tuple[int, int], seed: int) -> None:
         if count < 1:
-            raise InputError(f"count {count} of rooms: give at least 1")
+            raise InputError(f"a data set of {count} rooms: give a count of at least 1")
         self.split = check_split(split)
         self.name = f"{self.world}-{split}"
         self.count = count

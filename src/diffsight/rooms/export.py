@@ -62,7 +62,13 @@ class Export:
     labels: tuple[str, ...]
 
     def prepare(self, out: Path) -> None:
-        """Create the folders, and write the settings to ``rooms.json`` and ``classes.txt``.
+        """Create a folder for the images, the metadata and each label map, and write the settings.
+
+        The settings of this export are written to ``rooms.json``. If ``labels`` contains
+        ``semantic``, the class names are written to ``classes.txt``.
+
+        Args:
+            out: folder of the export; it may exist.
 
         Raises:
             InputError: if ``out`` cannot be written to, or has scenes with other settings.

@@ -39,7 +39,7 @@ def write_accepted(folder: Path, stem: str, labels: Shaped[np.ndarray, "h w"]) -
 
 
 def read_accepted(path: Path, hw: tuple[int, int]) -> LabelMap:
-    """Return accepted labels at some size, by the nearest pixel.
+    """Return the accepted labels in a file, resized by nearest-neighbour interpolation.
 
     Args:
         path: file that ``write_accepted`` wrote.

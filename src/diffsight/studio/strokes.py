@@ -162,7 +162,10 @@ def _points(data: Any) -> tuple[Point, ...]:
             raise InputError("the points of a stroke must be pairs [x, y] of numbers")
         x, y = (_number(one, "a coordinate of a stroke") for one in pair)
         if max(abs(x), abs(y)) > MAX_POSITION_PX:
-            raise InputError(f"a coordinate of a stroke is beyond {MAX_POSITION_PX:,.0f} px")
+            raise InputError(
+                f"a point of a stroke is at ({x:.9g}, {y:.9g}) px: send coordinates between "
+                f"-{MAX_POSITION_PX:,.0f} and {MAX_POSITION_PX:,.0f}"
+            )
         points.append((x, y))
     return tuple(points)
 

@@ -261,7 +261,7 @@ class Pose(AbstractTask):
         return joints, sample.valid[self.label]
 
     def from_baseline(self, baseline: Tensor, target: Target) -> "PosePrediction":
-        """Return the mean pose in the box of every labelled person."""
+        """Return the baseline, a mean pose, moved into the box of every labelled person."""
         people = self._people(target, 0, target.label[0].cpu()).labelled()
         pose = torch.cat([baseline[:, :2] * self._last(), torch.ones(len(baseline), 1)], dim=1)
         joints = pose.repeat(len(people), 1, 1).to(people.keypoints)

@@ -122,7 +122,13 @@ class ValuePrediction(NumbersPrediction):
     kind = "values"
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
-        """Return a scalar from pale yellow (small) to dark blue; several channels as RGB."""
+        """Return a picture of the values scaled to the range ``display``.
+
+        A scalar is drawn from pale yellow (small) to dark blue (large), several channels as RGB.
+
+        Args:
+            image: not used.
+        """
         return self._draw(self._range())
 
     def draw_with(self, other: Any, image: Float[Tensor, "3 h w"]) -> tuple[Picture, ...]:

@@ -120,7 +120,11 @@ class AbstractRigMap(AbstractBackbone, abc.ABC):
 
     @abc.abstractmethod
     def features(self, rig: Rig) -> Map:
-        """Return the features of the bird's-eye-view map."""
+        """Return the features of each cell of the bird's-eye-view map, ``b c x y``.
+
+        Args:
+            rig: a batch of rigs that ``check_rig`` accepts.
+        """
 
     def camera_features(self, rig: Rig) -> Map:
         """Return the map of the camera features, at half the resolution of ``axes``."""

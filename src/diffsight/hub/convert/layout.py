@@ -108,14 +108,14 @@ class Layout:
 
 
 def unused_prefixes(unet: str, vae: str) -> dict[str, str]:
-    """Return the prefixes of entries that VPD's checkpoints have but VPD never uses.
+    """Return prefixes of checkpoint entries that VPD never uses, each with the reason.
 
     Args:
         unet: prefix of the UNet's entries.
         vae: prefix of the autoencoder's entries.
 
     Returns:
-        Reasons by prefix, as ``Layout.dropped`` takes them.
+        The reason by prefix, in the form of ``Layout.dropped``.
     """
     return {
         vae + "post_quant_conv.": "belongs to the VAE's decoder, which VPD never runs",
