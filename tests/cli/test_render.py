@@ -139,7 +139,7 @@ def test_a_run_is_continued_and_finished_scenes_are_kept(
         (["--count", "0"], "--count 0: give a whole number of at least 1"),
         (["--count", "1", "--workers", "0"], "--workers 0: give a whole number of at least 1"),
         (["--count", "1", "--size", "4"], "each at least 8"),
-        (["--count", "1", "--size", "99999999x9"], "size 9 x 99999999 px of rooms: takes at least"),
+        (["--count", "1", "--size", "99999999x9"], "a room of 9 x 99999999 px: takes at least"),
         (["--count", "1", "--size", "9999999"], "are free: choose a smaller size"),
         (["--count", "1", "--size", "big"], "--size big: give one number or HEIGHTxWIDTH"),
         (["--count", "1", "--size", "8x8x8"], "--size 8x8x8: give one number or HEIGHTxWIDTH"),

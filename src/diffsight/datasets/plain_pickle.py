@@ -34,7 +34,9 @@ def load_plain(path: Path) -> Any:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise InputError(f"has {size:,} bytes, more than a list of references: do not trust it")
+        raise InputError(
+            f"has {size:,} bytes, more than a list of references: do not trust this file"
+        )
     with path.open("rb") as file:
         return _Plain(file, encoding="latin1").load()
 
@@ -44,7 +46,9 @@ def _limited(handler: Handler) -> Handler:
 
     def call(machine: Any) -> None:
         if len(machine.metastack) > MAX_NESTING or len(machine.stack) > MAX_STACK:
-            raise InputError("is nested too deeply for a list of references: do not trust it")
+            raise InputError(
+                "is nested too deeply for a list of references: do not trust this file"
+            )
         handler(machine)
 
     return call

@@ -47,7 +47,7 @@ class ReferringDecoder(AbstractHead):
         self.output = nn.Conv2d(width, output.channels, 1)
 
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output at stride 1."""
+        """Return the mask logits at full resolution (stride 1)."""
         *finer, x = pyramid.features
         for stage, feature in zip(self.stages, reversed(finer), strict=True):
             x = stage(torch.cat([resize_aligned(x, feature.shape[-2:]), feature], dim=1))

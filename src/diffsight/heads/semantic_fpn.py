@@ -55,7 +55,7 @@ class SemanticFPN(AbstractHead):
         start_convolutions(self.output, partial(nn.init.normal_, std=0.01))
 
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output at stride 1."""
+        """Return the class logits or values at full resolution (stride 1)."""
         finest = pyramid.features[0].shape[-2:]
         total: Tensor | None = None
         for scale, feature in zip(self.scales, pyramid.features, strict=True):

@@ -67,7 +67,7 @@ class UPerHead(AbstractHead):
             start_convolutions(layer, partial(nn.init.normal_, std=0.01))
 
     def forward(self, pyramid: Pyramid) -> Output:
-        """Return the output at stride 1."""
+        """Return the class logits or values at full resolution (stride 1)."""
         size = pyramid.covered_hw(0)
         output = to_output(self.spec, _resized(self.logits(pyramid.features), size))
         if self.auxiliary is None or not self.training:

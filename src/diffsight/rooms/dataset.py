@@ -44,12 +44,10 @@ def check_size(size: int | Sequence[int], *, at_once: int = 1) -> tuple[int, int
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < MIN_SIZE:
         raise InputError(
-            f"size {size} of rooms: give one number or (height, width), each at least {MIN_SIZE}"
+            f"rooms of size {size}: give one number or (height, width), each at least {MIN_SIZE}"
         )
     height, width = int(pair[0]), int(pair[1])
-    subject = f"size {width} x {height} px of rooms" + (
-        f", {at_once} at once" if at_once > 1 else ""
-    )
+    subject = f"a room of {width} x {height} px" + (f", {at_once} at once" if at_once > 1 else "")
     repair = "choose a smaller size" + (", or fewer workers" if at_once > 1 else "")
     require_bytes(at_once * height * width * PIXEL_BYTES, subject, repair)
     return height, width
@@ -131,7 +129,7 @@ def render_scene(
         InputError: for an unknown split or label, a size below 8, or a negative index.
     """
     if index < 0:
-        raise InputError(f"scene {index} of rooms: give an index of at least 0")
+        raise InputError(f"room {index}: give an index of at least 0")
     height, width = check_size(size)
     names = check_names(labels)
     scene = sample_scene(check_split(split), seed, index)

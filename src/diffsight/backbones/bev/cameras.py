@@ -205,7 +205,7 @@ class CameraMap(AbstractRigMap):
         self.channels, self.strides = (width,), (1,)
 
     def features(self, rig: Rig) -> Map:
-        """Return the features of the bird's-eye-view map."""
+        """Return the features of each cell of the bird's-eye-view map, ``b c x y``."""
         return self.join(self.encoder(self.camera_features(rig)))
 
 
