@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,13 +119,17 @@ def guarded(app: Any) -> Guard:
 class Server:
     """A real server in its own process.
 
+    Args:
+        arguments: of the command line.
+        start: arguments of Python that run the command line.
+
     Attributes:
         port: its port.
         token: its token.
     """
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "diffsight", *arguments]
+    def __init__(self, *arguments: str, start: Sequence[str] = ("-m", "diffsight")) -> None:
+        command = [sys.executable, *start, *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

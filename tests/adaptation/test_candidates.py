@@ -74,6 +74,14 @@ def test_a_trusted_method_without_default_parts_is_refused(backbone: BackboneSou
         candidates([name], [backbone], depth, trusted=("tests",))
 
 
+def test_settings_of_another_type_are_refused(
+    backbone: BackboneSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FewShot, "few_shot_settings", classmethod(lambda cls, *_: {}))
+    with pytest.raises(InputError, match="its few_shot_defaults must return FitSettings"):
+        candidates(["few_shot"], [backbone], depth)
+
+
 def test_options_are_passed_to_the_methods_that_accept_them(backbone: BackboneSource) -> None:
     taken: dict[str, Any] = {"codebook": 1}
     assert len(candidates(["feature_head", "few_shot"], [backbone], depth, options=taken)) == 2

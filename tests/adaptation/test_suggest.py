@@ -51,6 +51,8 @@ def test_without_labels_the_most_central_image_of_a_group_is_first() -> None:
     assert first.image == 2
     assert first.reason == "no image is labelled, and this one is the most typical"
     assert second.reason == "1 other unlabelled image resembles it more than any earlier image"
+    (alone,) = suggest(np.array([[0.0], [9.0]]), [0], count=1).ranking
+    assert alone.reason.startswith("it stands alone")
 
 
 def test_every_unlabelled_image_is_ranked_once_and_no_labelled_one() -> None:

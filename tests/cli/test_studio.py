@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support_studio import studio
+from tests.support_studio import Server, studio, write_photographs
 
 from diffsight import cli
 from diffsight.studio import example
@@ -31,3 +31,17 @@ def test_a_folder_with_other_images_is_no_example(
     assert cli.main(["studio", str(tmp_path), "--example", "--port", "0", "--no-open"]) == 2
     assert "has other images (holiday.jpg): leave --example out" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_an_end_while_the_thread_still_works_is_no_crash(tmp_path: Path) -> None:
+    folder = write_photographs(tmp_path / "photos", 1)
+    code = (
+        "import sys; from diffsight import cli; from diffsight.studio import learner; "
+        "learner.CLOSE_S = 0; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ("studio", str(folder), "--port", "0", "--no-open")
+    with Server(*arguments, start=("-c", code)) as server:
+        assert server.send("GET", "/api/project").status == 200
+        assert server.stop() == 0  # the thread is loading the libraries
+        assert server.process.stderr is not None
+        assert server.process.stderr.read() == ""

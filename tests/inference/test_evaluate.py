@@ -1,5 +1,6 @@
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_baselines_are_scored_like_the_model() -> None:
     assert result.scores["mean map"]["rmse"] == pytest.approx(rmse, rel=1e-5)
     rmse = sum(abs(t - 1.2) for t in truths) / 4
     assert result.scores["constant median"]["rmse"] == pytest.approx(rmse, rel=1e-5)
+
+
+def test_a_table_of_many_metrics_has_a_row_for_each_of_them() -> None:
+    result = evaluate(Predictor(model(Brightness)), Grey(), ROOMS)
+    scores = {name: {f"IoU {i}": i / 10 for i in range(9)} for name in ("model", "mean map")}
+    rows = replace(result, scores=scores).rows()
+    assert rows[:2] == [["", "model", "mean map"], ["IoU 0", "0.0000", "0.0000"]]
+    few = {name: {"IoU": 0.5} for name in scores}
+    assert replace(result, scores=few).rows() == [["", "IoU"], *([n, "0.5000"] for n in few)]
 
 
 def test_the_protocol_name_states_differences_from_the_official_images() -> None:

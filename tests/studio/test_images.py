@@ -40,6 +40,13 @@ def test_files_of_a_workspace_inside_the_folder_are_no_photographs(tmp_path: Pat
     assert list_photographs(tmp_path, tmp_path / "work") == ["a.png"]
 
 
+@pytest.mark.parametrize("name", ["photos", "."])
+def test_a_workspace_around_the_photographs_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match="contains the photographs: give another --work"):
+        list_photographs(tmp_path / "photos", tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["missing", "file", "empty"])
 def test_a_folder_without_images_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()

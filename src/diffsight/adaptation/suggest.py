@@ -267,7 +267,7 @@ def _reason(resembling: int, gain: float, rank: float | None, reference: str) ->
     elif gain == 0:
         text = "it is a copy of a labelled or earlier image"
     elif resembling == 0:
-        text = f"all other unlabelled images resemble {reference} images more"
+        text = f"it stands alone: all others without labels resemble {reference} images more"
     elif resembling == 1:
         text = f"1 other unlabelled image resembles it more than any {reference} image"
     else:

@@ -65,9 +65,9 @@ def main(
         validation: folders of held-out images and labels, or one folder with images/ and labels/
             (default: cross-validation on the images).
         method: method to train, or several separated by commas: few_shot (the paper's),
-            feature_head (a small head on frozen features), linear_probe, vpd, evp, meta_prompts, or
-            a class of your own (package.Class). The best one on held-out images is trained on all
-            images. auto is feature_head,few_shot. Options follow a name, as in
+            feature_head (a small head on frozen features), linear_probe, vpd, evp, meta_prompts,
+            ddp, or a class of your own (package.Class). The best one on held-out images is trained
+            on all images. auto is feature_head,few_shot. Options follow a name, as in
             few_shot:codebook=5:max_steps=500 (docs/adapt.md).
         backbone: frozen backbone, or several separated by commas, of which the best is chosen:
             tiny, efficientnet-lite0, dinov2-small, a folder or a hub id. NAME@256 resizes images to

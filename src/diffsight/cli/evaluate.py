@@ -264,8 +264,8 @@ def show(result: "Evaluation") -> None:
     """Print the table of scores, with protocol, plan and data below, to stdout."""
     from rich.table import Table
 
-    names = list(result.scores[result.name])
-    table = Table("", *names)
-    for name, row in result.scores.items():
-        table.add_row(name, *(f"{row[measure]:.4f}" for measure in names))
+    head, *rows = result.rows()
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
     write_table(table, *result.notes(), width=WIDE)

@@ -21,6 +21,7 @@ from diffsight.protocols import AbstractProtocol, TaskProtocol
 from diffsight.tasks import AbstractTask, Prediction
 
 COUNTS = ("images", "skipped")
+MAX_COLUMNS = 8  # of a table of scores
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,16 @@ class Evaluation:
             "diffsight_version": diffsight.__version__,
         }
 
-    def __str__(self) -> str:
-        """Return a table with a row for the model and for each baseline, and the notes below it."""
+    def rows(self) -> list[list[str]]:
+        """Return the table of scores; more than ``MAX_COLUMNS`` metrics are its rows."""
         names = list(self.scores[self.name])
-        rows = [["", *names]]
-        rows += [[name, *(f"{row[n]:.4f}" for n in names)] for name, row in self.scores.items()]
+        rows = [[name, *(f"{row[n]:.4f}" for n in names)] for name, row in self.scores.items()]
+        rows.insert(0, ["", *names])
+        return rows if len(names) <= MAX_COLUMNS else [list(c) for c in zip(*rows, strict=True)]
+
+    def __str__(self) -> str:
+        """Return the table of ``rows``, and the notes below it."""
+        rows = self.rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
         return "\n".join((*lines, *self.notes()))
@@ -88,12 +94,10 @@ class Evaluation:
             f"data      {self.data}: {self.images} {self.protocol.unit}{skipped}, "
             f"{self.seconds_per_image:.3g} s each",
         ]
-        if self.classes:
-            ious = (f"{name} {iou:.3f}" for name, iou in self.classes.items())
-            lines.append(f"IoU       {', '.join(ious)}")
-        if self.uncertainty:
-            figures = (f"{name} {value:.4f}" for name, value in self.uncertainty.items())
-            lines.append(f"uncertainty  {', '.join(figures)}")
+        ious = ", ".join(f"{name} {iou:.3f}" for name, iou in self.classes.items())
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in self.uncertainty.items())
+        lines += [f"IoU       {ious}"] if ious else []
+        lines += [f"uncertainty  {figures}"] if figures else []
         if any("oracle" in name for name in self.scores):
             reason = ": the model stores no baselines" if self.name == "model" else ""
             lines.append(f"(oracle)  computed from the evaluated labels{reason}")

@@ -148,11 +148,15 @@ def list_photographs(folder: Path, work: Path | None = None) -> list[str]:
         work: folder whose files are no photographs.
 
     Raises:
-        InputError: if the folder cannot be read, or has no image.
+        InputError: if the folder cannot be read, has no image, or lies in ``work``.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of your photographs")
     skipped = None if work is None else work.resolve()
+    if skipped in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(
+            f"{work}: contains the photographs: give another --work DIR, or leave it out"
+        )
     names = [
         file.relative_to(folder).as_posix()
         for file in list_files(folder)

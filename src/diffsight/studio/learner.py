@@ -30,14 +30,18 @@ class Learner:
         self.shared = Shared(project.wake)
         self._project, self._publish, self._backbone = project, publish, backbone
         self._trainer: Any = None
-        self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
+        # no daemon: torch aborts the process if such a thread is running when Python ends
+        self._thread = threading.Thread(target=self._run, name="learner")
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and wait for its present step."""
+        """Stop the thread, and wait for its present step.
+
+        Python waits for a step that takes longer when the process ends.
+        """
         self.shared.close()
         if self._thread.is_alive():
             self._thread.join(timeout=CLOSE_S)
@@ -63,6 +67,8 @@ class Learner:
         self._publish("status", {"text": "loading the libraries", "busy": True})
         from diffsight.studio.trainer import Trainer, fail
 
+        if self.shared.is_closed:
+            return
         try:
             self._trainer = Trainer(self._project, self._publish, self._backbone, self.shared)
         except Exception as error:

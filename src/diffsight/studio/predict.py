@@ -72,7 +72,8 @@ class _Service:
         """Return the prediction for the image in the body."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind not in BODY_TYPES and not kind.startswith("image/"):
-            raise RequestError(415, f"send the bytes of an image file, not {kind}")
+            repair = "send the bytes of an image file as application/octet-stream"
+            raise RequestError(415, f"{repair}, not {kind}")
         content_type = choose_type(request.headers.get("accept", "*/*"))
         prompt = request.query_params.get("prompt")
         if self._count > self._queue_size:

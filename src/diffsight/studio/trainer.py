@@ -77,6 +77,8 @@ class Trainer:
             try:
                 is_busy = self._work()
             except Exception as error:
+                if self._shared.is_closed:  # and so is the log
+                    break
                 fail(self._publish, error)
                 is_busy = False
             if not is_busy:
