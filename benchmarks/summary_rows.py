@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 EMBEDDED = "embedded model"
+FROZEN_TABLE = "benchmarks/tables/pretraining_helps_128.csv"
+FROZEN_COMMAND = f"python benchmarks/pretraining_helps.py --table {FROZEN_TABLE}"
 LITE = "EfficientNet-Lite0"
 CHOSEN = "chosen by `auto`"
 SCRATCH = "from scratch"
@@ -207,6 +209,49 @@ ROWS = (
         Cell("mean map", "mean", "depth_zbuffer, rmse_valid | mean map"),
         EMBEDDED,
         "python benchmarks/few_shot_rooms.py --parts orderings",
+    ),
+    Row(
+        "pretraining_helps_128",
+        "depth, 10 rooms, frozen features",
+        "RMSE, m ↓",
+        Cell("light head", "N = 10", "depth (RMSE, m) | frozen pretrained features, light head"),
+        Cell(
+            "mean map",
+            "N = 10",
+            "depth (RMSE, m) | no image: mean map, for classes the majority map",
+        ),
+        EMBEDDED,
+        FROZEN_COMMAND,
+    ),
+    Row(
+        "pretraining_helps_128",
+        "normals, 10 rooms, frozen features",
+        "mean angle, ° ↓",
+        Cell(
+            "light head",
+            "N = 10",
+            "normals (mean angle, °) | frozen pretrained features, light head",
+        ),
+        Cell(
+            "mean map",
+            "N = 10",
+            "normals (mean angle, °) | no image: mean map, for classes the majority map",
+        ),
+        EMBEDDED,
+        FROZEN_COMMAND,
+    ),
+    Row(
+        "pretraining_helps_128",
+        "30 classes, 10 rooms, frozen features",
+        "mIoU, % ↑",
+        Cell("light head", "N = 10", "class (mIoU, %) | frozen pretrained features, light head"),
+        Cell(
+            "majority map",
+            "N = 10",
+            "class (mIoU, %) | no image: mean map, for classes the majority map",
+        ),
+        EMBEDDED,
+        FROZEN_COMMAND,
     ),
     Row(
         "pretraining_helps",

@@ -64,6 +64,7 @@ def test_the_plan_is_reported_before_any_image_is_encoded(
     assert seen[-1].fraction == pytest.approx(1)
     assert 20 <= model.info["steps"]["feature_head"] <= 200
     caplog.clear()
+    encoded.clear()
     run(folder, source, method="feature_head", steps=50, **options)
     assert any(m.startswith("2 trainings, about ") for m in caplog.messages)
 
@@ -233,7 +234,7 @@ def test_class_frequencies_are_those_of_labelled_pixels() -> None:
 
 def test_unknown_values_of_combine_and_spacing_are_refused() -> None:
     """The type checks of the tests come first in a constructor, so it is not called here."""
-    with pytest.raises(InputError, match=r"combine 'Slime' .*: give per_layer or slime"):
+    with pytest.raises(InputError, match="unknown combine 'Slime': give per_layer or slime"):
         ConceptRequest.__post_init__(SimpleNamespace(combine="Slime"))
     options = SimpleNamespace(**vars(AdaptOptions()) | {"spacing": "cubic"})
     with pytest.raises(

@@ -49,7 +49,7 @@ UNKNOWN = {
 NO_CLASS = {
     "--method.head DeconvHed": "method.head: there is no class 'DeconvHed': did you mean 'DeconvHe",
     "--train Romms": "train: there is no class 'Romms': did you mean 'Rooms'?",
-    "--task diffsight.tasks.Metric": "task: there is no class 'diffsight.tasks.Metric': did you me",
+    "--task diffsight.tasks.Metric": "task: there is no class 'diffsight.tasks.Metric': choose",
 }
 OTHER = {
     "train.count=3": "'train.count=3' belongs to no option: write options as --key value or",

@@ -2,7 +2,7 @@
 
 Let ``y_t`` be the output for frame ``t``: probabilities of classes, or maps of values. ``r_t`` is
 the frame at the working size, reduced to a short side of at most 64 px. With a smoothing of ``s``
-and ``y_0``, ``r_0`` as the first averages,
+and ``y_0``, ``r_0`` as the first averages::
 
     d_t = mean over the colours of |r_t - averaged r_(t-1)|             (colours in [0, 1])
     w_t = 0 at every pixel if the mean of d_t over the frame exceeds 0.1 (a cut), else
