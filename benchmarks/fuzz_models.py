@@ -165,7 +165,7 @@ def trainings(root: Path) -> list[Reader]:
         Reader("checkpoint of fit", "torch", "trainings/last.ckpt", done),
         Reader("checkpoint of fit, loaded", "torch", "trainings/last.ckpt", checkpoints.load),
         Reader("state of adapt", "torch", "trainings/adapt.state", resumed, 6),
-        Reader("file of samples", "torch", "trainings/samples", preload._kept),
+        Reader("file of samples", "torch", "trainings/samples", preload._load_samples),
     ]
 
 

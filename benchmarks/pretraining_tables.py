@@ -66,7 +66,8 @@ def report(args: argparse.Namespace, out: Path, weights: str) -> str:
         f"loss of the last tenth of the steps is {ratios} times that of the tenth before. All "
         "supports of a frozen row have the same random UNet."
     )
-    return f"{paragraph(about)}\n\n{table(head, lines)}\n\n`{command()}`"
+    parts = (paragraph(about), table(head, lines), paragraph(f"`{command()}`"))
+    return "\n\n".join(parts)
 
 
 def curve_report(rows: Mapping[str, tuple[Path, str]], args: argparse.Namespace) -> str:

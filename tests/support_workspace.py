@@ -26,6 +26,7 @@ from diffsight.model import DenseModel
 from diffsight.necks import NormalisedFPN
 from diffsight.streets import Streets
 from diffsight.tasks import Segmentation
+from tests.support_films import noisy_scene, write_film
 
 SIZE = (48, 40)  # width and height of a photograph
 PHOTOS = ("beach", "hall", "kitchen")
@@ -67,6 +68,7 @@ def write_workspace(folder: Path, backbone: Path) -> Path:
     for number, name in enumerate(names):
         write_photo(folder / f"{name}.jpg", number)
     Image.open(folder / "photo.jpg").save(folder / "portrait.webp")
+    write_film(folder / "clip.mp4", noisy_scene(count=2))
     for part, suffix in (("photos", "jpg"), ("masks", "png")):
         (folder / "test" / part).mkdir(parents=True)
         data = (folder / part / f"hall.{suffix}").read_bytes()

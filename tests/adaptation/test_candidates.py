@@ -77,8 +77,8 @@ def test_a_trusted_method_without_default_parts_is_refused(backbone: BackboneSou
 def test_settings_of_another_type_are_refused(
     backbone: BackboneSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FewShot, "few_shot_settings", classmethod(lambda cls, *_: {}))
-    with pytest.raises(InputError, match="its few_shot_defaults must return FitSettings"):
+    monkeypatch.setattr(FewShot, "few_shot_defaults", classmethod(lambda cls: {}))
+    with pytest.raises(InputError, match="FewShot: few_shot_defaults must return FitSettings"):
         candidates(["few_shot"], [backbone], depth)
 
 

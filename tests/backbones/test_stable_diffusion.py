@@ -202,7 +202,7 @@ def test_latents_are_the_scaled_mode_or_a_sample(small: StableDiffusion) -> None
 
 
 def test_sides_that_are_not_multiples_of_64_are_refused(small: StableDiffusion) -> None:
-    with pytest.raises(InputError, match=r"64 x 100 px.*multiples of 64.*pad"):
+    with pytest.raises(InputError, match=r"100 x 64 px.*multiples of 64.*pad"):
         run(small, torch.rand(1, 3, 64, 100), torch.randn(1, 1, 24))
 
 

@@ -307,7 +307,7 @@ def test_similar_names_and_other_files_are_suggested_if_none_match(tmp_path: Pat
         read_masks(folders)
     for path in folders[1].iterdir():
         path.rename(path.with_suffix(".txt"))
-    with pytest.raises(InputError, match=r"holds no label .* it holds 3 \.txt: boxes or poly"):
+    with pytest.raises(InputError, match=r"holds no label .* it holds 3 \.txt: if they are YOLO"):
         read_masks(folders)
 
 

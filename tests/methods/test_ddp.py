@@ -169,7 +169,7 @@ def test_parts_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(InputError, match="decoder reads one feature map of 16 channels, but"):
         build_ddp_segmentation(neck=partial(NormalisedFPN, width=8))
     method = partial(DDP, **ddp_parts(encoding=ScalarMap))
-    with pytest.raises(InputError, match="values with bounds"):
+    with pytest.raises(InputError, match="DDP needs bounds for values"):
         DenseModel(task=Depth(max_depth_m=None), method=method)
 
 

@@ -144,8 +144,10 @@ def test_the_description_is_one_line_with_crop_range_prompt_and_averaging() -> N
     assert protocol.as_dict()["crop"]["rows"] == (45, 471)
 
 
-def test_the_error_for_an_unknown_name_suggests_the_three_nearest() -> None:
+def test_the_error_for_an_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(InputError, match="did you mean 'nyu-eigen-v1'") as caught:
         protocols.get("nyu_eigen")
-    assert sum(repr(name) in str(caught.value) for name in protocols.names()) == 3
+    assert sum(repr(name) in str(caught.value) for name in protocols.names()) == 1
     assert "`diffsight show protocols`" in str(caught.value)
+    with pytest.raises(InputError, match="unknown protocol 'xyz': see `diffsight show protocols`"):
+        protocols.get("xyz")

@@ -162,7 +162,7 @@ def test_a_data_set_is_rebuilt_from_its_recipe() -> None:
         ({"split": "dev"}, "unknown split 'dev' of rooms: choose from train, val, test"),
         ({"count": 0}, "a data set of 0 rooms: give a count of at least 1"),
         ({"size": 7}, "rooms of size 7: give one number or (height, width), each at least 8"),
-        ({"size": (64, 4)}, "size (64, 4) of rooms"),
+        ({"size": (64, 4)}, "rooms of size (64, 4)"),
         ({"labels": ("depth",)}, "unknown label 'depth' of rooms: choose from semantic, instance"),
     ],
 )

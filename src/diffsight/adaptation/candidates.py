@@ -272,9 +272,7 @@ def candidates(
         # a method that supports none of them raises the reason when it is built
         for source in [one for one in sources if spec.method.supports(one)] or sources[:1]:
             builder = spec.method.from_backbone(source, **own)
-            settings: Any = spec.method.few_shot_settings(source, choose_output(task, builder))
-            if not isinstance(settings, FitSettings):
-                raise InputError(f"{name}: its few_shot_defaults must return FitSettings")
+            settings = spec.method.few_shot_settings(source, choose_output(task, builder))
             title = name if len(sources) == 1 else f"{name} on {source}"
             side = source.side_px or short_side or source.short_side_px
             changed = spec.change(settings)

@@ -252,7 +252,7 @@ class FilmResults:
                 part, (hw[0], hw[1]), Fraction(film.unit_s), rate, film.pixel_aspect
             )
         height = frame.image.shape[-2]  # the legend is below
-        colours = torch.from_numpy(np.ascontiguousarray(drawn[:height])).permute(2, 0, 1)
+        colours = torch.from_numpy(np.array(drawn[:height])).permute(2, 0, 1)
         mixed = (frame.image.short() + colours + 1) >> 1  # half transparent
         self._appended += 1
         self._writer.add(mixed.to(torch.uint8), frame.timestamp - self._first["timestamp"])

@@ -259,8 +259,14 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
         """Return the training settings for a few labelled images, a backbone and an output.
 
         By default they are ``few_shot_defaults``.
+
+        Raises:
+            InputError: if ``few_shot_defaults`` returns an object of another type.
         """
-        return cls.few_shot_defaults()
+        settings: Any = cls.few_shot_defaults()
+        if not isinstance(settings, FitSettings):
+            raise InputError(f"{cls.__name__}: few_shot_defaults must return FitSettings")
+        return settings
 
 
 @runtime_checkable
