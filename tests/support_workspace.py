@@ -68,7 +68,8 @@ def write_workspace(folder: Path, backbone: Path) -> Path:
     for number, name in enumerate(names):
         write_photo(folder / f"{name}.jpg", number)
     Image.open(folder / "photo.jpg").save(folder / "portrait.webp")
-    write_film(folder / "clip.mp4", noisy_scene(count=2))
+    for name in ("clip", "trip/c"):
+        write_film(folder / f"{name}.mp4", noisy_scene(count=2))
     for part, suffix in (("photos", "jpg"), ("masks", "png")):
         (folder / "test" / part).mkdir(parents=True)
         data = (folder / part / f"hall.{suffix}").read_bytes()
