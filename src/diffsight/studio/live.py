@@ -160,7 +160,7 @@ class LiveModel:
         Args:
             images: labelled images.
             seconds: time of the training.
-            is_interrupted: asked before every step whether to stop at once.
+            is_interrupted: called before every step; True stops the training at once.
         """
         step = TrainingStep.of_settings(
             self.model, few_shot_losses(self.model), self.settings, STEPS

@@ -90,7 +90,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A server that ends its streams when it is asked to stop."""
+    """A server that ends its streams when it receives a signal to stop."""
 
     def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
         super().__init__(config)

@@ -47,7 +47,7 @@ def cross_validate(
         task: task of the labels.
         images: labelled images.
         ids: hashes of the files; the folds depend on them.
-        is_interrupted: asked before every step whether to stop a piece at once.
+        is_interrupted: called before every step; True ends the piece at once.
     """
     models, sums = [], []
     for train_on, held_out in split_folds(ids, min(FOLDS, len(set(ids)))):
