@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 
 from diffsight.atomic import replacing
@@ -48,16 +48,12 @@ def write_masks(folder: LabelledFolder, out: Path) -> list[Path]:
             "as COCO"
         )
     ids = folder.ids if max(folder.ids) < NO_CLASS else range(len(folder.ids))
-    flat = [0] * 768
-    rows = [*zip(ids, folder.colours, strict=True), (NO_CLASS, NO_CLASS_COLOUR)]
-    for index, colour in rows:
-        flat[3 * index : 3 * index + 3] = colour
+    colours = dict(zip(ids, folder.colours, strict=True))
     # the index UNLABELLED is -1, so it selects the last element
     table = np.array([*ids, NO_CLASS], np.uint8)
     files = []
     for image, indices in _class_indices(folder):
-        picture = Image.fromarray(table[indices], mode="P")
-        picture.putpalette(flat)
+        picture = palette_picture(table[indices], colours)
         files.append((out / image).with_suffix(".png"))
         with _replacing_in_folder(files[-1]) as temporary:
             picture.save(temporary, format="PNG")
@@ -66,6 +62,23 @@ def write_masks(folder: LabelledFolder, out: Path) -> list[Path]:
     with _replacing_in_folder(files[-1]) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
+
+
+def palette_picture(
+    ids: UInt8[np.ndarray, "h w"], colours: Mapping[int, tuple[int, int, int]]
+) -> Image.Image:
+    """Return a picture of palette indices: class ids, and 255 for "no label".
+
+    Args:
+        ids: class ids.
+        colours: colours of the classes by id.
+    """
+    flat = [0] * 768
+    for index, colour in {**colours, NO_CLASS: NO_CLASS_COLOUR}.items():
+        flat[3 * index : 3 * index + 3] = colour
+    picture = Image.fromarray(ids, mode="P")
+    picture.putpalette(flat)
+    return picture
 
 
 def write_coco(folder: LabelledFolder, out: Path) -> list[Path]:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from diffsight import hub
 from diffsight.atomic import staging
 from diffsight.datasets.labels import NO_CLASS
-from diffsight.datasets.write_labels import CLASSES_FILE, NO_CLASS_COLOUR
+from diffsight.datasets.write_labels import CLASSES_FILE, palette_picture
 from diffsight.errors import InputError
 from diffsight.methods.base import count_trainable_parameters
 from diffsight.studio.live import LiveModel
@@ -112,12 +111,8 @@ def _write_labels(project: Project, numbers: list[int], out: Path) -> int:
 
 def _palette_png(project: Project, ids: np.ndarray) -> bytes:
     """Return a PNG file of class ids with the colours of the classes."""
-    flat = [0] * 768
-    colours = {one.id: one.rgb for one in project.classes}
-    for index, colour in {**colours, NO_CLASS: NO_CLASS_COLOUR}.items():
-        flat[3 * index : 3 * index + 3] = colour
-    picture, stream = Image.fromarray(ids, mode="P"), io.BytesIO()
-    picture.putpalette(flat)
+    stream = io.BytesIO()
+    picture = palette_picture(ids, {one.id: one.rgb for one in project.classes})
     picture.save(stream, format="PNG")
     return stream.getvalue()
 
