@@ -1,6 +1,7 @@
 """Labels survive restarts, undo works per tab, and accepted predictions are labels."""
 
 import random
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,37 @@ def test_the_kind_can_only_change_before_there_are_labels(folder: Path) -> None:
             project.set_kind("scalar", "K")
         with pytest.raises(InputError, match="must be 'segmentation' or 'scalar'"):
             project.set_kind(["scalar"], "K")
+
+
+def test_the_kind_can_change_when_all_strokes_are_undone(folder: Path) -> None:
+    with opened(folder) as project:
+        project.add_stroke(0, stroke("a"))
+        project.undo(0, "tab")
+        project.set_kind("scalar", "K")
+        assert project.redo(0, "tab")[1] is None  # the stroke of a class is gone
+        project.add_stroke(0, stroke("b", 4.5))
+        before = everything(project)
+    with opened(folder) as project:
+        assert project.kind == "scalar"
+        assert everything(project) == before
+
+
+def test_new_images_of_the_folder_are_added(folder: Path) -> None:
+    with opened(folder) as project:
+        project.add_stroke(2, stroke("a"))
+        (folder / "photo1.png").rename(folder / "another.png")
+        project.read_folder()
+        names = {i: one.name for i, one in project.images.items()}
+        assert names == {0: "photo0.png", 1: "photo1.png", 2: "photo2.png", 3: "another.png"}
+        assert project.label_versions().keys() == {2}
+        shutil.move(folder, folder.with_name("moved"))
+        project.read_folder()
+        assert len(project.images) == 4
+        shutil.move(folder.with_name("moved"), folder)
+    with opened(folder) as project:
+        assert {i: one.name for i, one in project.images.items()} == {
+            i: name for i, name in names.items() if i != 1
+        }
 
 
 @pytest.mark.parametrize("unit", [5, 0, [], "K/100", "a\nb", ["K"], "x" * 200])

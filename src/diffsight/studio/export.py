@@ -3,6 +3,7 @@
 import io
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,14 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
         compared and calibrated model on them, as plain data.
 
     Raises:
-        InputError: if there are no labels, two images have the same name but for the suffix, or the
-            files cannot be written.
+        InputError: if there are no labels, a labelled image has the same name as another one but
+            for the suffix, or the files cannot be written.
     """
     out = project.work / EXPORT
     numbers = sorted(project.label_versions())
     if not numbers:
         raise InputError("nothing to export: paint labels on an image first")
-    _require_distinct_stems(project)
+    _require_distinct_stems(project, numbers)
     try:
         out.mkdir(exist_ok=True)
         count = _write_labels(project, numbers, out)
@@ -117,13 +118,19 @@ def _palette_png(project: Project, ids: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _require_distinct_stems(project: Project) -> None:
-    """Refuse images whose labels would have the same name."""
-    photographs = project.images.values()
-    counts = Counter(Path(one.name).with_suffix("").as_posix().lower() for one in photographs)
-    name, count = counts.most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{count} images are named {name!r} but for the suffix: rename them first")
+def _require_distinct_stems(project: Project, numbers: Sequence[int]) -> None:
+    """Refuse a label whose name matches several images."""
+    stems = {i: _stem(one.name) for i, one in project.images.items()}
+    counts = Counter(stem.lower() for stem in stems.values())
+    for number in numbers:
+        if (count := counts[stems[number].lower()]) > 1:
+            raise InputError(
+                f"{count} images are named {stems[number]!r} but for the suffix: rename them first"
+            )
+
+
+def _stem(name: str) -> str:
+    return Path(name).with_suffix("").as_posix()
 
 
 def _facts(project: Project, live: LiveModel, backbone: str) -> dict[str, Any]:

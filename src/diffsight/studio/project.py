@@ -1,26 +1,24 @@
 """A project: a folder of photographs and its workspace, changed by several browser tabs."""
 
+import contextlib
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffsight.datasets.labels import NO_CLASS
 from diffsight.errors import InputError
 from diffsight.formats.text import reading
 from diffsight.studio.accepted import read_accepted, write_accepted
 from diffsight.studio.images import Photograph, list_photographs
 from diffsight.studio.log import RecordLog
-from diffsight.studio.state import Kind, LabelClass, Score, State
+from diffsight.studio.state import MAX_CLASSES, Kind, LabelClass, Score, State
 from diffsight.studio.strokes import LabelMap, Stroke, draw_strokes, parse_name, parse_stroke
-from diffsight.tasks.segmentation import palette
 
-MAX_CLASSES = NO_CLASS  # 255 is "no label"
 MAX_NAME = 100  # characters
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 Publish = Callable[[str, Mapping[str, Any]], None]
@@ -58,6 +56,7 @@ class Project:
         self.changed_at = time.monotonic()
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self.images: Mapping[int, Photograph] = {}
         names = list_photographs(folder, work)
         self._log = RecordLog(work)
         try:
@@ -65,13 +64,7 @@ class Project:
         except InputError:
             self._log.close()
             raise
-        added = sorted(set(names) - set(self._state.names))
-        if added:
-            self._append({"do": "images", "names": added})
-        numbers = {name: number for number, name in enumerate(self._state.names)}
-        self.images = {
-            numbers[name]: Photograph(numbers[name], name, folder / name) for name in names
-        }
+        self._add_images(names)
         self._warn_about_missing_images()
 
     @property
@@ -100,6 +93,26 @@ class Project:
         """History of the score on held-out images."""
         with self._lock:
             return tuple(self._state.scores)
+
+    def read_folder(self) -> None:
+        """Add the images that were put into the folder since it was read.
+
+        Images that were deleted, or all if the folder cannot be read, stay until the next start.
+        """
+        with contextlib.suppress(InputError):
+            if self._add_images(list_photographs(self.folder, self.work)):
+                self._publish("project", {})
+
+    def _add_images(self, names: Sequence[str]) -> bool:
+        """Add images by name; return whether there were new ones."""
+        with self._lock:
+            if unknown := sorted(set(names) - set(self._state.names)):
+                self._append({"do": "images", "names": unknown})
+            ids = {name: number for number, name in enumerate(self._state.names)}
+            added = {ids[name]: name for name in names if ids[name] not in self.images}
+            rows = {i: Photograph(i, name, self.folder / name) for i, name in added.items()}
+            self.images = {**self.images, **rows}  # other threads iterate over the old one
+            return bool(rows)
 
     def photograph(self, number: int) -> Photograph:
         """Return an image by its id.
@@ -161,7 +174,7 @@ class Project:
             raise InputError("the unit must be a short text on one line, without /")
         with self._lock:
             if (kind, unit) != (self.kind, self.unit):
-                if self._state.has_strokes:
+                if self._state.has_labels:
                     raise InputError("the kind cannot change: there are labels already")
                 self._append({"do": "kind", "kind": kind, "unit": unit})
         self._publish("project", {})
@@ -177,7 +190,7 @@ class Project:
             if number >= MAX_CLASSES:
                 raise InputError(f"{MAX_CLASSES} classes are the most that a label can have")
             if colour is None:
-                colour = _next_colour([one.colour for one in self._state.classes])
+                colour = self._state.next_colour()
             return self._set_class(number, name, colour)
 
     def change_class(self, number: int, name: Any = None, colour: Any = None) -> LabelClass:
@@ -381,9 +394,3 @@ class Project:
 
 def _is_line(text: Any) -> bool:
     return isinstance(text, str) and 0 < len(text) <= MAX_NAME and text.isprintable()
-
-
-def _next_colour(used: list[str]) -> str:
-    """Return the first colour of the palette that no class has."""
-    colours = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette(MAX_CLASSES + 1))
-    return next(colour for colour in colours if colour not in used)

@@ -34,6 +34,7 @@ class Session:
     def describe(self) -> dict[str, Any]:
         """Return the project as plain data for the page."""
         project, images = self._project, []
+        project.read_folder()
         for row in project.describe_images():
             number = row["id"]
             try:
@@ -108,13 +109,9 @@ class Session:
             return {"image": None, "reason": "all images have labels", "forecast": forecast}
         if not set(numbers) & set(others):
             return {"image": others[0], "reason": "the first without labels", "forecast": forecast}
-        disagreement = None
-        if all(i in shared.disagreements for i in set(numbers) & set(others)):
-            disagreement = np.array([shared.disagreements.get(i, 0.0) for i in numbers])
         suggestions = suggest(
             np.stack([shared.vectors[i].numpy() for i in numbers]),
             [position for position, i in enumerate(numbers) if i in labelled],
-            disagreement=disagreement,
             count=1,
         )
         (best,) = suggestions.ranking

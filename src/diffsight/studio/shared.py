@@ -66,7 +66,6 @@ class Shared:
         is_closed: whether the thread should end.
         predictions: predictions of the present model.
         vectors: mean features by image id, for all images that have been read so far.
-        disagreements: disagreement of the models of the folds, for images without labels.
     """
 
     wake: Callable[[], None]
@@ -75,7 +74,6 @@ class Shared:
     is_closed: bool = False
     predictions: Predictions = field(default_factory=Predictions)
     vectors: dict[int, Float[Tensor, " c"]] = field(default_factory=dict)
-    disagreements: dict[int, float] = field(default_factory=dict)
 
     def open(self, number: int) -> None:
         """Put an image on the screen."""

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from diffsight.datasets.labels import NO_CLASS
 from diffsight.studio.strokes import Stroke
+from diffsight.tasks.segmentation import palette
 
 Kind = Literal["segmentation", "scalar"]
+MAX_CLASSES = NO_CLASS  # 255 is "no label"
 MAX_SCORES = 500  # that are kept
 
 
@@ -111,9 +114,15 @@ class State:
     scores: list[Score] = field(default_factory=list)
 
     @property
-    def has_strokes(self) -> bool:
-        """Whether an image has a stroke or accepted labels."""
-        return any(one.strokes or one.accepted for one in self.images.values())
+    def has_labels(self) -> bool:
+        """Whether an image has a stroke that was not undone, or accepted labels."""
+        return any(one.count or one.accepted for one in self.images.values())
+
+    def next_colour(self) -> str:
+        """Return the first colour of the palette that no class has, as ``#rrggbb``."""
+        used = {one.colour for one in self.classes}
+        colours = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in palette(MAX_CLASSES + 1))
+        return next(colour for colour in colours if colour not in used)
 
     def image(self, number: int) -> ImageState:
         """Return the labels of an image."""
@@ -132,6 +141,7 @@ class State:
             case "kind":
                 self.kind, self.unit = record["kind"], record["unit"]
                 self.scores.clear()
+                self.images.clear()  # undone strokes of the other kind
             case "class":
                 one = LabelClass(record["id"], record["name"], record["colour"])
                 self.classes[one.id : one.id + 1] = [one]

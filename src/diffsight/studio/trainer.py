@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from diffsight.backbones import BackboneSource
@@ -14,13 +14,13 @@ from diffsight.studio.features import Features, FeatureStore
 from diffsight.studio.live import STEPS, LiveModel, build_encoder
 from diffsight.studio.project import Project, Publish
 from diffsight.studio.shared import Predicted, Shared
+from diffsight.studio.state import Score
 from diffsight.studio.training_set import TrainingSet
-from diffsight.studio.validation import Validation, cross_validate, disagreement
+from diffsight.studio.validation import cross_validate
 
 BURST_S = 1.0
 NEXT_IMAGES = 3  # that are predicted ahead
 MIN_SCORED = 3  # labelled images from which on a score is measured
-MAX_COMPARED = 100  # images without labels on which the models of the folds are compared
 IDLE_S = 30.0
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,8 @@ class Trainer:
         self._changed_at = 0.0
         self._model_version = 0
         self._range: tuple[float, float] | None = None
-        self._validation: Iterator[Validation | None] | None = None
-        self._scored: Mapping[int, int] = {}
-        self._folds: Validation | None = None
+        self._validation: Generator[None, None, Score | None] | None = None
+        self._scored: Mapping[int, int] | None = None  # versions of the labels
 
     def copy_model(self) -> LiveModel | None:
         """Return a copy of the model; None if it was not trained yet."""
@@ -99,7 +98,6 @@ class Trainer:
             self._predict_next,
             self._validate,
             self._encode_others,
-            self._compare_folds,
         )
         if any(piece() for piece in pieces):
             return True
@@ -134,7 +132,7 @@ class Trainer:
                 else:
                     self._statistics_of = []
                 self._live, self._key, is_changed = live, labels.key, True
-                self._validation, self._folds = None, None
+                self._validation, self._scored = None, None
             if is_changed:
                 self._live.done, self._live.seed = 0, self._seen
 
@@ -142,7 +140,7 @@ class Trainer:
         """Forget the model and its predictions, because there are too few labels."""
         if self._live is None:
             return
-        self._live, self._key, self._validation, self._folds = None, (), None, None
+        self._live, self._key, self._validation, self._scored = None, (), None, None
         self._shared.predictions.clear()
         self._publish("project", {})
 
@@ -214,7 +212,7 @@ class Trainer:
         labels = self._labels
         if self._live is None or len(labels.numbers) < MIN_SCORED:
             return False
-        if self._scored == labels.versions and self._folds is not None:
+        if self._scored == labels.versions:
             return False
         self._status("measuring the score on held-out images", busy=True)
         if self._validation is None:
@@ -226,12 +224,12 @@ class Trainer:
             self._validation = cross_validate(
                 self._source, labels.task, rows, ids, self._is_interrupted
             )
-        result = next(self._validation)
-        if result is not None:
-            self._validation, self._scored, self._folds = None, labels.versions, result
-            self._shared.disagreements = {}
-            if result.score is not None:
-                self._project.add_score(result.score)
+        try:
+            next(self._validation)
+        except StopIteration as end:
+            self._validation, self._scored = None, labels.versions
+            if end.value is not None:
+                self._project.add_score(end.value)
         return True
 
     def _encode_others(self) -> bool:
@@ -254,24 +252,6 @@ class Trainer:
                 self._reading = None
                 break
         return True
-
-    def _compare_folds(self) -> bool:
-        """Measure how much the models of the folds disagree on one more image without labels."""
-        count = len(self._project.images) - len(self._labels.versions)
-        if self._folds is None or count > MAX_COMPARED:
-            return False
-        for number in self._shared.vectors:
-            if number in self._labels.versions or number in self._shared.disagreements:
-                continue
-            self._status("comparing images", busy=True)
-            features = self._features(number)
-            if features is not None:
-                outputs = [live.predict(features) for live in self._folds.models]
-                self._shared.disagreements[number] = disagreement(
-                    self._folds.models[0].task, outputs
-                )
-                return True
-        return False
 
     def _features(self, number: int, *, mirror: bool = False) -> Features | None:
         """Return the features of an image; None if it cannot be used."""
