@@ -27,6 +27,7 @@ from diffsight.methods import (
     FewShot,
     LinearProbe,
     MetaPrompts,
+    SmallUNet,
 )
 from diffsight.methods.base import FitSettings, MethodBuilder
 from diffsight.model import choose_output
@@ -40,6 +41,7 @@ SHORT_NAMES: Mapping[str, type[AbstractMethod]] = {
     "evp": EVP,
     "meta_prompts": MetaPrompts,
     "ddp": DDP,
+    "small_unet": SmallUNet,
 }
 AUTO = ("feature_head", "few_shot")  # cheapest first
 AUTO_BACKBONES = (

@@ -84,7 +84,7 @@ def verdict(
     if not finite or not math.isfinite(scores[chosen]):
         return ""
     best = max(finite, key=lambda name: sign * scores[name])
-    advice = "more labels, or another backbone"
+    advice = "more labels, more steps, or another backbone"
     gain = sign * (scores[chosen] - scores[best])
     if gain <= 0:
         return f"no better than the {best}: {advice}"

@@ -61,6 +61,7 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         with torch.random.fork_rng(devices=[], enabled=weights is not None):
             self.stem = _convolution(3, STEM_CHANNELS, 3, 2, activates=True)
             self.blocks = nn.ModuleList(_blocks(levels[-1]))
+        self._block_strides = _block_strides()[: len(self.blocks)]
         self.strides = levels
         self.channels = tuple(CHANNELS[stride] for stride in levels)
         self.eval()
@@ -108,9 +109,9 @@ class EfficientNetLite0(AbstractBackbone, PretrainedPart):
         pixels = (image * 255 - 127) / 128
         x = self.stem(pixels.contiguous(memory_format=torch.channels_last))
         by_stride = {}
-        for block in self.blocks:
+        for block, stride in zip(self.blocks, self._block_strides, strict=True):
             x = block(x)
-            by_stride[width // x.shape[-1]] = x  # the last block of a stride remains
+            by_stride[stride] = x  # the last block of a stride remains
         features = tuple(by_stride[stride].contiguous() for stride in self.strides)
         return Pyramid(features, self.strides, (height, width))
 
@@ -179,6 +180,15 @@ def _blocks(last_stride: int) -> list[_Block]:
             blocks.append(_Block(channels, expansion, kernel, step, out_channels))
             channels = out_channels
     return blocks
+
+
+def _block_strides() -> list[int]:
+    """Return image pixels per feature pixel after every block."""
+    strides, reached = [], 2
+    for _, _, stride, _, count in STAGES:
+        reached *= stride
+        strides += [reached] * count
+    return strides
 
 
 def _source_names() -> list[str]:

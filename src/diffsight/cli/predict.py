@@ -132,7 +132,8 @@ class _Summary:
             write_line(trouble)
         if "error" not in result:
             overlay = (folder / job.name).with_name(result["overlay"])
-            write_line(f"{job.image}: {result['frame_count']} frames -> {overlay}")
+            count = result["frame_count"]
+            write_line(f"{job.image}: {count} frame{'s' * (count != 1)} -> {overlay}")
         self._print(folder, job, result)
 
     def _print(self, folder: Path, job: "Job", result: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ class Sampler(Configurable):
         """
         times = self.times()
         for number, pair in enumerate(times):
-            now, following = (state.new_full((len(state),), one) for one in pair)
+            now, following = (state.new_full((state.shape[0],), one) for one in pair)
             maps = decode(state, now)
             yield maps
             if number == len(times) - 1:
@@ -170,7 +170,7 @@ class StepAccumulator:
     def add(self, maps: Maps) -> bool:
         """Add the maps of a step; return whether any image needs another step."""
         self._step_count += 1
-        is_active = self._is_active.to(maps.device).expand(len(maps), 1, 1, 1)
+        is_active = self._is_active.to(maps.device).expand(maps.shape[0], 1, 1, 1)
         self._row_steps = self._row_steps.to(maps.device) + is_active
         self._last = maps if self._last is None else torch.where(is_active, maps, self._last)
         options = self.sampler
@@ -185,8 +185,11 @@ class StepAccumulator:
         if options.uncertainty == "changes" or options.settled is not None:
             classes = maps.argmax(dim=1, keepdim=True) if self.kind == "classes" else maps > 0
             self._is_active = self._count_changes(classes, is_active)
-        # without early stopping the result is not read, so the CPU does not wait for the GPU
-        return options.settled is None or bool(self._is_active.any())
+        # without early stopping the result is not read, so the CPU does not wait for the GPU. An
+        # exported graph always runs all steps; they do not change finished rows
+        if options.settled is None or torch.compiler.is_exporting():
+            return True
+        return bool(self._is_active.any())
 
     def _probability(self, maps: Maps) -> Maps:
         """Return the probabilities of logits of classes or masks."""

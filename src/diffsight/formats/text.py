@@ -129,7 +129,16 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if the file is not valid JSON (see ``parse_json``), or holds no object.
     """
-    value = read_json(path)
+    return parse_object(read_text(path))
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """Return the plain data of a JSON text that holds an object.
+
+    Raises:
+        ValueError: if the text is not valid JSON (see ``parse_json``), or holds no object.
+    """
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}, not an object")
     return value

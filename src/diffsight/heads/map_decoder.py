@@ -151,9 +151,10 @@ class MapDecoderLayer(nn.Module):
 
     def _feed_forward(self, tokens: Tokens) -> Tokens:
         """Return the output of the linear layers, in chunks that fit the cache of a CPU."""
-        length = CHUNK if tokens.device.type == "cpu" else tokens.shape[1]
+        if tokens.device.type != "cpu" or torch.compiler.is_exporting():
+            return self.narrow(functional.gelu(self.widen(tokens)))
         chunks = [
-            self.narrow(functional.gelu(self.widen(chunk))) for chunk in tokens.split(length, dim=1)
+            self.narrow(functional.gelu(self.widen(chunk))) for chunk in tokens.split(CHUNK, dim=1)
         ]
         return torch.cat(chunks, dim=1)
 

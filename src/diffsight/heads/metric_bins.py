@@ -109,13 +109,17 @@ class MetricBins(AbstractHead):
         size = last.shape[-2:]
         own_depth = to_output(self.decoder.spec, self.decoder.output(last)).stack
         whole = last, own_depth, resize_aligned(previous, size), resize_aligned(centres, size)
+        if torch.compiler.is_exporting():  # the number of strips would be a constant of the graph
+            return Values(self._mean_depth(*whole))
         # pixels are independent from here on: in strips, hundreds of channels need little memory
         strips = zip(*(x.split(STRIP_ROWS, dim=2) for x in whole), strict=True)
-        depth_m = [
-            (self.distribution(torch.cat(conditions, dim=1)) * bins).sum(dim=1, keepdim=True)
-            for *conditions, bins in strips
-        ]
-        return Values(torch.cat(depth_m, dim=2))
+        return Values(torch.cat([self._mean_depth(*strip) for strip in strips], dim=2))
+
+    def _mean_depth(self, *parts: Tensor) -> Float[Tensor, "b 1 h w"]:
+        """Return the mean of the bin centres; the last part has the centres."""
+        *conditions, centres = parts
+        weights = self.distribution(torch.cat(conditions, dim=1))
+        return (weights * centres).sum(dim=1, keepdim=True)
 
     def move_centres(
         self, centres: Float[Tensor, "b n h w"], goals: Float[Tensor, "b a h w"]

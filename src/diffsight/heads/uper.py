@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from diffsight.heads.base import AbstractHead, require_maps, to_output
 from diffsight.ops.layers import conv_block, fcn_head, start_convolutions
+from diffsight.ops.pooling import mean_of_cells
 from diffsight.outputs import Classes, Output, OutputSpec
 from diffsight.types import Pyramid
 
@@ -81,7 +82,7 @@ class UPerHead(AbstractHead):
         *finer, coarsest = features
         size = coarsest.shape[-2:]
         pooled = [
-            _resized(block(functional.adaptive_avg_pool2d(coarsest, cells)), size)
+            _resized(block(mean_of_cells(coarsest, cells)), size)
             for block, cells in zip(self.pooled, POOLED, strict=True)
         ]
         levels = [block(x) for block, x in zip(self.lateral, finer, strict=True)]

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from diffsight.atomic import replacing
 from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
-from diffsight.formats.text import read_object
+from diffsight.inference import storage
 from diffsight.inference.film_files import is_film_result, is_overlay
 from diffsight.inference.left_out import (
     describe_files,
@@ -26,6 +25,7 @@ from diffsight.inference.left_out import (
     find_label_images,
 )
 from diffsight.inference.legend import add_legend
+from diffsight.inference.storage import AnyPath, Url
 from diffsight.inference.video import INSTALL, can_read_films, is_film
 from diffsight.tasks import Prediction, StoredArray
 
@@ -42,11 +42,11 @@ class Job:
     """One image to predict on.
 
     Attributes:
-        image: image file.
+        image: image file, or its URL.
         name: name of the result files, relative to the output folder and without suffix.
     """
 
-    image: Path
+    image: Path | Url
     name: Path
 
 
@@ -62,17 +62,21 @@ def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
     file that does not exist is returned too; reading it raises the error.
 
     Args:
-        arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``.
-            Results of an earlier run are skipped. Labels of the photographs, and files of a type
+        arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``; or
+            their URLs. Results of an earlier run are skipped. Labels of the photographs, and files of a type
             that cannot be read, are skipped and logged.
         films: also return films. Without PyAV, those in folders and patterns are skipped and
             logged.
 
     Raises:
-        InputError: if a folder or a pattern has no image (and no film).
+        InputError: if a folder or a pattern has no image (and no film), an object store cannot be
+            read, or some images are on this machine and some in an object store.
     """
-    images: dict[Path, None] = {}
+    images: dict[Path | Url, None] = {}
     for argument in arguments:
+        if storage.is_url(argument):
+            images.update(dict.fromkeys(_find_urls(Url(argument))))
+            continue
         expanded = _expand(argument)
         if expanded is None:
             images[_absolute(Path(argument))] = None
@@ -98,7 +102,7 @@ def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
 
 def write_prediction(
     prediction: Prediction,
-    out: Path,
+    out: Path | Url,
     job: Job,
     notes: Mapping[str, Any],
     image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"] | None = None,
@@ -112,7 +116,7 @@ def write_prediction(
 
     Args:
         prediction: prediction of any kind.
-        out: output folder.
+        out: output folder, or its URL.
         job: image and name of the results.
         notes: additional entries of the JSON file.
         image: RGB image, uint8 or in [0, 1], for predictions that are drawn over it.
@@ -137,30 +141,30 @@ def write_prediction(
     about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
     about |= prediction.metadata() | dict(notes)
     earlier = _earlier_results(sidecar, base.name)
-    is_same_folder = base.parent.resolve() == job.image.parent.resolve()
+    is_same_folder = storage.is_same(base.parent, job.image.parent)
     # a JSON file is protected in every folder, because it may describe the cameras of a vehicle
     for path in (*paths.values(), sidecar) if is_same_folder else (sidecar,):
-        if path.exists() and path.name not in earlier:
+        if storage.exists(path) and path.name not in earlier:
             raise OverwriteError(
                 f"{path}: exists already and is not of an earlier run: choose another --out"
             )
     try:
-        base.parent.mkdir(parents=True, exist_ok=True)
+        storage.make_folder(base.parent)
     except OSError as error:
         raise InputError(
             f"{base.parent}: cannot be created ({error.strerror}): choose another --out"
         ) from error
     try:
-        sidecar.unlink(missing_ok=True)  # the JSON of an earlier run must not describe new files
+        storage.remove(sidecar)  # the JSON of an earlier run must not describe new files
         for name in earlier - {path.name for path in paths.values()}:
-            base.with_name(name).unlink(missing_ok=True)
+            storage.remove(base.with_name(name))
         for name, array in arrays.items():
             save_array(array, paths[name])
-        with replacing(sidecar) as partial:
+        with storage.replacing(sidecar) as partial:
             partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     except (InputError, KeyboardInterrupt):
         for path in paths.values():
-            path.unlink(missing_ok=True)
+            storage.remove(path)
         raise
     return about
 
@@ -178,7 +182,7 @@ def draw_prediction(prediction: Prediction, image: Tensor | None) -> StoredArray
     return StoredArray(add_legend(pixels, prediction.legend()))
 
 
-def _earlier_results(sidecar: Path, name: str) -> set[str]:
+def _earlier_results(sidecar: Path | Url, name: str) -> set[str]:
     """Return the names of the result files of an earlier run, including the JSON file.
 
     The JSON file lists them by the ending of their names, such as ``NAME_depth.png`` under
@@ -189,23 +193,33 @@ def _earlier_results(sidecar: Path, name: str) -> set[str]:
         name: name of the results without ending.
     """
     try:
-        about = read_object(sidecar)
+        about = storage.read_object(sidecar)
     except (OSError, ValueError):
         return set()
+    return list_results(about, name)
+
+
+def list_results(about: Mapping[str, Any], name: str) -> set[str]:
+    """Return the names of the files that the JSON file of a result lists, and its own name.
+
+    Args:
+        about: contents of the JSON file.
+        name: name of the results without ending.
+    """
     if not {"image", "colour"} <= about.keys():
         return set()
     files = (f"{name}_{key}.{suffix}" for key in about for suffix in ("png", "npy"))
     values = {value for value in about.values() if isinstance(value, str)}
-    return {sidecar.name, *(values & set(files))}
+    return {f"{name}.json", *(values & set(files))}
 
 
-def save_array(array: StoredArray, path: Path) -> None:
+def save_array(array: StoredArray, path: Path | Url) -> None:
     """Write an array as NPY or PNG, completely or not at all.
 
     Raises:
         InputError: if the file cannot be written.
     """
-    with replacing(path) as partial:
+    with storage.replacing(path) as partial:
         if array.suffix == ".npy":
             with partial.open("wb") as file:
                 np.save(file, array.values)
@@ -263,21 +277,52 @@ def _is_rig(path: Path, argument: str) -> bool:
 
 def _is_result(path: Path) -> bool:
     """Return whether a JSON file of an earlier run lists this file."""
+    return any(path.name in _earlier_results(*one) for one in _possible_sidecars(path))
+
+
+def _possible_sidecars(path: AnyPath) -> Iterator[tuple[AnyPath, str]]:
+    """Yield JSON files that may list a file, with the names of their results."""
     parts = path.stem.split("_")
-    names = ("_".join(parts[:count]) for count in range(1, len(parts)))
-    return any(
-        path.name in _earlier_results(path.with_name(f"{name}.json"), name) for name in names
-    )
+    for count in range(1, len(parts)):
+        name = "_".join(parts[:count])
+        yield path.with_name(f"{name}.json"), name
 
 
-def _to_jobs(images: Sequence[Path]) -> list[Job]:
+def _find_urls(url: Url) -> list[Url]:
+    """Return the images of a folder, a pattern or a file in an object store.
+
+    Raises:
+        InputError: if there are none, or the store cannot be read.
+    """
+    files = storage.list_files(url)
+    if files is None:
+        return [url]
+    listed = set(files)
+
+    def is_result(path: Url) -> bool:
+        sidecars = (one for one in _possible_sidecars(path) if one[0] in listed)
+        return any(path.name in _earlier_results(*one) for one in sidecars)
+
+    images = [one for one in files if one.suffix.lower() in IMAGE_SUFFIXES and not is_result(one)]
+    if not images:
+        raise InputError(f"{url}: no images ({' '.join(sorted(IMAGE_SUFFIXES))}): check the URL")
+    return images
+
+
+def _to_jobs(images: Sequence[Path | Url]) -> list[Job]:
     """Return jobs with names relative to the deepest common folder.
 
     Images whose names differ only in the suffix keep the suffix.
     """
     parents = [set(image.parents) for image in images]
-    common = max(set.intersection(*parents), key=lambda path: len(path.parts))
-    names = [image.relative_to(common).with_suffix("") for image in images]
+    shared = set.intersection(*parents)
+    if not shared:
+        raise InputError(
+            f"{images[0]} is on this machine and other images are not (or the other way round): "
+            "run the command once for each"
+        )
+    common = max(shared, key=lambda path: len(path.parts))
+    names = [Path(image.relative_to(common)).with_suffix("") for image in images]
     counts = Counter(str(name).casefold() for name in names)
     return [
         Job(image, name if counts[str(name).casefold()] == 1 else name.with_name(image.name))

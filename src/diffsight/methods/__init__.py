@@ -8,6 +8,7 @@ from diffsight.methods.feature_head import FeatureHead
 from diffsight.methods.few_shot import FewShot
 from diffsight.methods.linear_probe import LinearProbe
 from diffsight.methods.meta_prompts import MetaPrompts
+from diffsight.methods.small_unet import SmallUNet
 from diffsight.methods.vpd import VPD
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "FewShot",
     "LinearProbe",
     "MetaPrompts",
+    "SmallUNet",
 ]

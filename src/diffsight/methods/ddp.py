@@ -173,7 +173,7 @@ class DDP(AbstractMethod):
             return EncodedLevels()
         with torch.no_grad():
             pyramid = self.backbone.forward_inputs(inputs)
-        covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
+        covered = inputs.image.new_empty(inputs.image.shape[0], 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
 
     def forward(
@@ -252,7 +252,7 @@ class DDP(AbstractMethod):
             InputError: if ``Sampler.settled`` is set although the output has no classes.
         """
         rule = self.sampler if steps is None else replace(self.sampler, steps=steps)
-        result = StepAccumulator(rule, len(features), self.spec.kind, self._origin)
+        result = StepAccumulator(rule, features.shape[0], self.spec.kind, self._origin)
         for maps in self.trajectory(features, draws, rule):
             if not result.add(self._clamp(maps)):
                 break

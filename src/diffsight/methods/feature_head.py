@@ -121,7 +121,7 @@ class FeatureHead(AbstractFrozenBackboneMethod):
     def encode(self, inputs: Inputs) -> EncodedLevels:
         """Return the features of all levels of the backbone."""
         pyramid = self.pyramid(inputs)
-        covered = inputs.image.new_empty(len(inputs.image), 0, *pyramid.covered_hw(0))
+        covered = inputs.image.new_empty(inputs.image.shape[0], 0, *pyramid.covered_hw(0))
         return EncodedLevels(pyramid.features, covered)
 
     def forward(

@@ -136,7 +136,7 @@ class FewShot(AbstractMethod):
         encoded = encoded or self.encode(inputs)
         draws = draws or Draws.of_content(inputs.image)
         latent = encoded.latent
-        batch = len(latent)
+        batch = latent.shape[0]
         if self.training:
             timesteps = draws.integers(TIMESTEP, *self.train_timesteps)
         else:
@@ -161,11 +161,13 @@ class FewShot(AbstractMethod):
         height, width = image.shape[-2:]
         multiple = self.backbone.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
-        sums: dict[tuple[int, ...], Tensor] = {}  # maps of one size are resized together
+        sums: list[Tensor] = []  # maps of one size follow one another, and are resized together
         for layer in maps:
-            hw = tuple(layer.shape[-2:])
-            sums[hw] = sums[hw] + layer.float() if hw in sums else layer.float()
-        whole = torch.stack([resize_contiguous(one, padded) for one in sums.values()]).sum(dim=0)
+            if sums and sums[-1].shape == layer.shape:
+                sums[-1] = sums[-1] + layer.float()
+            else:
+                sums.append(layer.float())
+        whole = torch.stack([resize_contiguous(one, padded) for one in sums]).sum(dim=0)
         mean = whole[..., :height, :width] / len(maps)
         return mean / mean.sum(dim=1, keepdim=True).clamp(min=MIN_SUM)
 

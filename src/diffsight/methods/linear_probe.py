@@ -56,7 +56,7 @@ class LinearProbe(AbstractFrozenBackboneMethod):
         pyramid = self.pyramid(inputs)
         tokens = pyramid.features[-1].movedim(1, -1)
         tokens = functional.layer_norm(tokens, tokens.shape[-1:]).movedim(-1, 1)
-        covered = tokens.new_empty(len(tokens), 0, *pyramid.covered_hw(-1))
+        covered = tokens.new_empty(tokens.shape[0], 0, *pyramid.covered_hw(-1))
         return EncodedTokens(tokens.contiguous(), covered)
 
     def forward(

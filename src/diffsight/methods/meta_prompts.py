@@ -174,7 +174,7 @@ class MetaPrompts(AbstractMethod):
             latent: scaled latents of the resized or padded images.
             recorder: records the attention layers of the last pass.
         """
-        timesteps = torch.full((len(latent),), TIMESTEP, device=latent.device)
+        timesteps = torch.full((latent.shape[0],), TIMESTEP, device=latent.device)
         last = self.passes - 1
         for number in range(last):
             prompts = self._condition(inputs, number)
@@ -194,7 +194,7 @@ class MetaPrompts(AbstractMethod):
     def _embedding(self, latent: Tensor, number: int) -> Float[Tensor, "b e"] | None:
         if self.times is None:
             return None
-        return self.times[number].to(latent.dtype).repeat(len(latent), 1)
+        return self.times[number].to(latent.dtype).repeat(latent.shape[0], 1)
 
     def _working_hw(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width in pixels at which the backbone reads an image."""

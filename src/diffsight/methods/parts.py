@@ -82,7 +82,7 @@ def run_prompted_unet(
         valid_hw: height and width of the images without padding.
     """
     recorder = MapRecorder(maps)
-    timesteps = torch.full((len(latent),), timestep, device=latent.device)
+    timesteps = torch.full((latent.shape[0],), timestep, device=latent.device)
     features = backbone.features(latent, condition, timesteps, recorder)
     return Pyramid(features, backbone.strides, valid_hw, attention=recorder.close())
 

@@ -27,6 +27,8 @@ def deformable_attention(
             outer edges of the map.
         weights: weights of the points.
     """
+    if torch.compiler.is_exporting():
+        return _sampled(value, hw, points, weights)
     (height, width), (images, _, heads, _) = hw, value.shape
     # zeros around the map, so that all four neighbours of a point are rows of the table
     maps = value.flatten(2).unflatten(1, hw)
@@ -61,3 +63,17 @@ def deformable_attention(
         mode="sum",
     )
     return summed.unflatten(0, points.shape[:3])
+
+
+def _sampled(
+    value: Float[Tensor, "b s n d"],
+    hw: tuple[int, int],
+    points: Float[Tensor, "b q n p 2"],
+    weights: Float[Tensor, "b q n p"],
+) -> Float[Tensor, "b q n d"]:
+    """Return ``deformable_attention`` by ``grid_sample``, which other runtimes have."""
+    maps = value.movedim(1, -1).flatten(0, 1).unflatten(-1, hw)
+    grid = 2 * points.movedim(2, 1).flatten(0, 1) - 1
+    sampled = functional.grid_sample(maps, grid, mode="bilinear", align_corners=False)
+    summed = (sampled * weights.movedim(2, 1).flatten(0, 1)[:, None]).sum(dim=-1)
+    return summed.unflatten(0, (-1, value.shape[2])).movedim(-1, 1)

@@ -1,7 +1,8 @@
 """Contexts that set the precision of computations: mixed precision off, TF32 on or off."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,11 +10,14 @@ from torch import Tensor
 FIRST_WITH_TF32 = (8, 0)  # compute capability of the first GPUs with TF32 (Ampere)
 
 
-def without_autocast(tensor: Tensor) -> torch.autocast:
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
     """Return a context without mixed precision on the device of a tensor.
 
     For a tensor on the meta device it is one for the CPU, because autocast does not know ``meta``.
+    An exported graph never runs in mixed precision, and needs no context.
     """
+    if torch.compiler.is_exporting():
+        return nullcontext()
     return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
 

@@ -28,7 +28,7 @@ def transposed_attention(
     """Return the mean over heads of ``A^T maps``, with A = softmax(query key^T / sqrt(d)).
 
     All three implementations give the same values and gradients; ``sdpa`` cannot be differentiated
-    twice.
+    twice. An exported graph has no gradients, and always uses ``dense``.
 
     Args:
         query: queries of all pixels.
@@ -43,6 +43,8 @@ def transposed_attention(
     """
     # autocast would round queries and keys in the forward pass but not in the backward pass
     with without_autocast(query):
+        if torch.compiler.is_exporting():
+            return _dense(query, key, maps)
         if implementation == "sdpa":
             return _Transposed.apply(query, key, maps.to(query.dtype)).to(maps.dtype)  # type: ignore[union-attr]
         if implementation == "chunk":

@@ -129,6 +129,6 @@ def expectation(
         centres: value of every class, for all images (``1 n d``) or for each image.
     """
     dtype = torch.promote_types(torch.promote_types(probability.dtype, centres.dtype), torch.float)
-    values = centres.expand(len(probability), -1, -1).to(dtype)
+    values = centres.expand(probability.shape[0], -1, -1).to(dtype)
     with without_autocast(probability):
         return torch.einsum("bnhw,bnd->bdhw", probability.to(dtype), values)

@@ -44,7 +44,7 @@ class Aggregated(AbstractPrompt):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the same condition for every image."""
-        return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
+        return self.adapter(self.rows).expand(inputs.image.shape[0], -1, -1)
 
 
 def _read(path: Path, num_tokens: int, dim: int) -> Float[Tensor, "n c"]:

@@ -47,4 +47,4 @@ class ClassTokens(AbstractTable):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the same condition for every image; prompts of the inputs are ignored."""
-        return self.adapter(self.rows).expand(len(inputs.image), -1, -1)
+        return self.adapter(self.rows).expand(inputs.image.shape[0], -1, -1)

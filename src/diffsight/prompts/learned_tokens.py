@@ -31,4 +31,4 @@ class LearnedTokens(AbstractPrompt):
         """Return the same condition for every image."""
         rows = self.rows if self.adapter is None else self.adapter(self.rows)
         # a copy: a view of a parameter in inference mode would require gradients
-        return rows.repeat(len(inputs.image), 1, 1)
+        return rows.repeat(inputs.image.shape[0], 1, 1)

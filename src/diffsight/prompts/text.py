@@ -93,8 +93,11 @@ class TextTable(AbstractTable):
         Raises:
             InputError: if the table does not have the name in a prompt.
         """
-        prompts = (None,) * len(inputs.image) if inputs.prompts is None else inputs.prompts
-        rows = torch.stack([self._row(name) for name in prompts])
+        if torch.compiler.is_exporting():  # a graph has no prompts, and any number of images
+            rows = self._row(None).expand(inputs.image.shape[0], -1)
+        else:
+            prompts = (None,) * len(inputs.image) if inputs.prompts is None else inputs.prompts
+            rows = torch.stack([self._row(name) for name in prompts])
         return self.adapter(rows)[:, None]
 
     def _row(self, name: str | None) -> Tensor:

@@ -70,4 +70,4 @@ class Unprompted(AbstractPrompt):
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the same condition for every image."""
-        return self.rows.expand(len(inputs.image), -1, -1)
+        return self.rows.expand(inputs.image.shape[0], -1, -1)

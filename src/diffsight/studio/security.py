@@ -161,7 +161,7 @@ class Guard:
         if not any(hmac.compare_digest(one.encode(), ours) for one in tokens):
             raise RequestError(
                 401,
-                "wrong token: open the address that the command has printed",
+                "wrong token: open the address, or send the header, that the command has printed",
                 {"WWW-Authenticate": "Bearer"},
             )
 
