@@ -34,6 +34,9 @@ from diffsight.datasets.vector_map import CLASS_LAYERS
 from diffsight.pretrain import frozen_outputs, pictures
 from diffsight.prompts.encoder import load_text_model
 from diffsight.rig import Rig
+from diffsight.studio import log
+from diffsight.studio.project import Project
+from diffsight.studio.state import Score
 from diffsight.tasks.depth import Depth
 from diffsight.training.fit import fit
 from diffsight.training.optim import AdamW
@@ -296,6 +299,55 @@ def rigs(root: Path) -> list[Reader]:
     return [Reader(name, kind, f"rigs/{file}", read) for name, kind, file in names]
 
 
+def studio(root: Path) -> list[Reader]:
+    """Return the readers of a workspace of ``diffsight studio``.
+
+    Changed records get the right checksum, so that they reach the state.
+    """
+    photographs, work, records = root / "photos", root / "work", root / "records"
+    for folder in (photographs, work, records):
+        folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", HW[::-1], (90, 120, 30)).save(photographs / f"{name}.png")
+    limit, log.MAX_BYTES = log.MAX_BYTES, 1500
+    with contextlib.closing(Project(photographs, work)) as project:
+        project.add_class("grass")
+        project.add_class("house", "#102030")
+        for i in range(8):
+            stroke = {"id": f"s{i}", "tab": "t", "tool": "paint", "value": i % 2, "radius": 2.5}
+            project.add_stroke(i % 2, {**stroke, "points": [[3, 4], [9.5, 12]]})
+        project.undo(0, "t")
+        project.accept(1, np.ones(HW, np.uint8))
+        project.add_score(Score(3, 51.5, "mIoU, %", True))
+    log.MAX_BYTES = limit
+    with contextlib.closing(log.RecordLog(work)) as opened:
+        kept = opened.take_records()
+    (records / "records.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in kept))
+
+    def read(path: Path) -> Any:
+        folder = path.parents[1] if path.suffix == ".png" else path.parent
+        with contextlib.closing(Project(folder.parent / "photos", folder)) as project:
+            return project.describe_images(), [project.labels(i, HW) for i in project.images]
+
+    def read_records(path: Path) -> Any:
+        shutil.copyfile(path.parents[1] / "work" / log.SNAPSHOT, path.with_name(log.SNAPSHOT))
+        shutil.copytree(path.parents[1] / "work" / "accepted", path.with_name("accepted"))
+        with contextlib.closing(log.RecordLog(path.parent)) as opened:
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError, RecursionError):  # no JSON
+                    opened.append(json.loads(line))
+        return read(path)
+
+    (accepted,) = (work / "accepted").iterdir()
+    rows = (
+        ("studio: log", "lines", f"work/{log.LOG}", read),
+        ("studio: snapshot", "json", f"work/{log.SNAPSHOT}", read),
+        ("studio: accepted labels", "png", f"work/accepted/{accepted.name}", read),
+        ("studio: records", "lines", "records/records.jsonl", read_records),
+    )
+    return [Reader(name, kind, f"studio/{path}", call) for name, kind, path, call in rows]
+
+
 GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
     annotations,
     chunks,
@@ -304,4 +356,5 @@ GROUPS: tuple[Callable[[Path], list[Reader]], ...] = (
     original_files,
     resumed_trainings,
     rigs,
+    studio,
 )

@@ -282,12 +282,32 @@ def test_a_log_cut_off_at_any_byte_opens_with_the_complete_records(folder: Path)
             assert project.version == sum(end <= size for end in ends), size
 
 
-def test_records_that_make_no_sense_are_one_line(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"do": "stroke", "image": 0, "stroke": {"id": "a"}},
+        {"do": "undo", "image": 0, "stroke": "a"},
+        {"do": "accept", "image": 0, "file": 2.5},
+        {"do": "accept", "image": 0, "file": "../log.jsonl"},
+        {"do": "unaccept", "image": 3},
+    ],
+)
+def test_records_that_make_no_sense_are_one_line(folder: Path, record: dict[str, Any]) -> None:
     work = folder / ".diffsight"
     with opened(folder):
         pass
     records = log.RecordLog(work)
-    records.append({"do": "stroke", "image": 0, "stroke": {"id": "a"}})
+    records.append(record)
     records.close()
     with pytest.raises(InputError, match=r"\.diffsight: its log cannot be used"):
         Project(folder, work)
+
+
+def test_a_damaged_file_of_accepted_labels_is_one_line(folder: Path) -> None:
+    with opened(folder) as project:
+        project.accept(0, np.zeros(HW, np.uint8))
+        (path,) = (folder / ".diffsight" / "accepted").iterdir()
+        path.write_bytes(path.read_bytes()[:-20])
+        with pytest.raises(InputError, match=r"0-\d+\.png: damaged or cut off") as error:
+            project.labels(0, HW)
+        assert "\n" not in str(error.value)

@@ -66,7 +66,9 @@ def test_the_token_opens_the_door(headers: Mapping[str, str]) -> None:
 def test_without_the_token_nothing_is_answered(path: str, headers: Mapping[str, str]) -> None:
     answer = send(APP, "GET", path, headers=headers)
     assert answer.status == 401
-    assert answer.json == {"error": "wrong token: open the address, or send the header, that the command has printed"}
+    assert answer.json == {
+        "error": "wrong token: open the address, or send the header, that the command has printed"
+    }
 
 
 def test_the_first_visit_gets_a_cookie_and_an_address_without_the_token() -> None:

@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from diffsight.datasets.files import read_array
+from diffsight.datasets.files import decode, read_array
 from diffsight.datasets.labels import NO_CLASS
-from diffsight.formats.text import reading
 from diffsight.studio.images import encode_png
 from diffsight.studio.log import write_synced
 from diffsight.studio.strokes import LabelMap
@@ -49,8 +48,7 @@ def read_accepted(path: Path, hw: tuple[int, int]) -> LabelMap:
         InputError: if the file is damaged.
     """
     if path.suffix == ".png":
-        with reading(path, "damaged ({reason}): take the accepted labels back, and accept again"):
-            values = np.asarray(Image.open(path)).astype(np.float32)
+        values = decode(path, ("PNG",), _class_ids).astype(np.float32)
         is_labelled = values != NO_CLASS
     else:
         values = read_array(path, "f").astype(np.float32)
@@ -61,3 +59,9 @@ def read_accepted(path: Path, hw: tuple[int, int]) -> LabelMap:
     )
     index = rows[:, None], columns[None]
     return LabelMap(values[index], is_labelled[index], np.zeros(hw, dtype=bool))
+
+
+def _class_ids(image: Image.Image) -> Shaped[np.ndarray, "h w"]:
+    if image.mode != "L":
+        raise ValueError(f"its mode is {image.mode}, not L")
+    return np.asarray(image)

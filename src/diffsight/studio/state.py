@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from diffsight.datasets.labels import NO_CLASS
@@ -152,6 +153,8 @@ class State:
                 self._apply_to_image(number, record)
 
     def _apply_to_image(self, number: int, record: Mapping[str, Any]) -> None:
+        if not 0 <= record["image"] < len(self.names):
+            raise ValueError(f"there is no image {record['image']}")
         image = self.image(record["image"])
         image.version = number
         match record["do"]:
@@ -159,11 +162,11 @@ class State:
                 data = {**record["stroke"], "number": number, "undone": False}
                 image.strokes.append(Stroke.from_json(data))
             case "undo" | "redo":
-                position = next(i for i, s in enumerate(image.strokes) if s.id == record["stroke"])
+                position = [one.id for one in image.strokes].index(record["stroke"])
                 stroke = image.strokes[position].undone(record["do"] == "undo", number)
                 image.strokes[position] = stroke
             case "accept":
-                image.accepted, image.accepted_number = record["file"], number
+                image.accepted, image.accepted_number = _file_name(record["file"]), number
             case "unaccept":
                 image.accepted = None
             case other:
@@ -204,6 +207,12 @@ class State:
 def replace_strokes(image: ImageState) -> ImageState:
     """Return the labels of an image without their strokes."""
     return replace(image, strokes=[])
+
+
+def _file_name(name: Any) -> str:
+    if not isinstance(name, str) or PurePath(name).name != name:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
 
 
 def _to_json(strokes: Sequence[Stroke]) -> list[dict[str, Any]]:
