@@ -23,16 +23,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from full_size import build_ours, build_random, build_reference, peak_of, seconds_of
 from meta_prompts_inference import multiply_adds
 from reporting import RESULTS, say, table, write_block
 from torch.nn import functional
-from vpd_inference import build_ours, build_reference, peak_of, seconds_of
 
-from diffsight.cli.recipe import read
 from diffsight.heads.map_decoder import pixel_centres
-from diffsight.hub.build import build, without_weights
 from diffsight.inference.cost import estimate_cost
-from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Draws, Inputs
 
@@ -40,13 +37,6 @@ RECIPE, VPD = "ddp/ade20k_swin_t", "vpd/depth_nyu"
 SIDE, VPD_SIDE = 512, 480
 STEPS = (1, 2, 3, 5, 10)
 DEFAULT_STEPS, FEW_STEPS, MANY_STEPS = 3, 2, 10
-
-
-def ddp() -> DenseModel:
-    """Return the model of the recipe with random weights."""
-    data = read(RECIPE)
-    torch.manual_seed(0)
-    return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
 
 
 def sample(model: Any, inputs: Inputs, steps: int) -> object:
@@ -81,7 +71,7 @@ def attention_ratio(model: Any, rounds: int) -> tuple[float, float]:
 @torch.inference_mode()
 def measure(rounds: int) -> str:
     """Return the table of times."""
-    model: Any = ddp()
+    model: Any = build_random(RECIPE)
     keep_freed_memory()
     inputs = Inputs(torch.rand(1, 3, SIDE, SIDE))
     vae, unet = build_reference()
@@ -100,7 +90,10 @@ def measure(rounds: int) -> str:
     body += [[name, f"{value:.3f}"] for name, value in increments.items()]
     mean = statistics.mean(increments.values())
     deviation = max(abs(value / mean - 1) for value in increments.values())
-    operations = estimate_cost(ddp().to("meta"), SIDE, SIDE).multiply_adds, multiply_adds(VPD)
+    operations = (
+        estimate_cost(build_random(RECIPE, "meta"), SIDE, SIDE).multiply_adds,
+        multiply_adds(VPD),
+    )
     pairs = zip(seconds[names[DEFAULT_STEPS]], seconds["VPD depth"], strict=True)
     relative = statistics.median((a / operations[0]) / (b / operations[1]) for a, b in pairs)
     attention, ratio = attention_ratio(model, rounds)
@@ -116,7 +109,7 @@ def measure(rounds: int) -> str:
 @torch.inference_mode()
 def peak_of_steps(steps: int) -> float:
     """Return the peak memory in MiB of this process during the given number of steps."""
-    model, inputs = ddp(), Inputs(torch.rand(1, 3, SIDE, SIDE))
+    model, inputs = build_random(RECIPE), Inputs(torch.rand(1, 3, SIDE, SIDE))
     return peak_of(partial(sample, model, inputs, steps))
 
 

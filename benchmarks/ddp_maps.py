@@ -17,26 +17,16 @@ from functools import partial
 from typing import Any
 
 import torch
+from full_size import build_random, peak_of, seconds_of
 from reporting import RESULTS, say, table, write_block
-from vpd_inference import peak_of, seconds_of
 
-from diffsight.cli.recipe import read
-from diffsight.hub.build import build, without_weights
 from diffsight.inference.cost import estimate_cost
-from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.streets import Streets
 from diffsight.types import Draws, Inputs
 
 RECIPE = "ddp/nuscenes_camera"
 HW = (256, 704)
-
-
-def network() -> DenseModel:
-    """Return the model of the recipe with random weights."""
-    data = read(RECIPE)
-    torch.manual_seed(0)
-    return build({part: without_weights(data[part])[0] for part in ("task", "method")}).eval()
 
 
 def street() -> Inputs:
@@ -54,7 +44,7 @@ def whole(model: Any, inputs: Inputs) -> object:
 @torch.inference_mode()
 def measure(rounds: int) -> str:
     """Return the table of times."""
-    model, inputs = network(), street()
+    model, inputs = build_random(RECIPE), street()
     keep_freed_memory()
     method: Any = model.method
     backbone, rig = method.backbone, inputs.rig
@@ -78,7 +68,7 @@ def measure(rounds: int) -> str:
 @torch.inference_mode()
 def peak() -> float:
     """Return the peak memory of a pass of the whole model in this process, in MiB."""
-    return peak_of(partial(whole, network(), street()))
+    return peak_of(partial(whole, build_random(RECIPE), street()))
 
 
 def main() -> None:
@@ -98,7 +88,7 @@ def main() -> None:
     text = measure(args.rounds)
     command = [sys.executable, __file__, "--threads", str(args.threads), "--memory"]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    operations = estimate_cost(network().to("meta"), *HW).multiply_adds / 1e9
+    operations = estimate_cost(build_random(RECIPE, "meta"), *HW).multiply_adds / 1e9
     text += f"\n\nPeak memory {json.loads(output):.0f} MiB; {operations:.0f} GMAC (10^9)."
     say(text + "\n")
     if args.write:

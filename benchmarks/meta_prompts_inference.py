@@ -21,13 +21,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from full_size import build_ours, build_random, build_reference, peak_of, seconds_of
 from reporting import RESULTS, say, table, write_block
-from vpd_inference import build_ours, build_reference, peak_of, seconds_of
 
-from diffsight.cli.recipe import read
-from diffsight.hub.build import build, without_weights
 from diffsight.inference.cost import estimate_cost
-from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.types import Inputs
 
@@ -51,11 +48,8 @@ def features(method: Any, image: torch.Tensor, passes: int) -> object:
 
 def multiply_adds(recipe: str) -> int:
     """Return the multiply-adds of the whole model of a recipe, for one image."""
-    data = read(recipe)
-    config = {part: without_weights(data[part])[0] for part in ("task", "method")}
-    with torch.inference_mode(mode=False), torch.device("meta"):
-        model: DenseModel = build(config)
-        return estimate_cost(model, SIDE, SIDE).multiply_adds
+    with torch.inference_mode(mode=False):
+        return estimate_cost(build_random(recipe, "meta"), SIDE, SIDE).multiply_adds
 
 
 @torch.inference_mode()

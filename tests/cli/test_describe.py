@@ -46,6 +46,16 @@ def test_other_methods_have_the_cost_of_the_authors_modules(
     assert result["multiply_adds"] / 1e9 == pytest.approx(giga, rel=2e-3)
 
 
+def test_few_shot_which_computes_gradients_of_attention_has_a_cost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    result = describe(capsys, "--recipe", "few_shot/nyu_depth")
+    # the VAE encoder, and CLIP ViT-L/14 with 257 tokens; the rest is the UNet
+    clip = 24 * (12 * 1024**2 * 257 + 2 * 1024 * 257**2) / 1e9
+    assert 350 < result["multiply_adds"] / 1e9 - 558.33 - clip < 470
+    assert result["trainable"] == 50 * 1024 + 10 * 50 + 10 * 768
+
+
 def test_the_text_names_size_cost_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "--recipe", "rooms/vpd_semantic", "--size", "128"]) == 0
     text = capsys.readouterr().out

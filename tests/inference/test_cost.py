@@ -74,6 +74,35 @@ def test_the_cost_of_a_method_with_sentences_uses_its_example_text() -> None:
     assert costs.peak_bytes >= 4 * (9 + 3 * 4 * 6 + 4 * 6)
 
 
+def test_a_module_that_returns_a_view_of_its_trainable_vectors_is_counted() -> None:
+    class Vectors(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(torch.empty(3, 1))
+
+        def forward(self, batch: int) -> torch.Tensor:
+            return self.rows.expand(batch, -1, -1)
+
+    class Concepts(AbstractMethod):
+        output_kinds = ("values",)
+
+        def __init__(self, *, output: OutputSpec) -> None:
+            super().__init__()
+            self.vectors = Vectors()
+            self.unused = nn.Linear(2, 2)
+
+        def forward(self, inputs, encoded=None, target=None, *, draws=None) -> Values:
+            rows = self.vectors(len(inputs.image)).transpose(1, 2)
+            return Values((rows @ inputs.image.flatten(2)).unflatten(2, inputs.image.shape[-2:]))
+
+    with torch.device("meta"):
+        model = DenseModel(task=Depth(), method=Concepts)
+    costs = cost.estimate_cost(model, 4, 6)
+    assert costs.multiply_adds == costs.attention_multiply_adds == 3 * 4 * 6
+    assert costs.parameters == costs.trainable == 3 + 6
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_larger_camera_images_do_not_raise_the_cost_of_the_map_decoder() -> None:
     arguments = ["--recipe", "streets/ddp_cameras", "--out", "unused"]
     built = fit_parser().instantiate(parse(fit_parser(), arguments, fit))

@@ -1,5 +1,6 @@
 """Count the parameters, operations and memory of one forward pass without computing it."""
 
+import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -51,7 +52,9 @@ def estimate_cost(model: DenseModel, height: int, width: int) -> Cost:
         height: height of the image in pixels; for several cameras that of each image.
         width: width of the image in pixels; for several cameras that of each image.
     """
-    model = model.eval()
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    # the counter refuses a module that returns a view of a trainable parameter
+    model = copy.deepcopy(model).eval().requires_grad_(False)
     image = torch.empty(1, 3, height, width, device="meta")
     rig = model.method.example_rig((height, width))
     inputs = Inputs(image, text=model.method.example_text(), rig=rig)
@@ -69,12 +72,14 @@ def estimate_cost(model: DenseModel, height: int, width: int) -> Cost:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    attention = _sum_products(counts["Global"]) - sum(_sum_products(counts[n]) for n in linear)
+    attention = _sum_products(counts["Global"]) - sum(
+        _sum_products(counts.get(n, {})) for n in linear
+    )
     tensors = [*model.parameters(), *model.buffers()]
     weights = sum(t.numel() * t.element_size() for t in tensors)
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable=trainable,
         multiply_adds=sum(counts["Global"].values()) // 2,
         attention_multiply_adds=attention // 2,
         weights_bytes=weights,
@@ -130,9 +135,26 @@ class _FusedAttention(TorchFunctionMode):
     ) -> Any:
         """Replace ``scaled_dot_product_attention``; run every other function unchanged."""
         if func is functional.scaled_dot_product_attention:
-            query, _, value = args[:3]
-            return query.new_empty(*query.shape[:-1], value.shape[-1])
+            return _AllocatedAttention.apply(*args[:3])
         return func(*args, **(kwargs or {}))
+
+
+class _AllocatedAttention(torch.autograd.Function):
+    """Attention that computes nothing, and allocates what fused kernels do: result and gradients.
+
+    FewShot computes its maps as the gradient of attention.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return an empty tensor of the result's shape."""
+        ctx.shapes = query.shape, key.shape, value.shape
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Return empty gradients of queries, keys and values."""
+        return tuple(gradients[0].new_empty(shape) for shape in ctx.shapes)
 
 
 def _sum_products(counts: Mapping[Any, int]) -> int:
