@@ -10,6 +10,10 @@ class InputError(ValueError):
     """An input cannot be used. The message is one line: what is wrong, where, and the repair."""
 
 
+class MissingExtraError(InputError):
+    """An optional library is not installed. The message has the pip command."""
+
+
 class TooLargeError(InputError):
     """An operation needs more memory than is available."""
 

@@ -127,7 +127,7 @@ def test_without_pyav_a_film_is_refused_before_the_model_is_loaded(
 ) -> None:
     film = write_film(tmp_path / "clip.mp4", noisy_scene(2))
     monkeypatch.setitem(sys.modules, "av", None)
-    assert run(tmp_path / "no-model", film, "--out", tmp_path / "out") == 2
+    assert run(tmp_path / "no-model", film, "--out", tmp_path / "out") == 3
     error = capsys.readouterr().err
     assert error == "diffsight: av is not installed: pip install 'diffsight[video]'\n"
 

@@ -161,8 +161,8 @@ def test_without_a_port_a_free_one_is_chosen(monkeypatch: pytest.MonkeyPatch) ->
             assert other.getsockname()[1] != port
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(["studio", *arguments, "--no-open", "--port", "0"]) == 2
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
+    assert cli.main(["studio", *arguments, "--no-open", "--port", "0"]) == status
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     return message
@@ -210,5 +210,5 @@ def test_a_missing_extra_is_one_line(
         return None if name == "uvicorn" else real(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", find)
-    message = refused(capsys, str(tmp_path))
+    message = refused(capsys, str(tmp_path), status=3)
     assert message == "diffsight: uvicorn is not installed: pip install 'diffsight[studio]'\n"

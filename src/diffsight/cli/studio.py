@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diffsight.cli import options
 from diffsight.cli.flags import command
-from diffsight.errors import InputError
+from diffsight.errors import InputError, MissingExtraError
 
 EXAMPLE = "studio-example"  # folder of the rendered rooms
 
@@ -62,8 +62,8 @@ def require_extra() -> None:
     """Check that the libraries of the server are installed.
 
     Raises:
-        InputError: if one is missing.
+        MissingExtraError: if one is missing.
     """
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
-        raise InputError(f"{missing[0]} is not installed: pip install 'diffsight[studio]'")
+        raise MissingExtraError(f"{missing[0]} is not installed: pip install 'diffsight[studio]'")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from diffsight.errors import InputError
+from diffsight.errors import InputError, MissingExtraError
 from diffsight.formats.text import read_object, reading, reason_of
 from diffsight.label_maps import NUSCENES_CLASSES
 
@@ -181,7 +181,7 @@ def _import_library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(
+        raise MissingExtraError(
             "maps of nuScenes need OpenCV and Shapely: pip install 'diffsight[nuscenes]'"
         ) from None
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from diffsight.datasets.files import check_size
-from diffsight.errors import InputError
+from diffsight.errors import InputError, MissingExtraError
 from diffsight.types import Picture
 
 FILM_SUFFIXES = frozenset(
@@ -337,12 +337,12 @@ def load_pyav() -> Any:
     """Return the module ``av``.
 
     Raises:
-        InputError: if it is not installed.
+        MissingExtraError: if it is not installed.
     """
     try:
         import av
     except ImportError:
-        raise InputError(f"av is not installed: {INSTALL}") from None
+        raise MissingExtraError(f"av is not installed: {INSTALL}") from None
     return av
 
 
