@@ -16,7 +16,16 @@ from diffsight.diffusion import ClassEmbedding, ScalarMap
 from diffsight.errors import InputError
 from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.methods import DDP, EVP, VPD, FeatureHead, FewShot, LinearProbe, MetaPrompts
+from diffsight.methods import (
+    DDP,
+    EVP,
+    VPD,
+    FeatureHead,
+    FewShot,
+    LinearProbe,
+    MetaPrompts,
+    SmallUNet,
+)
 from diffsight.model import DenseModel
 from diffsight.necks import Merging, NormalisedFPN, PerLevel
 from diffsight.prompts import Aggregated, LearnedTokens
@@ -133,6 +142,7 @@ METHODS: dict[str, Callable[[str], Any]] = {
     "few_shot": lambda task: FewShot.from_backbone(embedded_source(), codebook=1),
     "feature_head": lambda task: FeatureHead.from_backbone(embedded_source(), width=8),
     "linear_probe": lambda task: LinearProbe.from_backbone(embedded_source()),
+    "small_unet": lambda task: functools.partial(SmallUNet, widths=(4, 8)),
 }
 
 

@@ -62,10 +62,19 @@ def test_every_task_scores_both_baselines_on_images_of_any_size(task: AbstractTa
 @pytest.mark.parametrize(
     ("own", "text"),
     [
-        ((1.1, 1.0, 1.2), "no better than the mean map: more labels, more steps, or another backbone"),
-        ((0.95, 0.96, 0.94), "barely better than the mean map: more labels, more steps, or another backbone"),
+        (
+            (1.1, 1.0, 1.2),
+            "no better than the mean map: more labels, more steps, or another backbone",
+        ),
+        (
+            (0.95, 0.96, 0.94),
+            "barely better than the mean map: more labels, more steps, or another backbone",
+        ),
         # a fifth less on average, but not on every image
-        ((0.2, 1.3, 0.9), "barely better than the mean map: more labels, more steps, or another backbone"),
+        (
+            (0.2, 1.3, 0.9),
+            "barely better than the mean map: more labels, more steps, or another backbone",
+        ),
         ((0.5, 0.6, 0.7), "clearly better than the mean map: 40 % of its error is gone"),
         ((math.nan, 0.5, 0.5), ""),
     ],

@@ -77,8 +77,9 @@ def adapt(
         kind: ``segmentation``, ``depth``, ``scalar``, ``normals`` or ``vector``.
         method: ``few_shot`` is the paper's, ``feature_head`` a light head on the frozen features,
             ``auto`` both of them, where the backbone is a diffusion model; also ``linear_probe``,
-            ``vpd``, ``evp``, ``meta_prompts``, the full path of a class, or several of them with
-            commas. Each may have options (``few_shot:codebook=5``), see ``candidates.parse_spec``.
+            ``vpd``, ``evp``, ``meta_prompts``, ``ddp``, ``small_unet``, the full path of a class,
+            or several of them with commas. Each may have options (``few_shot:codebook=5``), see
+            ``candidates.parse_spec``.
         backbone: as for ``BackboneSource``, several of them with commas, or one that is loaded;
             ``auto`` is ``AUTO_BACKBONES``: ``tiny``, and ``efficientnet-lite0`` at 128, at 256, and
             at both sizes. Every method is tried on every backbone that it supports, and the

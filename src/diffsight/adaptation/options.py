@@ -141,6 +141,42 @@ class AdaptOptions(FewShotOptions):
         return {name: value for name, value in options.items() if value is not None}
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistilOptions:
+    """Options of ``distil``: the training of a student on the predictions of a teacher.
+
+    Args:
+        steps: steps of the student's training.
+        batch_size: images per step.
+        short_side: pixels of the shorter side of the student's images (default: the teacher's).
+        seed: seed of the student's first weights, of batches and of augmentation.
+        dtype: ``bfloat16`` trains the student in mixed precision, as a name or of torch (default:
+            ``float32``).
+        state: folder for resuming; the caller deletes it after the student is saved.
+        resume: continue from ``state``; the student equals that of a training without interruption.
+
+    Raises:
+        InputError: for an impossible number of steps or images, an impossible size or seed.
+    """
+
+    steps: int = 2000
+    batch_size: int = 8
+    short_side: int | None = None
+    seed: int = 0
+    dtype: "torch.dtype | str | None" = None
+    state: Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        from diffsight.formats.sizes import MIN_SIDE_PX
+
+        check_whole("steps", self.steps, 1)
+        check_whole("batch size", self.batch_size, 2)  # for batch normalisation
+        check_whole("short side", self.short_side, MIN_SIDE_PX)
+        check_whole("seed", self.seed, 0)
+
+
 def check_whole(name: str, value: int | None, least: int) -> None:
     """Refuse a whole number that is too small, or too large for 64 bits.
 

@@ -66,8 +66,8 @@ def main(
             (default: cross-validation on the images).
         method: method to train, or several separated by commas: few_shot (the paper's),
             feature_head (a small head on frozen features), linear_probe, vpd, evp, meta_prompts,
-            ddp, or a class of your own (package.Class). The best one on held-out images is trained
-            on all images. auto is feature_head,few_shot. Options follow a name, as in
+            ddp, small_unet, or a class of your own (package.Class). The best one on held-out images
+            is trained on all images. auto is feature_head,few_shot. Options follow a name, as in
             few_shot:codebook=5:max_steps=500 (docs/adapt.md).
         backbone: frozen backbone, or several separated by commas, of which the best is chosen:
             tiny, efficientnet-lite0, dinov2-small, a folder or a hub id. NAME@256 resizes images to
@@ -81,7 +81,7 @@ def main(
     """
     state = out.parent / f"{out.name}.resume"
     remove_leftovers_of(state)
-    _check_out(out, overwrite or resume, state.exists() and not resume)
+    check_out(out, overwrite or resume, state.exists() and not resume, noun="adaptation")
 
     from diffsight import hub
     from diffsight.adaptation.adapt import adapt
@@ -179,11 +179,21 @@ def _values(folder: "LabelledFolder") -> list[str]:
     return lines
 
 
-def _check_out(out: Path, overwrite: bool, interrupted: bool) -> None:
-    """Check that the model can be written to ``out``; called before the training."""
+def check_out(out: Path, overwrite: bool, interrupted: bool, *, noun: str) -> None:
+    """Check that a model can be written; called before its training.
+
+    Args:
+        out: path of the model.
+        overwrite: whether an existing model may be replaced.
+        interrupted: whether an earlier training of this model was interrupted.
+        noun: name of the training in the message.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     if interrupted and not overwrite:
         raise InputError(
-            f"{out}: its adaptation was interrupted: continue with --resume, or start again with "
+            f"{out}: its {noun} was interrupted: continue with --resume, or start again with "
             "--overwrite"
         )
     if out.exists() and not overwrite:

@@ -1,6 +1,5 @@
 """The base class of methods that predict class probabilities from a frozen backbone."""
 
-from functools import cache
 from typing import Self
 
 import torch
@@ -9,6 +8,7 @@ from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, PretrainedPart
 from diffsight.methods.base import AbstractMethod
+from diffsight.ops.resize import interpolation_weights
 from diffsight.outputs import Classes, Distribution, Output, OutputSpec, expectation
 from diffsight.types import Inputs, Maps, PixelGrid, Pyramid
 
@@ -58,7 +58,7 @@ class AbstractFrozenBackboneMethod(AbstractMethod):
         size = (covered.shape[-2], covered.shape[-1])
         if pixels is not None:
             rows, columns = (
-                _interpolation_weights(old, new)[:, :side][:, chosen].to(maps)
+                interpolation_weights(old, new)[:, :side][:, chosen].to(maps)
                 for old, new, side, chosen in zip(
                     maps.shape[-2:], size, (height, width), pixels, strict=True
                 )
@@ -86,9 +86,3 @@ def pretrained_parts(backbone: AbstractBackbone, path: str) -> dict[str, Pretrai
         for name, part in backbone.named_modules()
         if isinstance(part, PretrainedPart)
     }
-
-
-@cache
-def _interpolation_weights(old: int, new: int) -> Tensor:
-    """Return the weights ``old new`` of linear interpolation from ``old`` to ``new`` samples."""
-    return functional.interpolate(torch.eye(old)[None], new, mode="linear")[0]
