@@ -21,11 +21,11 @@ from diffsight.datasets import write_rig
 from diffsight.diffusion import ClassEmbedding, Sampler
 from diffsight.heads.map_decoder import MapDecoder
 from diffsight.hub.build import build
-from diffsight.methods import DDP
+from diffsight.methods import DDP, SmallUNet
 from diffsight.model import DenseModel
 from diffsight.necks import NormalisedFPN
 from diffsight.streets import Streets
-from diffsight.tasks import Segmentation
+from diffsight.tasks import Depth, Segmentation
 from tests.support_films import noisy_scene, write_film
 
 SIZE = (48, 40)  # width and height of a photograph
@@ -146,6 +146,12 @@ def ddp_model() -> DenseModel:
     return DenseModel(task=Segmentation(("crack", "sound")), method=method).eval()
 
 
+def student_model() -> DenseModel:
+    """Return a depth model that is quickly exported."""
+    torch.manual_seed(0)
+    return DenseModel(task=Depth(), method=partial(SmallUNet, widths=(8, 8))).eval()
+
+
 def _calibrated_model(folder: Path, backbone: Path) -> DenseModel:
     """Return a model adapted to ten photographs, because ``--confidence 0.9`` needs that many."""
     for number in range(10):
@@ -172,6 +178,7 @@ MODELS: dict[str, Callable[[], DenseModel]] = {
     "cracks.safetensors": ddp_model,
     "rust.safetensors": ddp_model,
     "runs/ddp/model": ddp_model,
+    "student.safetensors": student_model,
 }
 
 

@@ -9,6 +9,7 @@ Preset = Literal["vtm", "clean", "native"]  # protocols of the Taskonomy benchma
 NYUTrainSplit = Literal["train", "official-train"]
 TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need loss scaling
 Dtype = Literal["float32", "bfloat16", "float16"]
+ExportFormat = Literal["onnx", "torch"]
 
 CONTROLNET = "lllyasviel/sd-controlnet-seg"
 """Segmentation ControlNet that ``diffsight control`` uses by default."""

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from tests.support import noise
 
@@ -79,3 +80,11 @@ def test_points_that_are_not_finite_give_nan_only_for_their_query() -> None:
     attended = deformable_attention(tokens(value), (5, 7), points, weights)
     assert attended[0, 0, 0].isnan().all()
     assert attended[0, 2:].isfinite().all()
+
+
+def test_sampling_in_a_graph_gives_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    value, points, weights = make_inputs(2, 3)
+    expected = deformable_attention(tokens(value), (5, 7), points, weights)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    found = deformable_attention(tokens(value), (5, 7), points, weights)
+    torch.testing.assert_close(found, expected)

@@ -1,9 +1,12 @@
 """Resizing of labels: strokes and single points of partly labelled images are kept."""
 
+from typing import Any
+
 import pytest
 import torch
+from tests.support import images
 
-from diffsight.ops.resize import resize_label, resize_label_and_mask
+from diffsight.ops.resize import resize_antialiased, resize_label, resize_label_and_mask
 
 SIZES = [((60, 90), (16, 24)), ((64, 64), (20, 30)), ((37, 53), (11, 16)), ((20, 31), (64, 99))]
 
@@ -72,3 +75,14 @@ def test_the_labelled_pixel_nearest_to_the_centre_is_taken() -> None:
     resized, mask = resize_label_and_mask(label, valid, (2, 2))
     assert mask.tolist() == [[True, False], [False, True]]
     assert [int(resized[0, 0]), int(resized[1, 1])] == [1 * 8 + 2, 63]
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("old", "new"), [((50, 70), (20, 33)), ((20, 30), (40, 31))])
+def test_the_matrices_of_a_graph_resize_as_torch(
+    monkeypatch: pytest.MonkeyPatch, mode: Any, old: tuple[int, int], new: tuple[int, int]
+) -> None:
+    image = images(2, *old)
+    expected = resize_antialiased(image, new, mode)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    torch.testing.assert_close(resize_antialiased(image, new, mode), expected)

@@ -22,11 +22,14 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         channels: channels of each level, finest first.
         strides: image pixels per feature pixel of each level.
         size_multiple: image sides must be a multiple of this many pixels.
+        has_fixed_graph: whether its operations depend on the size of the image, so that a graph is
+            exported for one size.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     size_multiple: int
+    has_fixed_graph: bool = False
 
     @abc.abstractmethod
     def forward(
@@ -50,6 +53,9 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         """
         image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
         return self(image, latents=inputs.latents)
+
+    def prepare_export(self) -> None:
+        """Replace operations that other runtimes lack by equal ones; default: do nothing."""
 
     def check_rig(self, rig: Rig) -> None:
         """Refuse a camera rig that the backbone cannot read; default: accept every rig.

@@ -14,6 +14,7 @@ from diffsight.backbones.base import PretrainedPart
 from diffsight.errors import InputError
 from diffsight.formats.sizes import check_sizes
 from diffsight.formats.text import read_object, reading
+from diffsight.ops.resize import resize_antialiased
 from diffsight.weights import (
     load_tower,
     locate,
@@ -138,7 +139,7 @@ class SquareInput(nn.Module):
             image: in [0, 1].
         """
         size = (self.side, self.side)
-        small = functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+        small = resize_antialiased(image, size, "bicubic").clamp(0, 1)
         return (small - self.mean) / self.std
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -136,7 +136,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             self.vae = VAEEncoder(config["vae"])
         if weights is not None:
             self.load_weights(weights, revision=revision)
-        self.betas = betas
+        self._signal = _signal_variance(betas)
         self.latent: Literal["mode", "sample"] = latent
         _require_scales(latent_scale, self.vae.quant_conv.out_channels // 2)
         self.latent_scale = latent_scale
@@ -277,9 +277,7 @@ class StableDiffusion(AbstractDiffusionBackbone, PretrainedPart):
             noise: standard normal numbers.
             timesteps: timestep of each row, from 0 to 999.
         """
-        first, last = self.betas
-        betas = torch.linspace(first**0.5, last**0.5, TIMESTEPS, dtype=torch.float64).square()
-        signal = (1 - betas).cumprod(0).to(latent.device)[timesteps][:, None, None, None]
+        signal = self._signal.to(latent.device)[timesteps][:, None, None, None]
         # square roots in 64 bits: in 16 bits the noise of step 5 would be an eighth too weak
         scale, deviation = (part.sqrt().to(latent.dtype) for part in (signal, 1 - signal))
         return scale * latent + deviation * noise
@@ -372,6 +370,13 @@ def _build_unet(
         del unet.time_proj, unet.time_embedding
     unet.set_attn_processor(SDPAProcessor())  # type: ignore[arg-type]
     return unet
+
+
+def _signal_variance(betas: tuple[float, float]) -> Float64[Tensor, " t"]:
+    """Return the fraction of the variance that is signal at every timestep."""
+    first, last = (beta**0.5 for beta in betas)
+    roots = torch.linspace(first, last, TIMESTEPS, dtype=torch.float64, device="cpu")
+    return (1 - roots.square()).cumprod(0)
 
 
 def _require_scales(scale: float | tuple[float, ...], channels: int) -> None:

@@ -81,6 +81,7 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         self._restate({"architecture": architecture, "stages": list(chosen)})
         self.network.requires_grad_(trainable)
         self.size_multiple = max(self.strides)
+        self.has_fixed_graph = "window_size" in built.to_dict()  # Swin pads and shifts its windows
         self.mean: Tensor
         self.std: Tensor
         if weights is not None:
@@ -105,6 +106,11 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
     def levels(self, image: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         """Return the feature maps of an image of any size; the network pads where it must."""
         return tuple(self.network(pixel_values=(image - self.mean) / self.std).feature_maps)
+
+    def prepare_export(self) -> None:
+        """Use plain attention in Swin, whose fused attention cannot be converted to ONNX."""
+        if self.has_fixed_graph:
+            self.network.set_attn_implementation("eager")
 
     @torch.no_grad()
     def _strides(self) -> tuple[int, ...]:

@@ -92,7 +92,7 @@ class DeformableSelfAttention(nn.Module):
         # bfloat16 cannot represent single pixels of a large map: positions stay in 32 bit
         offsets = self.offsets(query).unflatten(2, (self.heads, self.points, 2)).float()
         weights = self.weights(query).unflatten(2, (self.heads, self.points))
-        size = offsets.new_tensor([width, height])
+        size = torch.stack([offsets.new_full((), side) for side in (width, height)])
         points = pixel_centres(hw).to(offsets)[:, None, None] + offsets / size
         value = self.value(tokens).unflatten(2, (self.heads, -1))
         # a softmax over four neighbouring numbers takes ten times as long

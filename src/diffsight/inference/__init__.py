@@ -4,8 +4,8 @@ import importlib
 from typing import Any
 
 _MODULES = {"Pipeline": "pipeline", "Plan": "plan", "Predictor": "predictor"}
-_MODULES["SharedLatents"] = "shared_latents"
-__all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents"]
+_MODULES |= {"SharedLatents": "shared_latents", "export_model": "export"}
+__all__ = ["Pipeline", "Plan", "Predictor", "SharedLatents", "export_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ class Conditioned(AbstractBackbone):
         latent = encode_latent(self.backbone, image, latents)
         condition = self.prompts(Inputs(image))
         passes = [
-            self.backbone.features(latent, condition, latent.new_full((latent.shape[0],), one).long())
+            self.backbone.features(latent, condition, latent.new_full(latent.shape[:1], one).long())
             for one in self.timesteps
         ]
         features = tuple(torch.cat(level, dim=1) for level in zip(*passes, strict=True))

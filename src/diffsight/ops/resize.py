@@ -1,5 +1,8 @@
 """Resizing of images, maps and labels."""
 
+from functools import cache
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -34,7 +37,41 @@ def resize_image(image: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[
     """Return images at another size (bilinear, anti-aliased when they become smaller)."""
     if tuple(image.shape[-2:]) == hw:
         return image
-    return functional.interpolate(image, hw, mode="bilinear", antialias=True, align_corners=False)
+    return resize_antialiased(image, hw, "bilinear")
+
+
+def resize_antialiased(
+    image: Float[Tensor, "b c _ _"], hw: tuple[int, int], mode: Literal["bilinear", "bicubic"]
+) -> Float[Tensor, "b c h w"]:
+    """Return images at another size, anti-aliased when they become smaller.
+
+    Other runtimes lack such a resize, so in an exported graph it is two matrix products.
+
+    Args:
+        image: images.
+        hw: height and width of the result.
+        mode: interpolation between the pixels.
+    """
+    if not torch.compiler.is_exporting():
+        return functional.interpolate(image, hw, mode=mode, antialias=True, align_corners=False)
+    rows, columns = (
+        _resize_weights(old, new, mode).to(image)
+        for old, new in zip(image.shape[-2:], hw, strict=True)
+    )
+    return rows @ image @ columns.mT
+
+
+def _resize_weights(old: int, new: int, mode: str) -> Float[Tensor, "{new} {old}"]:
+    """Return the weight of every old pixel in every new one, along one side (as PyTorch's)."""
+    scale = old / new
+    centre = (torch.arange(new) + 0.5)[:, None] * scale
+    distance = (torch.arange(old) + 0.5 - centre).abs() / max(scale, 1.0)
+    weights = (1 - distance).clamp(min=0)
+    if mode == "bicubic":  # Keys' kernel with a = -0.5
+        near = (1.5 * distance - 2.5) * distance * distance + 1
+        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+        weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def resize_label(label: Shaped[Tensor, "d _ _"], hw: tuple[int, int]) -> Shaped[Tensor, "d h w"]:
@@ -102,3 +139,9 @@ def _fill_gaps(
 def resize_maps(maps: Float[Tensor, "b c _ _"], hw: tuple[int, int]) -> Float[Tensor, "b c h w"]:
     """Return maps at another size (bilinear), without the anti-aliasing of ``resize_image``."""
     return functional.interpolate(maps, hw, mode="bilinear", align_corners=False)
+
+
+@cache
+def interpolation_weights(old: int, new: int) -> Float[Tensor, "old new"]:
+    """Return the weights of linear interpolation from ``old`` to ``new`` samples."""
+    return functional.interpolate(torch.eye(old)[None], new, mode="linear")[0]

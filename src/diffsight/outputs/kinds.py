@@ -78,6 +78,10 @@ class Output(Record, abc.ABC):
         """
         return self
 
+    @abc.abstractmethod
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b _ h w"]]:
+        """Return the maps that other programs read, by name, such as ``values`` and ``std``."""
+
     def cropped(self, height: int, width: int) -> Self:
         """Return the output with the top-left ``height`` x ``width`` pixels of its maps."""
         return self._map(lambda tensor: tensor[..., :height, :width])
@@ -115,6 +119,10 @@ class Values(Output):
     def with_std(self, std: Float[Tensor, "b d h w"]) -> "Values":
         """Return the values with their standard deviation over the views."""
         return replace(self, std=std)
+
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b d h w"]]:
+        """Return the ``values`` in the unit of the task."""
+        return {"values": self.stack}
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,10 @@ class Classes(Output):
         """Return the output as probabilities."""
         return Classes(self.probabilities, "probabilities", uncertainty=self.uncertainty)
 
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b _ h w"]]:
+        """Return the ``probabilities``, and the ``uncertainty`` if the method estimates it."""
+        return _probability_maps(self.probabilities, self.uncertainty)
+
 
 @dataclass(frozen=True)
 class Masks(Output):
@@ -204,6 +216,10 @@ class Masks(Output):
     def normalised(self) -> "Masks":
         """Return the output as probabilities."""
         return Masks(self.probabilities, "probabilities", self.uncertainty)
+
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b _ h w"]]:
+        """Return the ``probabilities``, and the ``uncertainty`` if the method estimates it."""
+        return _probability_maps(self.probabilities, self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -245,6 +261,10 @@ class Distribution(Output):
         mean, square = both.chunk(2, dim=1)
         return Moments(self.value.float(), mean, square, origin)
 
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b _ h w"]]:
+        """Return the maps of the moments."""
+        return self.reduced().maps_by_name()
+
 
 @dataclass(frozen=True)
 class Heatmaps(Output):
@@ -270,6 +290,10 @@ class Heatmaps(Output):
     def cropped(self, height: int, width: int) -> "Heatmaps":
         """Return the maps of the top-left ``height`` x ``width`` pixels of the image."""
         return super().cropped(-(-height // self.stride), -(-width // self.stride))
+
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b j h w"]]:
+        """Return the ``heatmaps``."""
+        return {"heatmaps": self.stack}
 
 
 @dataclass(frozen=True)
@@ -316,3 +340,14 @@ class Moments(Output):
         mean = signs * self.mean - 2 * flips * origin
         square = self.square + 4 * flips * origin * (self.mean + origin)
         return Moments(signs * self.value, mean, square, self.origin)
+
+    def maps_by_name(self) -> dict[str, Float[Tensor, "b _ h w"]]:
+        """Return the expected ``values``, and their ``std``, both in the unit of the task."""
+        return {"values": self.value.float(), "std": self.std[:, None]}
+
+
+def _probability_maps(
+    probabilities: Float[Tensor, "b k h w"], uncertainty: Float[Tensor, "b 1 h w"] | None
+) -> dict[str, Float[Tensor, "b _ h w"]]:
+    maps = {"probabilities": probabilities}
+    return maps if uncertainty is None else {**maps, "uncertainty": uncertainty.float()}

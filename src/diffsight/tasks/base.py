@@ -189,6 +189,10 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         """
         return {self.metric_name: self.score(sums)}
 
+    def maps_by_name(self, output: Output) -> Mapping[str, Float[Tensor, "b _ h w"]]:
+        """Return the maps of an output by name, with the numbers of the predictions."""
+        return output.maps_by_name()
+
     def nonconformity(self, output: Output, label: Tensor) -> Float[Tensor, "b h w"]:
         """Return the nonconformity at every pixel: how badly the label fits the output.
 

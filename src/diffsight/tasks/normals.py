@@ -87,6 +87,11 @@ class Normals(AbstractNumbers):
         units = functional.normalize(values, dim=0, eps=1e-6)
         return NormalPrediction(units, units.isfinite().all(dim=0) if valid is None else valid, std)
 
+    def maps_by_name(self, output: Output) -> Mapping[str, Float[Tensor, "b _ h w"]]:
+        """Return the maps by name; the vectors are normalised to length 1 as in predictions."""
+        maps = output.maps_by_name()
+        return {**maps, "values": functional.normalize(maps["values"], dim=1, eps=1e-6)}
+
     def measure(self, label: Float[Tensor, "b 3 h w"], target: Target) -> Float64[Tensor, "5"]:
         """Return five sums over the valid pixels.
 

@@ -1,0 +1,92 @@
+"""Write and run ONNX files. Only this module imports onnx and onnxruntime (extra ``export``)."""
+
+import contextlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from diffsight.errors import MissingExtraError
+
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+INPUT = "image"
+KEY = "diffsight"  # of the description in the metadata of the file
+
+
+def require_extra() -> None:
+    """Check that the libraries of the extra are installed.
+
+    Raises:
+        MissingExtraError: if one is missing.
+    """
+    for name in LIBRARIES:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError(f"{name} is not installed: pip install 'diffsight[export]'")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries."""
+    return {name: metadata.version(name) for name in LIBRARIES}
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    outputs: Sequence[str],
+    path: Path,
+    about: Mapping[str, Any],
+) -> None:
+    """Write a traced model as an ONNX file; weights above 2 GB go to a second file ``NAME.data``.
+
+    Args:
+        program: graph with one input.
+        outputs: names of the outputs in their order.
+        path: file to write.
+        about: description of the model, stored as JSON in the metadata of the file.
+    """
+    with _quiet():
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=list(outputs), verbose=False
+        )
+        assert made is not None
+        made.model.metadata_props[KEY] = json.dumps(about)
+        made.save(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Return a context without the exporter's warnings about libraries that it does not use."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+class OnnxFile:
+    """An ONNX file in onnxruntime, on the CPU.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def __call__(self, image: Float[np.ndarray, "b 3 h w"]) -> list[np.ndarray]:
+        """Return the outputs of the file for images in [0, 1]."""
+        outputs: Any = self._session.run(None, {INPUT: image})
+        return outputs

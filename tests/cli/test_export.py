@@ -1,0 +1,95 @@
+"""``diffsight export``: files, messages and exit statuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.support_cli import photo
+from tests.support_export import Different, toy
+from tests.support_workspace import student_model
+
+from diffsight import cli
+from diffsight.hub import save
+from diffsight.inference import onnx_file
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    """Return the file of a small saved model."""
+    return save(student_model(), tmp_path / "student.safetensors")
+
+
+def export(*arguments: object) -> int:
+    """Run the command for a traced size of 16 px; return its exit status."""
+    return cli.main(["export", "--size", "16", *map(str, arguments)])
+
+
+def test_the_file_is_named_after_the_model(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export("--model", student, "--format", "torch") == 0
+    line = capsys.readouterr().out
+    assert line.startswith("student.pt2: sides are multiples of 4 px; differs from diffsight by ")
+    assert {one.name for one in tmp_path.iterdir()} == {
+        "student.safetensors",
+        "student.pt2",
+        "student.pt2.json",
+    }
+
+
+def test_json_prints_the_record_that_is_written(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "x.onnx"
+    assert (
+        export("--model", student, "--out", out, "--json", "--images", photo(tmp_path / "a.png"))
+        == 0
+    )
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "x.onnx.json").read_text())
+    assert record["certificate"]["images"] == 1
+    assert record["model"]["fingerprint"]
+    assert record["model"]["task"]["init_args"]["max_depth_m"] == 10.0
+
+
+def test_a_certificate_above_the_tolerance_ends_with_status_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffsight.hub.load", lambda *_, **__: toy(Different))
+    out = tmp_path / "x.pt2"
+    assert export("--model", "m", "--format", "torch", "--out", out) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"diffsight: {out}: not written: its output values differs")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--size", "10", "12"), 2, "--size 12x10: "),
+        (("--size", "1", "2", "3"), 2, "--size 1 2 3: give one or two numbers"),
+        (("--max-side", "0"), 2, "--max-side must be at least 1"),
+        (("--format", "tflite"), 2, "invalid choice: 'tflite'"),
+        (("--out", "no/such/folder/x.onnx"), 2, "no/such/folder/x.onnx: cannot be written"),
+    ],
+)
+def test_bad_input_gives_one_line(
+    student: Path,
+    capsys: pytest.CaptureFixture,
+    options: tuple[str, ...],
+    status: int,
+    message: str,
+) -> None:
+    assert export("--model", student, *options) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_missing_extra_ends_with_status_3(
+    student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(onnx_file, "LIBRARIES", ("no_such_library",))
+    assert export("--model", student) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "diffsight: no_such_library is not installed: pip install 'diffsight[export]'"
