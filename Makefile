@@ -30,7 +30,7 @@ docs:     ## build the documentation; every warning is an error
 test:     ## the default tests
 	$(OFFLINE) pytest
 
-slow:     ## full-size models against the authors' numbers, one at a time: minutes, about 6 GB
+slow:     ## full-size models and clusters, one at a time: minutes, about 6 GB
 	$(OFFLINE) pytest -n 0 -m slow
 
 browser:  ## the page of the studio in the system's Chromium; needs the extra `browser`

@@ -24,9 +24,11 @@ PLACEHOLDER = re.compile(r"[A-Z]{2,}|\.\.\.")  # such as DIR, FILE, MODEL
 # options that make a command fast; appended options override earlier ones
 REDUCTIONS = {
     "adapt": "--steps 2 --backbone tiny --short-side 32 --device cpu --overwrite",
+    "distil": "--steps 2 --batch-size 2 --short-side 32 --device cpu",
     "predict": "--device cpu",
     "explain": "--device cpu",
     "evaluate": "--device cpu",
+    "export": "--size 16",
     "generate": "--steps 1 --count 1 --device cpu",
     "render": "--count 1 --size 32x32 --workers 1",
 }
@@ -141,6 +143,8 @@ def why_not_run(command: Command, folder: Path, missing: Collection[str] = ()) -
     words, recipe = command.words, command.value_of("--recipe")
     if command.name in LONG and "--print_config" not in words:
         return "it trains for minutes, or runs until it is stopped"
+    if command.value_of("--engine") == "ray":
+        return "it starts the processes of a cluster"
     if command.name in NEEDS_DOWNLOAD:
         return "it downloads networks, or reads files of other projects"
     if command.name == "check-data" and not (folder / words[-1]).exists():

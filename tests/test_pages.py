@@ -59,13 +59,14 @@ def workspace_copy(
     shutil.copytree(workspace, folder)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(TOY_FOLDER)
-    from diffsight.adaptation import adapt
+    from diffsight.adaptation import adapt, distil
     from diffsight.benchmark import run
     from diffsight.benchmark.units import Settings
     from diffsight.inference import generate
 
     less = {"steps": 2, "backbone": "tiny", "short_side": 32, "method": "feature_head"}
     do_less(monkeypatch, adapt, "adapt", **less, device="cpu", minutes=5.0)
+    do_less(monkeypatch, distil, "distil", steps=2, batch_size=2)
     do_less(monkeypatch, run, "benchmark", repeats=1, settings=Settings(shots=2, steps=1))
     do_less(monkeypatch, generate, "generate", steps=1)
     yield folder

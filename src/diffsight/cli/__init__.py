@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from diffsight.cli.console import printable
-from diffsight.errors import InputError
+from diffsight.errors import InputError, MissingExtraError
 from diffsight.errors import suggest as suggest_name  # a module here has the name suggest
 
 # summaries by group and name; the module of a command has its name, with "_" for "-", and defines
@@ -20,6 +20,7 @@ GROUPS = {
         "adapt": "train a model for a new task on a few labelled images",
         "studio": "label photographs in the browser while a model is trained",
         "suggest": "choose the images that should be labelled next",
+        "distil": "train a small, fast model on the predictions of a model",
         "benchmark": "compare methods on the same few labelled images",
     },
     "Use a model": {
@@ -27,6 +28,7 @@ GROUPS = {
         "explain": "draw class probabilities and attention maps of an image",
         "evaluate": "score a model on labelled images",
         "serve": "keep a model in memory and answer images sent by HTTP",
+        "export": "write a model as an ONNX or PyTorch file that runs without diffsight",
         "show": "describe a saved model",
         "models": "list pretrained networks, or the saved models in a folder",
     },
@@ -65,8 +67,10 @@ MEMORY_ADVICE = {
     "benchmark": "choose a smaller --short-side, or a smaller --size of rooms",
     "caption": "choose a smaller --batch-size, or --device cpu",
     "control": "choose a smaller --size",
+    "distil": "choose a smaller --batch-size or --short-side",
     "evaluate": "choose a smaller --short-side or --batch-size, or --tile N --stride N",
     "explain": "give a smaller image, or --device cpu",
+    "export": "choose a smaller --size",
     "fit": "choose a smaller --batch_size (with more --accumulate), or a smaller crop",
     "generate": "choose a smaller --size, or a smaller --count",
     "latent-std": "choose a smaller crop in the recipe",
@@ -87,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments of the command line, without the program (default: those of the process).
 
     Returns:
-        0: done, 1: the run failed, 2: the input or the usage is wrong, 130: interrupted.
+        0: done, 1: the run failed, 2: the input or the usage is wrong, 3: an optional library is
+        missing, 4: an exported file is wrong, 130: interrupted.
     """
     is_own_process = argv is None
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -143,7 +148,7 @@ def _run_module(name: str, argv: Sequence[str]) -> int:
     except ValueError as error:
         if not isinstance(error, InputError):
             raise
-        return _fail(str(error), 2)
+        return _fail(str(error), 3 if isinstance(error, MissingExtraError) else 2)
     except (MemoryError, RuntimeError) as error:
         from diffsight.ops.memory import is_out_of_memory
 

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from diffsight.cli import options
 from diffsight.cli.console import progress, write_table
+from diffsight.cli.engine import EngineOptions
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan
 
 if TYPE_CHECKING:
     from diffsight.datasets.base import AbstractDataset
+    from diffsight.inference import Predictor
     from diffsight.inference.evaluate import Evaluation
+    from diffsight.inference.ray_engine import Cluster
+    from diffsight.inference.sample_predictions import SampleWork
+    from diffsight.protocols import AbstractProtocol
     from diffsight.tasks import Prediction
 
 log = logging.getLogger(__name__)
@@ -113,6 +118,7 @@ def main(
     data: DataOptions,
     run: options.RunOptions,
     plan: partial[Plan],
+    engine: EngineOptions,
 ) -> int:
     """Score a model and trivial baselines on labelled images.
 
@@ -132,6 +138,7 @@ def main(
         data: labelled images.
         run: backbone, device, dtype and image size of the model.
         plan: processing of an image; it is printed with every result.
+        engine: processes that run the model.
 
     Example:
         diffsight evaluate --model runs/rooms --recipe rooms/vpd_depth
@@ -144,20 +151,21 @@ def main(
     if oracle_scene and not protocol:
         raise InputError("--oracle-scene needs a protocol: give --protocol")
     # check everything that does not need the model before it is loaded
+    cluster = engine.cluster(run.device)
     if protocol:
         protocols.get(protocol)
     for path in filter(None, (out, results)):
         options.require_writable(path.parent)
     if model is None:
-        if record or oracle_scene or results or uncertainty:
+        if record or oracle_scene or results or uncertainty or cluster:
             raise InputError(
-                "--record, --results, --uncertainty and --oracle-scene are for a model: leave them "
-                "out"
+                "--record, --results, --uncertainty, --oracle-scene and --engine ray are for a "
+                "model: leave them out"
             )
         about, result = _score_predictions(protocol, data, run.trust)
     else:
         rules = _Rules(protocol, oracle_scene, results, uncertainty)
-        about, result = _score_model(model, rules, data, run, plan)
+        about, result = _score_model(model, rules, data, run, plan, cluster)
     text = json_text.dumps(about | result.as_dict(), indent=1) + "\n"
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -172,17 +180,12 @@ def main(
     return 0
 
 
-def _score_model(
-    model: str,
-    rules: "_Rules",
-    data: DataOptions,
-    run: options.RunOptions,
-    plan: partial[Plan],
-) -> "tuple[dict[str, Any], Evaluation]":
-    """Return the first entry of the report, and the scores of a model."""
-    from diffsight.inference.api import compute_oracle_baselines, open_labelled_folder
-    from diffsight.inference.coco_results import to_result_rows, write_results
-    from diffsight.inference.evaluate import FirstSamples, evaluate, resolve_protocol
+def _open(
+    model: str, rules: "_Rules", data: DataOptions, run: options.RunOptions, plan: partial[Plan]
+) -> "tuple[Predictor, AbstractDataset, AbstractProtocol | None]":
+    """Return the predictor, the labelled samples and the protocol."""
+    from diffsight.inference.api import open_labelled_folder
+    from diffsight.inference.evaluate import FirstSamples, resolve_protocol
 
     dataset = None if data.images else data.read(model, run.trust)
     predictor = run.load_predictor(model, plan)
@@ -198,6 +201,37 @@ def _score_model(
     protocol = None
     if rules.protocol:
         protocol = resolve_protocol(rules.protocol, network, oracle_scene=rules.oracle_scene)
+    return predictor, dataset, protocol
+
+
+def _make_work(
+    model: str, rules: "_Rules", data: DataOptions, run: options.RunOptions, plan: partial[Plan]
+) -> "SampleWork":
+    """Return the work of one worker of a cluster."""
+    from diffsight.inference.sample_predictions import SampleWork
+
+    predictor, dataset, _ = _open(model, rules, data, run, plan)
+    return SampleWork(predictor, dataset)
+
+
+def _score_model(
+    model: str,
+    rules: "_Rules",
+    data: DataOptions,
+    run: options.RunOptions,
+    plan: partial[Plan],
+    cluster: "Cluster | None",
+) -> "tuple[dict[str, Any], Evaluation]":
+    """Return the first entry of the report, and the scores of a model."""
+    from diffsight.inference.api import compute_oracle_baselines
+    from diffsight.inference.coco_results import to_result_rows, write_results
+    from diffsight.inference.evaluate import evaluate
+    from diffsight.inference.sample_predictions import ClusterPredictor, predict_samples
+
+    predictor, dataset, protocol = _open(model, rules, data, run, plan)
+    network, predict = predictor.model, predict_samples
+    if cluster is not None:
+        predict = ClusterPredictor(partial(_make_work, model, rules, data, run, plan), cluster)
     if rules.results and not network.task.has_regions:
         raise InputError(f"{model} predicts no joints: leave --results out")
     rows: list[dict[str, Any]] = []
@@ -216,6 +250,7 @@ def _score_model(
             uncertainty=rules.uncertainty,
             advance=advance,
             on_prediction=on_prediction,
+            predict=predict,
         )
     if rules.results:
         write_results(rules.results, rows)

@@ -74,12 +74,13 @@ def _explain(
     """Return the contents of ``explain.json``, or an ``error`` if the image cannot be used."""
     from diffsight.datasets.rig_file import read_image_or_rig
     from diffsight.inference.explain import explain, write_explanation
+    from diffsight.inference.run_images import error_record
 
     try:
         image, rig = read_image_or_rig(job.image, requires_rig=model.reads_rig)
         explanation = explain(model, image, prompt, rig)
     except InputError as error:
-        return options.error_record(job, error)
+        return error_record(job, error)
     return write_explanation(explanation, out, {"image": str(job.image), **notes})
 
 

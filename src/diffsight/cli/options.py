@@ -86,8 +86,8 @@ class PeopleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Frozen backbone and device of a saved model.
+class SavedOptions:
+    """Frozen backbone of a saved model, and packages whose classes it may use.
 
     Attributes:
         backbone: frozen backbone of the saved model, if it has moved: a folder or a hub id
@@ -96,6 +96,12 @@ class ModelOptions:
 
     backbone: SavedBackbone = None
     trust: Trust = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(SavedOptions):
+    """Frozen backbone and device of a saved model."""
+
     device: str | None = None
 
     def load(self, source: str, shared: MutableMapping[str, Any] | None = None) -> "DenseModel":
@@ -230,14 +236,6 @@ def require_png(out: Path) -> None:
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the output is a PNG image: give a name that ends in .png")
     require_writable(out, is_file=True)
-
-
-def error_record(job: "Job", error: InputError) -> dict[str, Any]:
-    """Return the JSON record of an image that cannot be used; its message names the image."""
-    message = str(error)
-    if str(job.image) not in message:
-        message = f"{job.image}: {message}"
-    return {"image": str(job.image), "error": message}
 
 
 def package_of(name: str) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from diffsight.cli import options
 from diffsight.cli.console import progress, write_line
-from diffsight.cli.predict_models import LoadedModel, Request
+from diffsight.cli.predict_models import Request
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
+    from diffsight.inference.run_images import LoadedModel
     from diffsight.inference.write import Job
 
 Report = Callable[[Path, "Job", Mapping[str, Any]], None]
@@ -70,7 +71,7 @@ class FilmOptions:
 
 def predict_films(
     films: "Sequence[Job]",
-    one: LoadedModel,
+    one: "LoadedModel",
     request: Request,
     how: FilmOptions,
     report: Report,
@@ -85,13 +86,14 @@ def predict_films(
         report: called with the metadata or the error of every film.
     """
     from diffsight.inference.films import FilmRequest, predict_film
+    from diffsight.inference.run_images import error_record
     from diffsight.inference.video import Film
     from diffsight.ops.memory import give_back_memory
 
     for job in films:
+        assert isinstance(one.out, Path)  # films are not written to object stores
         prompt = request.prompts[job.name]
-        sentence = prompt if request.prompt.scene is None else None
-        notes = {**one.notes, "expression": sentence}
+        notes = one.notes_for(prompt)
         wanted = FilmRequest(how.smoothing, how.overlay_only, prompt, one.find_people, notes)
         try:
             if one.predictor.model.reads_rig:
@@ -100,7 +102,7 @@ def predict_films(
                 about = predict_film(one.predictor, film, one.out / job.name, wanted, advance)
         except InputError as error:
             give_back_memory()
-            message = options.error_record(job, error)["error"]
+            message = error_record(job, error)["error"]
             report(one.out, job, {"film": str(job.image), "error": message})
         except KeyboardInterrupt:
             write_line(f"{job.image}: interrupted; the same command continues")

@@ -1,7 +1,6 @@
 """Load the models of ``diffsight predict``, and check prompts and options against them."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,12 @@ from diffsight.errors import InputError
 from diffsight.inference.plan import Plan
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from diffsight.inference import Predictor
-    from diffsight.inference.compare_steps import StepComparison
+    from diffsight.inference.run_images import LoadedModel, Prompts
+    from diffsight.inference.storage import AnyPath
     from diffsight.inference.write import Job
-    from diffsight.rig import Rig
-    from diffsight.tasks import Prediction
-    from diffsight.types import People
 
 MAX_LISTED = 5  # images without a caption in a message
-Prompts = Mapping[Path, str | None]  # by the path of the result without its ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,61 +61,26 @@ class Request:
     """
 
     jobs: "Sequence[Job]"
-    prompts: Prompts
+    prompts: "Prompts"
     prompt: options.PromptOptions
     people: options.PeopleOptions
     captions: Path | None
     content: ContentOptions
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A predictor, the folder of its results, and metadata for their JSON files.
-
-    Attributes:
-        predictor: model and plan.
-        out: folder of the results.
-        notes: metadata about the model and its options.
-        find_people: function that takes an image and its path; None for models without regions.
-        steps: numbers of steps to compare.
-    """
-
-    predictor: "Predictor"
-    out: Path
-    notes: Mapping[str, Any]
-    find_people: options.FindPeople | None
-    steps: Sequence[int] = ()
-
-    def predict(
-        self,
-        images: "Iterator[Tensor]",
-        prompts: Iterator[str | None],
-        people: "Iterator[People | None]",
-        rigs: "Iterator[Rig | None]",
-    ) -> "Iterator[tuple[Prediction, StepComparison | None]]":
-        """Yield the prediction of every image, and its comparison of several numbers of steps."""
-        if len(self.steps) < 2:
-            yield from zip(self.predictor(images, prompts, people, rigs), itertools.repeat(None))
-            return
-        from diffsight.inference.compare_steps import compare_steps
-
-        for image, prompt, boxes, rig in zip(images, prompts, people, rigs, strict=False):
-            compared = compare_steps(self.predictor, self.steps, image, prompt, boxes, rig)
-            yield compared.predictions[-1], compared
-
-
 def load_models(
     sources: Sequence[str],
-    out: Path,
+    out: "AnyPath",
     request: Request,
     run: options.RunOptions,
     plan: partial[Plan],
-) -> list[LoadedModel]:
+) -> "list[LoadedModel]":
     """Load all models before the first image, with common frozen parts and latents.
 
     Raises:
         InputError: if a model cannot be used, or not with these options.
     """
+    from diffsight.inference.run_images import LoadedModel
     from diffsight.inference.shared_latents import SharedLatents
 
     latents = SharedLatents() if len(sources) > 1 else None
@@ -165,6 +124,9 @@ def read_prompts(
 
     if captions is None:
         return {job.name: prompt.text for job in jobs}
+    for job in jobs:
+        if job.url is not None:
+            raise InputError(f"{job.url}: {captions} is for images of this machine, not for URLs")
     texts = read_captions(captions, data=PHOTOS).texts
     prompts = {job.name: texts.get(photo_key(job.image, captions)) for job in jobs}
     missing = [str(job.image) for job in jobs if prompts[job.name] is None and _is_image(job.image)]

@@ -1,9 +1,7 @@
 """Evaluation of a model, and of baselines that predict the same map for every image."""
 
-import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +12,11 @@ from diffsight import protocols
 from diffsight.datasets.base import AbstractDataset, Sample, collate
 from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
+from diffsight.inference.sample_predictions import (
+    PredictSamples,
+    predict_samples,
+    validate_sample,
+)
 from diffsight.inference.stored import AbstractStored
 from diffsight.metrics.uncertainty import UncertaintyMetrics
 from diffsight.model import DenseModel
@@ -136,6 +139,7 @@ def evaluate(
     uncertainty: bool = False,
     advance: Callable[[], None] = lambda: None,
     on_prediction: Callable[[str, Prediction], None] = lambda sample_id, prediction: None,
+    predict: PredictSamples = predict_samples,
 ) -> Evaluation:
     """Return the scores of a model and of baselines on a data set.
 
@@ -153,6 +157,8 @@ def evaluate(
             (``UncertaintyMetrics``).
         advance: function that is called after each sample is read.
         on_prediction: function that is called with the id and the prediction of each sample.
+        predict: function that yields the samples in order with their predictions, such as a
+            ``ClusterPredictor``.
 
     Raises:
         InputError: if a sample has no label, or no prompt although one is needed; if the classes of
@@ -170,25 +176,8 @@ def evaluate(
                 "uncertainty out"
             )
         scores.uncertainty = UncertaintyMetrics(task.error_kind)
-    pending: deque[Sample] = deque()
     uses_prompt = protocol.uses_prompt or predictor.model.requires_prompt
-
-    def samples() -> Iterator[Sample]:
-        for index in range(len(dataset)):
-            sample = dataset[index]
-            for one in sample.split_by_sentence():
-                _validate_sample(one, task.label, uses_prompt)
-                pending.append(one)
-                yield one
-            advance()
-
-    for_image, for_prompt, for_people, for_rig = itertools.tee(samples(), 4)
-    images = (sample.image for sample in for_image)
-    prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
-    people = (sample.queries() for sample in for_people)
-    rigs = (sample.rig for sample in for_rig)
-    for prediction in predictor(images, prompts, people, rigs):
-        sample = pending.popleft()
+    for sample, prediction in predict(predictor, dataset, uses_prompt, advance):
         scores.add(sample, prediction)
         on_prediction(sample.id, prediction)
     return scores.result(dataset.name, predictor.plan.describe())
@@ -228,7 +217,7 @@ def evaluate_stored(
         sample = dataset[index]
         has_several = len(sample.sentences) > 1
         for number, one in enumerate(sample.split_by_sentence()):
-            _validate_sample(one, task.label, uses_prompt=False)
+            validate_sample(one, task.label, uses_prompt=False)
             count += 1
             name = f"{sample.id}-{number}" if has_several else sample.id
             height, width = one.valid[task.label].shape
@@ -383,18 +372,3 @@ def check_classes(task: AbstractTask, dataset: AbstractDataset) -> None:
                 f"class {index} is {other!r} in data set {dataset.name!r} and {own!r} in the task: "
                 "give both the same list in the same order"
             )
-
-
-def _validate_sample(sample: Sample, label: str, uses_prompt: bool) -> None:
-    """Check that a sample has a label and, if it is used, a prompt."""
-    if label not in sample.labels:
-        labels = ", ".join(sorted(sample.labels)) or "none"
-        raise InputError(
-            f"sample {sample.id} has no label {label!r} (it has: {labels}): choose a model or a "
-            "data set that fits"
-        )
-    if uses_prompt and sample.prompt is None:
-        raise InputError(
-            f"sample {sample.id} has no scene type or sentence, which the evaluation needs: add "
-            "one, or choose another protocol"
-        )

@@ -42,19 +42,26 @@ class Job:
     """One image to predict on.
 
     Attributes:
-        image: image file, or its URL.
+        image: image file.
         name: name of the result files, relative to the output folder and without suffix.
+        url: URL of the image if it is in an object store; ``image`` then only gives its name.
     """
 
-    image: Path | Url
+    image: Path
     name: Path
+    url: Url | None = None
+
+    @property
+    def source(self) -> AnyPath:
+        """The path or the URL of the image."""
+        return self.url or self.image
 
 
 class OverwriteError(InputError):
     """A result would overwrite a file that an earlier run did not write."""
 
 
-def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
+def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = False) -> list[Job]:
     """Return the images of files, folders and patterns, in order and without duplicates.
 
     The name of a result includes the image's folders below the deepest folder that all images
@@ -62,19 +69,21 @@ def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
     file that does not exist is returned too; reading it raises the error.
 
     Args:
-        arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``; or
-            their URLs. Results of an earlier run are skipped. Labels of the photographs, and files of a type
+        arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``.
+            Results of an earlier run are skipped. Labels of the photographs, and files of a type
             that cannot be read, are skipped and logged.
         films: also return films. Without PyAV, those in folders and patterns are skipped and
             logged.
+        urls: also accept URLs of images, folders and patterns in object stores. Their labels and
+            films are not recognised.
 
     Raises:
         InputError: if a folder or a pattern has no image (and no film), an object store cannot be
             read, or some images are on this machine and some in an object store.
     """
-    images: dict[Path | Url, None] = {}
+    images: dict[AnyPath, None] = {}
     for argument in arguments:
-        if storage.is_url(argument):
+        if urls and storage.is_url(argument):
             images.update(dict.fromkeys(_find_urls(Url(argument))))
             continue
         expanded = _expand(argument)
@@ -102,7 +111,7 @@ def find_images(arguments: Sequence[str], *, films: bool = False) -> list[Job]:
 
 def write_prediction(
     prediction: Prediction,
-    out: Path | Url,
+    out: AnyPath,
     job: Job,
     notes: Mapping[str, Any],
     image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"] | None = None,
@@ -138,10 +147,10 @@ def write_prediction(
     }
     paths = {name: base.with_name(f"{base.name}_{name}{a.suffix}") for name, a in arrays.items()}
     sidecar = base.with_name(f"{base.name}.json")
-    about = {"image": str(job.image), **{name: path.name for name, path in paths.items()}}
+    about = {"image": str(job.source), **{name: path.name for name, path in paths.items()}}
     about |= prediction.metadata() | dict(notes)
     earlier = _earlier_results(sidecar, base.name)
-    is_same_folder = storage.is_same(base.parent, job.image.parent)
+    is_same_folder = storage.is_same(base.parent, job.source.parent)
     # a JSON file is protected in every folder, because it may describe the cameras of a vehicle
     for path in (*paths.values(), sidecar) if is_same_folder else (sidecar,):
         if storage.exists(path) and path.name not in earlier:
@@ -182,7 +191,7 @@ def draw_prediction(prediction: Prediction, image: Tensor | None) -> StoredArray
     return StoredArray(add_legend(pixels, prediction.legend()))
 
 
-def _earlier_results(sidecar: Path | Url, name: str) -> set[str]:
+def _earlier_results(sidecar: AnyPath, name: str) -> set[str]:
     """Return the names of the result files of an earlier run, including the JSON file.
 
     The JSON file lists them by the ending of their names, such as ``NAME_depth.png`` under
@@ -213,7 +222,7 @@ def list_results(about: Mapping[str, Any], name: str) -> set[str]:
     return {f"{name}.json", *(values & set(files))}
 
 
-def save_array(array: StoredArray, path: Path | Url) -> None:
+def save_array(array: StoredArray, path: AnyPath) -> None:
     """Write an array as NPY or PNG, completely or not at all.
 
     Raises:
@@ -309,7 +318,7 @@ def _find_urls(url: Url) -> list[Url]:
     return images
 
 
-def _to_jobs(images: Sequence[Path | Url]) -> list[Job]:
+def _to_jobs(images: Sequence[AnyPath]) -> list[Job]:
     """Return jobs with names relative to the deepest common folder.
 
     Images whose names differ only in the suffix keep the suffix.
@@ -325,6 +334,10 @@ def _to_jobs(images: Sequence[Path | Url]) -> list[Job]:
     names = [Path(image.relative_to(common)).with_suffix("") for image in images]
     counts = Counter(str(name).casefold() for name in names)
     return [
-        Job(image, name if counts[str(name).casefold()] == 1 else name.with_name(image.name))
+        Job(
+            Path(image),
+            name if counts[str(name).casefold()] == 1 else name.with_name(image.name),
+            image if isinstance(image, Url) else None,
+        )
         for image, name in zip(images, names, strict=True)
     ]

@@ -17,6 +17,8 @@ class TrainerOptions:
         seed: seed of initialisation, order, augmentation and noise.
         devices: number of processes; more than one trains with DistributedDataParallel (gloo on
             CPUs); 0 takes one per GPU, or one per core without a GPU.
+        nodes: number of machines, each with ``devices`` processes. The same command runs on each of
+            them, started by ``torchrun`` or Slurm's ``srun``.
         device: kind of device; default: the GPU if there is one.
         strategy: Lightning's strategy, such as ``fsdp``; ``auto`` is DistributedDataParallel on
             several devices.
@@ -34,6 +36,7 @@ class TrainerOptions:
     dtype: Dtype = "float32"
     seed: int = 0
     devices: int = 1
+    nodes: int = 1
     device: Literal["cpu", "cuda"] | None = None
     strategy: str = "auto"
     sync_batchnorm: bool = False

@@ -149,15 +149,17 @@ def trainer_for(
     if device == "cuda" and not gpus:
         raise InputError("device 'cuda' cannot be used (there is no GPU): choose device=cpu")
     devices = options.devices or gpus or os.cpu_count() or 1
-    if options.sync_batchnorm and device == "cpu" and devices > 1:
+    processes = devices * options.nodes
+    if options.sync_batchnorm and device == "cpu" and processes > 1:
         raise InputError(
-            f"sync_batchnorm: {devices} CPU processes cannot share the statistics of a batch "
+            f"sync_batchnorm: {processes} CPU processes cannot share the statistics of a batch "
             "(PyTorch does it on GPUs only): choose sync_batchnorm=false, or devices=1"
         )
     trainer = Trainer(
         accelerator=device,
         devices=devices,
-        strategy="ddp" if options.strategy == "auto" and devices > 1 else options.strategy,
+        num_nodes=options.nodes,
+        strategy="ddp" if options.strategy == "auto" and processes > 1 else options.strategy,
         precision=LIGHTNING_PRECISION[options.dtype],
         sync_batchnorm=options.sync_batchnorm,
         max_steps=learner.steps,
@@ -181,10 +183,8 @@ def trainer_for(
     )
     size, world = learner.stream.batch_size, trainer.world_size
     if size % world:
-        raise InputError(
-            f"batch_size {size} cannot be divided among {world} devices: choose a multiple of "
-            f"{world}"
-        )
+        repair = f"choose a multiple of {world}"
+        raise InputError(f"batch_size {size} cannot be divided among {world} devices: {repair}")
     return trainer
 
 

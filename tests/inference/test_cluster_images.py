@@ -1,0 +1,110 @@
+"""The work of one worker of a cluster, and images whose worker ends; without a cluster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support_cli import photo
+from tests.support_models import tiny
+
+from diffsight.errors import InputError
+from diffsight.inference import Predictor, cluster_images
+from diffsight.inference.cluster_images import (
+    ImageGroup,
+    ImageResult,
+    MakeImageWork,
+    predict_on_cluster,
+)
+from diffsight.inference.ray_engine import Cluster
+from diffsight.inference.run_images import LoadedModel
+from diffsight.inference.unfinished import begin_run
+from diffsight.inference.write import Job, find_images
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    for i in range(5):
+        photo(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "photos" / "2.png").write_bytes(b"damaged")
+    return find_images([str(tmp_path / "photos")])
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> MakeImageWork:
+    """Return the work with two models."""
+
+    def load() -> list[LoadedModel]:
+        return [
+            LoadedModel(
+                Predictor(tiny(seed)),
+                tmp_path / "out" / name,
+                {"model": {"id": name, "fingerprint": name}, "scene": None},
+                None,
+            )
+            for seed, name in enumerate("ab")
+        ]
+
+    return MakeImageWork(load, ["a", "b"], begin_run(tmp_path / "out", {}))
+
+
+def run_here(
+    fatal: Callable[[Job], bool],
+) -> Callable[..., Iterator[tuple[int, list[ImageResult]]]]:
+    """Return a ``map_groups`` in this process; groups with a fatal image have no result."""
+
+    def map_groups(
+        groups: Sequence[ImageGroup], make: MakeImageWork, cluster: Cluster
+    ) -> Iterator[tuple[int, Any]]:
+        work = make()
+        for index, group in enumerate(groups):
+            if not any(map(fatal, group.jobs)):
+                yield index, work(group)
+
+    return map_groups
+
+
+def test_results_come_image_by_image_and_finished_ones_are_not_repeated(
+    jobs: list[Job], make: MakeImageWork, tmp_path: Path
+) -> None:
+    group = ImageGroup(jobs, {job.name: None for job in jobs})
+    first = make()(group)
+    assert [(r.folder.name, r.job.image.stem) for r in first] == [
+        (name, f"{i}") for i in range(5) for name in "ab"
+    ]
+    failed = [r.job.image.stem for r in first if "error" in r.about]
+    assert failed == ["2", "2"]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.json")}
+    assert len(times) == 8
+    again = make()(group)
+    assert [r.is_earlier for r in again] == ["error" not in r.about for r in first]
+    assert [(r.folder, r.about["image"]) for r in again] == [
+        (r.folder, r.about["image"]) for r in first
+    ]
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_machine_with_another_model_is_refused(make: MakeImageWork) -> None:
+    with pytest.raises(InputError, match="b: this machine has another model at this path"):
+        MakeImageWork(make.load, ["a", "c"], make.run)()
+
+
+def test_an_image_that_ends_its_workers_is_a_line_and_the_others_are_predicted(
+    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: job.image.stem == "3"))
+    prompts = {job.name: None for job in jobs}
+    results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=2))
+    lines = {result.job.image.stem: result.about for result in results}
+    assert len(results) == 2 * 4 + 1
+    assert [name for name, about in lines.items() if "error" in about] == ["2", "3"]
+    assert "3.png: its worker ended 3 times" in lines["3"]["error"]
+
+
+def test_workers_that_all_end_are_an_error(
+    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: True))
+    prompts = {job.name: None for job in jobs}
+    with pytest.raises(InputError, match=r"all workers ended 3 times.*fewer --workers"):
+        next(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=1))
