@@ -168,5 +168,3 @@ MODELS: dict[str, Callable[[], DenseModel]] = {
     ),
 }
 """Builders of models with small widths, by name; those on tiny and lite have trained backbones."""
-FIXED_SIZE = ("ddp on swin",)
-"""Models that are exported for images of one size."""
