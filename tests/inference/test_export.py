@@ -298,7 +298,7 @@ def test_what_a_graph_computes_instead_gives_the_numbers_of_the_predictor(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["few_shot on tiny", "vpd depth", "ddp classes"])
+@pytest.mark.parametrize("name", ["few_shot on tiny", "vpd depth", "ddp depth"])
 def test_small_diffusion_models_are_exported_for_any_size(name: str, tmp_path: Path) -> None:
     """``benchmarks/export_models.py`` exports the others too, which takes minutes for each."""
     record = export_model(MODELS[name]().eval(), tmp_path / "model.onnx", size=(128, 192))
