@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from diffsight.choices import CONTROLNET, STABLE_DIFFUSION
 from diffsight.cli import options
@@ -12,6 +12,9 @@ from diffsight.cli.console import progress
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 from diffsight.inference.plan import Plan, short_side_px
+
+if TYPE_CHECKING:
+    from diffsight.inference import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +83,11 @@ def main(
 
     from diffsight.atomic import replacing
     from diffsight.datasets.files import read_image
-    from diffsight.inference import Predictor
-    from diffsight.inference.control import Controller, require_ade20k
+    from diffsight.inference.control import Controller
     from diffsight.ops.device import usable_device
 
     photograph, device = read_image(image), usable_device(network.device)
-    predictors = []
-    for source in model:
-        loaded = network.load(source)
-        plan = Plan(short_side=short_side_px("training", loaded.info))
-        predictors.append(Predictor(loaded, plan, device=device))
-        require_ade20k(predictors[-1], source)
+    predictors = [_load_predictor(source, network, device) for source in model]
     controller = Controller(stable_diffusion, controlnet, device=device)
     seeds = range(pictures.seed, pictures.seed + pictures.count)
     with progress("generating", len(model) * len(seeds) * pictures.steps) as advance:
@@ -113,3 +110,14 @@ def main(
         Image.fromarray(sheet).save(partial, format="PNG")
     sys.stdout.write(f"{out}\n")
     return 0
+
+
+def _load_predictor(source: str, network: options.ModelOptions, device: str) -> "Predictor":
+    from diffsight.inference import Predictor
+    from diffsight.inference.control import require_ade20k
+
+    loaded = network.load(source)
+    plan = Plan(short_side=short_side_px("training", loaded.info))
+    predictor = Predictor(loaded, plan, device=device)
+    require_ade20k(predictor, source)
+    return predictor

@@ -27,7 +27,7 @@ def main(
     json: bool = False,
     network: options.SavedOptions,
 ) -> int:
-    """Write a saved model as a file that other runtimes read, with a certificate beside it.
+    """Write a saved model as a file that other runtimes read, and a certificate.
 
     The file maps images to named maps, as one pass of `diffsight predict --short-side own` does.
     It accepts any number of images, and most models any size. The certificate, NAME.json, has the

@@ -1,4 +1,4 @@
-"""Export a saved model to a file that other runtimes read, with a certificate beside it."""
+"""Export a saved model to a file that other runtimes read, and its certificate."""
 
 import hashlib
 import json

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fsspec.core import url_to_fs
-from fsspec.registry import known_implementations
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -217,6 +215,9 @@ def _open_store(url: Url) -> tuple[Any, str]:
         InputError: if there is no such store.
         MissingExtraError: if its package is not installed.
     """
+    from fsspec.core import url_to_fs  # imported here, because paths do not need it
+    from fsspec.registry import known_implementations
+
     try:
         return url_to_fs(str(url))
     except ImportError as error:
