@@ -1,6 +1,8 @@
 """Reading from and writing to object stores, with fsspec's store in memory."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
@@ -97,3 +99,10 @@ def test_a_store_that_cannot_be_written_is_reported_with_its_reason(
         storage.replacing(Url("memory://b/x")),
     ):
         pass
+
+
+def test_prediction_of_a_file_loads_no_library_of_stores_clusters_or_exports() -> None:
+    program = "import sys, diffsight.inference.run_images, diffsight.cli.predict\n"
+    program += "print({'fsspec', 'ray', 'onnx', 'onnxruntime', 'diffusers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"set()"
