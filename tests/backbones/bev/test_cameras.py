@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -29,6 +31,14 @@ ARCHITECTURE = {
     "image_std": [0.25] * 3,
 }
 POINT = torch.tensor([4.3, 1.2, 0.4])  # in the frame of the vehicle
+CHANNELS_LAST = """
+import torch
+from diffsight.backbones.bev.cameras import ResidualBlock
+block = ResidualBlock(4, 8, 2)
+maps = torch.rand(8, 4, 64, 64).contiguous(memory_format=torch.channels_last)
+for _ in range(40):
+    block(maps).sum().backward()
+"""
 
 
 def camera_pose(yaw: float) -> torch.Tensor:
@@ -209,3 +219,9 @@ def test_mixed_precision_hardly_changes_the_map_of_resized_images() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             mixed = backbone.features(make_rig())
     torch.testing.assert_close(mixed.float(), exact, rtol=0.1, atol=0.1)
+
+
+def test_gradients_of_maps_with_channels_last_do_not_damage_memory() -> None:
+    # in a process of its own, because damaged memory ends the process
+    command = [sys.executable, "-c", CHANNELS_LAST]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0

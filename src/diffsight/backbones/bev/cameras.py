@@ -312,7 +312,9 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Map) -> Map:
         """Return the output of the block."""
-        return (self.second(self.first(x)) + self.shortcut(x)).relu()
+        # not with channels last: the CPU gradient of a strided 1 x 1 convolution of fewer than 16
+        # channels then writes past its buffer (oneDNN issue 6035)
+        return (self.second(self.first(x)) + self.shortcut(x.contiguous())).relu()
 
 
 class MapEncoder(nn.Module):
