@@ -231,3 +231,14 @@ def test_position_tables_of_swin_are_resized_to_other_windows(tmp_path: Path) ->
             assert torch.equal(ours[key], theirs[key]), key
     with torch.no_grad():
         assert wide.eval()(images(1, 64, 64)).features[0].isfinite().all()
+
+
+def test_exporting_uses_plain_attention_of_swin_and_then_the_previous_one(tmp_path: Path) -> None:
+    architecture = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    SwinModel(SwinConfig(**architecture)).save_pretrained(tmp_path)
+    backbone = VisionBackbone(tmp_path)
+    config = backbone.network.config
+    before = config._attn_implementation
+    with backbone.exporting():
+        assert config._attn_implementation == "eager" != before
+    assert config._attn_implementation == before

@@ -1,7 +1,9 @@
 """Base classes of backbones, which turn an image into a pyramid of features."""
 
 import abc
+import contextlib
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -54,8 +56,9 @@ class AbstractBackbone(nn.Module, Configurable, abc.ABC):
         image = pad_to_multiple(inputs.image, self.size_multiple, MID_GREY)
         return self(image, latents=inputs.latents)
 
-    def prepare_export(self) -> None:
-        """Replace operations that other runtimes lack by equal ones; default: do nothing."""
+    def exporting(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context that replaces operations that other runtimes lack; default: none."""
+        return contextlib.nullcontext()
 
     def check_rig(self, rig: Rig) -> None:
         """Refuse a camera rig that the backbone cannot read; default: accept every rig.

@@ -1,5 +1,6 @@
 """Vision backbones of transformers (DINOv2, Swin, ConvNeXt ...), and CLIP's patch tokens."""
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,10 +108,18 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
         """Return the feature maps of an image of any size; the network pads where it must."""
         return tuple(self.network(pixel_values=(image - self.mean) / self.std).feature_maps)
 
-    def prepare_export(self) -> None:
-        """Use plain attention in Swin, whose fused attention cannot be converted to ONNX."""
-        if self.has_fixed_graph:
-            self.network.set_attn_implementation("eager")
+    @contextlib.contextmanager
+    def exporting(self) -> Iterator[None]:
+        """Return a context of plain attention in Swin; ONNX cannot express its fused attention."""
+        if not self.has_fixed_graph:
+            yield
+            return
+        before = self.network.config._attn_implementation
+        self.network.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.network.set_attn_implementation(before)
 
     @torch.no_grad()
     def _strides(self) -> tuple[int, ...]:

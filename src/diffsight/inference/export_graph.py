@@ -206,8 +206,6 @@ def trace(model: DenseModel, hw: tuple[int, int], max_side: int, source: str) ->
     most = max(max_side**2, pixels)
     graph = Graph(model, image, most)
     backbones = [one for one in model.modules() if isinstance(one, AbstractBackbone)]
-    for one in backbones:
-        one.prepare_export()
     is_fixed = model.task.has_regions or any(one.has_fixed_graph for one in backbones)
     if graph.has_whole_blocks(multiple) and not is_fixed:
         with contextlib.suppress(InputError):
@@ -237,7 +235,12 @@ def _export(
     if multiple is not None:
         rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
         axes |= {2: multiple * rows, 3: multiple * columns}
-    with _without_shape_checks(), torch.no_grad():
+    with contextlib.ExitStack() as contexts:
+        for module in graph.model.modules():
+            if isinstance(module, AbstractBackbone):
+                contexts.enter_context(module.exporting())
+        contexts.enter_context(_without_shape_checks())
+        contexts.enter_context(torch.no_grad())
         try:
             return torch.export.export(graph, (image,), dynamic_shapes=(axes,), strict=False)
         except Exception as error:  # torch.export raises many types
