@@ -81,6 +81,13 @@ class Different(AbstractToy):
         return maps * 1.01 if torch.compiler.is_exporting() else maps
 
 
+class Unconvertible(AbstractToy):
+    """Clamp between limits of two types, which the conversion to ONNX refuses."""
+
+    def change(self, maps: Tensor, draws: Draws) -> Tensor:
+        return maps.clamp(0.5, 1)
+
+
 class Untraceable(AbstractToy):
     """Read a number of the image, which no graph can do."""
 

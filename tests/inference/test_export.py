@@ -16,6 +16,7 @@ from tests.support_export import (
     Baked,
     Different,
     Noisy,
+    Unconvertible,
     Untraceable,
     binned_depth,
     toy,
@@ -248,6 +249,13 @@ def test_a_model_that_cannot_be_exported_says_why_in_one_line(
 ) -> None:
     with pytest.raises(InputError, match=line):
         export_model(build(), tmp_path / "x.pt2", format="torch", size=(8, 8), source="m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_operation_that_onnx_lacks_is_named_in_one_line(tmp_path: Path) -> None:
+    line = r"^x.onnx: the model cannot be converted to ONNX \(.*aten.clamp.*\): try --format torch$"
+    with pytest.raises(InputError, match=line):
+        export_model(toy(Unconvertible), tmp_path / "x.onnx", size=(8, 8))
     assert not list(tmp_path.iterdir())
 
 

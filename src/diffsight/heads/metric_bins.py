@@ -165,10 +165,11 @@ class LogBinomial(nn.Module):
         low, high = self.temperatures
         temperature = low + (high - low) * fraction
         steps = torch.arange(self.bins, device=position.device)[:, None, None]
+        # 1.0, because the conversion to ONNX refuses limits of two types
         logits = (
             _log_binomials(self.bins)[:, None, None].to(position)
-            + steps * position.clamp(MIN_PROBABILITY, 1).log()
-            + (self.bins - 1 - steps) * (1 - position).clamp(MIN_PROBABILITY, 1).log()
+            + steps * position.clamp(MIN_PROBABILITY, 1.0).log()
+            + (self.bins - 1 - steps) * (1 - position).clamp(MIN_PROBABILITY, 1.0).log()
         )
         return (logits / temperature).softmax(dim=1)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from diffsight.errors import MissingExtraError
+from diffsight.errors import InputError, MissingExtraError
 
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 INPUT = "image"
@@ -50,11 +50,20 @@ def write_onnx(
         outputs: names of the outputs in their order.
         path: file to write.
         about: description of the model, stored as JSON in the metadata of the file.
+
+    Raises:
+        InputError: if an operation of the graph cannot be converted.
     """
     with _quiet():
-        made = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=list(outputs), verbose=False
-        )
+        try:
+            made = torch.onnx.export(
+                program, dynamo=True, input_names=[INPUT], output_names=list(outputs), verbose=False
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise InputError(
+                f"{path.name}: the model cannot be converted to ONNX ({reason}): try --format torch"
+            ) from error
         assert made is not None
         made.model.metadata_props[KEY] = json.dumps(about)
         made.save(path)
