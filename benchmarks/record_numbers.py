@@ -6,7 +6,8 @@
 Each case runs the public interface with one thread: ten training steps of five rooms recipes with
 ``evaluate``, 20 steps of ``adapt`` for every kind of labels and two methods, ``predict`` with each
 model, and the table of ``diffsight demo``. Tensors are hashed by dtype, shape and bytes, without
-their names, so that a renamed parameter does not change the record.
+their names, so that a renamed parameter does not change the record. Sums are rounded differently on
+another processor: the record names its own, and on another one the older code must be recorded too.
 """
 
 import argparse
@@ -197,6 +198,19 @@ def compare(new: Any, old: Any, path: str = "") -> list[str]:
     return [] if new == old else [f"{path}: {str(old)[:90]} -> {str(new)[:90]}"]
 
 
+def machine() -> dict[str, str]:
+    """Return what the last digits depend on: the processor, its instructions, and PyTorch."""
+    text = Path("/proc/cpuinfo").read_text()
+    fields = dict(
+        line.replace("\t", "").split(": ", 1) for line in text.splitlines() if ": " in line
+    )
+    names = ("model name", "cpu family", "model")
+    return {name: fields.get(name, "") for name in names} | {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
 def main() -> None:
     """Run all cases, or those that ``--only`` selects."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -205,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the cases whose name has this text")
     parser.add_argument("--work", type=Path, help="folder for all files (default: temporary)")
     args = parser.parse_args()
-    record: dict[str, Any] = {}
+    record: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
         for kind in KINDS:
