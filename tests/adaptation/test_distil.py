@@ -220,6 +220,25 @@ def test_one_image_is_trained_on_and_nothing_held_out(images: list[Path]) -> Non
     assert all(value.isfinite().all() for value in student.method.state_dict().values())
 
 
+def test_other_files_in_the_folder_of_the_state_are_kept(tmp_path: Path) -> None:
+    broken, notes = tmp_path / "broken.png", tmp_path / "work" / "notes.safetensors"
+    broken.write_bytes(b"no image")
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(InputError, match=r"broken\.png: "):
+        small(brightness_teacher(), [broken], state=notes.parent)
+    assert [path.name for path in notes.parent.iterdir()] == [notes.name]
+
+
+def test_images_that_python_leaves_out_are_logged(
+    images: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    small(brightness_teacher(), [*images, broken])
+    assert str(broken) in caplog.text
+
+
 def test_images_that_are_all_unreadable_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")

@@ -1,25 +1,37 @@
 """The work of one worker of a cluster, and images whose worker ends; without a cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support_cli import photo
+from tests.support_export import AbstractToy, toy
 from tests.support_models import tiny
+from torch import Tensor
 
 from diffsight.errors import InputError
-from diffsight.inference import Predictor, cluster_images
+from diffsight.inference import Plan, Predictor, cluster_images
 from diffsight.inference.cluster_images import (
     ImageGroup,
     ImageResult,
+    ImageWork,
     MakeImageWork,
     predict_on_cluster,
 )
 from diffsight.inference.ray_engine import Cluster
-from diffsight.inference.run_images import LoadedModel
+from diffsight.inference.run_images import LoadedModel, predict_batch, predict_images
 from diffsight.inference.unfinished import begin_run
 from diffsight.inference.write import Job, find_images
+from diffsight.types import Draws
+
+
+class BatchSize(AbstractToy):
+    """Add the number of images in the batch."""
+
+    def change(self, maps: Tensor, draws: Draws) -> Tensor:
+        return 0 * maps + len(maps)
 
 
 @pytest.fixture
@@ -84,6 +96,40 @@ def test_results_come_image_by_image_and_finished_ones_are_not_repeated(
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_files_do_not_depend_on_the_groups_in_which_images_are_predicted(tmp_path: Path) -> None:
+    """Last digits depend on the batch, so the batches must be those of one process."""
+    for i in range(9):
+        photo(tmp_path / "photos" / f"{i}.png", *((48, 64) if i < 3 else (64, 48)))
+    (tmp_path / "photos" / "5.png").write_bytes(b"damaged")
+    jobs = find_images([str(tmp_path / "photos")])
+    prompts = {job.name: None for job in jobs}
+    predictor = Predictor(toy(BatchSize), Plan(batch_size=4))
+    notes = {"model": {"id": "m", "fingerprint": "m"}, "scene": None}
+    whole = LoadedModel(predictor, tmp_path / "whole", notes, None)
+    lines: list[tuple[str, bool]] = []
+    predict_images(
+        jobs,
+        [whole],
+        prompts,
+        lambda _, job, about: lines.append((job.name.name, "error" in about)),
+    )
+    parts = replace(whole, out=tmp_path / "parts")
+    work = ImageWork([parts], begin_run(parts.out, {}))
+    for i in (1, 7):  # a process that was killed has left these
+        predict_batch(jobs[4 * (i // 4) : 4 * (i // 4) + 4], parts, prompts, lambda *_: None)
+    for path in parts.out.rglob("*"):
+        if path.is_file() and path.stem.split("_")[0] not in ("1", "7", ".predict"):
+            path.unlink()
+    groups = [ImageGroup(jobs[i : i + 4], prompts) for i in range(0, 9, 4)]
+    results = [result for group in groups for result in work(group)]
+    assert [(r.job.name.name, "error" in r.about) for r in results] == lines
+    assert [r.job.name.name for r in results if r.is_earlier] == ["1", "7"]
+    assert (parts.out / ".predict.unfinished").exists()
+    work.run.finish()
+    files = {p.name: p.read_bytes() for p in whole.out.iterdir()}
+    assert {p.name: p.read_bytes() for p in parts.out.iterdir()} == files
+
+
 def test_a_machine_with_another_model_is_refused(make: MakeImageWork) -> None:
     with pytest.raises(InputError, match="b: this machine has another model at this path"):
         MakeImageWork(make.load, ["a", "c"], make.run)()
@@ -96,7 +142,7 @@ def test_an_image_that_ends_its_workers_is_a_line_and_the_others_are_predicted(
     prompts = {job.name: None for job in jobs}
     results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=2))
     lines = {result.job.image.stem: result.about for result in results}
-    assert len(results) == 2 * 4 + 1
+    assert len(results) == 2 * 5  # one of each model
     assert [name for name, about in lines.items() if "error" in about] == ["2", "3"]
     assert "3.png: its worker ended 3 times" in lines["3"]["error"]
 

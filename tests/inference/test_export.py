@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.support import images
+from tests.support_disk import small_disk
 from tests.support_export import (
     MODELS,
     Baked,
@@ -27,7 +29,7 @@ from torch import Tensor
 from diffsight.errors import InputError, MissingExtraError
 from diffsight.inference import Predictor, onnx_file
 from diffsight.inference.certificate import CertificateError, Difference, certify, other_sizes
-from diffsight.inference.export import DESCRIPTION, export_model
+from diffsight.inference.export import DESCRIPTION, SUFFIXES, export_model
 from diffsight.inference.export_graph import Graph, predict_maps, trace
 from diffsight.tasks import BEV, Normals, Referring, Segmentation
 
@@ -105,6 +107,16 @@ def test_the_noise_of_every_size_and_image_is_that_of_the_predictor(noisy_file: 
             assert_close(row[0], prediction.depth_m)
 
 
+@pytest.mark.parametrize("max_side", [8, 13])
+def test_the_stored_noise_suffices_for_the_certificate_in_whole_blocks(max_side: int) -> None:
+    """PyTorch draws 16 numbers at once; those of an incomplete block are others."""
+    traced = trace(toy(Noisy), (8, 8), max_side, "m")
+    assert traced.is_dynamic
+    assert traced.max_pixels is not None
+    assert traced.max_pixels >= (8 + 4) * (8 + 2 * 4)
+    assert len(traced.program.state_dict["noise3"]) % 16 == 0
+
+
 def test_an_image_with_more_pixels_than_stored_noise_is_refused_by_the_file(
     noisy_file: Path,
 ) -> None:
@@ -177,7 +189,7 @@ def test_a_perturbed_weight_fails_the_certificate(tmp_path: Path) -> None:
         with torch.inference_mode():
             return [one.numpy() for one in graph(torch.from_numpy(image))]
 
-    pictures = list(images(10, 20, 24).split(1))
+    pictures = list((255 * images(10, 20, 24)).byte())
     assert certify(model, run_file, traced, pictures, 1e-4)["holds"]
     with torch.no_grad():
         next(graph.parameters()).view(-1)[0].mul_(1.01)
@@ -212,8 +224,8 @@ def test_a_standard_deviation_is_compared_as_a_variance_relative_to_the_values()
     small, large = Difference(), Difference()
     small.add(std, std * 1.5, values)
     assert small.absolute == pytest.approx(5e-4)
-    assert small.relative == pytest.approx(1.25e-8, rel=1e-3)
-    large.add(std, std + 0.2, values)
+    assert small.relative == pytest.approx(1.25e-6, rel=1e-3)
+    large.add(50 * std, 100 * std, values)
     assert large.relative > 1e-4
 
 
@@ -265,6 +277,37 @@ def test_a_size_that_is_no_multiple_is_refused(tmp_path: Path) -> None:
         export_model(toy(Noisy), tmp_path / "x.onnx", size=(10, 12), source="m")
 
 
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").mkdir()
+    with pytest.raises(InputError, match=r"x.onnx: is a folder: give the file another name$"):
+        export_model(toy(Noisy), tmp_path / "x.onnx", size=(8, 8))
+
+
+def test_weights_of_an_earlier_file_are_removed(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    onnx_file.weights_of(path).write_bytes(b"of a larger model")
+    export_model(toy(Noisy), path, size=(8, 8))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.onnx", "x.onnx.json"]
+
+
+def test_an_error_of_onnx_runtime_is_one_line(noisy_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "x.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"^x.onnx: ONNX Runtime cannot run it \(.*\): give"):
+        onnx_file.OnnxFile(broken)
+    with pytest.raises(InputError, match=r"^noisy.onnx: ONNX Runtime cannot run it \(.*Reshape"):
+        onnx_file.OnnxFile(noisy_file)(images(1, 40, 40).numpy())
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_a_full_disk_is_one_line_and_leaves_nothing(format: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"x{SUFFIXES[format]}"
+    line = rf"^{re.escape(str(path))}: cannot be written \(File too large\): free some space"
+    with pytest.raises(InputError, match=line), small_disk():
+        export_model(toy(Noisy), path, format=format, size=(8, 8), max_side=256)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_name_with_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"x.onnx: give the file a name that ends in .pt2$"):
         export_model(toy(Noisy), tmp_path / "x.onnx", format="torch", size=(8, 8))
@@ -302,7 +345,8 @@ def test_what_a_graph_computes_instead_gives_the_numbers_of_the_predictor(
     for key, found in zip(graph.outputs, maps, strict=True):
         difference = Difference()
         difference.add(expected[key], found, expected["values"] if key == "std" else None)
-        assert difference.relative <= 1e-5, key
+        # the rounding of a variance is relative to a squared value, 100 times the scale used here
+        assert difference.relative <= (1e-4 if key == "std" else 1e-5), key
 
 
 @pytest.mark.slow

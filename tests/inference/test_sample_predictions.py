@@ -1,6 +1,7 @@
 """Predictions of samples by workers, which run in this process here."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor, sample_predictions
 from diffsight.inference.evaluate import evaluate
 from diffsight.inference.ray_engine import Cluster
-from diffsight.inference.sample_predictions import ClusterPredictor, SampleWork
+from diffsight.inference.sample_predictions import ClusterPredictor, SampleWork, predict_samples
+from diffsight.model import DenseModel
 from diffsight.rooms import Rooms
+from diffsight.types import Inputs
 
 
 def run_here(lost: frozenset[int]) -> Callable[..., Iterator[tuple[int, Any]]]:
@@ -42,6 +45,35 @@ def test_scores_of_workers_are_those_of_one_process(monkeypatch: pytest.MonkeyPa
     assert several.scores == one.scores
     assert several.uncertainty == one.uncertainty
     assert several.images == one.images == 5
+
+
+def test_batches_of_one_process_are_those_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last digits depend on the batch; images of one size must not be joined across groups."""
+    monkeypatch.setattr(sample_predictions, "map_groups", run_here(frozenset()))
+    rooms = Rooms(split="val", count=11, size=32)
+    read = rooms.__class__.__getitem__
+    sizes = {index: 16 if index < 3 else 32 for index in range(11)}
+
+    def cropped(self: Rooms, index: int) -> Any:
+        one = read(self, index)
+        labels = {name: label[..., : sizes[index], :] for name, label in one.labels.items()}
+        return replace(one, image=one.image[..., : sizes[index], :], labels=labels)
+
+    monkeypatch.setattr(Rooms, "__getitem__", cropped)
+    batches: list[list[int]] = []
+    forward = DenseModel.forward
+
+    def counted(self: DenseModel, inputs: Inputs, *rest: Any, **options: Any) -> Any:
+        batches[-1].append(len(inputs.image))
+        return forward(self, inputs, *rest, **options)
+
+    monkeypatch.setattr(DenseModel, "forward", counted)
+    predictor = Predictor(tiny(), Plan(batch_size=5))
+    predict = ClusterPredictor(lambda: SampleWork(predictor, rooms), Cluster())
+    for runs in (predict_samples, predict):
+        batches.append([])
+        assert len(list(runs(predictor, rooms, False, lambda: None))) == 11
+    assert batches == [[3, 2, 5, 1], [3, 2, 5, 1]]
 
 
 def test_samples_whose_worker_ends_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

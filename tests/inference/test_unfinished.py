@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,23 @@ from diffsight.errors import InputError
 from diffsight.inference import Predictor
 from diffsight.inference.run_images import LoadedModel, predict_images
 from diffsight.inference.storage import Url
-from diffsight.inference.unfinished import MARKER, UnfinishedRun, begin_run, find_finished
+from diffsight.inference.unfinished import (
+    MARKER,
+    UnfinishedRun,
+    begin_run,
+    end_interrupted_run,
+    find_finished,
+)
 from diffsight.inference.write import Job
+
+HOLD = """
+import sys
+from pathlib import Path
+from diffsight.locks import claim_folder
+with claim_folder(Path(sys.argv[1])):
+    print(flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -93,6 +110,26 @@ def test_a_run_continues_with_the_same_settings_only(storage: str, tmp_path: Pat
     assert third.token != first.token
     third.finish()
     assert not begin_run(out, {"plan": "q", "boxes": (1, 2)}).continues
+
+
+def test_results_of_a_run_in_one_process_are_not_taken_for_those_of_an_interrupted_run(
+    run: UnfinishedRun, tmp_path: Path
+) -> None:
+    end_interrupted_run(run.out)
+    end_interrupted_run(tmp_path / "no folder")
+    assert not begin_run(run.out, {"plan": "p"}).continues
+
+
+def test_a_run_that_still_writes_is_not_ended(run: UnfinishedRun) -> None:
+    assert isinstance(run.out, Path)
+    command = [sys.executable, "-c", HOLD, str(run.out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(InputError, match="has been writing it since"):
+            end_interrupted_run(run.out)
+        other.communicate()
+    run.require_visible()
 
 
 def test_another_folder_at_the_same_path_is_refused(run: UnfinishedRun) -> None:

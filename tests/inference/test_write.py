@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.errors import InputError
+from diffsight.inference import write
 from diffsight.inference.write import Job, find_images, write_prediction
 from diffsight.tasks import (
     ClassPrediction,
@@ -153,6 +154,29 @@ def test_a_full_disk_leaves_no_incomplete_files(
     with pytest.raises(InputError, match="No space left on device"):
         write_prediction(depth(), tmp_path, job, {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_files_of_a_killed_process_in_the_folder_of_the_photographs_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    touch(tmp_path, "a.jpg")
+    job, save, left = Job(tmp_path / "a.jpg", Path("a")), write.save_array, iter(range(calls))
+
+    def killed(*arguments: Any) -> None:
+        if next(left, None) is None:
+            raise SystemExit  # such as SIGKILL: nothing is cleaned up
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "save_array", killed)
+        with pytest.raises(SystemExit):
+            write_prediction(depth(), tmp_path, job, {})
+    assert [job.image.name for job in find_images([str(tmp_path)])] == ["a.jpg"]
+    about = write_prediction(depth(), tmp_path, job, {})
+    results = {f"a_{name}" for name in ("depth.png", "uncertainty.npy", "colour.png")}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", "a.json", *results}
+    assert about["depth"] == "a_depth.png"
 
 
 def test_results_have_the_subfolders_of_their_images(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ Some of the images are held out, to measure how well the student agrees with the
 
 import copy
 import hashlib
+import logging
 import math
-import shutil
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,7 +47,9 @@ from diffsight.training.step import TrainingStep
 HELD_OUT = 10  # every tenth image is held out
 STATE = "training.ckpt"  # file in the folder of the state
 RUN = "student"  # name of the training in it
+_OUTPUT = re.compile(r"[0-9a-f]{64}\.safetensors")  # name of the teacher's output for an image
 KEPT = ("kind", "unit", "license", "datasets")  # what the info of a teacher says of its student
+log = logging.getLogger(__name__)
 
 
 def distil(
@@ -62,8 +65,9 @@ def distil(
     every other model. ``info["teacher"]`` names the model, ``info["training"]`` has the agreement.
 
     Args:
-        teacher: model whose predictions are learned; it is used on its device.
-        images: image files without labels. Files that cannot be read are left out.
+        teacher: model whose predictions are learned; it is used on its device, and set to
+            evaluation mode.
+        images: image files without labels. Files that cannot be read are left out and logged.
         advance: called after every step of the training with the number of finished steps and the
             losses by name.
         options: fields of ``DistilOptions``.
@@ -82,6 +86,8 @@ def distil(
         settings = replace(settings, state=settings.state or Path(str(folder)))
         distillation = Distillation(teacher, images, settings)
         distillation.predict()
+        for error in distillation.errors.values():
+            log.warning("%s", error)
         return distillation.train(advance)
 
 
@@ -204,8 +210,13 @@ class Distillation:
         return int(self.state.current.get("step", 0))
 
     def remove_state(self) -> None:
-        """Delete the folder of the state."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Delete the files of this training, and their folder if nothing else is in it."""
+        (self._folder / STATE).unlink(missing_ok=True)
+        for file in self._folder.glob("*.safetensors"):
+            if _OUTPUT.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # it has other files
+            self._folder.rmdir()
 
     def forecast(self) -> float:
         """Return the seconds of the remaining steps, measured on a few of them."""

@@ -10,6 +10,7 @@ from diffsight.cli import options
 from diffsight.cli.console import write_json
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
+from diffsight.locks import claim_name
 
 DIFFERS = 4  # exit status: the exported file computes other numbers than the model
 
@@ -31,8 +32,8 @@ def main(
 
     The file maps images to named maps, as one pass of `diffsight predict --short-side own` does.
     It accepts any number of images, and most models any size. The certificate, NAME.json, has the
-    largest difference between the file and diffsight on ten images and three other sizes. If it is
-    above the tolerance, nothing is written, and the exit status is 4.
+    largest difference between the file and diffsight on ten images and, if the file accepts them,
+    three other sizes. If it is above the tolerance, nothing is written, and the exit status is 4.
 
     Args:
         format: `onnx` for ONNX Runtime (extra export), or `torch` for PyTorch without diffsight.
@@ -41,7 +42,8 @@ def main(
             (default: the size of the training images).
         max_side: for a model that adds noise, side of the largest square image; the noise is
             stored in the file.
-        images: image files, folders or patterns for the certificate (default: rendered rooms).
+        images: image files, folders or patterns for the certificate, of which the first ten are
+            used (default: rendered rooms).
         tolerance: largest difference of an output, relative to its largest number in the image.
         json: print the contents of NAME.json.
         network: frozen backbone of the model.
@@ -63,16 +65,17 @@ def main(
     chosen = [job.image for job in find_images(images)] if images else []
     loaded = hub.load(model, trusted=network.trust, backbone=network.backbone)
     try:
-        record = export_model(
-            loaded,
-            path,
-            format=format,
-            size=(size[0], size[-1]) if size else None,
-            max_side=max_side,
-            images=chosen,
-            tolerance=tolerance,
-            source=model,
-        )
+        with claim_name(path):
+            record = export_model(
+                loaded,
+                path,
+                format=format,
+                size=(size[0], size[-1]) if size else None,
+                max_side=max_side,
+                images=chosen,
+                tolerance=tolerance,
+                source=model,
+            )
     except CertificateError as error:
         sys.stderr.write(f"diffsight: {error}\n")
         return DIFFERS

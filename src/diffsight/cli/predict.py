@@ -91,7 +91,9 @@ def main(
     models = load_models(model, folder, request, run, plan)
     if pictures:
         from diffsight.inference.run_images import predict_images
+        from diffsight.inference.unfinished import end_interrupted_run
 
+        end_interrupted_run(folder)
         with summary.images(len(pictures) * len(models), folder) as report:
             predict_images(pictures, models, request.prompts, report)
     for one in models:

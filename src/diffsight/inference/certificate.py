@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from diffsight.errors import InputError
@@ -16,6 +16,7 @@ from diffsight.ops.resize import resize_image
 from diffsight.types import Images
 
 IMAGES = 10
+ROUNDING_SHARE = 0.01  # of squared values, for the rounding of variances
 CHUNKS = (1, 3, 3, 3)  # batches of the ten images; the traced batch has two
 RunFile = Callable[[Float[np.ndarray, "b 3 h w"]], Sequence[np.ndarray]]
 
@@ -31,9 +32,9 @@ class Difference:
     Attributes:
         absolute: largest difference of a number.
         relative: largest difference of a number, divided by the largest number of the same image.
-            For a standard deviation, the largest difference of the variance, divided by the square
-            of the largest value: a small variance is the difference of two large numbers, and its
-            root would multiply their rounding errors.
+            For a standard deviation, the largest difference of the variance, divided by the largest
+            variance plus a hundredth of the largest squared value: a small variance is the
+            difference of two large numbers, and its root would multiply their rounding errors.
     """
 
     absolute: float = 0.0
@@ -53,10 +54,11 @@ class Difference:
             values: values whose standard deviations the numbers are; None for other numbers.
         """
         self.absolute = max(self.absolute, float(_largest_gaps(ours, theirs).max()))
-        scale = ours
         if values is not None:
-            ours, theirs, scale = ours.square(), theirs.square(), values.square()
-        largest = scale.double().abs().nan_to_num(posinf=0.0).flatten(1).amax(dim=1)
+            ours, theirs = ours.square(), theirs.square()
+        largest = _largest_numbers(ours)
+        if values is not None:
+            largest += ROUNDING_SHARE * _largest_numbers(values.square())
         relative = _largest_gaps(ours, theirs) / largest.clamp(min=1e-12)
         self.relative = max(self.relative, float(relative.max()))
 
@@ -65,7 +67,7 @@ def certify(
     model: DenseModel,
     run_file: RunFile,
     traced: Traced,
-    images: Sequence[Images],
+    images: Sequence[UInt8[Tensor, "3 _ _"]],
     tolerance: float,
 ) -> dict[str, Any]:
     """Return the certificate as plain data.
@@ -74,13 +76,13 @@ def certify(
         model: model in evaluation mode, on the CPU.
         run_file: function that runs the exported file.
         traced: the traced model.
-        images: images in [0, 1], each a batch of one, of any size.
+        images: images of any size.
         tolerance: largest relative difference.
     """
     sizes = other_sizes(traced.hw, traced.multiple) if traced.is_dynamic else [traced.hw]
     largest = {name: Difference() for name in traced.outputs}
     for hw in sizes:
-        resized = torch.cat([resize_image(one, hw) for one in images])
+        resized = torch.cat([resize_image(one[None].float() / 255, hw) for one in images])
         for chunk in _chunks(resized):
             ours, theirs = predict_maps(model, chunk), run_file(chunk.numpy())
             for name, array in zip(traced.outputs, theirs, strict=True):
@@ -94,6 +96,11 @@ def certify(
         "largest_difference": {name: asdict(one) for name, one in largest.items()},
         "holds": all(one.relative <= tolerance for one in largest.values()),
     }
+
+
+def _largest_numbers(maps: Float[Tensor, "b k h w"]) -> Float64[Tensor, " b"]:
+    """Return the largest finite number of each image."""
+    return maps.double().abs().nan_to_num(posinf=0.0).flatten(1).amax(dim=1)
 
 
 def _largest_gaps(

@@ -2,13 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffsight.errors import InputError
 from diffsight.inference.ray_engine import ATTEMPTS, Cluster, map_groups
-from diffsight.inference.run_images import LoadedModel, Prompts, error_record, predict_images
+from diffsight.inference.run_images import (
+    LoadedModel,
+    Prompts,
+    error_record,
+    predict_batch,
+    split_into_batches,
+)
 from diffsight.inference.storage import AnyPath
 from diffsight.inference.unfinished import UnfinishedRun, find_finished
 from diffsight.inference.write import Job
@@ -43,46 +49,39 @@ class ImageGroup:
     prompts: Prompts
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImageWork:
     """The work of one worker: models in memory, which predict groups of images.
 
     Attributes:
         models: models with the folders of their results.
         run: run that may have been interrupted.
-        results: results of the group that is predicted.
     """
 
     models: Sequence[LoadedModel]
     run: UnfinishedRun
-    results: list[ImageResult] = field(default_factory=list)
 
     def __call__(self, group: ImageGroup) -> list[ImageResult]:
         """Return the results of a group, in the order in which one process predicts it."""
-        self.results = []
-        parts = [group.jobs] if len(self.models) == 1 else [[job] for job in group.jobs]
-        for part in parts:
+        results: list[ImageResult] = []
+        for part in split_into_batches(group.jobs, self.models):
             for one in self.models:
-                self._predict(part, one, group.prompts)
-        return self.results
+                results += self._predict(part, one, group.prompts)
+        return results
 
-    def _predict(self, jobs: Sequence[Job], one: LoadedModel, prompts: Prompts) -> None:
-        """Predict images; those that this run has finished are not predicted again."""
-        done: list[ImageResult] = []
-        remaining = []
-        for job in jobs:
-            about = find_finished(self.run, one, job, prompts[job.name])
-            if about is None:
-                remaining.append(job)
-            else:
-                done.append(ImageResult(one.out, job, about, is_earlier=True))
+    def _predict(
+        self, jobs: Sequence[Job], one: LoadedModel, prompts: Prompts
+    ) -> list[ImageResult]:
+        """Predict the images of a batch, unless this run has finished all of them."""
+        found = {job.name: find_finished(self.run, one, job, prompts[job.name]) for job in jobs}
+        earlier = {name: about for name, about in found.items() if about is not None}
+        results: list[ImageResult] = []
 
         def report(folder: AnyPath, job: Job, about: Mapping[str, Any]) -> None:
-            done.append(ImageResult(folder, job, about))
+            results.append(ImageResult(folder, job, about, is_earlier=job.name in earlier))
 
-        predict_images(remaining, [one], prompts, report)
-        order = {job.name: i for i, job in enumerate(jobs)}
-        self.results += sorted(done, key=lambda result: order[result.job.name])
+        predict_batch(jobs, one, prompts, report, earlier)
+        return results
 
 
 @dataclass(frozen=True)
@@ -144,22 +143,24 @@ def predict_on_cluster(
     for index, results in map_groups(_with_prompts(parts, prompts), make, cluster):
         lost.discard(index)
         yield from results
-    if len(lost) == len(parts):
-        raise InputError(
-            f"all workers ended {ATTEMPTS} times, perhaps for lack of memory: give fewer "
-            "--workers, or a smaller --short-side"
-        )
+    has_results = len(lost) < len(parts)
     # one of these images ends its worker: each alone
     singles = [[job] for index in sorted(lost) for job in parts[index]]
     lost = set(range(len(singles)))
     for index, results in map_groups(_with_prompts(singles, prompts), make, cluster):
         lost.discard(index)
         yield from results
+    if not has_results and len(lost) == len(singles):
+        raise InputError(
+            f"all workers ended {ATTEMPTS} times, perhaps for lack of memory: give fewer "
+            "--workers, or a smaller --short-side"
+        )
     for index in sorted(lost):
         (job,) = singles[index]
         message = f"its worker ended {ATTEMPTS} times, perhaps for lack of memory"
         error = InputError(f"{job.source}: {message}: give a smaller image")
-        yield ImageResult(make.run.out, job, error_record(job, error))
+        for _ in make.fingerprints:  # once for each model
+            yield ImageResult(make.run.out, job, error_record(job, error))
 
 
 def _with_prompts(

@@ -1,6 +1,7 @@
 """Export a saved model to a file that other runtimes read, and its certificate."""
 
 import hashlib
+import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 import diffsight
 from diffsight.atomic import staging
@@ -19,7 +22,6 @@ from diffsight.inference import onnx_file
 from diffsight.inference.certificate import IMAGES, RunFile, certify, require_certificate
 from diffsight.inference.export_graph import Traced, require_exportable, trace, working_size
 from diffsight.model import DenseModel
-from diffsight.types import Images
 
 SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
 DESCRIPTION = "diffsight.json"  # in a .pt2 file
@@ -52,7 +54,7 @@ def export_model(
             images.
         max_side: for a model that adds noise, the side in pixels of the largest square image that
             the file can process; its noise is stored in the file.
-        images: images of the certificate; default: ten rendered rooms.
+        images: images of the certificate, at most ten of them; default: ten rendered rooms.
         tolerance: largest difference of an output, relative to its largest number in the image.
         source: name of the model, for messages.
 
@@ -70,14 +72,21 @@ def export_model(
     path = Path(path)
     if path.suffix != SUFFIXES[format]:
         raise InputError(f"{path}: give the file a name that ends in {SUFFIXES[format]}")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the file another name")
     require_exportable(model, source)
     hw = working_size(model.eval(), source, size)
-    pictures = [_read(one) for one in images] or _rooms()
+    pictures = [read_image(one) for one in images[:IMAGES]] or _rooms()
     traced = trace(model, hw, max_side, source)
     about = describe(model, traced)
     with staging(path) as folder:
         file = folder / path.name
-        run_file = _WRITERS[format](traced, file, about)
+        try:
+            run_file = _WRITERS[format](traced, file, about)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror or error}): free some space"
+            ) from error
         certificate = certify(model, run_file, traced, pictures, tolerance)
         require_certificate(certificate, str(path))
         hashes = {one.name: _sha256(one) for one in sorted(folder.iterdir())}
@@ -91,6 +100,8 @@ def export_model(
         (folder / f"{path.name}.json").write_text(json.dumps(record, indent=1) + "\n")
         for one in sorted(folder.iterdir()):
             one.replace(path.with_name(one.name))
+    if onnx_file.weights_of(path).name not in hashes:  # of an earlier, larger model
+        onnx_file.weights_of(path).unlink(missing_ok=True)
     return record
 
 
@@ -136,7 +147,10 @@ def _write_onnx(traced: Traced, path: Path, about: Mapping[str, Any]) -> RunFile
 
 
 def _write_torch(traced: Traced, path: Path, about: Mapping[str, Any]) -> RunFile:
-    torch.export.save(traced.program, path, extra_files={DESCRIPTION: json.dumps(about)})
+    # not directly to the file: PyTorch ends the process if the disk is full
+    content = io.BytesIO()
+    torch.export.save(traced.program, content, extra_files={DESCRIPTION: json.dumps(about)})
+    path.write_bytes(content.getbuffer())
     graph = torch.export.load(path).module()
 
     def run_file(image: Any) -> list[Any]:
@@ -155,16 +169,12 @@ def _versions(format: ExportFormat) -> dict[str, str]:
     return used | (onnx_file.versions() if format == "onnx" else {})
 
 
-def _read(path: Path) -> Images:
-    return read_image(path)[None].float() / 255
-
-
-def _rooms() -> list[Images]:
+def _rooms() -> list[UInt8[Tensor, "3 _ _"]]:
     """Return ten rendered rooms."""
     from diffsight.rooms import Rooms
 
     rooms = Rooms(split="val", count=IMAGES, size=ROOM_HW)
-    return [rooms[index].image[None].float() / 255 for index in range(IMAGES)]
+    return [rooms[index].image for index in range(IMAGES)]
 
 
 def _sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diffsight.backbones.base import AbstractBackbone, AbstractDiffusionBackbone
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
+from diffsight.ops.memory import is_out_of_memory
 from diffsight.types import Draws, Images, Inputs
 
 MAX_BATCH = 63  # diffusers copies a tensor for larger batches, which would be another graph
@@ -99,6 +100,8 @@ class Graph(nn.Module):
         self.pixels = image.shape[-2] * image.shape[-1]
         for stream, count in self.counts.items():
             stored = -(-count * max_pixels // self.pixels)
+            if max_pixels > self.pixels:
+                stored += -stored % BLOCK  # the last numbers of an incomplete block are others
             self.register_buffer(f"noise{stream}", Draws((0,)).normal(stream, (stored,))[0])
 
     def forward(self, image: Images) -> tuple[Tensor, ...]:
@@ -203,7 +206,8 @@ def trace(model: DenseModel, hw: tuple[int, int], max_side: int, source: str) ->
     """
     image = torch.rand(2, 3, *hw, generator=torch.Generator().manual_seed(0))
     multiple, pixels = _multiple(model), math.prod(hw)
-    most = max(max_side**2, pixels)
+    # the stored noise must suffice for the sizes of the certificate too
+    most = max(max_side**2, (hw[0] + multiple) * (hw[1] + 2 * multiple))
     graph = Graph(model, image, most)
     backbones = [one for one in model.modules() if isinstance(one, AbstractBackbone)]
     is_fixed = model.task.has_regions or any(one.has_fixed_graph for one in backbones)
@@ -244,6 +248,8 @@ def _export(
         try:
             return torch.export.export(graph, (image,), dynamic_shapes=(axes,), strict=False)
         except Exception as error:  # torch.export raises many types
+            if is_out_of_memory(error):
+                raise
             method = type(graph.model.method).__name__
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"{source}: {method} cannot be exported ({reason})") from error
@@ -261,6 +267,8 @@ def _require_other_size(
     try:
         program.module()(torch.zeros(1, 3, hw[0] + multiple, hw[1] + 2 * multiple))
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{source}: its graph accepts one size only") from error
 
 

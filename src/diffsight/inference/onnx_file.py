@@ -60,13 +60,22 @@ def write_onnx(
                 program, dynamo=True, input_names=[INPUT], output_names=list(outputs), verbose=False
             )
         except torch.onnx.OnnxExporterError as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
             raise InputError(
-                f"{path.name}: the model cannot be converted to ONNX ({reason}): try --format torch"
+                f"{path.name}: the model cannot be converted to ONNX "
+                f"({_first_line(error.__cause__ or error)}): try --format torch"
             ) from error
         assert made is not None
         made.model.metadata_props[KEY] = json.dumps(about)
         made.save(path)
+
+
+def weights_of(path: Path) -> Path:
+    """Return the path of the second file of an ONNX file, which has weights above 2 GB."""
+    return path.with_name(f"{path.name}.data")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextlib.contextmanager
@@ -88,14 +97,31 @@ class OnnxFile:
 
     Args:
         path: the file.
+
+    Raises:
+        InputError: if ONNX Runtime cannot run it.
     """
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
 
-        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self._name = path.name
+        with self._one_line():
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: Float[np.ndarray, "b 3 h w"]) -> list[np.ndarray]:
         """Return the outputs of the file for images in [0, 1]."""
-        outputs: Any = self._session.run(None, {INPUT: image})
+        with self._one_line():
+            outputs: Any = self._session.run(None, {INPUT: image})
         return outputs
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Return a context that turns an error of ONNX Runtime into one line."""
+        try:
+            yield
+        except Exception as error:  # its errors have no base class of their own
+            raise InputError(
+                f"{self._name}: ONNX Runtime cannot run it ({_first_line(error)}): give a smaller "
+                "--size, or --format torch"
+            ) from error

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 
 from diffsight.errors import InputError, MissingExtraError
+from diffsight.ops.memory import is_out_of_memory
 
 Group = TypeVar("Group")
 Result = TypeVar("Result")
@@ -134,8 +135,13 @@ class _Worker:
             result = run(pickle.loads(row["group"]))
         except InputError as error:
             result = _Failure(f"{where}{error}")
-        except Exception:  # the driver raises it again
+        except Exception as error:  # the driver raises it again
             result = _Failure(traceback.format_exc(), is_input_error=False)
+            host = socket.gethostname()
+            if is_out_of_memory(error):
+                result = _Failure(f"{host}: not enough memory: give a smaller --short-side")
+            elif isinstance(error, OSError):
+                result = _Failure(f"{host}: {error}: check its permissions and free space")
         return {"index": row["index"], "result": pickle.dumps(result)}
 
 
@@ -270,7 +276,7 @@ def _start(ray: Any, cluster: Cluster) -> None:
     try:
         with _without_stderr():
             ray.init(cluster.address or LOCAL, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         first = next(filter(None, str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"--address {cluster.address or LOCAL}: Ray cannot be used ({first}): start a cluster "
@@ -306,7 +312,7 @@ def _require_server(address: str) -> None:
             connection.sendall(HTTP2_BEGIN)
             if connection.recv(len(HTTP2_SETTINGS))[3:4] != HTTP2_SETTINGS[3:4]:
                 raise OSError("another program uses this port")
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"--address {address}: no cluster there ({reason}): check the address, or start one "

@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from diffsight.tasks import Prediction
 from diffsight.types import People
 
 Prompts = Mapping[Path, str | None]  # by the path of the result without its ending
+Results = Mapping[Path, Mapping[str, Any]]  # metadata or errors, by the same path
 Report = Callable[[AnyPath, Job, Mapping[str, Any]], None]
 """Takes the folder of the results, an image, and its metadata or error."""
 
@@ -74,94 +75,145 @@ def predict_images(
         jobs: images with the names of their results.
         models: models with the folders of their results.
         prompts: prompt of every image.
-        report: called with the metadata or the error of every image.
+        report: called with the metadata or the error of every image, in order.
 
     Raises:
         InputError: if not even one image fits into the memory.
     """
-    # several models run image by image, so that features of a common backbone are computed once
-    for part in [jobs] if len(models) == 1 else [[job] for job in jobs]:
+    for part in split_into_batches(jobs, models):
         for one in models:
-            _predict_with(part, one, prompts, report)
+            predict_batch(part, one, prompts, report)
 
 
-def _predict_with(jobs: Sequence[Job], one: LoadedModel, prompts: Prompts, report: Report) -> None:
-    """Predict and write images with one model."""
-    remaining = iter(jobs)
-    # an error ends the stream of predictions; the next call continues after it
-    while failed := _run_until_too_large(remaining, one, prompts, report):
-        jobs, message = failed
-        give_back_memory()
-        if not jobs:
-            raise InputError(message)
-        if len(jobs) == 1:
-            report(one.out, jobs[0], error_record(jobs[0], InputError(message)))
-            continue
-        for job in jobs:  # images of one batch: try each alone
-            _predict_with([job], one, prompts, report)
+def split_into_batches(jobs: Sequence[Job], models: Sequence[LoadedModel]) -> list[Sequence[Job]]:
+    """Return the images in parts that run together, which begin at multiples of the batch size.
+
+    Numbers depend on the batch in their last digits. With fixed parts they do not depend on which
+    process predicts an image. Several models run image by image, so that features of a common
+    backbone are computed once.
+    """
+    size = models[0].predictor.plan.batch_size if len(models) == 1 else 1
+    return [jobs[i : i + size] for i in range(0, len(jobs), size)]
 
 
-def _run_until_too_large(
-    jobs: Iterator[Job], one: LoadedModel, prompts: Prompts, report: Report
-) -> tuple[Sequence[Job], str] | None:
-    """Predict and write; return images that need too much memory, with the error message."""
-    waiting: deque[tuple[Job, Tensor, People | None, Rig | None]] = deque()
-
-    def images() -> Iterator[Tensor]:
-        for job in jobs:
-            if (inputs := _read(job, one, report)) is not None:
-                waiting.append((job, *inputs))
-                yield inputs[0]
-
-    # these generators run after the image of the same index was read
-    texts = (prompts[waiting[-1][0].name] for _ in itertools.count())
-    people = (waiting[-1][2] for _ in itertools.count())
-    rigs = (waiting[-1][3] for _ in itertools.count())
-    try:
-        for prediction, compared in one.predict(images(), texts, people, rigs):
-            job, image, *_ = waiting.popleft()
-            _write(prediction, compared, image, one, job, prompts, report)
-    except TooLargeError as error:
-        return [job for job, *_ in waiting], str(error)
-    return None
-
-
-def _write(
-    prediction: Prediction,
-    compared: StepComparison | None,
-    image: Tensor,
+def predict_batch(
+    jobs: Sequence[Job],
     one: LoadedModel,
-    job: Job,
     prompts: Prompts,
     report: Report,
+    earlier: Results | None = None,
 ) -> None:
-    notes = one.notes_for(prompts[job.name])
-    if compared is not None:
-        notes["steps_compared"] = compared.rows()
-    advice = f"{job.source}: not enough memory for its output files: give a smaller image"
+    """Predict and write images that run together, and report them in order.
+
+    Args:
+        jobs: images with the names of their results.
+        one: model with the folder of its results.
+        prompts: prompt of every image.
+        report: called with the metadata or the error of every image.
+        earlier: finished results of an interrupted run, which are not written again. The images
+            take part in the batch if another image of it is not finished.
+
+    Raises:
+        InputError: if not even one image fits into the memory.
+    """
+    batch = _Batch(one, prompts, earlier or {})
     try:
-        with report_out_of_memory(advice):
-            pictures = compared and {"steps": compared.picture(image)}
-            about = write_prediction(prediction, one.out, job, notes, image, pictures)
-    except (OverwriteError, TooLargeError) as error:
-        about = {"image": str(job.source), "error": str(error)}
-    report(one.out, job, about)
+        if len(batch.earlier) == len(jobs):
+            batch.results.update(batch.earlier)
+        else:
+            batch.predict(jobs)
+    finally:
+        for job in jobs:
+            if job.name in batch.results:
+                report(one.out, job, batch.results[job.name])
 
 
-def _read(
-    job: Job, one: LoadedModel, report: Report
-) -> tuple[Tensor, People | None, Rig | None] | None:
-    """Return an image with its people or cameras; report it if it cannot be used."""
-    try:
-        image, rig = _read_file(job, requires_rig=one.predictor.model.reads_rig)
-        one.predictor.plan.working_hw(*image.shape[-2:])
-        if rig is not None:
-            check_rig(one.predictor.model, job.image, rig)
-        people = one.find_people and one.find_people(image, job.image)
-    except InputError as error:
-        report(one.out, job, error_record(job, error))
+@dataclass(frozen=True)
+class _Batch:
+    """Images that run together.
+
+    Attributes:
+        one: model with the folder of its results.
+        prompts: prompt of every image.
+        earlier: finished results of an interrupted run.
+        results: results so far.
+    """
+
+    one: LoadedModel
+    prompts: Prompts
+    earlier: Results
+    results: dict[Path, Mapping[str, Any]] = field(default_factory=dict)
+
+    def predict(self, jobs: Sequence[Job]) -> None:
+        """Predict and write images; after a lack of memory, each alone.
+
+        Raises:
+            InputError: if not even one image fits into the memory.
+        """
+        remaining = iter(jobs)
+        # an error ends the stream of predictions; the next call continues after it
+        while failed := self._predict_until_too_large(remaining):
+            too_large, message = failed
+            give_back_memory()
+            if not too_large:
+                raise InputError(message)
+            if len(too_large) == 1:
+                (job,) = too_large
+                self.results[job.name] = error_record(job, InputError(message))
+                continue
+            for job in too_large:
+                self.predict([job])
+
+    def _predict_until_too_large(self, jobs: Iterator[Job]) -> tuple[Sequence[Job], str] | None:
+        """Predict and write; return images that need too much memory, with the error message."""
+        waiting: deque[tuple[Job, Tensor, People | None, Rig | None]] = deque()
+
+        def images() -> Iterator[Tensor]:
+            for job in jobs:
+                if (inputs := self._read(job)) is not None:
+                    waiting.append((job, *inputs))
+                    yield inputs[0]
+
+        # these generators run after the image of the same index was read
+        texts = (self.prompts[waiting[-1][0].name] for _ in itertools.count())
+        people = (waiting[-1][2] for _ in itertools.count())
+        rigs = (waiting[-1][3] for _ in itertools.count())
+        try:
+            for prediction, compared in self.one.predict(images(), texts, people, rigs):
+                job, image, *_ = waiting.popleft()
+                about = self.earlier.get(job.name)
+                self.results[job.name] = about or self._write(job, image, prediction, compared)
+        except TooLargeError as error:
+            return [job for job, *_ in waiting], str(error)
         return None
-    return image, people, rig
+
+    def _write(
+        self, job: Job, image: Tensor, prediction: Prediction, compared: StepComparison | None
+    ) -> Mapping[str, Any]:
+        notes = self.one.notes_for(self.prompts[job.name])
+        if compared is not None:
+            notes["steps_compared"] = compared.rows()
+        advice = f"{job.source}: not enough memory for its output files: give a smaller image"
+        try:
+            with report_out_of_memory(advice):
+                pictures = compared and {"steps": compared.picture(image)}
+                return write_prediction(prediction, self.one.out, job, notes, image, pictures)
+        except (OverwriteError, TooLargeError) as error:
+            return {"image": str(job.source), "error": str(error)}
+
+    def _read(self, job: Job) -> tuple[Tensor, People | None, Rig | None] | None:
+        """Return an image with its people or cameras; None if it cannot be used."""
+        model = self.one.predictor.model
+        try:
+            image, rig = _read_file(job, requires_rig=model.reads_rig)
+            self.one.predictor.plan.working_hw(*image.shape[-2:])
+            if rig is not None:
+                check_rig(model, job.image, rig)
+            people = self.one.find_people and self.one.find_people(image, job.image)
+        except InputError as error:
+            self.results[job.name] = error_record(job, error)
+            return None
+        return image, people, rig
 
 
 def _read_file(job: Job, *, requires_rig: bool) -> tuple[Tensor, Rig | None]:

@@ -12,7 +12,7 @@ from diffsight.inference.predictor import Predictor
 from diffsight.inference.ray_engine import ATTEMPTS, Cluster, map_groups
 from diffsight.tasks import Prediction
 
-GROUP_SAMPLES = 4  # that a worker gets at a time
+GROUP_SAMPLES = 4  # that run together, and that a worker gets at a time
 PredictSamples = Callable[
     [Predictor, AbstractDataset, bool, Callable[[], None]], Iterator[tuple[Sample, Prediction]]
 ]
@@ -38,18 +38,42 @@ def predict_samples(
     Raises:
         InputError: if a sample has no label, or no prompt although one is needed.
     """
-    pending: deque[Sample] = deque()
     label = predictor.model.task.label
 
-    def samples() -> Iterator[Sample]:
-        for index in range(len(dataset)) if indices is None else indices:
+    def read(part: Sequence[int]) -> Iterator[Sample]:
+        for index in part:
             for one in dataset[index].split_by_sentence():
                 validate_sample(one, label, uses_prompt)
-                pending.append(one)
                 yield one
             advance()
 
-    for_image, for_prompt, for_people, for_rig = itertools.tee(samples(), 4)
+    size = group_size(predictor)
+    chosen = range(len(dataset)) if indices is None else indices
+    for i in range(0, len(chosen), size):
+        yield from _predict_group(predictor, read(chosen[i : i + size]), uses_prompt)
+
+
+def group_size(predictor: Predictor) -> int:
+    """Return how many samples run together, a multiple of the batch size.
+
+    Numbers depend on the batch in their last digits. No batch has samples of two groups, so that
+    they do not depend on which process predicts a group.
+    """
+    batch_size = predictor.plan.batch_size
+    return batch_size * math.ceil(GROUP_SAMPLES / batch_size)
+
+
+def _predict_group(
+    predictor: Predictor, samples: Iterator[Sample], uses_prompt: bool
+) -> Iterator[tuple[Sample, Prediction]]:
+    pending: deque[Sample] = deque()
+
+    def read() -> Iterator[Sample]:
+        for one in samples:
+            pending.append(one)
+            yield one
+
+    for_image, for_prompt, for_people, for_rig = itertools.tee(read(), 4)
     images = (sample.image for sample in for_image)
     prompts = (sample.prompt if uses_prompt else None for sample in for_prompt)
     people = (sample.queries() for sample in for_people)
@@ -106,9 +130,7 @@ class ClusterPredictor:
         Raises:
             InputError: if the workers cannot start, or one cannot use the model or a sample.
         """
-        batch = predictor.plan.batch_size
-        size = batch * math.ceil(GROUP_SAMPLES / batch)  # whole batches
-        count = len(dataset)
+        size, count = group_size(predictor), len(dataset)
         parts = [range(i, min(count, i + size)) for i in range(0, count, size)]
         groups = [(part, uses_prompt) for part in parts]
         expected = 0

@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffsight.errors import InputError
@@ -17,6 +18,7 @@ from diffsight.inference import storage
 from diffsight.inference.run_images import LoadedModel
 from diffsight.inference.storage import AnyPath
 from diffsight.inference.write import Job, list_results
+from diffsight.locks import claim_folder
 
 MARKER = ".predict.unfinished"
 
@@ -73,6 +75,20 @@ def begin_run(out: AnyPath, settings: Mapping[str, Any]) -> UnfinishedRun:
         with storage.replacing(out / MARKER) as partial:
             partial.write_text(json.dumps(about), encoding="utf-8")
     return UnfinishedRun(out, about["token"], storage.modified_s(out / MARKER), continues)
+
+
+def end_interrupted_run(out: AnyPath) -> None:
+    """Let no run continue that was interrupted; called before one process writes results there.
+
+    Args:
+        out: folder of the results, or its URL.
+
+    Raises:
+        InputError: if such a run is not interrupted but still writes.
+    """
+    if storage.exists(out / MARKER):
+        with claim_folder(out) if isinstance(out, Path) else contextlib.nullcontext():
+            storage.remove(out / MARKER)
 
 
 def _read_marker(out: AnyPath) -> dict[str, Any]:

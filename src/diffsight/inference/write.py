@@ -1,5 +1,6 @@
 """Find the images to predict on, and write predictions as arrays, JSON and pictures."""
 
+import contextlib
 import json
 import logging
 import os
@@ -163,19 +164,33 @@ def write_prediction(
         raise InputError(
             f"{base.parent}: cannot be created ({error.strerror}): choose another --out"
         ) from error
+    unfinished = _unfinished(sidecar)
     try:
+        if is_same_folder:  # a killed process must not leave files that look like photographs
+            _write_json(unfinished, about)
         storage.remove(sidecar)  # the JSON of an earlier run must not describe new files
         for name in earlier - {path.name for path in paths.values()}:
             storage.remove(base.with_name(name))
         for name, array in arrays.items():
             save_array(array, paths[name])
-        with storage.replacing(sidecar) as partial:
-            partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        _write_json(sidecar, about)
     except (InputError, KeyboardInterrupt):
-        for path in paths.values():
+        for path in (*paths.values(), unfinished):
             storage.remove(path)
         raise
+    if is_same_folder:
+        storage.remove(unfinished)
     return about
+
+
+def _write_json(path: AnyPath, about: Mapping[str, Any]) -> None:
+    with storage.replacing(path) as partial:
+        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _unfinished(sidecar: AnyPath) -> AnyPath:
+    """Return the path of a copy of the JSON file, which exists while the files are written."""
+    return sidecar.with_name(f".{sidecar.name}.unfinished")
 
 
 def draw_prediction(prediction: Prediction, image: Tensor | None) -> StoredArray:
@@ -195,17 +210,17 @@ def _earlier_results(sidecar: AnyPath, name: str) -> set[str]:
     """Return the names of the result files of an earlier run, including the JSON file.
 
     The JSON file lists them by the ending of their names, such as ``NAME_depth.png`` under
-    ``depth``. The result is empty if the JSON file is missing or is not a result.
+    ``depth``. The result is empty if the JSON file is missing or is not a result. Files that a
+    killed process began are in the list too.
 
     Args:
         sidecar: JSON file of the earlier run; it need not exist.
         name: name of the results without ending.
     """
-    try:
-        about = storage.read_object(sidecar)
-    except (OSError, ValueError):
-        return set()
-    return list_results(about, name)
+    for path in (sidecar, _unfinished(sidecar)):
+        with contextlib.suppress(OSError, ValueError):
+            return list_results(storage.read_object(path), name)
+    return set()
 
 
 def list_results(about: Mapping[str, Any], name: str) -> set[str]:
@@ -309,7 +324,9 @@ def _find_urls(url: Url) -> list[Url]:
     listed = set(files)
 
     def is_result(path: Url) -> bool:
-        sidecars = (one for one in _possible_sidecars(path) if one[0] in listed)
+        sidecars = (
+            one for one in _possible_sidecars(path) if listed & {one[0], _unfinished(one[0])}
+        )
         return any(path.name in _earlier_results(*one) for one in sidecars)
 
     images = [one for one in files if one.suffix.lower() in IMAGE_SUFFIXES and not is_result(one)]
