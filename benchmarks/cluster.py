@@ -7,7 +7,8 @@ files and lines are those of the one process. The rate counts from the first res
 processes have started. Memory is flat if the second half of the run needs no
 more than the first. The exit status is 1 if a file or a line differs.
 
-    python benchmarks/cluster.py [--count 200] [--size 96]
+    python benchmarks/cluster.py [--write]              # about ten minutes on an idle machine
+    python benchmarks/cluster.py --count 60 --size 96   # a test run
 """
 
 import argparse
@@ -18,18 +19,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from PIL import Image
-from reporting import say
+from reporting import paragraph, say, table, write_block
 from tiny_model import tiny
 
 import diffsight
 from diffsight.rooms import Rooms
 
 PLAN = ("--device", "cpu", "--batch-size", "2", "--flip", "--json")
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
 RAY = ("--engine", "ray", "--workers", "2", "--threads", "1")
 WORKER = "ray::MapWorker"
 POLL_S = 0.2
@@ -140,7 +143,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=200, help="number of images")
-    parser.add_argument("--size", type=int, default=96, help="height and width in pixels")
+    parser.add_argument("--size", type=int, default=256, help="height and width in pixels")
+    parser.add_argument("--write", action="store_true", help="write the block of docs/cluster.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
     count = options.count
@@ -158,24 +162,44 @@ def main() -> int:
         kept = sum(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
         wanted = files_of(folder / "one")
         checks = {
-            "files of two workers": files_of(folder / "two") == wanted,
-            "files after both were killed": files_of(out) == wanted,
-            "lines of two workers": runs["two workers"].lines == runs["one process"].lines,
-            "lines after the restart": runs["started again"].lines == runs["one process"].lines,
-            f"{len(before)} finished results kept": kept == len(before),
+            "files of two workers are those of one process": files_of(folder / "two") == wanted,
+            "files after the restart too": files_of(out) == wanted,
+            "lines of two workers are those of one process": (
+                runs["two workers"].lines == runs["one process"].lines
+            ),
+            "lines after the restart too": runs["started again"].lines == runs["one process"].lines,
+            f"the {len(before)} results from before the restart are kept": kept == len(before),
         }
-    titles = ("seconds", "to the first", "images", "images/s", "command MB", "worker MB")
-    rows = ["".join((f"{'':22}", *(f"{title:>15}" for title in titles)))]
+    text = report(runs, checks, options.size)
+    say(text + "\n")
+    if options.write:
+        write_block(PAGE, "cluster", text)
+    return 0 if all(checks.values()) else 1
+
+
+def report(runs: Mapping[str, Run], checks: Mapping[str, bool], size: int) -> str:
+    """Return the table of the runs, and what was compared."""
+    rows = []
     for name, run in runs.items():
         rate = run.images / (run.seconds - run.first_s)
         memory = (
-            " ".join(f"{part // MEGABYTE}" for part in one) for one in (run.driver, run.worker)
+            " / ".join(f"{part // MEGABYTE}" if part else "" for part in one).strip(" /")
+            for one in (run.driver, run.worker)
         )
-        numbers = (f"{run.seconds:.1f}", f"{run.first_s:.1f}", f"{run.images}", f"{rate:.2f}")
-        rows.append("".join((f"{name:22}", *(f"{one:>15}" for one in (*numbers, *memory)))))
-    rows += [f"{name}: {'yes' if is_equal else 'NO'}" for name, is_equal in checks.items()]
-    say("\n".join(rows) + "\n")
-    return 0 if all(checks.values()) else 1
+        numbers = (f"{run.seconds:.0f}", f"{run.first_s:.0f}", f"{run.images}", f"{rate:.2f}")
+        rows.append([name, *numbers, *memory])
+    head = ["run", "seconds", "to the first result", "images", "images/s", "command, MB"]
+    head.append("largest worker, MB")
+    count = runs["one process"].images + 1
+    text = paragraph(
+        f"{count} rendered rooms of {size} px, one of them damaged, with a small random model on "
+        f"{os.cpu_count()} processors; every process has one thread. In the last two rows a worker "
+        "was killed, and then the command; the same command continued. Memory is the peak in the "
+        "first and in the second half of the run."
+    )
+    verdicts = [f"- {name}: {'yes' if is_equal else 'NO'}" for name, is_equal in checks.items()]
+    parts = (text, table(head, rows), "\n".join(verdicts), "`python benchmarks/cluster.py --write`")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
