@@ -147,6 +147,17 @@ def test_an_image_that_ends_its_workers_is_a_line_and_the_others_are_predicted(
     assert "3.png: its worker ended 3 times" in lines["3"]["error"]
 
 
+def test_one_group_with_an_image_that_ends_its_workers_is_predicted_image_by_image(
+    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: job.image.stem == "3"))
+    prompts = {job.name: None for job in jobs}
+    results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=8))
+    assert {r.job.image.stem for r in results if "error" in r.about} == {"2", "3"}
+    with pytest.raises(InputError, match="all workers ended 3 times"):
+        list(predict_on_cluster(jobs[3:4], prompts, make, Cluster(), batch_size=8))
+
+
 def test_workers_that_all_end_are_an_error(
     jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

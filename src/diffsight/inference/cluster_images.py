@@ -143,18 +143,20 @@ def predict_on_cluster(
     for index, results in map_groups(_with_prompts(parts, prompts), make, cluster):
         lost.discard(index)
         yield from results
-    has_results = len(lost) < len(parts)
+    ended = InputError(
+        f"all workers ended {ATTEMPTS} times, perhaps for lack of memory: give fewer --workers, or "
+        "a smaller --short-side"
+    )
+    if len(lost) == len(parts) > 1:
+        raise ended
     # one of these images ends its worker: each alone
     singles = [[job] for index in sorted(lost) for job in parts[index]]
     lost = set(range(len(singles)))
     for index, results in map_groups(_with_prompts(singles, prompts), make, cluster):
         lost.discard(index)
         yield from results
-    if not has_results and len(lost) == len(singles):
-        raise InputError(
-            f"all workers ended {ATTEMPTS} times, perhaps for lack of memory: give fewer "
-            "--workers, or a smaller --short-side"
-        )
+    if len(parts) == 1 and 0 < len(lost) == len(singles):
+        raise ended
     for index in sorted(lost):
         (job,) = singles[index]
         message = f"its worker ended {ATTEMPTS} times, perhaps for lack of memory"
