@@ -143,7 +143,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=200, help="number of images")
-    parser.add_argument("--size", type=int, default=256, help="height and width in pixels")
+    parser.add_argument("--size", type=int, default=512, help="height and width in pixels")
     parser.add_argument("--write", action="store_true", help="write the block of docs/cluster.md")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -23,8 +23,9 @@ import torch
 from reporting import claim_folder, paragraph, say, table, write_block, write_json
 
 from diffsight.backbones import StableDiffusion
+from diffsight.choices import EXPORT_SUFFIXES
 from diffsight.heads import DeconvHead
-from diffsight.inference.export import SUFFIXES, export_model
+from diffsight.inference.export import export_model
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
 from diffsight.necks import Merging
@@ -58,7 +59,7 @@ def measure(out: Path, name: str, format: Any) -> None:
     """Export a model, and store its certificate with the seconds that it took."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{SUFFIXES[format]}"
+        path = Path(folder) / f"model{EXPORT_SUFFIXES[format]}"
         model = full_size_vpd() if name == FULL else MODELS[name]()
         record = export_model(model.eval(), path, format=format, size=SIZE)
     differences = record["certificate"]["largest_difference"]
@@ -79,7 +80,7 @@ def report(units: Mapping[str, Mapping[str, Any]]) -> str:
     by_model = {(unit["model"], unit["format"]): unit for unit in units.values()}
     rows = []
     for name in (*MODELS, FULL):
-        found = {form: by_model.get((name, form)) for form in SUFFIXES}
+        found = {form: by_model.get((name, form)) for form in EXPORT_SUFFIXES}
         first = next(filter(None, found.values()), None)
         if first is None:
             continue
@@ -103,7 +104,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=[*MODELS, FULL], default=list(MODELS), help="models"
     )
-    parser.add_argument("--formats", nargs="+", choices=SUFFIXES, default=list(SUFFIXES))
+    parser.add_argument(
+        "--formats", nargs="+", choices=EXPORT_SUFFIXES, default=list(EXPORT_SUFFIXES)
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/export_models"))
     parser.add_argument("--report", action="store_true", help="export nothing: read the table")
     parser.add_argument("--write", action="store_true", help="write the block of docs/export.md")

@@ -1,5 +1,6 @@
 """Choices and defaults of options. This module imports no torch, so that ``--help`` is fast."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 LabelKind = Literal["segmentation", "depth", "scalar", "normals", "vector"]
@@ -10,6 +11,8 @@ NYUTrainSplit = Literal["train", "official-train"]
 TrainingDtype = Literal["float32", "bfloat16"]  # float16 would need loss scaling
 Dtype = Literal["float32", "bfloat16", "float16"]
 ExportFormat = Literal["onnx", "torch"]
+EXPORT_SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
+"""Endings of the files of ``diffsight export``."""
 
 CONTROLNET = "lllyasviel/sd-controlnet-seg"
 """Segmentation ControlNet that ``diffsight control`` uses by default."""

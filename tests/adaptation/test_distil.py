@@ -180,7 +180,7 @@ def test_a_state_of_other_images_is_refused(images: list[Path], tmp_path: Path) 
     state = tmp_path / "state"
     Distillation(brightness_teacher(), images, DistilOptions(steps=2, state=state))
     options = DistilOptions(steps=2, state=state, resume=True)
-    with pytest.raises(InputError, match="belongs to other images, labels or options"):
+    with pytest.raises(InputError, match="belongs to another model, or to other images, labels"):
         Distillation(brightness_teacher(), images[1:], options)
 
 

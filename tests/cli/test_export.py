@@ -53,6 +53,29 @@ def test_json_prints_the_record_that_is_written(
     assert record["model"]["task"]["init_args"]["max_depth_m"] == 10.0
 
 
+def test_an_existing_file_is_replaced_only_with_overwrite(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "x.pt2"
+    out.write_text("precious")
+    arguments = ("--model", student, "--format", "torch", "--out", out)
+    assert export(*arguments) == 2
+    assert f"{out}: exists already: choose another --out, or give" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert export(*arguments, "--overwrite") == 0
+    assert out.stat().st_size > 1000
+
+
+def test_an_exported_file_is_no_model(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "x.pt2"
+    assert export("--model", student, "--format", "torch", "--out", out) == 0
+    assert cli.main(["show", str(out)]) == 2
+    line = f"{out}: is a file of `diffsight export`, for other runtimes: give the model that"
+    assert line in capsys.readouterr().err
+
+
 def test_a_certificate_above_the_tolerance_ends_with_status_4(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,10 +26,11 @@ from tests.support_export import (
 from tests.support_inference import Logits, Probabilities, pose_model
 from torch import Tensor
 
+from diffsight.choices import EXPORT_SUFFIXES
 from diffsight.errors import InputError, MissingExtraError
 from diffsight.inference import Predictor, onnx_file
 from diffsight.inference.certificate import CertificateError, Difference, certify, other_sizes
-from diffsight.inference.export import DESCRIPTION, SUFFIXES, export_model
+from diffsight.inference.export import DESCRIPTION, export_model
 from diffsight.inference.export_graph import Graph, predict_maps, trace
 from diffsight.tasks import BEV, Normals, Referring, Segmentation
 
@@ -272,15 +273,17 @@ def test_an_operation_that_onnx_lacks_is_named_in_one_line(tmp_path: Path) -> No
 
 
 def test_a_size_that_is_no_multiple_is_refused(tmp_path: Path) -> None:
-    line = r"^--size 12x10: m reads images whose sides are multiples of 4 px: give such a size$"
+    line = r"^--size 10 12: m reads images whose sides are multiples of 4 px: give such a size"
     with pytest.raises(InputError, match=line):
         export_model(toy(Noisy), tmp_path / "x.onnx", size=(10, 12), source="m")
 
 
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
-    (tmp_path / "x.onnx").mkdir()
-    with pytest.raises(InputError, match=r"x.onnx: is a folder: give the file another name$"):
-        export_model(toy(Noisy), tmp_path / "x.onnx", size=(8, 8))
+    for name in ("x.onnx", "y.onnx.json"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=f"{name}: is a folder: give the file another name$"):
+            export_model(toy(Noisy), tmp_path / f"{name[0]}.onnx", size=(8, 8))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_weights_of_an_earlier_file_are_removed(tmp_path: Path) -> None:
@@ -299,9 +302,9 @@ def test_an_error_of_onnx_runtime_is_one_line(noisy_file: Path, tmp_path: Path) 
         onnx_file.OnnxFile(noisy_file)(images(1, 40, 40).numpy())
 
 
-@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("format", EXPORT_SUFFIXES)
 def test_a_full_disk_is_one_line_and_leaves_nothing(format: Any, tmp_path: Path) -> None:
-    path = tmp_path / f"x{SUFFIXES[format]}"
+    path = tmp_path / f"x{EXPORT_SUFFIXES[format]}"
     line = rf"^{re.escape(str(path))}: cannot be written \(File too large\): free some space"
     with pytest.raises(InputError, match=line), small_disk():
         export_model(toy(Noisy), path, format=format, size=(8, 8), max_side=256)
@@ -309,7 +312,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(format: Any, tmp_path: Path)
 
 
 def test_a_name_with_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"x.onnx: give the file a name that ends in .pt2$"):
+    with pytest.raises(
+        InputError, match=r"x.onnx: give the file a name that ends in .pt2, or --format onnx$"
+    ):
         export_model(toy(Noisy), tmp_path / "x.onnx", format="torch", size=(8, 8))
 
 

@@ -255,7 +255,7 @@ def test_workers_that_cannot_start_end_in_one_line(monkeypatch: pytest.MonkeyPat
     [
         ("127.0.0.1:1", "no cluster there (Connection refused)"),
         ("nowhere", "give HOST:PORT of a Ray cluster, or auto"),
-        ("a..b:6379", "no cluster there ("),
+        ("a..b:6379", "no cluster there (not the name of a machine)"),
         ("ray://head:10001", "give HOST:PORT of a Ray cluster, or auto"),
         ("silent", "no cluster there (timed out)"),
     ],

@@ -179,6 +179,15 @@ def test_files_of_a_killed_process_in_the_folder_of_the_photographs_are_replaced
     assert about["depth"] == "a_depth.png"
 
 
+def test_results_are_skipped_among_several_named_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    write_prediction(depth(), tmp_path, Job(tmp_path / "a.jpg", Path("a")), {})
+    named = [str(path) for path in tmp_path.iterdir() if path.suffix != ".json"]
+    assert [job.image.name for job in find_images(named)] == ["a.jpg"]
+    (picture,) = find_images([str(tmp_path / "a_colour.png")])
+    assert picture.image.name == "a_colour.png"
+
+
 def test_results_have_the_subfolders_of_their_images(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg", "a/sub/x.PNG", "b/x.webp", "b/notes.txt", "b/.hidden/y.png")
     names = [job.name.as_posix() for job in find_images([str(tmp_path / "a"), str(tmp_path / "b")])]

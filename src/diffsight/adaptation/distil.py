@@ -179,9 +179,14 @@ class Distillation:
                     advance()
                     continue
                 advice = f"{path}: not enough memory on {self.runtime.device}"
-                with report_out_of_memory(f"{advice}: use --device cpu, or a smaller image"):
-                    seed = int(number[:15], 16)
-                    write_output(self.teacher, self.spec, image, file, **sides, seed=seed)
+                try:
+                    with report_out_of_memory(f"{advice}: choose a smaller --short-side"):
+                        seed = int(number[:15], 16)
+                        write_output(self.teacher, self.spec, image, file, **sides, seed=seed)
+                except InputError:
+                    if not any(self._folder.glob("*.safetensors")):
+                        self.remove_state()  # nothing to continue from
+                    raise
             self._files.append(file)
             advance()
         if not self._files:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from diffsight.choices import ExportFormat
+from diffsight.choices import EXPORT_SUFFIXES, ExportFormat
 from diffsight.cli import options
 from diffsight.cli.console import write_json
 from diffsight.cli.flags import Flag, command
@@ -25,6 +25,7 @@ def main(
     max_side: int = 1024,
     images: options.Images = (),
     tolerance: float = 1e-4,
+    overwrite: bool = False,
     json: bool = False,
     network: options.SavedOptions,
 ) -> int:
@@ -45,6 +46,7 @@ def main(
         images: image files, folders or patterns for the certificate, of which the first ten are
             used (default: rendered rooms).
         tolerance: largest difference of an output, relative to its largest number in the image.
+        overwrite: replace an existing file (default: stop with an error).
         json: print the contents of NAME.json.
         network: frozen backbone of the model.
 
@@ -53,14 +55,16 @@ def main(
     """
     if len(size) > 2:
         raise InputError(f"--size {' '.join(map(str, size))}: give one or two numbers")
-    if max_side < 1 or tolerance < 0:
+    if max_side < 1 or not tolerance >= 0:
         raise InputError("--max-side must be at least 1, and --tolerance at least 0")
     from diffsight import hub
     from diffsight.inference.certificate import CertificateError
-    from diffsight.inference.export import SUFFIXES, export_model
+    from diffsight.inference.export import export_model
     from diffsight.inference.write import find_images
 
-    path = Path(f"{Path(model).stem}{SUFFIXES[format]}") if out is None else out
+    path = Path(f"{Path(model).stem}{EXPORT_SUFFIXES[format]}") if out is None else out
+    if path.is_file() and not overwrite:
+        raise InputError(f"{path}: exists already: choose another --out, or give --overwrite")
     options.require_writable(path, is_file=True)
     chosen = [job.image for job in find_images(images)] if images else []
     loaded = hub.load(model, trusted=network.trust, backbone=network.backbone)

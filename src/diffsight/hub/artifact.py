@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsight.atomic import replacing, staging
+from diffsight.choices import EXPORT_SUFFIXES
 from diffsight.errors import InputError
 from diffsight.formats.tensors import TensorFile, read_safetensors
 from diffsight.formats.text import DAMAGE_ERRORS, parse_json, read_text, reading
@@ -201,6 +202,11 @@ def check_complete(path: Path) -> None:
         ]
     except DAMAGE_ERRORS:
         length, ends = size, []
+    if path.suffix in EXPORT_SUFFIXES.values():
+        raise InputError(
+            f"{path}: is a file of `diffsight export`, for other runtimes: give the model that it "
+            "was made from"
+        )
     if length >= size and not ends:
         raise InputError(
             f"{path}: no safetensors file, or cut off within its header ({size:,} bytes): copy or "

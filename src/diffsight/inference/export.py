@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import diffsight
 from diffsight.atomic import staging
-from diffsight.choices import ExportFormat
+from diffsight.choices import EXPORT_SUFFIXES, ExportFormat
 from diffsight.config import to_config
 from diffsight.datasets.files import read_image
 from diffsight.errors import InputError
@@ -23,10 +24,10 @@ from diffsight.inference.certificate import IMAGES, RunFile, certify, require_ce
 from diffsight.inference.export_graph import Traced, require_exportable, trace, working_size
 from diffsight.model import DenseModel
 
-SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
 DESCRIPTION = "diffsight.json"  # in a .pt2 file
 ROOM_HW = (120, 160)
 TOLERANCE = 1e-4
+log = logging.getLogger(__name__)
 
 
 def export_model(
@@ -70,14 +71,24 @@ def export_model(
     if format == "onnx":
         onnx_file.require_extra()
     path = Path(path)
-    if path.suffix != SUFFIXES[format]:
-        raise InputError(f"{path}: give the file a name that ends in {SUFFIXES[format]}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder: give the file another name")
+    if path.suffix != EXPORT_SUFFIXES[format]:
+        other = next(
+            (name for name, suffix in EXPORT_SUFFIXES.items() if suffix == path.suffix), None
+        )
+        hint = f", or --format {other}" if other else ""
+        raise InputError(
+            f"{path}: give the file a name that ends in {EXPORT_SUFFIXES[format]}{hint}"
+        )
+    for one in (path, path.with_name(f"{path.name}.json")):
+        if one.is_dir():
+            raise InputError(f"{one}: is a folder: give the file another name")
     require_exportable(model, source)
     hw = working_size(model.eval(), source, size)
     pictures = [read_image(one) for one in images[:IMAGES]] or _rooms()
+    log.info("%s: tracing, writing, and comparing with diffsight takes about a minute", path)
     traced = trace(model, hw, max_side, source)
+    if (traced.max_pixels or 0) > max_side**2:
+        log.info("--max-side is less than the certificate needs: %d pixels", traced.max_pixels)
     about = describe(model, traced)
     with staging(path) as folder:
         file = folder / path.name

@@ -180,8 +180,8 @@ def working_size(model: DenseModel, source: str, hw: tuple[int, int] | None) -> 
         return side, side
     if hw[0] % multiple or hw[1] % multiple or min(hw) < 1:
         raise InputError(
-            f"--size {hw[1]}x{hw[0]}: {source} reads images whose sides are multiples of "
-            f"{multiple} px: give such a size"
+            f"--size {hw[0]} {hw[1]}: {source} reads images whose sides are multiples of "
+            f"{multiple} px: give such a size, such as {8 * multiple}"
         )
     return hw
 

@@ -52,8 +52,8 @@ class Plan:
         flip: also run the mirrored image, and average the results.
         ensemble_size: number of passes with different noise whose results are averaged, for
             methods that add noise.
-        batch_size: number of windows of the same size that run together; it changes the speed,
-            never the result.
+        batch_size: number of windows of the same size that run together; it changes the speed, and
+            of the result the last digits.
         steps: number of steps of a method that refines its output step by step, such as DDP
             (default: the number that is stored in the model).
         released_windows: space square windows as in the released code of VPD, EVP and Meta

@@ -314,6 +314,8 @@ def _require_server(address: str) -> None:
                 raise OSError("another program uses this port")
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnicodeError):
+            reason = "not the name of a machine"
         raise InputError(
             f"--address {address}: no cluster there ({reason}): check the address, or start one "
             "with `ray start --head`"

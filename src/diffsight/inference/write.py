@@ -67,12 +67,13 @@ def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = F
 
     The name of a result includes the image's folders below the deepest folder that all images
     share, so that the results of two files with the same name do not overwrite each other. A named
-    file that does not exist is returned too; reading it raises the error.
+    file that does not exist is returned too; reading it raises the error. Results of an earlier run
+    are skipped, except a single named file.
 
     Args:
         arguments: files, folders (searched recursively), or patterns such as ``photos/*.jpg``.
-            Results of an earlier run are skipped. Labels of the photographs, and files of a type
-            that cannot be read, are skipped and logged.
+            Labels of the photographs, and files of a type that cannot be read, are skipped and
+            logged.
         films: also return films. Without PyAV, those in folders and patterns are skipped and
             logged.
         urls: also accept URLs of images, folders and patterns in object stores. Their labels and
@@ -89,7 +90,11 @@ def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = F
             continue
         expanded = _expand(argument)
         if expanded is None:
-            images[_absolute(Path(argument))] = None
+            path = _absolute(Path(argument))
+            if len(arguments) > 1 and _is_result(path):  # a shell has expanded a pattern
+                log.info("%s: result of an earlier run, skipped", path.name)
+            else:
+                images[path] = None
             continue
         skipped = describe_unreadable_files(expanded)
         matches = [path for path in expanded if _is_image(path) or _is_rig(path, argument)]

@@ -102,8 +102,8 @@ class AdaptState:
             raise InputError(f"{path}: damaged: start again without --resume") from None
         if stored.get("key") != state.key:
             raise InputError(
-                f"{path}: belongs to other images, labels or options: give those again, or start "
-                "again without --resume"
+                f"{path}: belongs to another model, or to other images, labels or options: give "
+                "those again, or start again with --overwrite instead of --resume"
             )
         with state.resuming():
             state.plan = {str(name): int(steps) for name, steps in stored["plan"].items()}
