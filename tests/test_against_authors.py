@@ -10,6 +10,7 @@ import torch
 from diffsight.types import Inputs
 from tests.support_benchmarks import DOCS, TABLES, block_of, import_script
 
+VPD = "vpd_depth_480x480"
 UNIT = {
     "multiply_adds": {"ours": 3_000_000_000, "plain": 2_000_000_000},
     "seconds": {"ours": [9.0, 6.0, 6.0], "plain": [3.0, 4.0, 2.0]},
@@ -56,9 +57,8 @@ def test_our_methods_need_the_multiply_adds_of_the_authors(
 
 
 def test_times_are_medians_and_memory_is_the_minimum_over_the_rounds(script: Any) -> None:
-    name = "vpd_depth_480x480"
     other = UNIT | {"seconds": {"ours": [3.0, 3.0, 3.0], "plain": [1.0, 1.0, 1.0]}}
-    plain, authors, command = script.report({name: UNIT, "evp_depth_480x480": other}).split("\n\n")
+    plain, authors, command = script.report({VPD: UNIT, "evp_depth_480x480": other}).split("\n\n")
     _, _, vpd, evp = plain.splitlines()
     assert vpd == "| VPD, depth | 480 x 480 | 3.0 | 1.50 | 6.0 | 3.00 | 2.00 | 300 | 1.50 |"
     assert evp.startswith("| EVP, depth | 480 x 480 |")
@@ -86,13 +86,20 @@ def test_an_interrupted_call_is_continued_with_the_missing_cells(
     with pytest.raises(KeyboardInterrupt):
         script.measure_missing(args)
     first = measured.copy()
-    assert first[0] == "vpd_depth_480x480"  # cells with a recorded cost come first
+    assert first[0] == VPD  # cells with a recorded cost come first
     measured.clear()
     script.measure_missing(options(tmp_path, out=tmp_path / "other"))
     units = import_script("tables").read(args.table)
     assert len(units) == 4
     assert units.keys() == {*first, *measured}
-    assert units[first[0]] == {**UNIT, "settings": units[measured[0]]["settings"]}
+    unit, later = units[first[0]], units[measured[0]]
+    assert unit == {**UNIT, "settings": later["settings"], "call": unit["call"]}
+
+
+def test_times_of_several_calls_are_not_compared(script: Any) -> None:
+    units = {VPD: UNIT | {"call": "a"}, "evp_depth_480x480": UNIT | {"call": "b"}}
+    _, authors, _ = script.report(units).split("\n\n")
+    assert authors.splitlines()[-1].endswith("| 1.00 | 1.03 |  | 1.18 | 1.00 | 1.11 |")
 
 
 def test_cells_of_other_settings_are_not_mixed(

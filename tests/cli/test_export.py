@@ -90,7 +90,7 @@ def test_a_certificate_above_the_tolerance_ends_with_status_4(
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (("--size", "10", "12"), 2, "--size 12x10: "),
+        (("--size", "10", "12"), 2, "--size 10 12: "),
         (("--size", "1", "2", "3"), 2, "--size 1 2 3: give one or two numbers"),
         (("--max-side", "0"), 2, "--max-side must be at least 1"),
         (("--format", "tflite"), 2, "invalid choice: 'tflite'"),

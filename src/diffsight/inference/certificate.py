@@ -16,7 +16,7 @@ from diffsight.ops.resize import resize_image
 from diffsight.types import Images
 
 IMAGES = 10
-ROUNDING_SHARE = 0.01  # of squared values, for the rounding of variances
+ROUNDING_FRACTION = 0.01  # of squared values, for the rounding of variances
 CHUNKS = (1, 3, 3, 3)  # batches of the ten images; the traced batch has two
 RunFile = Callable[[Float[np.ndarray, "b 3 h w"]], Sequence[np.ndarray]]
 
@@ -58,7 +58,7 @@ class Difference:
             ours, theirs = ours.square(), theirs.square()
         largest = _largest_numbers(ours)
         if values is not None:
-            largest += ROUNDING_SHARE * _largest_numbers(values.square())
+            largest += ROUNDING_FRACTION * _largest_numbers(values.square())
         relative = _largest_gaps(ours, theirs) / largest.clamp(min=1e-12)
         self.relative = max(self.relative, float(relative.max()))
 

@@ -73,8 +73,8 @@ class ImageWork:
         self, jobs: Sequence[Job], one: LoadedModel, prompts: Prompts
     ) -> list[ImageResult]:
         """Predict the images of a batch, unless this run has finished all of them."""
-        found = {job.name: find_finished(self.run, one, job, prompts[job.name]) for job in jobs}
-        earlier = {name: about for name, about in found.items() if about is not None}
+        every = {job.name: find_finished(self.run, one, job, prompts[job.name]) for job in jobs}
+        earlier = {name: about for name, about in every.items() if about is not None}
         results: list[ImageResult] = []
 
         def report(folder: AnyPath, job: Job, about: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """Export a saved model to a file that other runtimes read, and its certificate."""
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +69,8 @@ def export_model(
         MissingExtraError: if a library is missing.
         CertificateError: if a difference is above the tolerance; nothing is written.
     """
-    if format == "onnx":
-        onnx_file.require_extra()
     path = Path(path)
-    if path.suffix != EXPORT_SUFFIXES[format]:
-        other = next(
-            (name for name, suffix in EXPORT_SUFFIXES.items() if suffix == path.suffix), None
-        )
-        hint = f", or --format {other}" if other else ""
-        raise InputError(
-            f"{path}: give the file a name that ends in {EXPORT_SUFFIXES[format]}{hint}"
-        )
-    for one in (path, path.with_name(f"{path.name}.json")):
-        if one.is_dir():
-            raise InputError(f"{one}: is a folder: give the file another name")
+    _require_name(path, format)
     require_exportable(model, source)
     hw = working_size(model.eval(), source, size)
     pictures = [read_image(one) for one in images[:IMAGES]] or _rooms()
@@ -92,12 +81,8 @@ def export_model(
     about = describe(model, traced)
     with staging(path) as folder:
         file = folder / path.name
-        try:
+        with _naming(path):
             run_file = _WRITERS[format](traced, file, about)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot be written ({error.strerror or error}): free some space"
-            ) from error
         certificate = certify(model, run_file, traced, pictures, tolerance)
         require_certificate(certificate, str(path))
         hashes = {one.name: _sha256(one) for one in sorted(folder.iterdir())}
@@ -114,6 +99,36 @@ def export_model(
     if onnx_file.weights_of(path).name not in hashes:  # of an earlier, larger model
         onnx_file.weights_of(path).unlink(missing_ok=True)
     return record
+
+
+def _require_name(path: Path, format: ExportFormat) -> None:
+    """Check the name of a file, and that the libraries of its format are installed.
+
+    Raises:
+        InputError: if the name has another ending, or is that of a folder.
+        MissingExtraError: if a library is missing.
+    """
+    if format == "onnx":
+        onnx_file.require_extra()
+    if path.suffix != EXPORT_SUFFIXES[format]:
+        others = [name for name, suffix in EXPORT_SUFFIXES.items() if suffix == path.suffix]
+        hint = "".join(f", or --format {name}" for name in others)
+        raise InputError(
+            f"{path}: give the file a name that ends in {EXPORT_SUFFIXES[format]}{hint}"
+        )
+    for one in (path, path.with_name(f"{path.name}.json")):
+        if one.is_dir():
+            raise InputError(f"{one}: is a folder: give the file another name")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Return a context in which an error of the file system names a file."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}): free some space") from error
 
 
 def describe(model: DenseModel, traced: Traced) -> dict[str, Any]:
