@@ -91,6 +91,8 @@ def test_errors_in_recipe_files_are_one_line(tmp_path, capsys):
     recipe.write_text("task: Depth\n")
     assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert "the recipe lacks method, train, val, optim" in capsys.readouterr().err
+    assert main(["fit", "--recipe", "rooms/vpd_depth"]) == 2
+    assert "diffsight: no --out: give the folder of the run\n" in capsys.readouterr().err
     recipe.write_text("task: [\n")
     assert main(["fit", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -46,6 +46,8 @@ def explain(message: str, options: Collection[str], *, has_recipe: bool) -> str:
         keys = ", ".join(_join(at, name) for name in match[1].split(", "))
         if not has_recipe:
             return f"no --recipe: give one that `diffsight recipes` lists, or a file ({keys})"
+        if keys == "out":
+            return "no --out: give the folder of the run"
         return f"the recipe lacks {keys}"
     key_path = _key_path(message)
     if match := WRONG_KIND.search(message):
