@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def export_model(
     require_exportable(model, source)
     hw = working_size(model.eval(), source, size)
     pictures = [read_image(one) for one in images[:IMAGES]] or _rooms()
-    log.info("%s: tracing, writing, and comparing with diffsight takes about a minute", path)
+    log.info("%s: tracing, writing, and comparing with diffsight takes seconds to minutes", path)
     traced = trace(model, hw, max_side, source)
     if (traced.max_pixels or 0) > max_side**2:
         log.info("--max-side is less than the certificate needs: %d pixels", traced.max_pixels)
@@ -175,7 +176,9 @@ def _write_onnx(traced: Traced, path: Path, about: Mapping[str, Any]) -> RunFile
 def _write_torch(traced: Traced, path: Path, about: Mapping[str, Any]) -> RunFile:
     # not directly to the file: PyTorch ends the process if the disk is full
     content = io.BytesIO()
-    torch.export.save(traced.program, content, extra_files={DESCRIPTION: json.dumps(about)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about weights that are not on the CPU
+        torch.export.save(traced.program, content, extra_files={DESCRIPTION: json.dumps(about)})
     path.write_bytes(content.getbuffer())
     graph = torch.export.load(path).module()
 
