@@ -194,8 +194,8 @@ def report(runs: Mapping[str, Run], checks: Mapping[str, bool], size: int) -> st
     text = paragraph(
         f"{count} rendered rooms of {size} px, one of them damaged, with a small random model on "
         f"{os.cpu_count()} processors; every process has one thread. In the last two rows a worker "
-        "was killed, and then the command; the same command continued. Memory is the peak in the "
-        "first and in the second half of the run."
+        "was killed, and then the command; the workers finished the images that they had, and the "
+        "same command continued. Memory is the peak in the first and in the second half of the run."
     )
     verdicts = [f"- {name}: {'yes' if is_equal else 'NO'}" for name, is_equal in checks.items()]
     parts = (text, table(head, rows), "\n".join(verdicts), "`python benchmarks/cluster.py --write`")

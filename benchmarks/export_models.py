@@ -87,12 +87,14 @@ def report(units: Mapping[str, Mapping[str, Any]]) -> str:
         sizes = "any" if first["is_dynamic"] else "one"
         cells = [f"{unit['relative']:.1e}" if unit else "" for unit in found.values()]
         rows.append([name, first["outputs"], sizes, *cells])
-    text = "Small models of the tests, on ten rooms at three sizes other than the traced one. The "
-    text += "last two columns have the largest relative difference of an output."
+    text = "Small models of the tests, on ten rooms at three sizes other than the traced one; a "
+    text += "file of one size is compared at that size. The last two columns have the largest "
+    text += "relative difference of an output."
     head = ["model", "outputs", "sizes", "ONNX", "PyTorch"]
     command = "`python benchmarks/export_models.py --write`"
     if units.get(f"{FULL.replace(' ', '_')}_onnx", {}).get("files") == 2:
-        text += " The ONNX weights at full size are in a second file."
+        text += " The last row is measured with `--only 'VPD, full size' --formats onnx`, and its "
+        text += "weights are in a second file."
     return f"{paragraph(text)}\n\n{table(head, rows)}\n\n{command}"
 
 

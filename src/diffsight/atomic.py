@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     partial = _partial(path)
-    try:
+    with report_unwritable(path):
         # exclusive: does not open an existing file or follow a link
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
@@ -39,6 +39,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def report_unwritable(path: Path) -> Iterator[None]:
+    """Return a context that turns errors of the file system into one line with a path.
+
+    Raises:
+        InputError: if there is such an error.
+    """
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         raise InputError(

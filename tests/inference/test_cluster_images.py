@@ -135,33 +135,24 @@ def test_a_machine_with_another_model_is_refused(make: MakeImageWork) -> None:
         MakeImageWork(make.load, ["a", "c"], make.run)()
 
 
+@pytest.mark.parametrize("batch_size", [2, 8])  # 8: one group has all images
 def test_an_image_that_ends_its_workers_is_a_line_and_the_others_are_predicted(
-    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: job.image.stem == "3"))
     prompts = {job.name: None for job in jobs}
-    results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=2))
+    results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size))
     lines = {result.job.image.stem: result.about for result in results}
     assert len(results) == 2 * 5  # one of each model
     assert [name for name, about in lines.items() if "error" in about] == ["2", "3"]
     assert "3.png: its worker ended 3 times" in lines["3"]["error"]
 
 
-def test_one_group_with_an_image_that_ends_its_workers_is_predicted_image_by_image(
-    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: job.image.stem == "3"))
-    prompts = {job.name: None for job in jobs}
-    results = list(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=8))
-    assert {r.job.image.stem for r in results if "error" in r.about} == {"2", "3"}
-    with pytest.raises(InputError, match="all workers ended 3 times"):
-        list(predict_on_cluster(jobs[3:4], prompts, make, Cluster(), batch_size=8))
-
-
+@pytest.mark.parametrize("batch_size", [1, 8])
 def test_workers_that_all_end_are_an_error(
-    jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
+    batch_size: int, jobs: list[Job], make: MakeImageWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster_images, "map_groups", run_here(lambda job: True))
     prompts = {job.name: None for job in jobs}
     with pytest.raises(InputError, match=r"all workers ended 3 times.*fewer --workers"):
-        next(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size=1))
+        next(predict_on_cluster(jobs, prompts, make, Cluster(), batch_size))

@@ -273,7 +273,7 @@ def test_an_operation_that_onnx_lacks_is_named_in_one_line(tmp_path: Path) -> No
 
 
 def test_a_size_that_is_no_multiple_is_refused(tmp_path: Path) -> None:
-    line = r"^--size 10 12: m reads images whose sides are multiples of 4 px: give such a size"
+    line = r"^--size 10 12: m reads images whose sides are multiples of 4 px: give such numbers"
     with pytest.raises(InputError, match=line):
         export_model(toy(Noisy), tmp_path / "x.onnx", size=(10, 12), source="m")
 
@@ -305,7 +305,7 @@ def test_an_error_of_onnx_runtime_is_one_line(noisy_file: Path, tmp_path: Path) 
 @pytest.mark.parametrize("format", EXPORT_SUFFIXES)
 def test_a_full_disk_is_one_line_and_leaves_nothing(format: Any, tmp_path: Path) -> None:
     path = tmp_path / f"x{EXPORT_SUFFIXES[format]}"
-    line = rf"^{re.escape(str(path))}: cannot be written \(File too large\): free some space"
+    line = rf"^{re.escape(str(path))}: cannot be written \(File too large\); choose a folder"
     with pytest.raises(InputError, match=line), small_disk():
         export_model(toy(Noisy), path, format=format, size=(8, 8), max_side=256)
     assert not list(tmp_path.iterdir())

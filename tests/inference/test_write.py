@@ -182,6 +182,7 @@ def test_files_of_a_killed_process_in_the_folder_of_the_photographs_are_replaced
 def test_results_are_skipped_among_several_named_files(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     write_prediction(depth(), tmp_path, Job(tmp_path / "a.jpg", Path("a")), {})
+    touch(tmp_path, "explain.json", "concepts.png")
     named = [str(path) for path in tmp_path.iterdir() if path.suffix != ".json"]
     assert [job.image.name for job in find_images(named)] == ["a.jpg"]
     (picture,) = find_images([str(tmp_path / "a_colour.png")])

@@ -66,7 +66,7 @@ def test_damaged_states_are_refused(path, network, change) -> None:
     del stored[SEAL]  # states of earlier versions have no hash
     change(stored[KEY])
     torch.save(stored, path)
-    with pytest.raises(InputError, match=r"state: damaged .*start again without --resume") as error:
+    with pytest.raises(InputError, match=r"state: damaged .*start again with --overwrite") as error:
         resume(path, network)
     assert "\n" not in str(error.value)
 
@@ -75,7 +75,7 @@ def test_a_state_with_a_changed_byte_is_refused(path, network) -> None:
     stored = torch.load(path, weights_only=True)
     stored[KEY]["current"]["trained"][NAME].view(torch.uint8)[3] ^= 1
     torch.save(stored, path)
-    with pytest.raises(InputError, match=r"state: damaged: start again without --resume"):
+    with pytest.raises(InputError, match=r"state: damaged: start again with --overwrite"):
         resume(path, network)
 
 

@@ -49,6 +49,7 @@ STATE = "training.ckpt"  # file in the folder of the state
 RUN = "student"  # name of the training in it
 _OUTPUT = re.compile(r"[0-9a-f]{64}\.safetensors")  # name of the teacher's output for an image
 KEPT = ("kind", "unit", "license", "datasets")  # what the info of a teacher says of its student
+SMALLER = "choose a smaller --short-side, smaller images, or --device cpu"
 log = logging.getLogger(__name__)
 
 
@@ -180,11 +181,11 @@ class Distillation:
                     continue
                 advice = f"{path}: not enough memory on {self.runtime.device}"
                 try:
-                    with report_out_of_memory(f"{advice}: choose a smaller --short-side"):
+                    with report_out_of_memory(f"{advice}: {SMALLER}"):
                         seed = int(number[:15], 16)
                         write_output(self.teacher, self.spec, image, file, **sides, seed=seed)
                 except InputError:
-                    if not any(self._folder.glob("*.safetensors")):
+                    if not self._outputs():
                         self.remove_state()  # nothing to continue from
                     raise
             self._files.append(file)
@@ -197,6 +198,10 @@ class Distillation:
     def _folder(self) -> Path:
         assert self.options.state is not None
         return self.options.state
+
+    def _outputs(self) -> list[Path]:
+        """Return the stored outputs of the teacher, also those for images that are gone."""
+        return [one for one in self._folder.iterdir() if _OUTPUT.fullmatch(one.name)]
 
     @property
     def held_out(self) -> list[Path]:
@@ -217,9 +222,8 @@ class Distillation:
     def remove_state(self) -> None:
         """Delete the files of this training, and their folder if nothing else is in it."""
         (self._folder / STATE).unlink(missing_ok=True)
-        for file in self._folder.glob("*.safetensors"):
-            if _OUTPUT.fullmatch(file.name):
-                file.unlink(missing_ok=True)
+        for file in self._outputs():
+            file.unlink(missing_ok=True)
         with suppress(OSError):  # it has other files
             self._folder.rmdir()
 

@@ -1,13 +1,12 @@
 """Export a saved model to a file that other runtimes read, and its certificate."""
 
-import contextlib
 import hashlib
 import io
 import json
 import logging
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import diffsight
-from diffsight.atomic import staging
+from diffsight.atomic import report_unwritable, staging
 from diffsight.choices import EXPORT_SUFFIXES, ExportFormat
 from diffsight.config import to_config
 from diffsight.datasets.files import read_image
@@ -78,12 +77,12 @@ def export_model(
     log.info("%s: tracing, writing, and comparing with diffsight takes seconds to minutes", path)
     traced = trace(model, hw, max_side, source)
     if (traced.max_pixels or 0) > max_side**2:
-        log.info("--max-side is less than the certificate needs: %d pixels", traced.max_pixels)
+        text = "--max-side %d is too small for the certificate: the file accepts up to %d pixels"
+        log.info(text, max_side, traced.max_pixels)
     about = describe(model, traced)
-    with staging(path) as folder:
+    with report_unwritable(path), staging(path) as folder:
         file = folder / path.name
-        with _naming(path):
-            run_file = _WRITERS[format](traced, file, about)
+        run_file = _WRITERS[format](traced, file, about)
         certificate = certify(model, run_file, traced, pictures, tolerance)
         require_certificate(certificate, str(path))
         hashes = {one.name: _sha256(one) for one in sorted(folder.iterdir())}
@@ -120,16 +119,6 @@ def _require_name(path: Path, format: ExportFormat) -> None:
     for one in (path, path.with_name(f"{path.name}.json")):
         if one.is_dir():
             raise InputError(f"{one}: is a folder: give the file another name")
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Return a context in which an error of the file system names a file."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}): free some space") from error
 
 
 def describe(model: DenseModel, traced: Traced) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def working_size(model: DenseModel, source: str, hw: tuple[int, int] | None) -> 
     if hw[0] % multiple or hw[1] % multiple or min(hw) < 1:
         raise InputError(
             f"--size {hw[0]} {hw[1]}: {source} reads images whose sides are multiples of "
-            f"{multiple} px: give such a size, such as {8 * multiple}"
+            f"{multiple} px: give such numbers, for example {8 * multiple}"
         )
     return hw
 

@@ -91,7 +91,7 @@ def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = F
         expanded = _expand(argument)
         if expanded is None:
             path = _absolute(Path(argument))
-            if len(arguments) > 1 and _is_result(path):  # a shell has expanded a pattern
+            if len(arguments) > 1 and _is_ours(path):  # a shell has expanded a pattern
                 log.info("%s: result of an earlier run, skipped", path.name)
             else:
                 images[path] = None
@@ -289,11 +289,14 @@ def _absolute(path: Path) -> Path:
 
 
 def _is_image(path: Path) -> bool:
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return False
+    return path.suffix.lower() in IMAGE_SUFFIXES and not _is_ours(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether an earlier ``predict`` or ``explain`` has written this file."""
     if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
-        return False
-    return not (is_film_result(path) or _is_result(path))
+        return True
+    return is_film_result(path) or _is_result(path)
 
 
 def _is_rig(path: Path, argument: str) -> bool:

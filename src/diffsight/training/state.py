@@ -22,6 +22,7 @@ from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load
 from diffsight.training.rng import restore_rng, rng_state
 
 SAVE_SECONDS = 20.0  # shortest time between two writes of the file
+AGAIN = "start again with --overwrite instead of --resume"
 log = logging.getLogger(__name__)
 
 
@@ -99,11 +100,11 @@ class AdaptState:
             if not isinstance(stored, dict):
                 raise InputError("no state")
         except InputError:
-            raise InputError(f"{path}: damaged: start again without --resume") from None
+            raise InputError(f"{path}: damaged: {AGAIN}") from None
         if stored.get("key") != state.key:
             raise InputError(
                 f"{path}: belongs to another model, or to other images, labels or options: give "
-                "those again, or start again with --overwrite instead of --resume"
+                f"those again, or {AGAIN}"
             )
         with state.resuming():
             state.plan = {str(name): int(steps) for name, steps in stored["plan"].items()}
@@ -115,7 +116,7 @@ class AdaptState:
 
     def resuming(self) -> AbstractContextManager[None]:
         """Return a context in which errors of damaged contents become one-line ``InputError``."""
-        return reading(self.path or "", "damaged ({reason}): start again without --resume")
+        return reading(self.path or "", f"damaged ({{reason}}): {AGAIN}")
 
     def restore(self, model: DenseModel, optimiser: Any) -> int:
         """Load the current training into a model and its optimiser; return its finished steps.
