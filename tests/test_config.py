@@ -1,12 +1,14 @@
 """Objects are written as constructor calls: class path and arguments."""
 
 import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from diffsight.config import Configurable, class_of, to_config
+from diffsight.hub.build import typed_value
 from diffsight.methods import LinearProbe
 from diffsight.methods.base import make_builder
 
@@ -93,3 +95,9 @@ def test_recorded_arguments_can_be_replaced_by_resolved_values() -> None:
     part._restate({"names": ["x"]})
     assert to_config(part)["init_args"]["names"] == ["x"]
     assert part._arguments["size"] == 1
+
+
+def test_an_infinite_number_is_written_as_text_that_is_read_as_a_number() -> None:
+    for number, text in ((math.inf, ".inf"), (-math.inf, "-.inf")):
+        assert to_config(Options(rate=number))["rate"] == text
+        assert typed_value(float, text, source="rate") == number

@@ -8,10 +8,11 @@ import torch
 from diffsight.backbones import StableDiffusion
 from diffsight.errors import InputError
 from diffsight.heads import DeconvHead
+from diffsight.inference.evaluate import resolve_protocol
 from diffsight.methods import VPD, FewShot
 from diffsight.model import DenseModel, choose_output
 from diffsight.necks import Merging
-from diffsight.prompts import Sentences, TextTable
+from diffsight.prompts import LearnedTokens, Sentences, TextTable
 from diffsight.tasks import Depth, Normals, Referring, Segmentation, Values
 from diffsight.types import Inputs
 from tests.support import SMALL, images, random_target
@@ -59,6 +60,18 @@ def test_a_prompt_is_required_by_the_task_or_the_method() -> None:
     assert not DenseModel(task=Depth(), method=vpd()).requires_prompt
     assert DenseModel(task=Depth(), method=vpd(prompts=Sentences(5, dim=24))).requires_prompt
     assert DenseModel(task=Referring(), method=vpd()).requires_prompt
+
+
+def test_a_text_is_refused_if_the_prompts_are_the_same_for_all_images() -> None:
+    reader = DenseModel(task=Depth(), method=vpd())
+    reader.check_prompt("any")
+    model = DenseModel(task=Depth(), method=vpd(prompts=LearnedTokens(4, dim=24)))
+    model.check_prompt(None)
+    with pytest.raises(InputError, match="the model reads no text: leave the prompt out"):
+        model.check_prompt("kitchen")
+    with pytest.raises(InputError, match="reads no scene types: leave --oracle-scene out"):
+        resolve_protocol("rooms-v1", model, oracle_scene=True)
+    assert resolve_protocol("rooms-v1", reader, oracle_scene=True).prompt == "oracle-scene"
 
 
 def test_losses_accept_precomputed_features_and_soft_labels() -> None:

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+INFINITY = ".inf"  # infinite number in plain data, as in YAML
 Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
@@ -54,7 +56,8 @@ def to_config(value: Any) -> Plain:
     """Return a value as plain data for a recipe.
 
     A ``Configurable`` object, class or partial becomes its constructor call, ``{"class_path": ...,
-    "init_args": ...}``, with all defaults written out.
+    "init_args": ...}``, with all defaults written out. An infinite number becomes its text in YAML,
+    which is read as a number again, because JSON has no infinity.
 
     Raises:
         TypeError: if a part of the value is neither plain data nor a ``Configurable``.
@@ -67,6 +70,8 @@ def to_config(value: Any) -> Plain:
         return _call(value, {})
     if isinstance(value, functools.partial) and (cls := class_of(value)) is not None:
         return _call(cls, value.keywords)
+    if isinstance(value, float) and math.isinf(value):
+        return INFINITY if value > 0 else f"-{INFINITY}"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):

@@ -55,6 +55,22 @@ class DenseModel(nn.Module, Configurable):
         return self.task.requires_prompt or self.method.requires_prompt
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the output depends on the text of an image."""
+        return self.method.accepts_prompt and not self.method.ignores_text
+
+    def check_prompt(self, text: str | None) -> None:
+        """Refuse a prompt that the model cannot use.
+
+        Raises:
+            InputError: if a required prompt is missing, or a prompt is unknown, too long or not
+                read.
+        """
+        if text is not None and self.method.ignores_text and not self.task.requires_prompt:
+            raise InputError("the model reads no text: leave the prompt out")
+        self.method.check_prompt(text)
+
+    @property
     def reads_rig(self) -> bool:
         """Whether the model reads a rig of several cameras instead of one image."""
         return self.output.grid is not None

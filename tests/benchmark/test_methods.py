@@ -1,5 +1,6 @@
 """Methods predict test images in batches; the forecast includes the time of scoring."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.support_benchmark import Squares, squares
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.benchmark import methods as module
 from diffsight.benchmark import run as run_module
+from diffsight.benchmark.methods import files_hash
 from diffsight.benchmark.registry import benchmark_methods
 from diffsight.benchmark.run import Forecast, benchmark
 from diffsight.benchmark.units import Settings, Unit, run, scoring_seconds
@@ -169,3 +171,20 @@ def test_measuring_the_speed_leaves_the_random_state_unchanged(pretrained: Backb
     unit = Unit("size", "few_shot", 0)
     assert scoring_seconds(unit, method, squares(), pretrained, FAST) > 0
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_clip_model_is_part_of_the_hash_of_a_method_on_its_own_backbone(
+    pretrained: BackboneSource, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    (spec,) = (one for name, one in squares().tasks.items() if name == "size")
+    few_shot, head = benchmark_methods(
+        (f"few_shot:codebook=2 on {pipeline_folder}", f"feature_head on {pipeline_folder}")
+    ).values()
+    without = few_shot.dependency_hash(spec, pretrained, None)
+    assert without == files_hash(pipeline_folder), "finished units without --clip stay finished"
+    tower = shutil.copytree(pipeline_folder / "image_encoder", tmp_path / "tower")
+    first = few_shot.dependency_hash(spec, pretrained, str(tower))
+    config = tower / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert len({without, first, few_shot.dependency_hash(spec, pretrained, str(tower))}) == 3
+    assert head.dependency_hash(spec, pretrained, str(tower)) == without

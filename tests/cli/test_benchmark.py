@@ -32,6 +32,10 @@ def test_a_benchmark_on_rooms_writes_units_and_a_report(embedded, tmp_path, caps
     assert len(unit["training_images"]) == 3
     assert main(["benchmark", "few-shot", "--out", str(out), "--report"]) == 0
     assert capsys.readouterr().out == page
+    others = ["--methods", "linear_probe", "--reference", "nope"]
+    assert main([*arguments[:4], *others]) == 2
+    line = "--reference nope: choose from linear_probe, constant, feature_head\n"
+    assert capsys.readouterr().err.endswith(line)
 
 
 @pytest.mark.parametrize(

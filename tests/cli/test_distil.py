@@ -1,9 +1,12 @@
 """``diffsight distil``: a student of a saved model, resumed and refused."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support_adapt import write_pictures
 from tests.support_cli import predict
 from tests.support_distil import BrightnessMethod, brightness_teacher, write_unlabelled
 
@@ -109,3 +112,47 @@ def test_unusable_arguments_are_refused_in_one_line_and_nothing_is_written(
     assert "nothing to resume" in refusal(images, out, "--resume")
     assert not out.exists()
     assert not (tmp_path / f"{out.name}.resume").exists()
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_state_of_the_other_command_is_replaced_only_with_overwrite(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The state of ``adapt`` is a file, that of ``distil`` a folder of the same name."""
+    data, out = write_pictures(tmp_path / "data"), tmp_path / "student.safetensors"
+    state = tmp_path / f"{out.name}.resume"
+
+    def adapt(*more: str) -> int:
+        paths = ("--images", data / "images", "--labels", data / "labels", "--out", out)
+        cheap = ("--kind", "scalar", "--method", "feature_head", "--backbone", "tiny", "--steps", 1)
+        return main(["adapt", *map(str, (*paths, *cheap, *more))])
+
+    def make_folder() -> None:
+        state.mkdir()
+        for name in ("training.ckpt", f"{'0' * 64}.safetensors"):
+            (state / name).write_bytes(b"x")
+
+    def check(command: Callable[..., int], other: str) -> None:
+        for more in ((), ("--resume",), ("--resume", "--overwrite")):
+            assert command(*more) == 2
+            assert capsys.readouterr().err == (
+                f"diffsight: {state}: belongs to an interrupted `diffsight {other}`: continue that "
+                "with --resume, choose another --out, or remove it with --overwrite\n"
+            )
+        assert command("--overwrite") == 0
+        assert out.exists()
+        assert not state.exists()
+        out.unlink()
+        capsys.readouterr()
+
+    state.write_bytes(b"x")
+    check(partial(distil, model, data / "images", out), "adapt")
+    make_folder()
+    check(adapt, "distil")
+    make_folder()
+    (state / "notes.txt").write_text("mine")
+    assert adapt("--overwrite") == 2
+    assert capsys.readouterr().err.endswith(
+        f"{state}: is a folder with other files: choose another --out\n"
+    )
+    assert (state / "notes.txt").read_text() == "mine"

@@ -1,5 +1,6 @@
 """``diffsight evaluate``: scores of models and of stored predictions."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_the_json_report_is_printed_written_and_recorded(
     assert set(report["baselines"]) == {"constant median (oracle)", "mean map (oracle)"}
     (stored,) = read_config(folder)["info"]["results"]
     assert stored["metrics"] == report["metrics"]
+
+
+def test_scores_are_printed_even_if_the_model_cannot_be_changed(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    monkeypatch.setattr("diffsight.hub.record", refuse)
+    assert run(folder, "--data", "Folder", f"root={pairs}", "--limit", "1", "--record") == 1
+    captured = capsys.readouterr()
+    assert "protocol  rooms-v1 [" in captured.out
+    assert "Read-only file system" in captured.err
 
 
 def test_stored_baselines_of_the_training_labels_are_used(

@@ -127,6 +127,20 @@ def test_earlier_models_give_a_forecast(
     assert lines[-1].startswith("    10 labelled images: ")
 
 
+def test_too_few_scores_for_a_forecast_are_reported(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    three, four = (photos / f"models/segmentation{count}.safetensors" for count in (3, 4))
+    assert suggest(photos / "images", four) == 0
+    assert "forecast" not in caplog.text
+    assert suggest(photos / "images", four, "--earlier", three, "--earlier", four) == 0
+    assert (
+        "no forecast: it needs the held-out scores for 3 different numbers of labelled images, and "
+        "the models have them for 2: give more models with --earlier"
+    ) in caplog.messages
+
+
 def test_an_earlier_model_of_another_task_is_refused(
     photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from tests.contracts import DatasetContract
 from tests.support_images import write_image
+from tests.support_labels import write_coco, write_folder
 
 from diffsight.datasets import ClassFolder
 from diffsight.errors import InputError
@@ -118,3 +119,23 @@ def test_bad_arguments_and_files_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "0.jpg", size=(25, 20))
     with pytest.raises(InputError, match=r"0\.png: 24 x 20 pixels for an image .* of 25 x 20"):
         ClassFolder(root=tmp_path, classes=CLASSES)[0]
+
+
+def test_a_class_list_is_matched_by_name_with_labels_that_name_their_classes(
+    tmp_path: Path,
+) -> None:
+    write_folder(tmp_path, None)
+    write_coco(tmp_path / "instances.json")
+    (tmp_path / "names.txt").write_text("house\nbackground\ngrass\n")
+    plain = ClassFolder(root=tmp_path, labels="instances.json", classes=None)
+    listed = ClassFolder(root=tmp_path, labels="instances.json", classes="names.txt")
+    assert listed.class_names == {"semantic": ("house", "background", "grass")}
+    for sample, other in zip(listed, plain, strict=True):
+        expected = torch.tensor([1, 2, 0])[other.labels["semantic"]]
+        assert torch.equal(sample.labels["semantic"], expected)
+    (tmp_path / "names.txt").write_text("lawn\nbackground\nhouse\n")
+    data = ClassFolder(root=tmp_path, labels="instances.json", classes="names.txt")
+    with pytest.raises(
+        InputError, match=r"instances\.json: class 'grass' is not in the list of cl"
+    ):
+        data[0]

@@ -1,15 +1,26 @@
 """A folder of labelled images in memory: classes, order and values of the labels."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.support_datasets import write_labelled_images
+from tests.support_datasets import write_coco_with_boxes, write_labelled_images
+from tests.support_labels import (
+    COUNT,
+    ids,
+    write_coco,
+    write_folder,
+    write_labelme,
+    write_png,
+)
 
 from diffsight.datasets.base import Sample
+from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
@@ -24,6 +35,25 @@ def make_colour_mask(*colours: tuple[int, int, int]) -> np.ndarray:
     for number, colour in enumerate(colours):
         mask[:, 10 * number : 10 * number + 10] = colour
     return mask
+
+
+def write_named_labels(root: Path, form: str) -> tuple[Path, Path]:
+    """Write images, and labels in a format with class names; return their paths."""
+    images, labels = write_folder(root, None)
+    if form == "coco":
+        return images, write_coco(root / "instances.json")
+    tasks = []
+    for number in range(COUNT):
+        if form == "labelme":
+            write_labelme(labels, number)
+            continue
+        tasks.append({"id": number, "data": {"image": f"/data/upload/1/0a1b2c3d-p{number}.jpg"}})
+        for value, name in ((1, "grass"), (2, "house")):
+            mask = np.where(ids(number) == value, 255, 0).astype(np.uint8)
+            write_png(mask, labels / f"task-{number}-annotation-4-by-1-tag-{name}-0")
+    if tasks:
+        (labels / "project.json").write_text(json.dumps(tasks))
+    return images, labels
 
 
 def test_dark_colours_are_colours_and_not_ids(tmp_path: Path) -> None:
@@ -164,3 +194,140 @@ def test_validation_labels_get_the_class_numbers_of_the_training_set(tmp_path: P
         read_labelled_folder(
             *folders, FORM, like=LabelledFolder(FORM, first.samples, ids=(0, 5), names=("a", "f"))
         )
+
+
+RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+Rgb = tuple[int, int, int]
+
+
+def read_palette_masks(
+    root: Path, colours: list[Rgb], shown: tuple[Rgb, ...], **options: Any
+) -> LabelledFolder:
+    """Write an image whose mask has columns of the colours ``shown``, and read it.
+
+    The palette of the mask has the colours in the given order.
+    """
+    root.mkdir()
+    folders = write_labelled_images(root, [np.zeros((20, 30), np.uint8)])
+    indices = np.repeat([colours.index(colour) for colour in shown], 30 // len(shown))
+    mask = Image.fromarray(np.tile(indices.astype(np.uint8), (20, 1)), mode="P")
+    mask.putpalette([value for colour in colours for value in colour])
+    mask.save(folders[1] / "0.png")
+    return read_labelled_folder(*folders, FORM, **options)
+
+
+def columns(folder: LabelledFolder) -> list[int]:
+    """Return the classes of the three columns of the only image."""
+    return folder[0].labels["semantic"][0, 5::10].tolist()
+
+
+def test_classes_of_palettes_in_another_order_are_matched_by_colour(tmp_path: Path) -> None:
+    shown = (BLACK, RED, GREEN)
+    first = read_palette_masks(tmp_path / "a", [BLACK, RED, GREEN], shown)
+    assert first.ids == (0, 1, 2)
+    for name, order in (("b", [BLACK, RED, GREEN]), ("c", [BLUE, GREEN, BLACK, RED])):
+        more = read_palette_masks(tmp_path / name, order, shown, like=first)
+        assert columns(more) == [0, 1, 2]
+    saved = LabelledFolder(FORM, (), ids=first.ids, names=first.names, colours=first.colours)
+    more = read_palette_masks(tmp_path / "d", [GREEN, RED, BLACK], shown, like=saved)
+    assert columns(more) == [0, 1, 2]
+    with pytest.raises(
+        InputError, match=r"id 1 is #00ff00, but in the training set it is #ff0000: save the files"
+    ):
+        read_palette_masks(tmp_path / "e", [BLACK, GREEN, BLUE], (BLACK, GREEN, BLUE), like=first)
+
+
+def test_palettes_with_other_colours_than_the_training_labels_are_matched_by_index(
+    tmp_path: Path,
+) -> None:
+    grey = np.repeat(np.arange(3, dtype=np.uint8), 10)[None].repeat(20, axis=0)
+    (tmp_path / "a").mkdir()
+    first = read_labelled_folder(*write_labelled_images(tmp_path / "a", [grey]), FORM)
+    assert first.colours[0] == BLACK
+    more = read_palette_masks(tmp_path / "b", [RED, BLACK, GREEN], (RED, BLACK, GREEN), like=first)
+    assert columns(more) == [0, 1, 2]
+    first = read_palette_masks(tmp_path / "c", [BLACK, RED], (BLACK, RED))
+    more = read_palette_masks(tmp_path / "d", [BLACK, BLUE], (BLUE, BLACK, BLUE), like=first)
+    assert columns(more) == [1, 0, 1]
+
+
+def test_dark_palette_colours_may_be_the_classes_of_the_training_set(tmp_path: Path) -> None:
+    order, shown = [BLACK, GREEN, BLUE], (BLACK, GREEN, BLUE)
+    named = ClassList({0: "ground", 0x00FF00: "plant", 0x0000FF: "water"}, "colour")
+    first = read_palette_masks(tmp_path / "a", order, shown, classes=named)
+    assert first.ids_are_colours
+    more = read_palette_masks(tmp_path / "b", order, shown, like=first)
+    assert columns(more) == columns(first)
+    more = read_palette_masks(tmp_path / "c", [GREEN, BLUE, BLACK], shown, like=first)
+    assert columns(more) == columns(first)
+    other = (0, 9, 9)
+    with pytest.raises(
+        InputError, match=r"class #000909, which is .* classes: #000000, #0000ff, #00ff00\)"
+    ):
+        read_palette_masks(tmp_path / "d", [BLACK, other], (BLACK, other, BLACK), like=first)
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco", "label studio"])
+def test_class_lists_are_matched_by_name_with_labels_that_name_their_classes(
+    tmp_path: Path, form: str
+) -> None:
+    images, labels = write_named_labels(tmp_path, form)
+    plain = read_labelled_folder(images, labels, FORM)
+    assert plain.names == ("background", "grass", "house")
+    for classes in (
+        ("house", "background", "grass"),
+        ClassList({9: "house", 2: "background", 5: "grass"}, "id"),
+    ):
+        folder = read_labelled_folder(images, labels, FORM, classes=classes)
+        assert sorted(folder.names) == sorted(plain.names)
+        for sample, other in zip(folder, plain, strict=True):
+            assert sample.id == other.id
+            names = np.array(folder.names)[sample.labels["semantic"].numpy()]
+            assert (names == np.array(plain.names)[other.labels["semantic"].numpy()]).all()
+    for classes, missing in (
+        (("background", "house", "lawn"), "grass"),
+        (("grass", "house"), "background"),
+    ):
+        with pytest.raises(
+            InputError,
+            match=rf"class '{missing}' is not in the list of classes \({', '.join(classes)}\): "
+            "correct the name, or add it",
+        ) as error:
+            read_labelled_folder(images, labels, FORM, classes=classes)
+        assert ".json: " in str(error.value) or form == "label studio"
+
+
+def test_boxes_have_the_class_ids_of_the_list(tmp_path: Path) -> None:
+    images, file = write_coco_with_boxes(tmp_path)
+    plain = read_labelled_folder(images, file, FORM)
+    folder = read_labelled_folder(images, file, FORM, classes=("house", "background", "grass"))
+    for sample, other in zip(folder, plain, strict=True):
+        assert sample.boxes is not None
+        assert other.boxes is not None
+        assert folder.names[sample.boxes.background] == "background"
+        names = [folder.names[number] for number in sample.boxes.class_ids.tolist()]
+        assert names == [plain.names[number] for number in other.boxes.class_ids.tolist()]
+
+
+def test_messages_name_the_file_with_the_labels_of_all_images(tmp_path: Path) -> None:
+    images, _ = write_folder(tmp_path, None)
+    table = tmp_path / "points.csv"
+    table.write_text("p0,1,2,7\np1,1,2,7\n")
+    with pytest.raises(InputError) as error:
+        read_labelled_folder(images, table, FORM)
+    assert str(error.value).startswith(f"{table}: all labelled pixels have the class 7")
+    table.write_text("p0,1,2,0\np1,1,2,7\n")
+    with pytest.raises(InputError) as error:
+        read_labelled_folder(images, table, FORM, classes=("wall", "floor"))
+    assert str(error.value).startswith(f"{table}: 2 class names, but the labels contain class ids")
+    table.write_text("".join(f"p0,{n % 90},{n // 90},{n}\n" for n in range(1030)))
+    with pytest.raises(InputError) as error:
+        read_labelled_folder(images, table, FORM)
+    assert str(error.value).startswith(f"{table}: 1029 different values are too many")
+
+
+def test_transparent_pixels_are_counted_in_the_notes(tmp_path: Path) -> None:
+    grey = np.full((20, 30, 4), (9, 9, 9, 255), np.uint8)
+    grey[:5, :, 3], grey[10:, :, :3] = 0, 90
+    folder = read_labelled_folder(*write_labelled_images(tmp_path, [grey]), LabelFormat("scalar"))
+    assert folder.notes == ("150 pixels (25.0 %) have no label: not finite or transparent",)

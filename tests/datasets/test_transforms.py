@@ -92,6 +92,12 @@ def test_flip_mirrors_everything_and_two_flips_cancel() -> None:
     assert twice.camera == CAMERA
 
 
+def test_flip_refuses_sentences_about_left_and_right() -> None:
+    sample = replace(make_sample(), sentences=("the chair to the left of the table",))
+    with pytest.raises(InputError, match="does not fit a sentence with left or right"):
+        HorizontalFlip(probability=1.0)(sample, seeded(0))
+
+
 def test_random_crops_reach_every_position_and_move_the_principal_point() -> None:
     sample = make_sample()
     columns = torch.arange(32).expand(1, 24, 32).float()

@@ -1,5 +1,6 @@
 """A model is saved as a folder or as one file, and loaded again bit for bit."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.support_models import RESULT, edit_config, fingerprint_of, flip_last_
 from torch import nn
 
 import diffsight
+from diffsight import protocols
 from diffsight.config import to_config
 from diffsight.errors import InputError
 from diffsight.hub import (
@@ -202,6 +204,15 @@ def test_an_equal_evaluation_replaces_the_recorded_one(artifact: Path) -> None:
     assert fingerprint_of(again) == before
     if artifact.is_dir():
         assert "| **this model** | 0.4 | 0.95 |" in (artifact / "README.md").read_text()
+
+
+def test_a_protocol_with_tuples_is_recorded_once(artifact: Path) -> None:
+    protocol = protocols.get("nyu-eigen-v1").as_dict()
+    assert json.loads(json.dumps(protocol)) != protocol
+    for rmse in (0.5, 0.4):
+        record(artifact, RESULT | {"protocol": protocol, "metrics": {"rmse": rmse}})
+    (stored,) = read_config(artifact)["info"]["results"]
+    assert stored["metrics"] == {"rmse": 0.4}
 
 
 def test_baselines_are_stored_with_the_model(artifact: Path) -> None:

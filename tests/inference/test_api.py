@@ -98,3 +98,17 @@ def test_missing_and_contradictory_arguments_are_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match="not both"):
         evaluate(dense, images=images, labels=labels, dataset=folder)
     assert torch.equal(folder[0].labels["depth_m"], torch.ones(1, 16, 20))
+
+
+def test_masks_with_a_palette_in_another_order_are_read_by_colour(tmp_path: Path) -> None:
+    colours = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    names = ("background", "cup", "plate")
+    dense = DenseModel(task=Segmentation(names, colours=colours), method=Probabilities)
+    dense.info["kind"] = "segmentation"
+    images, labels = write_pairs(tmp_path, [np.arange(3, dtype=np.uint8).repeat(192).reshape(24, 24)])
+    path = labels / "0.png"
+    mask = Image.fromarray(np.array(Image.open(path)), mode="P")
+    mask.putpalette([value for colour in (colours[0], colours[2], colours[1]) for value in colour])
+    mask.save(path)
+    (sample,) = open_labelled_folder(dense, images, labels).samples
+    assert sample.labels["semantic"][::8, 0].tolist() == [0, 2, 1]

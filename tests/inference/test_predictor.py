@@ -16,7 +16,7 @@ from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Predictor
 from diffsight.methods import VPD
 from diffsight.model import DenseModel
-from diffsight.tasks import Depth, Segmentation
+from diffsight.tasks import Depth, Referring, Segmentation
 from diffsight.types import Inputs
 
 
@@ -95,6 +95,19 @@ def test_square_windows_of_kitti_cover_all_columns_except_in_the_released_plan(
     expected_m = (total / count)[covered].expand(352, -1)
     torch.testing.assert_close(prediction.depth_m[:, covered], expected_m)
     assert prediction.depth_m[:, ~covered].isnan().all()
+
+
+def test_windows_that_leave_columns_out_are_refused_for_classes() -> None:
+    dense = DenseModel(task=Segmentation(("a", "b")), method=Logits)
+    with pytest.raises(InputError, match="released_windows leave columns without a prediction"):
+        Predictor(dense, Plan(windows=3, released_windows=True))
+
+
+def test_a_mirrored_pass_is_refused_for_sentences() -> None:
+    reader = type("Reader", (Logits,), {"accepts_prompt": True})
+    dense = DenseModel(task=Referring(), method=reader)
+    with pytest.raises(InputError, match="does not fit a sentence with left or right: leave flip"):
+        Predictor(dense, Plan(flip=True))
 
 
 def test_values_of_a_single_pass_have_no_uncertainty() -> None:

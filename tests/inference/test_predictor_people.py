@@ -114,6 +114,12 @@ def test_windows_of_a_region_are_merged_at_the_size_of_the_heatmaps() -> None:
     np.testing.assert_allclose(joints(tiled), joints(whole), atol=1.0)
 
 
+def test_windows_that_begin_within_a_heatmap_pixel_are_refused() -> None:
+    predictor = Predictor(pose_model(), Plan(tile=32, stride=31))
+    with pytest.raises(InputError, match="choose --tile and --stride that are multiples of"):
+        predictor.one(draw_people(LEFT), people=people(BOXES[0]))
+
+
 def test_a_pipeline_accepts_boxes() -> None:
     predict = diffsight.pipeline(pose_model(), device="cpu")
     image = draw_people(LEFT, RIGHT)

@@ -1,5 +1,6 @@
 """FeatureHead: dropped channels, statistics, position and prior weights, and size."""
 
+import math
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support import SMALL, images
 
 from diffsight.backbones import EfficientNetLite0, StableDiffusion
 from diffsight.codecs import ScalarBins
+from diffsight.errors import InputError
 from diffsight.methods import Conditioned, FeatureHead
 from diffsight.methods.feature_head import _positions
 from diffsight.model import DenseModel
@@ -222,3 +224,28 @@ def test_training_on_a_grid_of_pixels_gives_the_values_of_the_whole_map() -> Non
     target = Target(torch.randint(3, (2, 70, 90)), torch.ones(2, 70, 90, dtype=torch.bool))
     expected = task.loss(head(inputs, draws=draws), target.at(pixels))["loss"]
     assert torch.equal(model.losses(inputs, target, draws=draws)["loss"], expected)
+
+
+def test_a_step_longer_than_the_image_still_trains_a_pixel(backbone) -> None:
+    method = build_head(backbone, pixel_step=100).train()
+    target = Target(torch.zeros(1, 1, 24, 40), torch.ones(1, 24, 40, dtype=torch.bool))
+    for seed in range(20):
+        pixels = method.trained_pixels(Draws((seed,)), target)
+        assert target.at(pixels).valid.sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width 0: give 1 or more"),
+        ({"width": -4}, "width -4: give 1 or more"),
+        ({"pixel_step": 0}, "pixel_step 0: give 1 or more"),
+        ({"feature_drop_probability": 1.0}, "feature_drop_probability 1: give 0 or more, and less"),
+        ({"feature_drop_probability": 2.0}, "feature_drop_probability 2: give 0 or more"),
+        ({"feature_drop_probability": math.nan}, "feature_drop_probability nan: give 0 or more"),
+        ({"image_drop_probability": -0.1}, r"image_drop_probability -0\.1: give 0 or more"),
+    ],
+)
+def test_options_out_of_range_are_refused(backbone, options, message) -> None:
+    with pytest.raises(InputError, match=message):
+        build_head(backbone, **options)

@@ -252,3 +252,18 @@ def test_the_number_of_trainable_parameters_is_that_of_the_paper(classes, d, exp
     codec.label_std = torch.ones(d)
     parts = (Concepts(classes, dim=1024), Codebook(codec, features=768))
     assert sum(p.numel() for part in parts for p in part.parameters()) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timestep": 1000}, "timestep 1000: give a whole number from 0 to 999"),
+        ({"timestep": -1}, "timestep -1: give a whole number from 0 to 999"),
+        ({"train_timesteps": (5, 2000)}, "train_timesteps 5, 2000: .* from 0 to 999"),
+        ({"train_timesteps": (-1, 5)}, "train_timesteps -1, 5: .* from 0 to 999"),
+        ({"train_timesteps": (200, 5)}, "train_timesteps 200, 5: give the first and the last"),
+    ],
+)
+def test_timesteps_out_of_range_are_refused(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        build(**options)

@@ -12,6 +12,7 @@ from diffsight.backbones import BackboneSource
 from diffsight.config import class_of, to_config
 from diffsight.errors import InputError
 from diffsight.methods import (
+    DDP,
     EVP,
     VPD,
     AbstractMethod,
@@ -23,7 +24,7 @@ from diffsight.methods import (
 from diffsight.model import DenseModel
 from diffsight.prompts import ClassTokens, TextTable, Unprompted
 from diffsight.prompts.text import build_text_table
-from diffsight.tasks import Depth, Segmentation
+from diffsight.tasks import Depth, Segmentation, Values
 from diffsight.training.loop import few_shot_losses
 from diffsight.training.step import TrainingStep
 from diffsight.types import Draws, Inputs
@@ -125,3 +126,8 @@ def test_vpd_on_the_packaged_model_has_its_own_defaults(tiny: BackboneSource) ->
     (made,) = candidates(["vpd"], [tiny], lambda **options: task)
     assert made.settings == VPD.few_shot_defaults()
     assert isinstance(DenseModel(task=task, method=made.builder).method.prompts, TextTable)
+
+
+def test_ddp_refuses_values_without_bounds_and_names_another_method(tiny: BackboneSource) -> None:
+    with pytest.raises(InputError, match=r"^DDP needs bounds .*, or choose another method$"):
+        DenseModel(task=Values(bins=None), method=DDP.from_backbone(tiny))

@@ -1,5 +1,6 @@
 """Meta Prompts: passes, time embeddings, resized skip connections, rearrangement."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch.nn import functional
 
 from diffsight.backbones import BackboneSource, StableDiffusion
 from diffsight.errors import InputError
-from diffsight.heads import DeconvHead, HeatmapHead, UPerHead
+from diffsight.heads import DeconvHead, HeatmapHead, SemanticFPN, UPerHead
 from diffsight.methods import VPD, AbstractMethod, MetaPrompts
 from diffsight.model import DenseModel
-from diffsight.necks import Fused, PerLevel
+from diffsight.necks import Fused, Merging, PerLevel
+from diffsight.ops.padding import MID_GREY, pad_to_multiple
 from diffsight.prompts import LearnedTokens
 from diffsight.tasks import Depth, Pose, Segmentation
 from diffsight.types import Inputs, Target
@@ -183,6 +185,36 @@ def test_the_depth_model_enlarges_images_and_resizes_features_back() -> None:
     sizes.clear()
     model(Inputs(images(1, 352, 352)))
     assert (tuple(sizes[0]), tuple(sizes[1])) == ((56, 56), (44, 44))
+
+
+def build_vpd() -> DenseModel:
+    method = partial(
+        VPD,
+        backbone=build_backbone(time_embedding=True),
+        prompts=LearnedTokens(4, dim=24),
+        neck=partial(Merging, width=16),
+        head=partial(DeconvHead, widths=(8, 8, 8), width=8),
+    )
+    return DenseModel(task=Depth(), method=method)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(build_depth, enlarge_by=None),
+        partial(build_segmentation, head=partial(SemanticFPN, width=8)),
+        build_vpd,
+    ],
+)
+@torch.no_grad()
+def test_a_head_that_doubles_features_reads_whole_blocks_of_the_image(
+    build: Callable[[], DenseModel],
+) -> None:
+    model = randomise_weights(build()).eval()
+    image = images(1, 72, 88)
+    whole = model(Inputs(pad_to_multiple(image, 64, MID_GREY)))
+    cropped = whole.stack[..., :72, :88]
+    torch.testing.assert_close(model(Inputs(image)).stack, cropped, rtol=1e-3, atol=1e-3)
 
 
 def test_explanation_has_a_map_for_every_prompt() -> None:

@@ -13,7 +13,7 @@ from diffsight.methods import SmallUNet
 from diffsight.model import DenseModel
 from diffsight.outputs import OutputSpec
 from diffsight.tasks import AbstractTask, Depth, Segmentation, Values
-from diffsight.types import Inputs
+from diffsight.types import Inputs, Target
 
 DEPTHS = torch.linspace(0.5, 4, 200)[:, None]
 TASKS = {
@@ -72,3 +72,22 @@ def test_a_network_of_one_level_is_refused() -> None:
     message = r"widths \[8\]: give the channels of two or more levels"
     with pytest.raises(InputError, match=message):
         SmallUNet(output=OutputSpec("classes", 2), widths=[8])
+
+
+@pytest.mark.parametrize("width", [0, -3])
+def test_a_level_without_channels_is_refused(width: int) -> None:
+    with pytest.raises(InputError, match=rf"widths \[{width}, 4\]: .* each 1 or more"):
+        SmallUNet(output=OutputSpec("classes", 2), widths=[width, 4])
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_a_single_small_image_is_trained_on(side: int) -> None:
+    """The coarsest level of such an image has one pixel."""
+    torch.manual_seed(0)
+    model = DenseModel(task=TASKS["classes"](), method=SmallUNet).train()
+    target = Target(torch.randint(3, (1, side, side)), torch.ones(1, side, side, dtype=torch.bool))
+    model.losses(Inputs(images(1, side, side)), target)["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert all(value.isfinite().all() for value in model.state_dict().values())

@@ -9,8 +9,10 @@ import torch
 from diffsight import protocols
 from diffsight.errors import InputError
 from diffsight.metrics.depth import NAMES, DepthMetrics
+from diffsight.outputs import Values
 from diffsight.protocols.depth import FractionCrop, PixelCrop
 from diffsight.tasks import Depth
+from diffsight.types import Target
 
 
 def ones(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,6 +43,14 @@ def test_a_crop_in_pixels_refuses_maps_of_another_size() -> None:
         InputError, match=r"480 x 640 .* these have 240 x 320: evaluate at the size"
     ):
         protocols.get("nyu-eigen-v1").mask(*ones(240, 320))
+
+
+def test_depth_of_another_type_is_not_scored() -> None:
+    protocol, label = protocols.get("rooms-v1"), torch.ones(1, 1, 4, 4)
+    target = Target(label, label[:, 0] > 0)
+    (prediction,) = Depth(depth_type="euclidean").decode(Values(label))
+    with pytest.raises(InputError, match=r"scores depth of type z, the model predicts euclidean"):
+        protocol.measure(protocol.metric(Depth()), prediction, target)
 
 
 def test_only_true_depths_strictly_within_the_range_count() -> None:

@@ -1,5 +1,6 @@
 """Metric depth: the pixels of the loss, decoding, bins, pictures."""
 
+import json
 import math
 
 import pytest
@@ -77,6 +78,14 @@ def test_the_standard_deviation_over_views_is_the_uncertainty() -> None:
     assert torch.equal(prediction.uncertainty_m, ramp()[0, 0] / 10)
     assert prediction.arrays()["uncertainty"].suffix == ".npy"
     assert Depth().decode(Values(ramp()))[0].uncertainty_m is None
+
+
+def test_an_unknown_uncertainty_is_null_in_the_metadata() -> None:
+    depth_m = ramp()[0, 0]
+    prediction = prediction_of(depth_m, uncertainty_m=torch.full_like(depth_m, math.nan))
+    metadata = prediction.metadata()
+    assert metadata["uncertainty_m"]["median"] is None
+    assert "NaN" not in json.dumps(metadata)
 
 
 def test_the_uncertainty_of_a_distribution_is_its_standard_deviation() -> None:

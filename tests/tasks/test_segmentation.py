@@ -205,6 +205,15 @@ def test_a_restricted_task_predicts_only_its_classes() -> None:
             task.restrict_to(names)
 
 
+def test_a_forbidden_class_is_never_predicted() -> None:
+    output = Classes(torch.tensor([200.0, 0.0, 1.0])[None, :, None, None], "logits")
+    (prediction,) = (
+        Segmentation(("wall", "floor", "lamp")).restrict_to(["floor", "lamp"]).decode(output)
+    )
+    assert prediction.ids.tolist() == [[2]]
+    assert prediction.confidence.item() == pytest.approx(1 / (1 + math.exp(-1)))
+
+
 def test_pictures_have_the_colours_of_the_classes() -> None:
     task = Segmentation(NAMES, colours=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
     (truth,), (prediction,) = task.truth(TARGET), task.decode(OUTPUT)

@@ -24,6 +24,7 @@ from diffsight.adaptation.options import AdaptOptions
 from diffsight.adaptation.selection import Progress, Selection
 from diffsight.backbones import BackboneSource
 from diffsight.choices import Spacing
+from diffsight.config import to_config
 from diffsight.datasets.base import Sample
 from diffsight.datasets.class_lists import read_class_list
 from diffsight.datasets.labelled_folder import LabelledFolder, read_labelled_folder
@@ -123,7 +124,7 @@ def adapt(
         seed=settings.seed,
         validation=others.samples if others else None,
         advance=advance,
-        state=_open_state(settings, sources, choices, [s.id for s in every], labels_hash),
+        state=_open_state(settings, sources, choices, (folder, others), labels_hash),
         mirror=mirror,
         runtime=runtime,
         calibrate=settings.calibrate is not False,
@@ -161,7 +162,7 @@ def _facts(folder: LabelledFolder, settings: AdaptOptions, chosen: Candidate) ->
         "kind": folder.form.kind,
         "unit": folder.form.value_unit,
         "backbone": str(chosen.source),
-        "alpha": chosen.spec.task.get("alpha", settings.alpha),
+        "alpha": to_config(chosen.spec.task.get("alpha", settings.alpha)),
         "samples": [sample.id for sample in folder.samples],
     }
 
@@ -170,14 +171,15 @@ def _open_state(
     settings: AdaptOptions,
     sources: Sequence[BackboneSource],
     choices: Sequence[Any],
-    samples: Sequence[str],
+    parts: tuple[LabelledFolder, LabelledFolder | None],
     labels_hash: str,
 ) -> AdaptState:
     """Return the state to resume from; it is tied to everything that decides the result."""
     decisive = {
         "settings": [*choices, *(str(getattr(settings, name)) for name in DECISIVE)],
         "backbones": [[one.name, one.side_px, one.revision] for one in sources],
-        "samples": [*samples],
+        # which images are held out decides too
+        "samples": [one and [sample.id for sample in one.samples] for one in parts],
         "labels": labels_hash,
     }
     return AdaptState.open(settings.state, decisive, settings.resume)

@@ -185,7 +185,7 @@ class Distillation:
                         seed = int(number[:15], 16)
                         write_output(self.teacher, self.spec, image, file, **sides, seed=seed)
                 except InputError:
-                    if not self._outputs():
+                    if not _outputs(self._folder):
                         self.remove_state()  # nothing to continue from
                     raise
             self._files.append(file)
@@ -198,10 +198,6 @@ class Distillation:
     def _folder(self) -> Path:
         assert self.options.state is not None
         return self.options.state
-
-    def _outputs(self) -> list[Path]:
-        """Return the stored outputs of the teacher, also those for images that are gone."""
-        return [one for one in self._folder.iterdir() if _OUTPUT.fullmatch(one.name)]
 
     @property
     def held_out(self) -> list[Path]:
@@ -221,11 +217,7 @@ class Distillation:
 
     def remove_state(self) -> None:
         """Delete the files of this training, and their folder if nothing else is in it."""
-        (self._folder / STATE).unlink(missing_ok=True)
-        for file in self._outputs():
-            file.unlink(missing_ok=True)
-        with suppress(OSError):  # it has other files
-            self._folder.rmdir()
+        remove_files(self._folder)
 
     def forecast(self) -> float:
         """Return the seconds of the remaining steps, measured on a few of them."""
@@ -329,6 +321,20 @@ class Distillation:
                 "agreement": dict(agreement),
             },
         }
+
+
+def remove_files(folder: Path) -> None:
+    """Delete the files of an interrupted training, and their folder if nothing else is in it."""
+    (folder / STATE).unlink(missing_ok=True)
+    for file in _outputs(folder):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # it has other files
+        folder.rmdir()
+
+
+def _outputs(folder: Path) -> list[Path]:
+    """Return the stored outputs of a teacher, also those for images that are gone."""
+    return [one for one in folder.iterdir() if _OUTPUT.fullmatch(one.name)]
 
 
 def check_teacher(teacher: DenseModel) -> None:

@@ -68,7 +68,8 @@ class AdaptOptions(FewShotOptions):
         bins: classes that numbers are divided into (default: 50 for depth, 20 for a scalar, 40 for
             vectors).
         spacing: spacing of the bins (default: log for depth, log1p for a scalar).
-        alpha: weight of the squared error relative to the cross-entropy.
+        alpha: weight of the squared error relative to the cross-entropy; inf trains with the
+            squared error alone.
         hard_labels: labels of normals and vectors become the nearest codebook vector, not a mixture
             of those around them.
         codebook: tables of the label codebook of few_shot; 0 keeps the values fixed (default: 10,

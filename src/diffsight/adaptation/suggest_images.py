@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from diffsight.adaptation.learning_curve import Forecast, forecast_score
+from diffsight.adaptation.learning_curve import MIN_POINTS, Forecast, forecast_score
 from diffsight.adaptation.suggest import (
     DISAGREEMENT_WEIGHT,
     Suggestion,
@@ -211,7 +211,16 @@ def forecast_models(infos: Sequence[Mapping[str, Any]], model: DenseModel) -> Fo
     is_percent = metric.endswith("%")
     bounds = (0.0, 100.0 if is_percent else np.inf)
     better = model.task.higher_is_better
-    return forecast_score(history, higher_is_better=better, bounds=bounds)
+    forecast = forecast_score(history, higher_is_better=better, bounds=bounds)
+    if infos and forecast is None:
+        counts = {count for count, score in history if np.isfinite(score)}
+        log.info(
+            "no forecast: it needs the held-out scores for %d different numbers of labelled "
+            "images, and the models have them for %d: give more models with --earlier",
+            MIN_POINTS,
+            len(counts),
+        )
+    return forecast
 
 
 def _backbone(model: DenseModel, device: torch.device) -> Callable[[Inputs], Pyramid]:

@@ -220,10 +220,13 @@ class Adapted(BenchmarkMethod):
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
     ) -> str:
-        """Return a hash of the other pretrained model, or of a CLIP model that may be used."""
+        """Return a hash of the other pretrained model, and of a CLIP model that may be used."""
         if self.backbone is not None:
             sources = backbone_sources(self.backbone)
-            return " ".join(files_hash(path) for source in sources for path in source.files)
+            paths = [path for one in sources for path in one.files]
+            if clip is not None and self._takes("clip"):
+                paths += filter(None, [source.clip_folder(clip)])
+            return " ".join(map(files_hash, paths))
         if reason := self._clip_use(spec):
             return files_hash(required_clip(reason, source, clip))
         if not self._takes("clip"):

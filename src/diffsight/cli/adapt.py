@@ -81,6 +81,7 @@ def main(
     """
     state = out.parent / f"{out.name}.resume"
     remove_leftovers_of(state)
+    remove_other_state(state, is_folder=False, overwrite=overwrite and not resume)
     check_out(out, overwrite or resume, state.exists() and not resume, noun="adaptation")
 
     from diffsight import hub
@@ -177,6 +178,35 @@ def _values(folder: "LabelledFolder") -> list[str]:
         drawn = "".join(BLOCKS[round(float(x))] for x in (bars / bars.max() * 8))
         lines.append(f"  {low:.4g} to {high:.4g} {folder.form.value_unit}  |{drawn}|")
     return lines
+
+
+def remove_other_state(state: Path, *, is_folder: bool, overwrite: bool) -> None:
+    """Remove the state that the other command left: that of ``distil`` is a folder, else a file.
+
+    Args:
+        state: path of the state.
+        is_folder: whether this command writes a folder.
+        overwrite: whether the other state may be removed.
+
+    Raises:
+        InputError: if it may not be removed, or if it is a folder with other files.
+    """
+    if not state.exists() or state.is_dir() == is_folder:
+        return
+    command = "adapt" if is_folder else "distil"
+    if not overwrite:
+        raise InputError(
+            f"{state}: belongs to an interrupted `diffsight {command}`: continue that with "
+            "--resume, choose another --out, or remove it with --overwrite"
+        )
+    if is_folder:
+        state.unlink()
+        return
+    from diffsight.adaptation.distil import remove_files
+
+    remove_files(state)
+    if state.exists():
+        raise InputError(f"{state}: is a folder with other files: choose another --out")
 
 
 def check_out(out: Path, overwrite: bool, interrupted: bool, *, noun: str) -> None:

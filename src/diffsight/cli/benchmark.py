@@ -118,8 +118,10 @@ class MethodOptions:
         rows = benchmark_methods(self.methods, dino=self.dino, trusted=trusted)
         if self.predictions:
             rows["predictions"] = Stored(self.predictions)
-        if self.reference is not None and self.reference not in {*rows, *finished_methods(out)}:
-            raise InputError(f"--reference {self.reference}: choose from {', '.join(rows)}")
+        if self.reference is not None and self.reference not in rows:
+            choices = dict.fromkeys([*rows, *sorted(finished_methods(out))])
+            if self.reference not in choices:
+                raise InputError(f"--reference {self.reference}: choose from {', '.join(choices)}")
         return rows
 
 

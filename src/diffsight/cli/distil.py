@@ -10,7 +10,7 @@ from diffsight.adaptation.options import DistilOptions
 from diffsight.atomic import remove_leftovers_of
 from diffsight.choices import TrainingDtype
 from diffsight.cli import options
-from diffsight.cli.adapt import check_out
+from diffsight.cli.adapt import check_out, remove_other_state
 from diffsight.cli.console import progress, write_line
 from diffsight.cli.flags import Flag, command
 from diffsight.formats.durations import format_duration
@@ -49,6 +49,7 @@ def main(
     """
     state = out.parent / f"{out.name}.resume"
     remove_leftovers_of(state)
+    remove_other_state(state, is_folder=True, overwrite=overwrite and not resume)
     check_out(out, overwrite or resume, state.exists() and not resume, noun="training")
 
     from diffsight import hub

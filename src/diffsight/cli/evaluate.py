@@ -156,6 +156,8 @@ def main(
         protocols.get(protocol)
     for path in filter(None, (out, results)):
         options.require_writable(path.parent)
+    if record and model is not None and (stored := Path(model)).exists():
+        options.require_writable(stored, is_file=stored.is_file())
     if model is None:
         if record or oracle_scene or results or uncertainty or cluster:
             raise InputError(
@@ -171,12 +173,12 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
-    if record and model is not None:
-        hub.record(model, result.as_dict())
     if json:
         sys.stdout.write(text)
     else:
         show(result)
+    if record and model is not None:  # after the report, which must not be lost if this fails
+        hub.record(model, result.as_dict())
     return 0
 
 

@@ -49,7 +49,7 @@ def main(
     options.require_writable(out)
     loaded = network.load(model)
     try:
-        loaded.method.check_prompt(prompt.text)
+        loaded.check_prompt(prompt.text)
     except InputError as error:
         raise InputError(f"{model}: {error} (--expression, --scene)") from None
     about = {"id": model, "fingerprint": loaded.info["fingerprint"]}

@@ -173,13 +173,13 @@ def _check_request(request: Request, predictor: "Predictor", source: str) -> Non
                 raise InputError(f"{source} reads no sentences: leave --{option} out")
     if request.people.boxes is not None and not model.task.has_regions:
         raise InputError(f"{source} predicts no joints: leave --boxes out")
-    if options.scene is not None and not model.method.accepts_prompt:
+    if options.scene is not None and not model.reads_text:
         raise InputError(f"{source} reads no scene types: leave --scene out")
     for prompt in set(request.prompts.values()):
         if prompt is None and captions is not None:
             continue  # the image cannot be read
         try:
-            model.method.check_prompt(prompt)
+            model.check_prompt(prompt)
         except InputError as error:
             prefix = "" if captions is None else f"{captions}: "
             raise InputError(f"{prefix}{error}") from None

@@ -131,7 +131,11 @@ def _training(info: Mapping[str, Any]) -> str:
         parts.append(f"{info['chosen']}, {steps} steps")
     if "learned_parameters" in info:
         parts.append(f"{info['learned_parameters']:,} trained parameters")
-    parts += [f"{name} {info[name]:g}" for name in ("seed", "alpha") if name in info]
+    numbers = {name: info[name] for name in ("seed", "alpha") if name in info}
+    parts += [
+        f"{name} {value if isinstance(value, str) else f'{value:g}'}"
+        for name, value in numbers.items()
+    ]
     parts += [f"{name} {value}" for name, value in (info.get("variant") or {}).items()]
     if info.get("short_side"):
         parts.append(f"short side {info['short_side']} px")

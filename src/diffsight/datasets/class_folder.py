@@ -41,7 +41,8 @@ class ClassFolder(AbstractDataset):
         root: folder that the other paths are relative to.
         classes: stored value or values of each class by its name. A value is a class id, or a
             colour as ``"#ff8000"`` or as its 24-bit number. A text is the path of a file that
-            ``read_class_list`` reads. None takes the class names from the labels (COCO, labelme).
+            ``read_class_list`` reads; labels that name their classes (COCO, labelme) are matched
+            with it by name. None takes the class names from the labels.
         images: folder of the images.
         labels: folder or file that ``find_labels`` reads: polygons, or PNG, TIFF or NPY files of
             class ids, palette indices or class colours. If ``classes`` are colours, palette indices
@@ -74,18 +75,20 @@ class ClassFolder(AbstractDataset):
     ) -> None:
         root = Path(root)
         labelled = find_labels(root / images, root / labels, "segmentation")
+        source = labelled.source
         if isinstance(classes, str):
-            classes = _by_name(read_class_list(root / classes))
-        elif classes is None and labelled.source.classes is not None:
-            classes = _by_name(labelled.source.classes)
+            class_list = read_class_list(root / classes)
+            source, classes = source.renumber(class_list), _by_name(class_list)
+        elif classes is None and source.classes is not None:
+            classes = _by_name(source.classes)
         if not classes:
             raise InputError("classes is empty: give the stored value of each class by its name")
         self.name = root.resolve().name
         self.class_names = {"semantic": tuple(classes)}
         self._values, self._ids = _make_table(classes, ignored)
-        self._source, self._snap = labelled.source, snap
+        self._source, self._snap = source, snap
         # colour of each palette index in the files read so far, with the first of these files
-        self._palettes: dict[int, tuple[Colour, Path]] = {}
+        self._palettes: dict[int, tuple[Colour, Path | str]] = {}
         indices = select_split([image for image, _ in labelled.pairs], split, val_fraction, root)
         self.pairs = [labelled.pairs[index] for index in indices]
         self.short_side = short_side

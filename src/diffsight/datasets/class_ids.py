@@ -9,7 +9,6 @@ from torch import Tensor
 
 from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.labels import (
-    HIGHEST_ID,
     NO_CLASS,
     Colour,
     Label,
@@ -43,7 +42,7 @@ class Mask:
 
 
 def interpret_masks(
-    masks: Sequence[Mask], form: LabelFormat, classes: ClassList
+    masks: Sequence[Mask], form: LabelFormat, classes: ClassList, path: Path
 ) -> tuple[list[Label], LabelFormat, list[str]]:
     """Decide what the values in the masks mean.
 
@@ -57,6 +56,7 @@ def interpret_masks(
         classes: class names, possibly none. If they are named by colour, palette indices are
             replaced by their colours. If they are named by id or position, many rare ids are not
             taken for a sign of smoothing.
+        path: folder or file of all labels, for messages.
 
     Returns:
         The labels with their final values, the format with ``invalid`` filled in, and notes for the
@@ -70,11 +70,11 @@ def interpret_masks(
     by_colour = classes.keys == "colour"
     by_id = len(classes) > 0 and not by_colour
     notes: list[str] = []
-    is_coloured, folder = labels[0].coloured, masks[0].file.parent
+    is_coloured = labels[0].coloured
     has_values = classes.keys != "position"
     if form.snap and not has_values:  # before 255 is interpreted, because noise affects that
         counts = count_ids(labels)
-        frequent = _find_frequent_values(folder, counts, is_coloured)
+        frequent = _find_frequent_values(path, counts, is_coloured)
         labels, note = _snap_all(labels, counts, sorted(frequent))
         notes.append(note)
     if form.invalid is None and not is_coloured:
@@ -104,7 +104,7 @@ def interpret_masks(
         labels, note = _snap_all(labels, count_ids(labels), sorted(classes.names))
         notes.append(note)
     elif not form.snap and not by_id and not by_colour:
-        require_sharp(folder, labels, count_ids(labels))
+        require_sharp(path, labels, count_ids(labels))
     return labels, form, notes
 
 
@@ -118,13 +118,13 @@ def replace_indices_by_colours(label: Label) -> Label:
 
 
 def find_palette_conflict(
-    palettes: dict[int, tuple[Colour, Path]], file: Path, label: Label
+    palettes: dict[int, tuple[Colour, Path | str]], file: Path, label: Label
 ) -> str | None:
     """Return an error message if a file's palette contradicts that of an earlier file, else None.
 
     Args:
-        palettes: colour of each palette index, with the first file that uses the index. The colours
-            of this file are added.
+        palettes: colour of each palette index, with the first file that uses the index, or another
+            text for messages. The colours of this file are added.
         file: path of the label.
         label: label of palette indices.
     """
@@ -175,17 +175,17 @@ def _to_points(ids: Tensor, coloured: bool) -> Tensor:
 
 def _find_first_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str | None:
     """Return the message of the first palette conflict between the files, or None."""
-    palettes: dict[int, tuple[Colour, Path]] = {}
+    palettes: dict[int, tuple[Colour, Path | str]] = {}
     pairs = zip(files, labels, strict=True)
     conflicts = (find_palette_conflict(palettes, file, label) for file, label in pairs)
     return next(filter(None, conflicts), None)
 
 
-def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
+def _find_frequent_values(path: Path, counts: Mapping[int, int], coloured: bool) -> list[int]:
     """Return the frequent values of masks, without those near a more frequent value.
 
     Args:
-        folder: folder of the labels, for messages.
+        path: folder or file of the labels, for messages.
         counts: number of pixels by value.
         coloured: whether the values are colours.
 
@@ -204,7 +204,7 @@ def _find_frequent_values(folder: Path, counts: Mapping[int, int], coloured: boo
             pair = (value, next(values[other] for other in kept if near[row, other]))
             low, high = (format_colour(v) if coloured else str(v) for v in sorted(pair))
             raise InputError(
-                f"{folder}: {low} and {high} are both frequent, but too close to each other to "
+                f"{path}: {low} and {high} are both frequent, but too close to each other to "
                 "snap to: remove --snap, or name the classes with --classes"
             )
     return [values[row] for row in kept]
@@ -225,7 +225,7 @@ def _snap_all(
 
 
 def select_classes(
-    folder: Path, counts: Mapping[int, int], classes: ClassList, coloured: bool
+    path: Path, counts: Mapping[int, int], classes: ClassList, coloured: bool
 ) -> tuple[list[int], list[str]]:
     """Return the ids and names of the classes.
 
@@ -233,7 +233,7 @@ def select_classes(
     ids from 0 on, all of whose classes are returned.
 
     Args:
-        folder: folder of the labels, for messages.
+        path: folder or file of the labels, for messages.
         counts: number of pixels by id or colour.
         classes: class names, possibly none.
         coloured: whether the ids are colours.
@@ -249,7 +249,7 @@ def select_classes(
     if classes.keys == "position":
         if coloured and len(listed) != len(present):
             raise InputError(
-                f"{folder}: {len(listed)} class names, but the labels contain {len(present)} "
+                f"{path}: {len(listed)} class names, but the labels contain {len(present)} "
                 f"colours: {_format_counts(present, counts, coloured)}: give one name per colour, "
                 "in this order"
             )
@@ -259,13 +259,13 @@ def select_classes(
     elif (classes.keys == "colour") != coloured:
         content = "colours" if coloured else "ids without a palette"
         raise InputError(
-            f"{folder}: contains {content}, but the classes are named by {classes.keys}: name "
+            f"{path}: contains {content}, but the classes are named by {classes.keys}: name "
             f"them by {'colour' if coloured else 'id'}"
         )
     if unnamed := [number for number in present if number not in classes.names]:
         kind = "colours" if coloured else "class ids"
         raise InputError(
-            f"{folder}: {len(listed)} class names, but the labels contain {kind} without a name: "
+            f"{path}: {len(listed)} class names, but the labels contain {kind} without a name: "
             f"{_format_counts(unnamed, counts, coloured)}: add names (one per id from 0 on), give "
             "no names at all, or mark an id as unlabelled with --invalid"
         )
@@ -273,9 +273,25 @@ def select_classes(
     return ids, [classes.names[number] for number in ids]
 
 
+@dataclass(frozen=True)
+class TrainingClasses:
+    """The classes of the training set.
+
+    Attributes:
+        ids: class ids in the training labels.
+        names: class names, in the same order.
+        palette: colours by class id; empty if the training labels have no palette.
+        ids_are_colours: whether the ids are 24-bit numbers of colours.
+    """
+
+    ids: Sequence[int]
+    names: Sequence[str]
+    palette: Mapping[int, Colour]
+    ids_are_colours: bool
+
+
 def map_to_training_ids(
-    ids: Sequence[int],
-    names: Sequence[str],
+    training: TrainingClasses,
     file: Path,
     label: Label,
     form: LabelFormat,
@@ -284,19 +300,19 @@ def map_to_training_ids(
     """Return a label, for example of a validation image, with the class ids of the training set.
 
     Args:
-        ids: class ids of the training set.
-        names: class names of the training set, in the order of ``ids``.
+        training: classes of the training set.
         file: path of the label, for messages.
         label: label to map. Unless ``form.invalid`` is given, it was read without a marker for
             "no label".
         form: format with which it was read.
         classes: class names in the label's own file, or None. With them, classes are matched by
-            name, otherwise by id.
+            name, otherwise by id, or by colour if palettes have another order.
 
     Raises:
-        InputError: if the label contains a class that is not in the training set.
+        InputError: if the label contains a class that is not in the training set, or its palette
+            contradicts that of the training set.
     """
-    is_coloured = max(ids, default=0) > HIGHEST_ID
+    ids, names, is_coloured = training.ids, training.names, training.ids_are_colours
     if classes is not None:
         training_ids = dict(zip(names, ids, strict=True))
         present = list(count_ids([label]))
@@ -307,17 +323,15 @@ def map_to_training_ids(
                     f"training set (its classes: {', '.join(names)}): label some training images "
                     "with it, or remove it here"
                 )
-        table = torch.zeros(max(present) + 1, dtype=torch.long)
-        for number in present:
-            table[number] = training_ids[classes.names[number]]
-        if boxes := label.boxes:
-            class_ids, background = table[boxes.class_ids], int(table[boxes.background])
-            label = replace(label, boxes=replace(boxes, class_ids=class_ids, background=background))
-        return label.with_ids(table[label.class_ids], coloured=is_coloured)
+        label = label.renumber({number: training_ids[classes.names[number]] for number in present})
+        return replace(label, coloured=is_coloured)
     if form.invalid is None and not label.coloured and NO_CLASS not in ids:
         label = label.without(NO_CLASS)
-    if is_coloured and label.palette and not label.coloured:
-        label = replace_indices_by_colours(label)
+    if label.palette and not label.coloured:
+        if is_coloured:
+            label = replace_indices_by_colours(label)
+        else:
+            label = _match_palette(training.palette, file, label)
     if form.snap:
         return snap(label, ids)
     present = label.class_ids[label.valid].unique()
@@ -329,6 +343,35 @@ def map_to_training_ids(
             f"{file}: contains the class {number}, which is not in the training set (its classes: "
             f"{listed}): label some training images with it, or remove it here"
         )
+    return label
+
+
+def _match_palette(training: Mapping[int, Colour], file: Path, label: Label) -> Label:
+    """Return a label with the palette indices that its colours have in the training set.
+
+    If the palettes have other colours, but do not contradict each other, the indices are kept.
+
+    Args:
+        training: colours by index in the training set, possibly none.
+        file: path of the label, for messages.
+        label: label of palette indices.
+
+    Raises:
+        InputError: if an index has the colour of another class, but not all colours are those of
+            classes, or two classes have the same colour.
+    """
+    present = label.class_ids[label.valid].unique().tolist()
+    index_of = {colour: index for index, colour in training.items()}
+    own = {index: label.palette[index] for index in present if index in label.palette}
+    is_unique = len(index_of) == len(training)
+    if is_unique and len(own) == len(present) and index_of.keys() >= set(own.values()):
+        return label.renumber({index: index_of[colour] for index, colour in own.items()})
+    if any(colour in index_of and colour != training.get(index) for index, colour in own.items()):
+        palettes: dict[int, tuple[Colour, Path | str]] = {
+            index: (colour, "the training set") for index, colour in training.items()
+        }
+        if conflict := find_palette_conflict(palettes, file, label):
+            raise InputError(conflict)
     return label
 
 

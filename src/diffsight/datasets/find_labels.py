@@ -11,15 +11,8 @@ from diffsight.datasets.label_source import AbstractLabelSource, LabelFiles
 from diffsight.datasets.label_studio import is_brush_mask, read_label_studio
 from diffsight.datasets.labelme import is_labelme, read_labelme
 from diffsight.datasets.labels import LABEL_SUFFIXES, LOSSY_SUFFIXES
-from diffsight.datasets.pairs import (
-    common_ending,
-    files_by_name,
-    is_same_folder,
-    name_of,
-    pair_names,
-    require_partners,
-    suggest_similar_name,
-)
+from diffsight.datasets.pair_names import pair_names, suggest_similar_name
+from diffsight.datasets.pairs import files_by_name, is_same_folder, name_of, require_partners
 from diffsight.datasets.points import POINT_SUFFIXES, read_points
 from diffsight.errors import InputError
 
@@ -123,7 +116,7 @@ def _open_file(labels: Path, kind: str) -> AbstractLabelSource:
             "JSON file, or a CSV file of points"
         )
     if is_labelme(read_json(labels)):
-        return read_labelme(labels.parent, {name_of(Path(labels.name)): labels})
+        return read_labelme(labels, {name_of(Path(labels.name)): labels})
     return read_coco(labels)
 
 
@@ -168,7 +161,8 @@ def _describe_pairs(names: Mapping[str, str], unlabelled: list[Path], count: int
         count: number of labelled images.
     """
     notes = []
-    ending = common_ending(list(names), list(names.values()))
+    endings = {label.removeprefix(image) for image, label in names.items()}
+    ending = endings.pop() if len(endings) == 1 else ""
     if ending and all(label == image + ending for image, label in names.items()):
         notes.append(f"the name of each label is the name of its image followed by {ending!r}")
     if unlabelled:

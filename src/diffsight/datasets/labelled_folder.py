@@ -12,6 +12,7 @@ from torch import Tensor
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.class_ids import (
     Mask,
+    TrainingClasses,
     format_colour,
     interpret_masks,
     map_to_training_ids,
@@ -21,7 +22,7 @@ from diffsight.datasets.class_lists import ClassList
 from diffsight.datasets.files import read_image
 from diffsight.datasets.find_labels import find_labels
 from diffsight.datasets.label_source import AbstractLabelSource
-from diffsight.datasets.labels import Colour, Label, LabelFormat, unpack_colour
+from diffsight.datasets.labels import HIGHEST_ID, Colour, Label, LabelFormat, unpack_colour
 from diffsight.datasets.mask_values import MAX_CLASSES, count_ids
 from diffsight.datasets.pairs import content_hash
 from diffsight.errors import InputError
@@ -205,7 +206,9 @@ def read_labelled_folder(
     elif like is not None:
         folder = _build_with_classes_of(like, form, pairs, source.classes, name)
     else:
-        folder = _build_from_classes(form, pairs, classes or source.classes or classes, name)
+        folder = _build_from_classes(
+            form, pairs, classes or source.classes or classes, labels, name
+        )
     folder.images = tuple(image.relative_to(images) for _, _, image, _ in ordered)
     unlabelled = [] if source.is_sparse else _describe_unlabelled_pixels(folder, form)
     folder.notes = (*labelled.notes, *folder.notes, *unlabelled)
@@ -250,7 +253,7 @@ def _describe_unlabelled_pixels(folder: LabelledFolder, form: LabelFormat) -> li
     reasons = [] if form.invalid is None else [f"{form.invalid:g} (--invalid)"]
     reasons += {"depth": ["0"], "normals": ["no direction"]}.get(form.kind, [])
     if form.kind != "segmentation":  # class ids are always finite
-        reasons.append("not finite")
+        reasons.append("not finite" if form.kind == "depth" else "not finite or transparent")
     percentage = 100 * count / sum(mask.numel() for mask in masks)
     return [f"{count} pixels ({percentage:.1f} %) have no label: {', '.join(reasons)}"]
 
@@ -293,7 +296,7 @@ def _build_from_numbers(
 
 
 def _build_from_classes(
-    form: LabelFormat, pairs: Sequence[_Pair], classes: ClassList, name: str
+    form: LabelFormat, pairs: Sequence[_Pair], classes: ClassList, path: Path, name: str
 ) -> LabelledFolder:
     """Return a data set of class maps with classes numbered from 0.
 
@@ -301,6 +304,7 @@ def _build_from_classes(
         form: format with which the labels were read.
         pairs: images with their labels.
         classes: class names, possibly none.
+        path: folder or file of the labels, for messages.
         name: name of the data set.
 
     Raises:
@@ -316,25 +320,25 @@ def _build_from_classes(
                 f"{contents[first.label.coloured]}: store all labels in the same form"
             )
     masks = [Mask(pair.file, pair.label) for pair in pairs]
-    labels, form, notes = interpret_masks(masks, form, classes)
-    counts, coloured, folder = count_ids(labels), labels[0].coloured, first.file.parent
-    ids, names = select_classes(folder, counts, classes, coloured)
+    labels, form, notes = interpret_masks(masks, form, classes, path)
+    counts, coloured = count_ids(labels), labels[0].coloured
+    ids, names = select_classes(path, counts, classes, coloured)
     if len(counts) < 2:
         (number,) = counts
         raise InputError(
-            f"{folder}: all labelled pixels have the class "
+            f"{path}: all labelled pixels have the class "
             f"{format_colour(number) if coloured else number}, but at least two classes are "
             "needed: check --kind and the labels"
         )
     if len(ids) > MAX_CLASSES:
         raise InputError(
-            f"{folder}: {len(ids)} different values are too many for class ids (are they depths or "
+            f"{path}: {len(ids)} different values are too many for class ids (are they depths or "
             "other numbers?): check --kind"
         )
     palette = {n: colour for label in labels for n, colour in label.palette.items()}
     if coloured:
         palette = {n: unpack_colour(n) for n in ids}
-    colours = [palette.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(ids)]
+    colours = [palette.get(n, colour) for n, colour in zip(ids, _default_colours(ids), strict=True)]
     samples = [
         _number_classes(replace(pair, label=label), ids)
         for pair, label in zip(pairs, labels, strict=True)
@@ -363,13 +367,23 @@ def _build_with_classes_of(
     Raises:
         InputError: if a label has a class that ``like`` does not have.
     """
+    palette = dict(zip(like.ids, like.colours, strict=False))
+    if like.colours == _default_colours(like.ids):
+        palette = {}
+    ids_are_colours = like.ids_are_colours or max(like.ids) > HIGHEST_ID
+    training = TrainingClasses(like.ids, like.names, palette, ids_are_colours)
     samples = []
     for pair in pairs:
-        label = map_to_training_ids(like.ids, like.names, pair.file, pair.label, form, classes)
+        label = map_to_training_ids(training, pair.file, pair.label, form, classes)
         samples.append(_number_classes(replace(pair, label=label), like.ids))
     return LabelledFolder(
         like.form, samples, ids=like.ids, names=like.names, colours=like.colours, name=name
     )
+
+
+def _default_colours(ids: Sequence[int]) -> tuple[Colour, ...]:
+    """Return the colours of classes whose label files have none."""
+    return tuple(COLOURS[i % len(COLOURS)] for i in range(len(ids)))
 
 
 def _number_classes(pair: _Pair, ids: Sequence[int]) -> Sample:

@@ -18,7 +18,7 @@ from diffsight.label_maps import clean_name
 CORNERS = 64  # number of corners of the polygon that replaces a circle
 
 
-def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
+def read_labelme(path: Path, files: Mapping[str, Path]) -> ShapeLabels:
     """Return the shapes in labelme's files as class maps.
 
     The classes are the shapes' labels in alphabetical order, numbered from 1; 0 is the background.
@@ -26,7 +26,7 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
     label. Later shapes of an image cover earlier ones.
 
     Args:
-        folder: folder of the files.
+        path: folder of the files, or the only file; for messages.
         files: paths of the files by the name of the image.
 
     Raises:
@@ -40,7 +40,7 @@ def read_labelme(folder: Path, files: Mapping[str, Path]) -> ShapeLabels:
         name: ShapeMap(files[name], hw, [Shape(ids[label], outline) for label, outline in shapes])
         for name, (hw, shapes) in rows.items()
     }
-    return ShapeLabels(folder, maps, classes)
+    return ShapeLabels(path, maps, classes)
 
 
 def is_labelme(data: Any) -> bool:

@@ -1,6 +1,7 @@
 """Read label files of every kind of dense task, from counts, colours or numbers."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from diffsight.choices import LabelKind
 from diffsight.datasets.depth import DEPTH_SUFFIXES, read_counts, read_depth
-from diffsight.datasets.files import decode, read_array, read_bytes
+from diffsight.datasets.exact_pixels import opaque_pixels, require_all_bits, require_lossless
+from diffsight.datasets.files import decode, read_array
 from diffsight.errors import InputError
 from diffsight.types import Boxes
 
@@ -47,7 +49,7 @@ class LabelFormat:
             there are N counts per unit (``K/100``, ``1/65535``).
         invalid: count that means "no label"; with several channels all of them must have it. None
             means 255 for class ids, and no count for colours and other kinds. NaN always means "no
-            label", and so does 0 for depth.
+            label", and so do 0 for depth and transparent pixels, except in class masks.
         snap: accept class masks that are smoothed or compressed, also as JPEG, with any number of
             different values; every value then becomes the nearest class value.
     """
@@ -129,6 +131,20 @@ class Label:
         value = torch.where(self.valid, ids, 0).float()[None]
         return replace(self, value=value, coloured=coloured)
 
+    def renumber(self, ids: Mapping[int, int]) -> "Label":
+        """Return the label with other class ids, in its boxes too.
+
+        Args:
+            ids: new class id by the present one, for all ids that occur.
+        """
+        table = torch.zeros(max(ids, default=0) + 1, dtype=torch.long)
+        table[list(ids)] = torch.tensor(list(ids.values()), dtype=torch.long)
+        label = self.with_ids(table[self.class_ids], coloured=self.coloured)
+        if (boxes := self.boxes) is None:
+            return label
+        class_ids, background = table[boxes.class_ids], int(table[boxes.background])
+        return replace(label, boxes=replace(boxes, class_ids=class_ids, background=background))
+
     def without(self, marker: int | float) -> "Label":
         """Return the label with pixels of the value ``marker`` marked as not valid."""
         valid = self.valid & (self.value[0] != marker)
@@ -171,7 +187,8 @@ def read_label(path: Path, form: LabelFormat) -> Label:
 def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
     """Return the values ``c h w`` in a file, its palette, and whether values are colours.
 
-    The values keep the dtype of the file, in which they must be compared with ``form.invalid``.
+    The values keep the dtype of the file, in which they must be compared with ``form.invalid``;
+    those of files with transparency are float32.
 
     Raises:
         InputError: if the file cannot be read, or does not fit the format.
@@ -186,8 +203,11 @@ def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, C
 
     def to_array(image: Image.Image) -> np.ndarray:
         if not form.snap:
-            _require_lossless(path, image)
-        pixels, colours = _read_pixels(image, kind)
+            require_lossless(path, image)
+        require_all_bits(path, image, kind)
+        if kind != "segmentation":
+            return _read_numbers(image)
+        pixels, colours = _read_class_pixels(image)
         palette.update(colours)
         return pixels
 
@@ -200,7 +220,7 @@ def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, C
     if kind == "segmentation":
         return *_encode_colours(path, rgb, form.snap), True
     if kind == "scalar":
-        if (rgb != rgb[..., :1]).any():
+        if (rgb != rgb[..., :1])[~np.isnan(rgb)].any():
             raise InputError(
                 f"{path}: a colour image, but scalar labels need one channel: save as grey"
             )
@@ -208,54 +228,30 @@ def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, C
     return rgb.transpose(2, 0, 1), {}, False
 
 
-def _read_pixels(image: Image.Image, kind: str) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Return the pixels ``h w`` or ``h w c`` of an image, and the colours of its palette."""
-    if kind == "segmentation" and image.mode in ("RGBA", "LA"):
+def _read_class_pixels(image: Image.Image) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Return the pixels ``h w`` or ``h w c`` of a class mask, and the colours of its palette."""
+    if image.mode in ("RGBA", "LA"):
         alpha, pixels = np.array(image.getchannel("A")), np.array(image.convert("RGB"))
         # if all pixels have one colour, the transparency distinguishes the classes
         is_constant = (pixels == pixels[0, 0]).all()
         return (alpha if is_constant and (alpha != 255).any() else pixels), {}
-    if image.mode == "P" and kind == "segmentation":
+    if image.mode == "P":
         flat = image.getpalette("RGB") or []
         rows = zip(*(flat[i::3] for i in range(3)), strict=True)
         return np.array(image), {i: (r, g, b) for i, (r, g, b) in enumerate(rows)}
+    return np.array(image.convert("RGB") if image.mode == "CMYK" else image), {}
+
+
+def _read_numbers(image: Image.Image) -> np.ndarray:
+    """Return the pixels ``h w`` or ``h w c`` of an image; transparent pixels are NaN."""
+    is_opaque = opaque_pixels(image)
     if image.mode in ("P", "RGBA", "LA", "CMYK"):
         image = image.convert("RGB")
-    return np.array(image), {}
-
-
-def _require_lossless(path: Path, image: Image.Image) -> None:
-    """Raise an error if the compression of the image is lossy.
-
-    Raises:
-        InputError: if it is lossy, since values near edges are then wrong.
-    """
-    name = image.format
-    if name == "TIFF":
-        is_lossy = str(image.info.get("compression")) in ("jpeg", "tiff_jpeg", "webp")
-    elif name == "WEBP":
-        is_lossy = _is_lossy_webp(read_bytes(path))
-    else:
-        is_lossy = name == "JPEG"
-    if is_lossy:
-        raise InputError(
-            f"{path}: lossy compression ({name}) changes values at every edge: save the original "
-            "labels as PNG, or give --snap for class masks"
-        )
-
-
-def _is_lossy_webp(data: bytes) -> bool:
-    """Return whether the first image chunk of a WebP file is lossy."""
-    start = 12
-    while start + 8 <= len(data):
-        kind, length = (
-            data[start : start + 4],
-            int.from_bytes(data[start + 4 : start + 8], "little"),
-        )
-        if kind in (b"VP8L", b"VP8 "):
-            return kind == b"VP8 "
-        start += 8 + length + length % 2
-    return True
+    pixels = np.array(image)
+    if is_opaque is None:
+        return pixels
+    is_opaque = is_opaque.reshape(*is_opaque.shape, *[1] * (pixels.ndim - 2))
+    return np.where(is_opaque, pixels.astype(np.float32), np.nan)
 
 
 def _move_channels_first(path: Path, values: np.ndarray, kind: str) -> np.ndarray:

@@ -121,13 +121,13 @@ def _surrounds_strokes(labels: Sequence[Label], value: int) -> bool:
     return touching * max_width >= max(count, 1)
 
 
-def require_sharp(folder: Path, labels: Sequence[Label], counts: Mapping[int, int]) -> None:
+def require_sharp(path: Path, labels: Sequence[Label], counts: Mapping[int, int]) -> None:
     """Raise an error if masks look smoothed or compressed.
 
     Such masks have many rare values, most of whose pixels lie along the borders of other values.
 
     Args:
-        folder: folder of the masks, for messages.
+        path: folder or file of the labels, for messages.
         labels: all masks of the folder.
         counts: number of pixels by value.
 
@@ -150,7 +150,7 @@ def require_sharp(folder: Path, labels: Sequence[Label], counts: Mapping[int, in
         solid += int(torch.isin(ids[:-1, :-1][block], rare).sum())
     if solid < MIN_SOLID_FRACTION * pixels:
         raise InputError(
-            f"{folder}: {len(counts)} values, {len(rare_values)} of them nearly empty: smoothed or "
+            f"{path}: {len(counts)} values, {len(rare_values)} of them nearly empty: smoothed or "
             "compressed masks? Save them without smoothing, give --snap to take the nearest of the "
             "frequent values, or --classes if they are classes"
         )

@@ -1,9 +1,7 @@
 """Match, list, check and read the image and label files of a data set."""
 
-import difflib
 import functools
 import hashlib
-import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +20,9 @@ from diffsight.datasets.files import (
     read_image,
     read_text,
 )
+from diffsight.datasets.pair_names import pair_names, suggest_similar_name
 from diffsight.errors import InputError
 
-MAX_COMPARED = 100  # names that the search for similar names compares at most
 # hints for messages about folders without labels or images, by the suffix of their other files
 _HINTS: Mapping[str, str] = {
     ".jpg": ": JPEG changes numbers; save labels as PNG",
@@ -228,75 +226,6 @@ def require_partners(
 def is_same_folder(images: Path, labels: Path) -> bool:
     """Return whether two paths lead to the same folder."""
     return images.resolve() == labels.resolve()
-
-
-def pair_names(
-    images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
-) -> dict[str, str]:
-    """Return the names of labels by the names of their images, without images that have none.
-
-    Three rules are tried in this order: the names are equal; all labels have the same ending after
-    the name of their image (``p0`` and ``p0_mask``); the last parts of the paths are equal.
-
-    Args:
-        images: names as ``files_by_name`` returns them.
-        labels: names as ``files_by_name`` returns them.
-        is_one_folder: whether images and labels are in the same folder. Then a label must have an
-            ending, which must not begin with a letter or a digit.
-    """
-    label_names = set(labels)
-    equal = {} if is_one_folder else {name: name for name in images if name in label_names}
-    if equal:
-        return equal
-    ending = common_ending(images, labels, is_one_folder=is_one_folder)
-    if ending:
-        return {name: name + ending for name in images if name + ending in label_names}
-    if is_one_folder:
-        return {}
-    by_last = {name.rpartition("/")[2]: name for name in labels}
-    last = [name.rpartition("/")[2] for name in images]
-    if len(by_last) < len(labels) or len(set(last)) < len(last):
-        return {}  # ambiguous: files in two folders have the same last part
-    return {
-        name: by_last[short] for name, short in zip(images, last, strict=True) if short in by_last
-    }
-
-
-def common_ending(
-    images: Sequence[str], labels: Sequence[str], *, is_one_folder: bool = False
-) -> str:
-    """Return the most frequent text, such as ``_mask``, that label names add to those of images.
-
-    It is empty if there is none or, unless ``is_one_folder``, if some labels do not have it.
-    """
-    image_names, endings = set(images), Counter[str]()
-    for label in labels:
-        for length in range(1, len(label)):
-            ending = label[length:]
-            if label[:length] in image_names and not (is_one_folder and ending[0].isalnum()):
-                endings[ending] += 1
-    if not endings:
-        return ""
-    ending, count = max(endings.items(), key=lambda item: (item[1], len(item[0])))
-    return ending if is_one_folder or count == len(labels) else ""
-
-
-def suggest_similar_name(
-    images: Mapping[str, Path], labels: Mapping[str, Path], names: Mapping[str, str]
-) -> str:
-    """Return a hint on an unmatched image and label with similar names; empty if there are none.
-
-    Args:
-        images: image files by name.
-        labels: label files by name.
-        names: name of the label of every matched image.
-    """
-    used = set(names.values())
-    unmatched = [name for name in labels if name not in used][:MAX_COMPARED]
-    for name, image in itertools.islice(images.items(), MAX_COMPARED):
-        if name not in names and (near := difflib.get_close_matches(name, unmatched, n=1)):
-            return f" ({labels[near[0]].name} looks like {image.name})"
-    return ""
 
 
 def require_same_size(label: Path, ids: Tensor, path: Path, image: Tensor) -> None:

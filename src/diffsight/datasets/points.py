@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -63,7 +62,7 @@ class PointLabels(AbstractLabelSource):
         classes: ids and names of the classes, if the file has class names.
     """
 
-    is_sparse: ClassVar[bool] = True
+    is_sparse = True
 
     def __init__(
         self,
@@ -93,28 +92,6 @@ class PointLabels(AbstractLabelSource):
     def describe(self, name: str) -> str:
         """Return the line number of an image's first point and the image as the file spells it."""
         return f"line {self._points[name][0].line}, {self._images[name]}"
-
-    def renumber(self, classes: ClassList) -> Self:
-        """Return the points with the class ids of a list of classes, if the file has class names.
-
-        Raises:
-            InputError: if a class is not in the list.
-        """
-        if self.classes is None or not len(classes):
-            return self
-        ids = {name: id for id, name in classes.names.items()}
-        if missing := [name for name in self.classes.names.values() if name not in ids]:
-            raise InputError(
-                f"{self.path}: class {missing[0]!r} is not in the list of classes "
-                f"({', '.join(ids)}): correct the name, or add it to the list"
-            )
-        new = {id: ids[name] for id, name in self.classes.names.items()}
-        points = {
-            name: [Point(p.line, p.x, p.y, (float(new[int(p.value[0])]),)) for p in some]
-            for name, some in self._points.items()
-        }
-        listed = ClassList(dict(classes.names), "id")
-        return type(self)(self.path, self._kind, points, self._images, listed)
 
     def read(self, name: str, form: LabelFormat, hw: tuple[int, int]) -> Label:
         """Return a label map of size ``hw`` in which the pixels with a point are valid.

@@ -72,10 +72,15 @@ class HorizontalFlip(AbstractTransform):
         """Return the sample, or its mirror image.
 
         Raises:
-            InputError: if a sample to be mirrored has people.
+            InputError: if a sample to be mirrored has people or sentences.
         """
         if not chance(generator, self.probability):
             return sample
+        if sample.sentences:
+            raise InputError(
+                f"{sample.id}: a mirrored image does not fit a sentence with left or right: leave "
+                "HorizontalFlip out"
+            )
         flipped = _change_grid(sample, lambda grid: grid.flip(-1))
         if sample.boxes is not None:
             flipped = replace(flipped, boxes=sample.boxes.mirrored(sample.image.shape[-1]))

@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,13 @@ class AbstractHead(nn.Module, Configurable, abc.ABC):
 
     The output has the resolution of the padded image, except for heatmaps. A head does not run in
     mixed precision: in bfloat16, depths near 5 m would be 3 cm apart.
+
+    Attributes:
+        resizes_output: whether the output is resized to the size that the pyramid covers. Otherwise
+            the maps must have exactly ``1 / stride`` of the padded image's size.
     """
+
+    resizes_output: ClassVar[bool] = False
 
     def __call__(self, pyramid: Pyramid) -> Output:
         """Return ``forward`` of the pyramid, computed in the precision of the weights."""

@@ -25,6 +25,8 @@ class HeatmapHead(AbstractHead):
             the heatmaps times a power of two.
     """
 
+    resizes_output = True
+
     def __init__(
         self,
         *,

@@ -34,6 +34,8 @@ class UPerHead(AbstractHead):
             used only in the loss of classes; None: no auxiliary head.
     """
 
+    resizes_output = True
+
     def __init__(
         self,
         *,

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from diffsight.config import INFINITY
 from diffsight.errors import InputError
 
 FORMAT = 2  # version of the format of saved models
@@ -150,7 +151,7 @@ _INFO: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "calibration": (_is_calibration, "the calibration that adapt wrote, or delete it"),
     "learned_parameters": (lambda value: isinstance(value, int), "a whole number"),
     "seed": (_is_number, "a number"),
-    "alpha": (_is_number, "a number"),
+    "alpha": (lambda value: value == INFINITY or _is_number(value), f"a number, or {INFINITY!r}"),
     **dict.fromkeys(
         ("chosen", "metric", "kind", "license", "verdict", "backbone"), (_is_text, "a text")
     ),

@@ -1,5 +1,6 @@
 """Save a model (configuration, weights, card) completely or not at all; upload it to the hub."""
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -147,13 +148,14 @@ def record(source: str | Path, result: Mapping[str, Any]) -> None:
     """
     artifact = resolve(source)
     config = artifact.config()
+    result = json.loads(json.dumps(dict(result)))  # with lists for tuples, as in the stored results
     same = ("protocol", "data", "plan")
     others = [
         earlier
         for earlier in config["info"].get("results", [])
         if any(earlier.get(part) != result.get(part) for part in same)
     ]
-    config["info"] = {**config["info"], "results": [*others, dict(result)]}
+    config["info"] = {**config["info"], "results": [*others, result]}
     artifact.write_config(config)
 
 

@@ -105,7 +105,8 @@ def open_labelled_folder(
     form = LabelFormat(model.info.get("kind") or _infer_label_kind(task), unit, invalid)
     like = None
     if task.class_names:
-        like = LabelledFolder(form, (), ids=task.ids, names=task.class_names)
+        colours = tuple(task.colours.values())
+        like = LabelledFolder(form, (), ids=task.ids, names=task.class_names, colours=colours)
     return read_labelled_folder(Path(images), Path(labels), form, like=like)
 
 

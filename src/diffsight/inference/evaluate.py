@@ -329,8 +329,10 @@ def resolve_protocol(
 
     Raises:
         InputError: if there is no such protocol, or ``oracle_scene`` is set for a protocol without
-            scene types or for a model that reads captions.
+            scene types, or for a model that reads captions or no text at all.
     """
+    if oracle_scene and not model.reads_text:
+        raise InputError("the model reads no scene types: leave --oracle-scene out")
     protocol = protocols.get(name, prompt="oracle-scene" if oracle_scene else "mean")
     if not model.requires_prompt:
         return protocol

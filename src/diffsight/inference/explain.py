@@ -133,7 +133,7 @@ def explain(
     """
     model.eval()
     method, task = model.method, model.task
-    method.check_prompt(prompt)
+    model.check_prompt(prompt)
     side = model.info.get("short_side") if rig is None else None
     height, width = Plan(short_side=side).working_hw(*image.shape[-2:])
     device = next(model.parameters()).device

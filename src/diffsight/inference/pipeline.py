@@ -140,7 +140,7 @@ class Pipeline:
                 prompt (it is unknown, missing, too long, or the model has no prompts).
         """
         model, predictor = self.model, self._predictor_with(plan, options)
-        model.method.check_prompt(prompt)
+        model.check_prompt(prompt)
         if boxes is not None and not model.task.has_regions:
             raise InputError(f"{type(model.task).__name__} predicts no joints: leave boxes out")
         images, kind = _listed(images), "rig" if model.reads_rig else "image"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffsight.errors import InputError
 
 if TYPE_CHECKING:
+    from diffsight.model import DenseModel
     from diffsight.ops.tiles import Window
 
 ShortSide = int | Literal["training", "own"]
@@ -97,15 +98,31 @@ class Plan:
         if not self.scales or not are_positive or len(set(self.scales)) < len(self.scales):
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
-    def on_grid(self, task: str) -> "Plan":
-        """Return the plan for a model whose output map has a fixed grid, whatever the image size.
-
-        Args:
-            task: name of the task, for messages.
+    def for_model(self, model: "DenseModel") -> "Plan":
+        """Return the plan for a model; the size of the image does not change maps on a grid.
 
         Raises:
-            InputError: if the plan has windows, flips or scales.
+            InputError: if the plan has steps but the method has none, windows, flips or scales but
+                the output a fixed grid, windows that leave pixels out but the output no values, or
+                flips but the task sentences.
         """
+        if self.steps is not None and not model.method.accepts_steps:
+            raise InputError(
+                f"{type(model.method).__name__} does not refine its output step by step: leave "
+                "steps out"
+            )
+        if self.flip and model.task.requires_prompt:
+            raise InputError(
+                "a mirrored image does not fit a sentence with left or right: leave flip out"
+            )
+        if self.released_windows and model.output.kind != "values":
+            raise InputError(
+                "released_windows leave columns without a prediction, which only depth and other "
+                "values can mark as invalid: leave them out"
+            )
+        return self if model.output.grid is None else self._on_grid(type(model.task).__name__)
+
+    def _on_grid(self, task: str) -> "Plan":
         default = Plan()
         for name in ("windows", "tile", "flip", "scales"):
             if getattr(self, name) != getattr(default, name):

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from diffsight.errors import InputError
 from diffsight.inference.confidence import Threshold, select_threshold
 from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
@@ -22,7 +21,7 @@ from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, report_out_of_memory
 from diffsight.ops.precision import float32_products
 from diffsight.ops.resize import resize_image
-from diffsight.ops.tiles import PassAverage, Window
+from diffsight.ops.tiles import PassAverage, Window, require_aligned
 from diffsight.outputs import Output
 from diffsight.rig import Rig
 from diffsight.tasks import Prediction
@@ -131,8 +130,8 @@ class Predictor:
         latents: cache of encoded images that several predictors share, such as ``SharedLatents``.
 
     Raises:
-        InputError: if the device has too little memory for the size of the plan, the plan has steps
-            but the method has none, or it has windows, flips or scales but the output a fixed grid.
+        InputError: if the device has too little memory for the size of the plan, or the plan does
+            not fit the model (``Plan.for_model``).
     """
 
     def __init__(
@@ -145,15 +144,8 @@ class Predictor:
         latents: Latents | None = None,
     ) -> None:
         first = next(model.parameters(), torch.empty(0))
-        self.plan = plan or Plan()
-        if model.output.grid is not None:
-            self.plan = self.plan.on_grid(type(model.task).__name__)
+        self.plan = (plan or Plan()).for_model(model)
         self.device = first.device if device is None else torch.device(device)
-        if self.plan.steps is not None and not model.method.accepts_steps:
-            raise InputError(
-                f"{type(model.method).__name__} does not refine its output step by step: leave "
-                "steps out"
-            )
         side = (self.plan.short_side or 0) * max(self.plan.scales)
         require_bytes(
             side**2 * PIXEL_BYTES,
@@ -258,6 +250,7 @@ class Predictor:
                 height, width = canvas.image.shape[-2:]
                 # the mirrored image has its own windows
                 windows = [self.plan.make_windows(height, width, mirrored=m) for m in canvas.sides]
+                require_aligned(itertools.chain(*windows), self.model.output.stride)
                 views = [
                     view
                     for row in zip(*windows, strict=True)

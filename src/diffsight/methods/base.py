@@ -96,6 +96,8 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     Attributes:
         output_kinds: kinds of output that the method supports.
         accepts_prompt: whether the method reads ``Inputs.prompts``.
+        ignores_text: whether the prompts that it accepts do not change the output, because the
+            condition is the same for all images.
         requires_prompt: whether every image needs a sentence as prompt.
         accepts_steps: whether the method reads ``Inputs.steps``.
         size_multiple: images are padded to a multiple of this many pixels.
@@ -104,6 +106,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     unrecorded = frozenset({"output"})  # the task sets this argument
     output_kinds: ClassVar[tuple[Kind, ...]]
     accepts_prompt: bool = False
+    ignores_text: bool = False
     requires_prompt: bool = False
     accepts_steps: bool = False
     size_multiple: int = 1

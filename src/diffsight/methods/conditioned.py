@@ -60,4 +60,4 @@ class Conditioned(AbstractBackbone):
             for one in self.timesteps
         ]
         features = tuple(torch.cat(level, dim=1) for level in zip(*passes, strict=True))
-        return Pyramid(features, self.strides, (height, width))
+        return Pyramid(features, self.strides, (height, width), extent_hw=(height, width))

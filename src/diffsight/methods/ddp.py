@@ -117,7 +117,9 @@ class DDP(AbstractMethod):
     ) -> None:
         super().__init__()
         if output.kind == "values" and output.bounds is None:
-            raise InputError("DDP needs bounds for values: set the value range of the task")
+            raise InputError(
+                "DDP needs bounds for values: set the task's value range, or choose another method"
+            )
         if not 0 < covers <= 1:
             raise InputError(f"covers must be more than 0 and at most 1, got {covers:g}")
         self.spec, self.covers = output, covers

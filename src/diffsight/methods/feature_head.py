@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffsight.backbones import AbstractBackbone, BackboneSource, SideBySide
+from diffsight.errors import InputError
 from diffsight.methods.base import FitSettings, MethodBuilder, Variant, make_builder
 from diffsight.methods.conditioned import Conditioned
 from diffsight.methods.frozen import AbstractFrozenBackboneMethod
@@ -64,6 +65,9 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         pixel_step: a training step computes every ``pixel_step``-th row and column, starting at a
             random one. Neighbouring pixels add little information, and maps of many classes cost
             more time than the head.
+
+    Raises:
+        InputError: if a width, a step or a probability is out of range.
     """
 
     def __init__(
@@ -79,6 +83,16 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         pixel_step: int = 1,
     ) -> None:
         super().__init__(output, backbone)
+        for name, count in {"width": width, "pixel_step": pixel_step}.items():
+            if count < 1:
+                raise InputError(f"{name} {count}: give 1 or more")
+        probabilities = {
+            "feature_drop_probability": feature_drop_probability,
+            "image_drop_probability": image_drop_probability,
+        }
+        for name, probability in probabilities.items():
+            if not 0 <= probability < 1:
+                raise InputError(f"{name} {probability:g}: give 0 or more, and less than 1")
         self.feature_drop_probability = feature_drop_probability
         self.image_drop_probability = image_drop_probability
         self.position_weight = position_weight
@@ -155,9 +169,11 @@ class FeatureHead(AbstractFrozenBackboneMethod):
         if self.pixel_step == 1 or draws is None or has_boxes or not self.training:
             return None
         first = Draws(draws.seeds[:1])  # the same pixels for all images of a batch
+        sides = 2 * (self.pixel_step,) if target is None else target.valid.shape[-2:]
         rows, columns = (
-            int(first.integers(len(self.project) + 1 + axis, 0, self.pixel_step - 1))
-            for axis in range(2)
+            # the first row is inside the image, even if the step is longer
+            int(first.integers(len(self.project) + 1 + axis, 0, min(self.pixel_step, side) - 1))
+            for axis, side in enumerate(sides)
         )
         return slice(rows, None, self.pixel_step), slice(columns, None, self.pixel_step)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.backbones import BackboneSource, ClipVision, PretrainedPart, StableDiffusion
+from diffsight.backbones.base import TIMESTEPS
 from diffsight.backbones.concept_maps import ConceptRecorder, ConceptRequest, resize_contiguous
 from diffsight.backbones.source import CLIP
 from diffsight.errors import InputError, suggest
@@ -67,7 +68,8 @@ class FewShot(AbstractMethod):
         timestep: timestep in prediction.
 
     Raises:
-        InputError: if the codebook has several tables, but there is no ``vision``.
+        InputError: if the codebook has several tables, but there is no ``vision``, or a timestep is
+            out of range.
     """
 
     output_kinds = ("distribution", "classes")
@@ -85,6 +87,14 @@ class FewShot(AbstractMethod):
         timestep: int = 200,
     ) -> None:
         super().__init__()
+        low, high = train_timesteps
+        if not 0 <= low <= high < TIMESTEPS:
+            raise InputError(
+                f"train_timesteps {low}, {high}: give the first and the last timestep, from 0 to "
+                f"{TIMESTEPS - 1}"
+            )
+        if not 0 <= timestep < TIMESTEPS:
+            raise InputError(f"timestep {timestep}: give a whole number from 0 to {TIMESTEPS - 1}")
         if codebook > 1 and vision is None and output.codec is not None:
             raise InputError(
                 f"a codebook of {codebook} tables needs CLIP features to mix them: give vision"

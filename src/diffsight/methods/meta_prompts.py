@@ -70,7 +70,8 @@ class MetaPrompts(AbstractMethod):
             of timestep 1 (our reading of the row without modulated time in table 5).
         backpropagation: ``full`` through all passes, or ``truncated`` to the last one.
         enlarge_by: images are resized to sides of ``(side // 64 + enlarge_by) * 64`` pixels, where
-            64 is the coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead.
+            64 is the coarsest stride (depth: 1 for NYU, 2 for KITTI); None pads them instead, to
+            the coarsest stride unless the head resizes its output.
 
     Raises:
         InputError: if the backbone lacks a part that is needed, or the numbers or widths of the
@@ -119,17 +120,23 @@ class MetaPrompts(AbstractMethod):
             self.times = nn.ParameterList(nn.Parameter(torch.randn(shape)) for _ in range(passes))
         self.backpropagation = backpropagation
         self.enlarge_by = enlarge_by
-        self.size_multiple = 1 if enlarge_by is not None else backbone.size_multiple
         self.requires_prompt = any(one.requires_text for one in prompts)
+        self.ignores_text = not any(one.reads_text or one.requires_text for one in prompts)
         channels, strides = backbone.channels, backbone.strides
         self.rearrange = None
         if rearrange is not None:
-            last = prompts[-1]
-            self.rearrange = rearrange(
-                in_channels=channels, strides=strides, prompts=last.num_tokens, dim=last.dim
-            )
+            size = {"prompts": prompts[-1].num_tokens, "dim": prompts[-1].dim}
+            self.rearrange = rearrange(in_channels=channels, strides=strides, **size)
             channels, strides = self.rearrange.out_channels, self.rearrange.out_strides
         self.head = head(in_channels=channels, strides=strides, output=output)
+        self.size_multiple = self._padding_multiple()
+
+    def _padding_multiple(self) -> int:
+        """Return the multiple of pixels to which images are padded; 1 if they are resized."""
+        if self.enlarge_by is not None:
+            return 1
+        is_free = self.head.resizes_output
+        return self.backbone.size_multiple if is_free else self.backbone.strides[-1]
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
         """Return the latent; it is None if it is sampled in every pass or the VAE is trained."""
@@ -204,12 +211,12 @@ class MetaPrompts(AbstractMethod):
                 (height // block + self.enlarge_by) * block,
                 (width // block + self.enlarge_by) * block,
             )
-        multiple = self.backbone.size_multiple
+        multiple = self.size_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     def _resize_or_pad(self, image: Images) -> Float[Tensor, "b 3 ph pw"]:
         if self.enlarge_by is None:
-            return pad(image, self.backbone.size_multiple)
+            return pad(image, self.size_multiple)
         height, width = image.shape[-2:]
         return resize_maps(image, self._working_hw(height, width))
 

@@ -57,8 +57,9 @@ class AbstractPromptedMethod(AbstractMethod):
         self.timestep = timestep
         self.backbone = backbone
         self.prompts = prompts
-        self.size_multiple = backbone.size_multiple
+        self.size_multiple = backbone.strides[-1]
         self.requires_prompt = prompts.requires_text
+        self.ignores_text = not (prompts.reads_text or prompts.requires_text)
         self.pyramid_channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
 
     def encode(self, inputs: Inputs) -> EncodedLatent:
@@ -81,7 +82,7 @@ class AbstractPromptedMethod(AbstractMethod):
         return append_maps(self._pass(inputs, latent, self.maps))
 
     def _latent(self, inputs: Inputs, draws: Draws | None = None) -> Maps:
-        image = pad(inputs.image, self.backbone.size_multiple)
+        image = pad(inputs.image, self.size_multiple)
         return encode_latent(self.backbone, image, inputs.latents, draws)
 
     def _pass(self, inputs: Inputs, latent: Maps, maps: MapRequest) -> Pyramid:
@@ -114,7 +115,7 @@ class AbstractPromptedMethod(AbstractMethod):
         if not attention:
             return Explanation(output)
         height, width = inputs.image.shape[-2:]
-        padded = pad(inputs.image, self.backbone.size_multiple).shape
+        padded = pad(inputs.image, self.size_multiple).shape
         resized = [resize_image(one.float(), (padded[-2], padded[-1])) for one in attention]
         mean = sum(resized[1:], start=resized[0])[0, :, :height, :width] / len(resized)
         shown = mean[:MAX_EXPLAINED_TOKENS]

@@ -36,7 +36,7 @@ class SmallUNet(AbstractMethod):
         widths: channels of the levels, from stride 2 on, each twice the stride of the one before.
 
     Raises:
-        InputError: for fewer than two levels.
+        InputError: for fewer than two levels, or a level without channels.
     """
 
     output_kinds = ("distribution", "values", "classes")
@@ -45,8 +45,10 @@ class SmallUNet(AbstractMethod):
         self, *, output: OutputSpec, widths: Sequence[int] = (16, 32, 64, 96, 128)
     ) -> None:
         super().__init__()
-        if len(widths) < 2:
-            raise InputError(f"widths {list(widths)}: give the channels of two or more levels")
+        if len(widths) < 2 or min(widths) < 1:
+            raise InputError(
+                f"widths {list(widths)}: give the channels of two or more levels, each 1 or more"
+            )
         self.spec = output
         self.size_multiple = 2 ** len(widths)
         inputs = (3, *widths[:-1])

@@ -4,6 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that can be trained on a single value per channel.
+
+    A small image alone in its batch has only one pixel at the coarsest level of a network. One
+    value has no variance, so it is normalised with the running statistics, and does not change
+    them.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised maps."""
+        if self.training and input[:, 0].numel() == 1:
+            statistics = self.running_mean, self.running_var
+            return functional.batch_norm(input, *statistics, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
 
 
 def start_convolutions(module: nn.Module, draw: Callable[[Tensor], Any]) -> None:
@@ -30,7 +47,7 @@ def conv_block(channels: int, width: int, kernel: int = 3, *, stride: int = 1) -
         stride: stride; 1 keeps the size of the map.
     """
     conv = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, BatchNorm(width), nn.ReLU(inplace=True))
 
 
 def fcn_head(channels: int, outputs: int, width: int = 256, dropout: float = 0.1) -> nn.Sequential:

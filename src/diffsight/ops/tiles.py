@@ -1,8 +1,12 @@
 """Split an image into windows, and average the maps that are computed in the windows."""
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from diffsight.errors import InputError
 
 Window = tuple[slice, slice]
 """Rows and columns of a part of an image."""
@@ -68,6 +72,23 @@ def make_tiles(height: int, width: int, tile: int, stride: int) -> list[Window]:
 def _tile_starts(long: int, tile: int, stride: int) -> list[int]:
     count = -(-max(long - tile, 0) // stride) + 1
     return [max(min(i * stride, long - tile), 0) for i in range(count)]
+
+
+def require_aligned(windows: Iterable[Window], stride: int) -> None:
+    """Refuse windows that do not begin at a pixel of the output, such as of a heatmap.
+
+    Args:
+        windows: rows and columns of image pixels.
+        stride: image pixels per pixel of the output.
+
+    Raises:
+        InputError: if there is such a window.
+    """
+    if any(side.start % stride for window in windows for side in window):
+        raise InputError(
+            f"a window begins between two pixels of the output, which are {stride} px wide: "
+            f"choose --tile and --stride that are multiples of {stride}, or leave windows out"
+        )
 
 
 class PassAverage:

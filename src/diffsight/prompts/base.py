@@ -18,11 +18,13 @@ class AbstractPrompt(nn.Module, Configurable, abc.ABC):
         num_tokens: number of tokens of an image's condition.
         dim: width of a token's vector.
         requires_text: whether every image needs a sentence.
+        reads_text: whether the condition depends on the text of an image if it has one.
     """
 
     num_tokens: int
     dim: int
     requires_text: bool = False
+    reads_text: bool = False
 
     @abc.abstractmethod
     def forward(self, inputs: Inputs) -> Float[Tensor, "b n c"]:

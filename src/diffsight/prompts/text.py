@@ -86,6 +86,7 @@ class TextTable(AbstractTable):
     """
 
     num_tokens = 1
+    reads_text = True
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "b {self.num_tokens} c"]:
         """Return the condition of each image: one token.

@@ -155,9 +155,16 @@ class DepthProtocol(AbstractProtocol):
         """Add one image to the metric; its label is depth in metres, ``1 1 h w``.
 
         Raises:
-            InputError: if the prediction is not depth, or the crop is defined for another size.
+            InputError: if the prediction is not depth, or depth of another type, or the crop is
+                defined for another size.
         """
         self.require_kind(prediction)
+        depth_type = getattr(prediction, "depth_type", self.depth_type)
+        if depth_type != self.depth_type:
+            raise InputError(
+                f"{self.name} scores depth of type {self.depth_type}, the model predicts "
+                f"{depth_type}: evaluate it without a protocol"
+            )
         label = target.label[0]
         mask = self.scored_pixels(target)
         depth_m = prediction.to_label().float().to(label.device)

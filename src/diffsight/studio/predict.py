@@ -92,7 +92,7 @@ class _Service:
     def _predict(self, data: bytes, prompt: str | None, content_type: str) -> bytes:
         """Return the encoded prediction of an image file."""
         model = self._predictor.model
-        model.method.check_prompt(prompt)
+        model.check_prompt(prompt)
         with self._turn:  # one at a time, which also limits the memory
             image = read_image("image", data)
             begin = time.perf_counter()

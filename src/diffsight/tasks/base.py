@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,7 +16,7 @@ from diffsight.datasets.base import Sample
 from diffsight.errors import InputError
 from diffsight.outputs import LabelCodec, Output, OutputSpec, SoftLabels
 from diffsight.outputs.kinds import MIN_PROBABILITY
-from diffsight.tasks.prediction import Prediction, PredictionSet, to_pixels
+from diffsight.tasks.prediction import Colour, Prediction, PredictionSet, to_pixels
 from diffsight.types import ErrorKind, Map, Maps, Mask, Masks, People, PixelErrors, Target
 
 LabelMaps = Iterable[tuple[Tensor, Bool[Tensor, "h w"]]]
@@ -34,6 +35,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
         is_mirrorable: whether the label of a mirrored image can be computed.
         class_names: names of the classes in the order of their numbers; empty for other labels.
         ids: ids of the classes in label files and predictions; empty for other labels.
+        colours: RGB colours of the classes by id; empty for other labels.
         unit: unit of the predicted values; empty if they have none.
         has_prediction_sets: whether the task implements ``nonconformity`` and ``prediction_set``,
             so that predictions can be calibrated.
@@ -51,6 +53,7 @@ class AbstractTask(nn.Module, Configurable, abc.ABC):
     is_mirrorable: bool = True
     class_names: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
+    colours: Mapping[int, Colour] = MappingProxyType({})
     unit: str = ""
     has_prediction_sets: ClassVar[bool] = False
     lower_bound: ClassVar[float] = -math.inf

@@ -237,7 +237,8 @@ class DepthPrediction(Prediction):
         }
         if self.uncertainty_m is not None:
             std_m = torch.nanmedian(self.uncertainty_m).item()
-            metadata["uncertainty_m"] = {"kind": "standard deviation", "median": round(std_m, 6)}
+            middle = round(std_m, 6) if math.isfinite(std_m) else None
+            metadata["uncertainty_m"] = {"kind": "standard deviation", "median": middle}
         return metadata
 
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:

@@ -27,6 +27,7 @@ class Referring(AbstractTask):
     """
 
     requires_prompt = True
+    is_mirrorable = False  # a sentence with "left" or "right" means another object there
     metric_name = "oIoU, %"
     higher_is_better = True
 

@@ -76,7 +76,7 @@ class Segmentation(AbstractTask):
         self.ids = tuple(range(len(names)) if ids is None else ids)
         self.names: Mapping[int, str] = dict(zip(self.ids, names, strict=True))
         chosen = palette(len(names)) if colours is None else [(r, g, b) for r, g, b in colours]
-        self.colours: Mapping[int, Colour] = dict(zip(self.ids, chosen, strict=True))
+        self.colours = dict(zip(self.ids, chosen, strict=True))
         self.weights = None if weights is None else torch.tensor(weights)
         self.lovasz_weight = lovasz_weight
         self.auxiliary_weight = auxiliary_weight
@@ -276,11 +276,11 @@ class Segmentation(AbstractTask):
 
     def _allowed_probabilities(self, output: Output) -> Float[Tensor, "b k h w"]:
         output = Classes.expect(output)
-        maps = output.probabilities
         if self._allowed is None:
-            return maps
-        maps = maps * self._allowed.to(maps.device)[:, None, None]
-        return maps / maps.sum(dim=1, keepdim=True).clamp(min=1e-30)
+            return output.probabilities
+        log_p = output.log_probabilities
+        refused = ~self._allowed.to(log_p.device).bool()[:, None, None]
+        return log_p.masked_fill(refused, -math.inf).softmax(dim=1)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_every_key_of_evp_is_used_or_dropped(kind: str, model: str, expected: in
     assert converted.method.backbone.latent_scale == pytest.approx(
         1 / (5.07543 if kind == "evp-depth" else 4.7164)
     )
+
+
+@pytest.mark.parametrize("latent_std", [0.0, -1.0, math.nan, math.inf])
+def test_a_latent_std_that_is_not_positive_is_refused(latent_std: float) -> None:
+    with pytest.raises(InputError, match=r"latent_std is .*: give a positive number"):
+        CONVERTERS["evp-depth"](shapes("evp_depth"), latent_std=latent_std)
 
 
 def test_an_evp_checkpoint_with_a_text_encoder_instead_of_captions_is_converted() -> None:

@@ -1,5 +1,6 @@
 """Convert EVP's original checkpoints."""
 
+import math
 from collections.abc import Mapping
 from functools import partial as bind
 
@@ -119,7 +120,9 @@ def convert_evp_depth(
             f"encoder.class_embeddings has shape {tuple(rows.shape)}, but a prompt is tokens x "
             "width: convert a checkpoint of the released code"
         )
-    divisor = latent_std or LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
+    divisor = LATENT_STD["nyu" if max_depth_m <= 10 else "kitti"]
+    if latent_std is not None:
+        divisor = latent_std
 
     def build() -> DenseModel:
         prompts: AbstractPrompt = (
@@ -176,6 +179,6 @@ def convert_evp_referring(
 
 
 def _backbone(divisor: float) -> StableDiffusion:
-    if divisor <= 0:
+    if not 0 < divisor < math.inf:
         raise InputError(f"latent_std is {divisor:g}: give a positive number")
     return StableDiffusion("sd15", latent_scale=1 / divisor, trainable=("unet", "vae"))
