@@ -15,11 +15,11 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from few_shot_rooms import OLD_NAMES
+from few_shot_rooms import FIRST_EDITION
 from paper_claims import CLAIMS, Claim, Comparison
 from pretrained import FROM_SCRATCH, fingerprint, folder_of
 from reporting import interval, table, write_block
@@ -58,19 +58,23 @@ def verdict(gains: Sequence[float]) -> str:
 
 
 def rows_of(units: Units, folder: str) -> Units:
-    """Return the units of a folder by file name; old units may have an earlier method name."""
-    rows = {}
-    old_names = {new.replace(":", "+"): old for new, old in OLD_NAMES.items()}
-    old_folders = (folder.replace(f"/{new}/", f"/{old}/") for new, old in old_names.items())
-    for name in (*old_folders, folder):
-        prefix = f"{name}/"
-        rows |= {key.removeprefix(prefix): units[key] for key in units if key.startswith(prefix)}
-    return rows
+    """Return the units of a folder by file name."""
+    prefix = f"{folder}/"
+    return {key.removeprefix(prefix): units[key] for key in units if key.startswith(prefix)}
 
 
 def compare(comparison: Comparison, tables: Path) -> Result:
-    """Return the result of a comparison, computed from the stored units."""
-    units = units_in(tables / f"{comparison.table}.csv")
+    """Return the result of a comparison, of the first edition if the shipped one has no runs."""
+    result = compare_in(comparison, tables / f"{comparison.table}.csv")
+    if result.verdict != MISSING:
+        return result
+    earlier = compare_in(comparison, tables / f"{comparison.table}{FIRST_EDITION}.csv")
+    return replace(earlier, text=f"{earlier.text} (first edition)") if earlier.text else earlier
+
+
+def compare_in(comparison: Comparison, path: Path) -> Result:
+    """Return the result of a comparison, computed from the units of a stored table."""
+    units = units_in(path)
     ahead, behind = (rows_of(units, folder) for folder in (comparison.ahead, comparison.behind))
     pairs = [(ahead[name], behind[name]) for name in sorted(ahead.keys() & behind.keys())]
     gains = [

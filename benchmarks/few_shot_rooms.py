@@ -1,7 +1,8 @@
 """Measure few-shot methods on rooms: ten tasks with baselines, and the few-shot paper's ablations.
 
-The script runs ``diffsight benchmark few-shot`` on the embedded model. It writes two blocks of
-tables into docs/results.md, and the plot of the scores by shots next to the page. Every finished
+The script runs ``diffsight benchmark few-shot`` on the embedded model. It writes four tables into
+docs/results.md, and the plot of the scores by shots next to the page. A table that is not measured
+with the shipped model shows the first edition, whose tables end in ``_64``. Every finished
 unit (one training with its scores) is stored in ``benchmarks/tables/few_shot_*.csv``. Stored units
 are unpacked into the working folder ``--out`` and are not run again. New units stay in ``--out``,
 so that an interrupted benchmark can be continued.
@@ -20,7 +21,6 @@ Units of another version of diffsight are not mixed with new ones. To measure a 
 """
 
 import argparse
-import json
 import logging
 import math
 import statistics
@@ -33,7 +33,7 @@ from typing import Any
 from plots import Panel, Plot, write_plot
 from pretrained import fingerprint, folder_of
 from reporting import RESULTS, cell, interval, paragraph, table, write_block, write_json
-from tables import SETTINGS, TABLES, pack, read, read_folder, unpack, weights_of
+from tables import SETTINGS, TABLES, Units, pack, read, unpack, weights_of
 
 from diffsight.benchmark.report import write_report
 from diffsight.benchmark.rooms import rooms_source
@@ -46,7 +46,8 @@ TASKS = tuple(rooms_source(size=SIDE_PX).tasks)
 BASELINES = ("mean-map", "constant")
 ABLATION_TASKS = ("depth_zbuffer", "normal", "edge_texture")
 SHOTS = (10, 20, 50, 100)
-REPEATS = 5  # repeats of the slowest methods
+REPEATS = 5
+FIRST_EDITION = "_64"  # end of the names of the tables of the embedded model for 64 px
 # fixed steps of every training, so that results do not depend on the machine
 STEPS = {"tasks": 100, "orderings": 250}
 VARIANTS = {
@@ -64,12 +65,6 @@ PANELS = {  # of the plot, by task: title, score with its unit, digits after the
     "normal": ("normals (lower is better)", "mean angle, °", 2),
     "edge_texture": ("2D edges (lower is better)", "RMSE", 5),
 }
-# method names in stored results that are older than method options
-OLD_NAMES = {
-    "few_shot:codebook=1": "few_shot-k1",
-    "few_shot:codebook=0": "few_shot-k0",
-    "few_shot:maps.self_attention=false": "few_shot-no-self-attention",
-}
 Runs = dict[int, dict[str, Any]]
 
 
@@ -77,8 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the units that are missing in ``--out``."""
     ablation = ["--tasks", ",".join(ABLATION_TASKS), "--repeats", str(REPEATS)]
     calls = [
-        ("tasks", ["--methods", "auto,mean-map,constant", "--repeats", "10"]),
-        ("tasks", ["--methods", "few_shot", "--repeats", str(REPEATS)]),
+        ("tasks", ["--methods", "few_shot,mean-map,constant,auto", "--repeats", str(REPEATS)]),
         ("orderings", ["--methods", ",".join(VARIANTS), *ablation]),
     ]
     for shots in SHOTS[1:]:
@@ -92,30 +86,42 @@ def run(args: argparse.Namespace) -> None:
             benchmark(["few-shot", "--out", out, *sizes, *shard, *options])
 
 
-def runs_of(folder: Path, task: str, method: str, shots: int = 10) -> Runs:
-    """Return the stored units of a method by repeat; old units may have an earlier method name."""
-    names = (method, OLD_NAMES.get(method, method))
-    folders = {Unit(task, name, 0).path(folder, shots).parent for name in names}
-    paths = sorted(path for each in folders for path in each.glob("rep*.json"))
-    units = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return {unit["repeat"]: unit for unit in units}
+def runs_of(units: Units, task: str, method: str, shots: int = 10) -> Runs:
+    """Return the units of a method by repeat."""
+    folder = Unit(task, method, 0).path(Path(), shots).parent
+    return {unit["repeat"]: unit for name, unit in units.items() if Path(name).parent == folder}
 
 
-def mean_maps(tables: Path, task: str, reference: Runs) -> Runs:
+def mean_maps(tables: Path, edition: str, task: str, reference: Runs) -> Runs:
     """Return the units of the mean map that have the same training images as the reference.
 
     Args:
         tables: folder of the stored tables; that of the ten tasks has the mean map.
+        edition: end of the names of the tables.
         task: name of the task.
         reference: units to pair with, by repeat.
     """
-    units = read(tables / "few_shot_tasks.csv")
-    names = {repeat: f"{task}/mean-map/shots10/rep{repeat:03d}" for repeat in reference}
+    runs = runs_of(read(tables / f"few_shot_tasks{edition}.csv"), task, "mean-map")
     return {
-        repeat: units[name]
-        for repeat, name in names.items()
-        if name in units and units[name]["training_images"] == reference[repeat]["training_images"]
+        repeat: runs[repeat]
+        for repeat in reference.keys() & runs.keys()
+        if runs[repeat]["training_images"] == reference[repeat]["training_images"]
     }
+
+
+def edition_with(tables: Path, part: str, method: str, shots: int = 10) -> str:
+    """Return the edition, the shipped one if possible, whose table has a method for all tasks.
+
+    Args:
+        tables: folder of the stored tables.
+        part: part of the page.
+        method: name of the method.
+        shots: number of training images.
+    """
+    units = read(tables / f"few_shot_{part}.csv")
+    tasks = TASKS if part == "tasks" else ABLATION_TASKS
+    is_complete = all(len(runs_of(units, task, method, shots)) >= REPEATS for task in tasks)
+    return "" if is_complete else FIRST_EDITION
 
 
 def scores(runs: Runs) -> dict[int, float]:
@@ -123,70 +129,110 @@ def scores(runs: Runs) -> dict[int, float]:
     return {repeat: unit["score"] for repeat, unit in runs.items()}
 
 
-def tasks_table(folder: Path) -> str:
-    """Return the table of the ten tasks, with ``auto``, two baselines and ``few_shot``."""
+def auto_table(tables: Path) -> str:
+    """Return the table of ``auto`` in the ten tasks, with the baselines without an image."""
+    edition = edition_with(tables, "tasks", "auto")
+    units = read(tables / f"few_shot_tasks{edition}.csv")
     rows, seconds = [], []
     for task in TASKS:
-        auto = runs_of(folder, task, "auto")
-        ours, form = scores(auto), _form(auto)
-        better = 1 if next(iter(auto.values()))["higher_is_better"] else -1
-        cells = [task, next(iter(auto.values()))["measure"], interval(list(ours.values()), form)]
-        for baseline in BASELINES:
-            theirs = scores(runs_of(folder, task, baseline))
-            gains = [better * (ours[r] - theirs[r]) for r in sorted(ours.keys() & theirs.keys())]
-            cells += [interval(list(theirs.values()), form), interval(gains, f"+{form}")]
-        paper = scores(runs_of(folder, task, "few_shot"))
+        auto = runs_of(units, task, "auto")
+        form, any_run = _form(auto), next(iter(auto.values()))
+        cells = [task, any_run["measure"], _mean(auto, form)]
+        for baseline in (runs_of(units, task, method) for method in BASELINES):
+            cells += [_mean(baseline, form), _difference(auto, baseline, form)]
         chosen = Counter(unit["facts"]["chosen"] for unit in auto.values())
         picks = ", ".join(f"{name} {count}" for name, count in chosen.most_common())
-        rows.append([*cells, interval(list(paper.values()), form) if paper else "", picks])
+        rows.append([*cells, picks])
         seconds += [unit["fit_seconds"] for unit in auto.values()]
-    head = ["task", "measure", "auto", "mean map", "auto better by", "constant"]
-    head += ["auto better than constant by", "few_shot", "chosen by auto"]
     about = (
-        f"{_conditions(folder)}; 10 labelled images, {STEPS['tasks']} steps per training. "
-        "`auto` and the two baselines without an image were repeated ten times, `few_shot` five "
-        "times. Scores are means ± 95 % interval; differences are paired by training images. "
-        f"`auto` trains seven models, which takes {statistics.median(seconds):.0f} s (median) on "
-        f"one of two busy cores; {sum(s > 90 for s in seconds)} of {len(seconds)} runs took more "
-        "than 90 s."
+        f"{_conditions(units)}; 10 labelled images, {STEPS['tasks']} steps per training, "
+        f"{len(auto)} draws of training images. Scores are means ± 95 % interval; differences are "
+        "paired by training images. `auto` trains seven models, which takes "
+        f"{statistics.median(seconds):.0f} s (median) on one of two busy cores."
     )
+    head = ["task", "measure", "auto", "mean map", "auto better by", "constant"]
+    head += ["auto better than constant by", "chosen by auto"]
     return f"{paragraph(about)}\n\n{table(head, rows)}"
 
 
-def orderings_tables(folder: Path, tables: Path) -> str:
-    """Return the tables of the paper's variants at 10 shots, and of FewShot and VPD by shots.
+def few_shot_table(tables: Path) -> str:
+    """Return the table of ``few_shot`` against the mean map, with both embedded models."""
+    before, now = (read(tables / f"few_shot_tasks{one}.csv") for one in (FIRST_EDITION, ""))
+    rows = []
+    for task in TASKS:
+        ours, mean_map = (runs_of(now, task, method) for method in ("few_shot", "mean-map"))
+        old, old_map = (runs_of(before, task, method) for method in ("few_shot", "mean-map"))
+        form, any_run = _form(ours), next(iter(ours.values()))
+        first, second = percent_better(old, old_map), percent_better(ours, mean_map)
+        change = {repeat: second[repeat] - first[repeat] for repeat in second}
+        cells = [task, any_run["measure"], _mean(ours, form), _mean(mean_map, form)]
+        cells += [_difference(ours, mean_map, form)]
+        rows.append([*cells, *(_percent(each) for each in (second, first, change))])
+    about = (
+        f"{_conditions(now)}; 10 labelled images, {STEPS['tasks']} steps per training, {REPEATS} "
+        "draws of training images. *Better by* is the paired advantage over the mean map, in the "
+        "unit of the measure and in percent of the mean map's score. *First edition* is the same "
+        f"percentage with the weights {weights_of(before.values())} and the same rooms at 64 px."
+    )
+    head = ["task", "measure", "few_shot", "mean map", "better by", "better by, %"]
+    head += ["first edition, %", "change, points"]
+    return f"{paragraph(about)}\n\n{table(head, rows)}"
 
-    Args:
-        folder: folder of the units.
-        tables: folder of the stored tables; that of the ten tasks has the mean map.
-    """
-    rows, by_shots = [], []
+
+def percent_better(runs: Runs, baseline: Runs) -> dict[int, float]:
+    """Return by repeat how much better the runs are, in percent of the baseline's score."""
+    return {
+        repeat: 100 * gain / baseline[repeat]["score"]
+        for repeat, gain in gains_of(runs, baseline).items()
+    }
+
+
+def gains_of(runs: Runs, baseline: Runs) -> dict[int, float]:
+    """Return by repeat how much better the runs are than the baseline, in the unit of the score."""
+    better = 1 if next(iter(runs.values()))["higher_is_better"] else -1
+    ours, theirs = scores(runs), scores(baseline)
+    return {
+        each: better * (ours[each] - theirs[each]) for each in sorted(ours.keys() & theirs.keys())
+    }
+
+
+def orderings_table(tables: Path) -> str:
+    """Return the table of the paper's variants at 10 shots."""
+    units, rows = read(tables / "few_shot_orderings.csv"), []
     for task in ABLATION_TASKS:
-        reference = runs_of(folder, task, "few_shot")
+        reference = runs_of(units, task, "few_shot")
         form = _form(reference)
         title = f"{task}, {next(iter(reference.values()))['measure']}"
         for method, label in VARIANTS.items():
-            runs = reference if method == "few_shot" else runs_of(folder, task, method)
+            runs = reference if method == "few_shot" else runs_of(units, task, method)
             cells = _cell(runs, reference, form)
             rows += [[title, label, *cells]] if cells else []
-        cells = _cell(mean_maps(tables, task, reference), reference, form)
+        cells = _cell(mean_maps(tables, "", task, reference), reference, form)
         rows += [[title, "mean map", *cells]] if cells else []
-        for shots in SHOTS:
-            ours, theirs = (runs_of(folder, task, m, shots) for m in ("few_shot", "vpd"))
-            if min(len(ours), len(theirs)) == REPEATS:
-                cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
-                by_shots.append([title, str(shots), *cells])
     about = (
-        f"{_conditions(folder)}; {STEPS['orderings']} steps per training, five draws of training "
-        "images. Lower is better."
+        f"{_conditions(units)}; {STEPS['orderings']} steps per training, {REPEATS} draws of "
+        "training images. Lower is better. In brackets is the paired difference to the first row "
+        "of the task."
     )
-    return (
-        f"{paragraph(about)}\n\n"
-        "With ten shots; in brackets is the paired difference to the first row of the task:\n\n"
-        f"{table(['task', 'method', 'mean'], rows)}\n\n"
-        "With more shots; in brackets is the paired difference to FewShot:\n\n"
-        f"{table(['task', 'shots', 'FewShot', 'VPD (difference)'], by_shots)}"
+    return f"{paragraph(about)}\n\n{table(['task', 'method', 'mean'], rows)}"
+
+
+def shots_table(tables: Path) -> str:
+    """Return the table and the plot of FewShot and VPD by the number of shots."""
+    edition = edition_with(tables, "orderings", "vpd", SHOTS[-1])
+    units, rows = read(tables / f"few_shot_orderings{edition}.csv"), []
+    for task in ABLATION_TASKS:
+        for shots in SHOTS:
+            ours, theirs = (runs_of(units, task, m, shots) for m in ("few_shot", "vpd"))
+            form, measure = _form(ours), next(iter(ours.values()))["measure"]
+            cells = [*_cell(ours, ours, form), *_cell(theirs, ours, form)]
+            rows.append([f"{task}, {measure}", str(shots), *cells])
+    about = (
+        f"{_conditions(units)}; {STEPS['orderings']} steps per training, {REPEATS} draws of "
+        "training images. Lower is better. In brackets is the paired difference to FewShot."
     )
+    head = ["task", "shots", "FewShot", "VPD (difference)"]
+    return f"{paragraph(about)}\n\n{table(head, rows)}\n\n{shots_plot(tables).markdown}"
 
 
 def shots_plot(tables: Path) -> Plot:
@@ -194,19 +240,18 @@ def shots_plot(tables: Path) -> Plot:
 
     The plotted baseline is the better one of mean map and constant, with ten shots.
     """
-    units = read(tables / "few_shot_orderings.csv")
-
-    def runs(task: str, method: str, shots: int) -> Runs:
-        return {i: units[f"{task}/{method}/shots{shots}/rep{i:03d}"] for i in range(REPEATS)}
-
+    edition = edition_with(tables, "orderings", "vpd", SHOTS[-1])
+    units = read(tables / f"few_shot_orderings{edition}.csv")
     panels = []
     for task, (title, unit, digits) in PANELS.items():
         curves = {
-            label: {shots: [*scores(runs(task, method, shots)).values()] for shots in SHOTS}
+            label: {
+                shots: [*scores(runs_of(units, task, method, shots)).values()] for shots in SHOTS
+            }
             for label, method in (("FewShot", "few_shot"), ("VPD", "vpd"))
         }
-        constant = runs(task, "constant", SHOTS[0])
-        candidates = (constant, mean_maps(tables, task, constant))
+        constant = runs_of(units, task, "constant")
+        candidates = (constant, mean_maps(tables, edition, task, constant))
         best = min(([*scores(each).values()] for each in candidates if each), key=statistics.mean)
         baseline = {f"best baseline without an image, {SHOTS[0]} shots": best}
         panels.append(Panel(title, "labelled rooms", unit, digits, curves, baseline, is_log_x=True))
@@ -214,11 +259,29 @@ def shots_plot(tables: Path) -> Plot:
     return Plot("score_by_shots", caption, tuple(panels))
 
 
-def _conditions(folder: Path) -> str:
-    """Return a text with the weights and the images of the units in a folder."""
-    units = read_folder(folder).values()
-    sources = ", ".join(sorted({unit["source"] for unit in units}))
-    return f"Weights {weights_of(units)}; {sources}"
+BLOCKS = {
+    "tasks": {"few_shot_tasks": auto_table, "few_shot_alone": few_shot_table},
+    "orderings": {"few_shot_orderings": orderings_table, "few_shot_shots": shots_table},
+}
+"""Blocks of the page by part, each with the function that returns its text."""
+
+
+def _conditions(units: Units) -> str:
+    """Return a text with the weights and the images of units."""
+    sources = ", ".join(sorted({unit["source"] for unit in units.values()}))
+    return f"Weights {weights_of(units.values())}; {sources}"
+
+
+def _percent(values: dict[int, float]) -> str:
+    return interval(list(values.values()), "+.1f")
+
+
+def _mean(runs: Runs, form: str) -> str:
+    return interval(list(scores(runs).values()), form)
+
+
+def _difference(runs: Runs, baseline: Runs, form: str) -> str:
+    return interval(list(gains_of(runs, baseline).values()), f"+{form}")
 
 
 def _cell(runs: Runs, reference: Runs, form: str) -> list[str]:
@@ -284,16 +347,13 @@ def main() -> None:
         if not args.report:
             name_weights(args.out / part)
         pack(args.out / part, args.tables / f"few_shot_{part}.csv")
-        if part == "tasks":
-            text = tasks_table(args.out / part)
-        else:
-            text = orderings_tables(args.out / part, args.tables)
-            plot = shots_plot(args.tables)
-            write_plot(plot)
-            text += f"\n\n{plot.markdown}"
-        text += f"\n\n`python benchmarks/few_shot_rooms.py --parts {part}`"
-        write_block(RESULTS, f"few_shot_{part}", text)
-        sys.stdout.write(text + "\n\n")
+        for name, make in BLOCKS[part].items():
+            command = f"python benchmarks/few_shot_rooms.py --parts {part}"
+            text = f"{make(args.tables)}\n\n`{command}`"
+            write_block(RESULTS, name, text)
+            sys.stdout.write(text + "\n\n")
+    if "orderings" in args.parts:
+        write_plot(shots_plot(args.tables))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
 """Repeat the ablations of VPD, EVP, Meta Prompts and referring segmentation on rendered rooms.
 
-The embedded model replaces Stable Diffusion. A *ladder* is a table of variants of one recipe. The
-rows of VPD (table 5 of its paper), EVP (table 4) and referring segmentation add one part after
-another, up to the whole recipe. They have the same training time: the steps of a row are the given
-minutes divided by its seconds per step, which are measured once. The rows of Meta Prompts (table 5)
-have the same number of steps. Rows are compared by pairs of equal seed.
+The embedded model replaces Stable Diffusion. A *ladder* is a table of variants of one recipe. Its
+first rows add one part after another, up to the whole recipe; each is compared with the row above.
+The other rows change the whole recipe, and are compared with it. The rows are those of table 5 of
+VPD's paper, table 4 of EVP's and table 5 of that of Meta Prompts; two rows are about referring
+segmentation. All rows of a ladder are trained for the same number of steps. Rows are compared by
+pairs of equal seed.
 
 Finished runs are stored as rows of the tables ``ladders_RECIPE.csv`` and are not repeated; an
 unfinished run starts again. Each table ends with baselines that see no image. The last row of
 referring segmentation is an oracle, which predicts the true mask of the largest object.
 
-    python benchmarks/ladders.py [--minutes 1] [--seeds 5] [--out DIR] [--tables DIR] [--write]
+One thread per process is fastest. Several processes with --shard divide the runs among them, with
+the same ``--out``. A last call without --shard writes the tables.
+
+    python benchmarks/ladders.py [--seeds 5] [--only vpd_semantic] [--out DIR] [--write]
 """
 
 import argparse
 import json
 import shutil
-import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,33 +33,23 @@ from reporting import (
     claim_folder,
     interval,
     say,
+    shard,
     table,
     write_block,
     write_json,
 )
 from tables import TABLES, pack, unpack
 
-from diffsight.cli.fit import fit_parser, train
-from diffsight.cli.recipe import parse
+from diffsight.cli.fit import train
 from diffsight.datasets.base import AbstractDataset
-from diffsight.inference.evaluate import resolve_protocol
 from diffsight.metrics.referring import MaskMetrics
-from diffsight.model import DenseModel
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.rooms import CLASSES, ROOM_TYPES
 from diffsight.rooms.labels import Geometry
 from diffsight.rooms.language import expressions, look_around
 from diffsight.rooms.render import render_clean
 from diffsight.rooms.scene import sample_scene
-from diffsight.training.data import TrainingStream
-from diffsight.training.fit import fit
-from diffsight.training.forecast import forecast
-from diffsight.training.objective import Supervised
-from diffsight.training.preload import InMemory
 
-REFERRING_FACTOR = 3.0  # referring segmentation needs longer trainings
-META_PROMPTS_STEPS = 80  # with eight rooms each, two minutes on one thread
-TIMINGS = 9  # number of measurements of the seconds per step
 Scores = dict[str, float]  # scores of the model and of each baseline, by name
 
 
@@ -67,46 +60,62 @@ class Ladder:
     Attributes:
         heading: heading of the table.
         recipe: recipe that the rows change.
-        rows: command-line options that change the recipe, by name of the row.
+        parts: command-line options that change the recipe, by name of the row; the last row is the
+            whole recipe, without options.
+        changes: options of the rows that are compared with the whole recipe, by name.
+        steps: training steps of every row.
         score: key of the score in the evaluation.
         unit: name and unit of the score in the table.
-        times: factor on ``--minutes``.
-        steps: training steps of every row; None for an equal training time.
-        is_cumulative: whether each row is compared with the row above it; otherwise, all rows are
-            compared with the last row.
     """
 
     heading: str
     recipe: str
-    rows: dict[str, list[str]]
+    parts: dict[str, list[str]]
+    changes: dict[str, list[str]]
+    steps: int
     score: str
     unit: str
-    times: float = 1.0
-    steps: int | None = None
-    is_cumulative: bool = True
+
+    @property
+    def rows(self) -> dict[str, list[str]]:
+        """Options of all rows by name, in the order of the table."""
+        return self.parts | self.changes
+
+    @property
+    def compared(self) -> dict[str, str]:
+        """Names of the rows that rows are compared with, by name."""
+        names = list(self.parts)
+        above = dict(zip(names[1:], names[:-1], strict=True))
+        return above | dict.fromkeys(self.changes, names[-1])
 
 
 def _call(cls: str, **arguments: Any) -> str:
     return json.dumps({"class_path": cls, "init_args": arguments})
 
 
-def vpd_rows() -> dict[str, list[str]]:
-    """Return the rows of VPD's table 5, as changes to rooms/vpd_semantic."""
+def vpd_ladder() -> Ladder:
+    """Return the rows of VPD's table 5."""
     prompts, maps = "--method.prompts", "--method.attention_maps"
     bare = {"names": list(CLASSES), "dim": 128, "weights": "tiny"}
     empty = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
-    return {
+    parts = {
         "no prompt": [prompts, empty, maps, "none"],
         "prompt": [prompts, _call("ClassTokens", **bare, adapter=False), maps, "none"],
         "+ adapter": [maps, "none"],
-        "+ maps": [],
+        "+ maps of up and down blocks": [],
     }
+    changes = {
+        f"maps of {name} only": ["--method.attention_places", json.dumps([part])]
+        for part, name in (("up", "up blocks"), ("down", "down blocks"), ("mid", "middle block"))
+    }
+    heading = "VPD, segmentation (table 5 of the paper)"
+    return Ladder(heading, "rooms/vpd_semantic", parts, changes, 250, "miou", "mIoU")
 
 
-def evp_rows() -> dict[str, list[str]]:
-    """Return the rows of EVP's table 4, as changes to rooms/evp_depth.
+def evp_ladder() -> Ladder:
+    """Return the rows of EVP's table 4.
 
-    All rows but the last have the room type as prompt.
+    The rows that add a part have the room type as prompt, the whole recipe has captions.
     """
     types = _call("TextTable", names=list(ROOM_TYPES), dim=128, weights="tiny")
     named = ["--method.prompts", types, "--method.attention_maps", "none"]
@@ -115,28 +124,30 @@ def evp_rows() -> dict[str, list[str]]:
     before = [*named, "--method.backbone.latent_scale", "1.0"]
     plain = ["--method.head", _call("DeconvHead", widths=[32, 32, 32], width=32)]
     frozen = ["--method.backbone.trainable", '["unet"]']
-    return {
+    parts = {
         "VPD": [*before, *plain, *frozen, "--method.refine", "null"],
         "+ IMAFR": [*before, *plain],
         "+ bins": before,
         "+ deviation": named,
-        "captions": [],
+        "+ captions": [],
     }
+    changes = {"without IMAFR": ["--method.refine", "null"], "without bins": plain}
+    heading = "EVP, depth (table 4 of the paper)"
+    return Ladder(heading, "rooms/evp_depth", parts, changes, 150, "rmse", "RMSE, m")
 
 
-def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
-    """Return the rows of Meta Prompts' table 5, as changes to a recipe; the last is the default.
+def meta_prompts_ladder(*, is_depth: bool) -> Ladder:
+    """Return the rows of Meta Prompts' table 5.
 
-    Args:
-        adapter: whether each pass has its own prompts with an adapter, as for depth; otherwise, all
-            passes use one set of prompts.
+    For depth, each pass has its own prompts with an adapter; for segmentation, all passes use one
+    set of prompts.
     """
-    prompts, extra = "--method.prompts", {"adapter": True} if adapter else {}
+    prompts, extra = "--method.prompts", {"adapter": True} if is_depth else {}
 
     def tokens(count: int, passes: int = 3) -> str:
         call = {"class_path": "LearnedTokens"}
         call |= {"init_args": {"num_tokens": count, "dim": 128, **extra}}
-        return json.dumps([call] * (passes if adapter else 1))
+        return json.dumps([call] * (passes if is_depth else 1))
 
     def for_all_passes(cls: str, **arguments: Any) -> str:
         return f"[{_call(cls, **arguments)}]"
@@ -144,10 +155,10 @@ def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
     labels = for_all_passes("ClassTokens", names=list(CLASSES), dim=128, weights="tiny")
     captions = for_all_passes("Sentences", num_tokens=24, dim=128, encoder="tiny")
     rearrange = "--method.rearrange"
-    bare = [rearrange, _call("Fused", multiplies=False)] if adapter else [rearrange, "null"]
+    bare = [rearrange, _call("Fused", multiplies=False)] if is_depth else [rearrange, "null"]
     time = ["--method.time", "fixed", "--method.backbone.time_embedding", "true"]
     one_pass = ["--method.passes", "1", "--method.backbone.conv_out", "false"]
-    return {
+    changes = {
         "label prompts": [prompts, labels],
         "caption prompts": [
             *(prompts, captions),
@@ -159,40 +170,21 @@ def meta_prompts_rows(*, adapter: bool) -> dict[str, list[str]]:
         "2 passes": [prompts, tokens(32, 2), "--method.passes", "2"],
         "no rearrangement": bare,
         "no modulated time": time,
-        "meta prompts, 32, 3 passes": [],
     }
+    parts: dict[str, list[str]] = {"meta prompts, 32, 3 passes": []}
+    task, score, unit = (
+        ("depth", "rmse", "RMSE, m") if is_depth else ("segmentation", "miou", "mIoU")
+    )
+    recipe = f"rooms/meta_prompts_{'depth' if is_depth else 'semantic'}"
+    heading = f"Meta Prompts, {task} (table 5 of the paper)"
+    return Ladder(heading, recipe, parts, changes, 80, score, unit)
 
 
-def referring_rows() -> dict[str, list[str]]:
+def referring_ladder() -> Ladder:
     """Return the rows of referring segmentation: with an empty prompt, and with the sentence."""
     empty = _call("Unprompted", num_tokens=24, dim=128, weights="tiny")
-    return {"CLIP-free": ["--method.prompts", empty], "VPD": []}
-
-
-def seconds_per_step(ladder: Ladder) -> dict[str, float]:
-    """Return the median seconds of a training step of each row, without the optimiser.
-
-    The rows are measured in turns.
-    """
-    rows = {}
-    for row, changes in ladder.rows.items():
-        options = ["--recipe", ladder.recipe, "--out", "unused", *changes]
-        built = fit_parser().instantiate(parse(fit_parser(), options, fit))
-        model = DenseModel(task=built.task, method=built.method)
-        first = [built.train[index] for index in range(built.batch_size)]
-        stream = TrainingStream(
-            dataset=InMemory(built.train, first),  # preloaded, as in training
-            label=model.task.label,
-            augment=built.augment,
-            batch_size=built.batch_size,
-            seed=0,
-        )
-        rows[row] = (Supervised(model, resolve_protocol(built.protocol, model)), stream)
-    turns = [
-        {row: forecast(*parts, steps=1).seconds_per_step for row, parts in rows.items()}
-        for _ in range(TIMINGS + 1)
-    ]
-    return {row: statistics.median(turn[row] for turn in turns[1:]) for row in rows}
+    parts = {"empty prompt": ["--method.prompts", empty], "VPD": []}
+    return Ladder("Referring segmentation", "rooms/vpd_referring", parts, {}, 800, "oiou", "oIoU")
 
 
 def folder_of(ladder: Ladder, row: str, args: argparse.Namespace) -> Path:
@@ -215,41 +207,13 @@ def table_of(ladder: Ladder, args: argparse.Namespace) -> Path:
     return args.tables / f"ladders_{ladder.recipe.removeprefix('rooms/')}.csv"
 
 
-def write_steps(ladder: Ladder, args: argparse.Namespace) -> None:
-    """Store the number of training steps of every row, if it is not stored yet.
-
-    If a run of the row is finished, its number is used, so that all seeds have the same steps.
-    """
-    paths = {row: folder_of(ladder, row, args) / "steps.json" for row in ladder.rows}
-    for row, path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        units = sorted(unit_of(ladder, row, 0, args).parent.glob("seed*.json"))
-        if units and not path.is_file():
-            write_json(path, json.loads(units[0].read_text())["steps"])
-    if all(path.is_file() for path in paths.values()):
-        return
-    if ladder.steps is not None:
-        for path in paths.values():
-            write_json(path, ladder.steps)
-        return
-    budget = ladder.times * args.minutes * 60
-    for row, seconds in seconds_per_step(ladder).items():
-        if not paths[row].is_file():
-            write_json(paths[row], max(2, round(budget / seconds)))
-
-
-def steps_of(ladder: Ladder, row: str, args: argparse.Namespace) -> int:
-    """Return the stored number of training steps of a row."""
-    return json.loads((folder_of(ladder, row, args) / "steps.json").read_text())
-
-
 def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores:
     """Return the scores of one run and of its baselines; train the model if none are stored."""
     folder, path = folder_of(ladder, row, args), unit_of(ladder, row, seed, args)
-    claim_folder(path.parent, {"minutes": ladder.times * args.minutes, "weights": args.weights})
+    claim_folder(path.parent, {"weights": args.weights})
     if path.is_file():
         return json.loads(path.read_text())["scores"]
-    steps = str(steps_of(ladder, row, args))
+    steps = str(ladder.steps)
     shutil.rmtree(folder / f"run-{seed}", ignore_errors=True)  # left by an interrupted run
     options = ["--recipe", ladder.recipe, "--out", str(folder / f"run-{seed}"), "--seed", str(seed)]
     options += ["--cache", str(args.out / "cache"), "--steps", steps, "--validate_every", steps]
@@ -260,7 +224,7 @@ def run(ladder: Ladder, row: str, seed: int, args: argparse.Namespace) -> Scores
     scores = {name: values[ladder.score] for name, values in fitted.evaluation.scores.items()}
     if ladder.score == "oiou":
         scores["largest object (oracle)"] = largest_object(fitted.validation)
-    unit = {"seed": seed, "steps": int(steps), "measure": ladder.score, "scores": scores}
+    unit = {"seed": seed, "steps": ladder.steps, "measure": ladder.score, "scores": scores}
     unit |= {"higher_is_better": ladder.score != "rmse", "score": scores["model"]}
     write_json(path, unit)
     return scores
@@ -284,111 +248,68 @@ def largest_object(data: AbstractDataset) -> float:
     return float(metrics.compute()["oiou"])
 
 
-def run_ladder(ladder: Ladder, args: argparse.Namespace) -> str:
-    """Run the missing trainings of a ladder and return its table.
+def run_ladder(ladder: Ladder, args: argparse.Namespace) -> dict[str, list[Scores]]:
+    """Run the missing trainings of a shard of a ladder; return its scores by name of the row.
 
     All rows are trained with one seed before the next seed, so that a part can be compared.
     """
     results: dict[str, list[Scores]] = {name: [] for name in ladder.rows}
-    for seed in range(args.seeds):
-        for name in ladder.rows:
-            results[name].append(run(ladder, name, seed, args))
-            say(f"{ladder.recipe} {name} {seed}: {results[name][-1]['model']:.4f}\n")
-    body, before = [], None
-    default = [by_name["model"] for by_name in results[list(results)[-1]]]
-    for name, scores in results.items():
-        if not ladder.is_cumulative:
-            before = None if name == list(results)[-1] else default
-        values = [by_name["model"] for by_name in scores]
-        change = (
-            ""
-            if before is None
-            else interval([a - b for a, b in zip(values, before, strict=True)], ".3f")
-        )
-        body.append([name, str(steps_of(ladder, name, args)), interval(values, ".3f"), change])
-        before = values
-    baselines = {name: score for name, score in scores[0].items() if name != "model"}
-    body += [[name, "", f"{score:.3f}", ""] for name, score in baselines.items()]
-    other = "the row above" if ladder.is_cumulative else "the last row"
-    head = ("row", "steps", ladder.unit, f"paired difference to {other}")
-    length = "the same number of steps in every run"
-    if ladder.steps is None:
-        length = f"{ladder.times * args.minutes:g} min of training per run"
-    return f"{ladder.heading}, {length}:\n\n{table(head, body)}"
+    units = [(seed, name) for seed in range(args.seeds) for name in ladder.rows]
+    number, count = args.shard or (0, 1)
+    for seed, name in units[number::count]:
+        results[name].append(run(ladder, name, seed, args))
+        say(f"{ladder.recipe} {name} {seed}: {results[name][-1]['model']:.4f}\n")
+    return results
 
 
-def meta_prompts_ladders() -> tuple[Ladder, Ladder]:
-    """Return the ladders of Meta Prompts, whose rows have the same number of steps."""
-    return tuple(
-        Ladder(
-            f"Meta Prompts, {task} (table 5 of the paper)",
-            f"rooms/meta_prompts_{recipe}",
-            meta_prompts_rows(adapter=recipe == "depth"),
-            score,
-            unit,
-            steps=META_PROMPTS_STEPS,
-            is_cumulative=False,
-        )
-        for task, recipe, score, unit in (
-            ("segmentation", "semantic", "miou", "mIoU"),
-            ("depth", "depth", "rmse", "RMSE, m"),
-        )
-    )
+def table_text(ladder: Ladder, results: dict[str, list[Scores]]) -> str:
+    """Return the table of a ladder, from its scores by name of the row."""
+    values = {name: [by_name["model"] for by_name in each] for name, each in results.items()}
+    body = []
+    for name, ours in values.items():
+        other = ladder.compared.get(name)
+        pairs = zip(ours, values.get(other, ()), strict=True) if other else ()
+        change = interval([a - b for a, b in pairs], "+.3f") if other else ""
+        body.append([name, interval(ours, ".3f"), change, other or ""])
+    baselines = results[next(iter(results))][0]
+    body += [[key, f"{value:.3f}", "", ""] for key, value in baselines.items() if key != "model"]
+    head = ("row", ladder.unit, "paired difference", "to the row")
+    return f"{ladder.heading}, {ladder.steps} steps per run:\n\n{table(head, body)}"
 
 
 def main() -> None:
     """Run all ladders and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=1.0, help="training time per run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/ladders"), help="working folder")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the stored tables")
     parser.add_argument("--write", action="store_true", help="write the tables to docs/results.md")
     parser.add_argument("--only", help="run only the ladder of this recipe, such as vpd_semantic")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="I/N",
+        help="run the portion I of N of the runs, counted from 0, and write no table",
+    )
     args = parser.parse_args()
     keep_freed_memory()
-    claim_folder(args.out, {"minutes": args.minutes})
     args.weights = fingerprint(model_folder("tiny"))
-    ladders = (
-        Ladder(
-            "VPD, segmentation (table 5 of the paper)",
-            "rooms/vpd_semantic",
-            vpd_rows(),
-            "miou",
-            "mIoU",
-        ),
-        Ladder(
-            "EVP, depth (table 4 of the paper)", "rooms/evp_depth", evp_rows(), "rmse", "RMSE, m"
-        ),
-        Ladder(
-            "Referring segmentation",
-            "rooms/vpd_referring",
-            referring_rows(),
-            "oiou",
-            "oIoU",
-            times=REFERRING_FACTOR,
-        ),
-        *meta_prompts_ladders(),
-    )
+    ladders = (vpd_ladder(), evp_ladder(), referring_ladder())
+    ladders += tuple(meta_prompts_ladder(is_depth=is_depth) for is_depth in (False, True))
     ladders = tuple(one for one in ladders if args.only in (None, one.recipe.split("/")[1]))
     for ladder in ladders:
         unpack(table_of(ladder, args), units_of(ladder, args))
-    for ladder in ladders:  # before the first training, which would slow the measurements
-        write_steps(ladder, args)
-        for row in ladder.rows:
-            say(f"{ladder.recipe} {row}: {steps_of(ladder, row, args)} steps\n")
-    text = "\n\n".join(run_ladder(ladder, args) for ladder in ladders)
     for ladder in ladders:
+        results = run_ladder(ladder, args)
+        if args.shard:
+            continue
+        text = table_text(ladder, results)
         pack(units_of(ladder, args), table_of(ladder, args))
-    sys.stdout.write(text + "\n")
-    if args.write:
-        command = (
-            f"python benchmarks/ladders.py --minutes {args.minutes:g} --seeds {args.seeds} --write"
-        )
-        block = "ladders"
-        if args.only:
-            block, command = f"ladders_{args.only}", f"{command} --only {args.only}"
-        write_block(RESULTS, block, f"`{command}`\n\n{text}")
+        sys.stdout.write(f"{text}\n\n")
+        if args.write:
+            name = ladder.recipe.removeprefix("rooms/")
+            command = f"python benchmarks/ladders.py --seeds {args.seeds} --write --only {name}"
+            write_block(RESULTS, f"ladders_{name}", f"{text}\n\n`{command}`")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Functions for scripts that write docs/results.md: intervals, tables, marked blocks of text."""
 
+import argparse
 import json
+import re
 import sys
 import tempfile
 import textwrap
@@ -106,6 +108,19 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
             f"{folder}: has results of other settings (differing: {', '.join(differing)}): "
             "give another --out (and another --table, if the script has that option)"
         )
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Return I and N of the option ``--shard I/N``.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such shard.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        reason = f"{text}: give I/N with I from 0 to N - 1, such as 0/2"
+        raise argparse.ArgumentTypeError(reason)
+    return int(match[1]), int(match[2])
 
 
 def say(text: str) -> None:

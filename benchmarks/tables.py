@@ -31,10 +31,6 @@ from diffsight.formats.text import reading
 TABLES = Path(__file__).parent / "tables"
 SETTINGS = "settings.json"
 NOT_UNITS = (SETTINGS, "report.json")
-# weights of the embedded model for older units that do not name them, by their ``conditions``
-WEIGHTS = dict.fromkeys(
-    ("e685a65d0fcf0498", "7f4d27004678313b", "c0ca3bf15af0b4bb"), "7c2c23eaaf51"
-)
 MAX_IMAGES = 100_000  # per unit
 MAX_NAME_LENGTH = 200  # characters of the name of a folder or file
 Units = dict[str, dict[str, Any]]  # contents of units, by path of the file without .json
@@ -105,14 +101,11 @@ def weights_of(units: Iterable[dict[str, Any]]) -> str:
     Raises:
         InputError: if the units have different weights, or do not record them.
     """
-    weights = {
-        unit.get("settings", {}).get("weights") or WEIGHTS.get(unit.get("conditions", ""))
-        for unit in units
-    }
+    weights = {unit.get("settings", {}).get("weights") for unit in units}
     if len(weights) != 1 or None in weights:
         raise InputError(
             "units that are compared have different weights, or do not record them: measure them "
-            "again, or add their conditions to WEIGHTS in benchmarks/tables.py"
+            "again"
         )
     return str(weights.pop())[:12]
 

@@ -80,9 +80,24 @@ def test_every_row_of_a_claim_is_in_the_kept_table(claims: Any) -> None:
     ]
     assert comparisons
     for comparison in comparisons:
-        path = TABLES / f"{comparison.table}.csv"
+        paths = [
+            TABLES / f"{comparison.table}{edition}.csv" for edition in ("", claims.FIRST_EDITION)
+        ]
+        tables = [claims.units_in(path) for path in paths if path.exists()]
         for folder in (comparison.ahead, comparison.behind):
-            assert not path.exists() or claims.rows_of(claims.units_in(path), folder), folder
+            assert not tables or any(claims.rows_of(units, folder) for units in tables), folder
+
+
+def test_a_comparison_without_runs_of_the_shipped_model_is_that_of_the_first_edition(
+    claims: Any, tmp_path: Path
+) -> None:
+    comparison = write_scores(claims, tmp_path, {"a": [0.5, 0.6], "b": [0.1, 0.3]}, higher=True)
+    shipped = claims.compare(comparison, tmp_path)
+    (tmp_path / "scores.csv").rename(tmp_path / f"scores{claims.FIRST_EDITION}.csv")
+    claims.units_in.cache_clear()
+    earlier = claims.compare(comparison, tmp_path)
+    assert earlier.text == f"{shipped.text} (first edition)"
+    assert earlier.verdict == shipped.verdict
 
 
 def test_the_page_has_the_tables_that_the_script_makes(claims: Any) -> None:

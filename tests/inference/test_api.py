@@ -105,7 +105,9 @@ def test_masks_with_a_palette_in_another_order_are_read_by_colour(tmp_path: Path
     names = ("background", "cup", "plate")
     dense = DenseModel(task=Segmentation(names, colours=colours), method=Probabilities)
     dense.info["kind"] = "segmentation"
-    images, labels = write_pairs(tmp_path, [np.arange(3, dtype=np.uint8).repeat(192).reshape(24, 24)])
+    images, labels = write_pairs(
+        tmp_path, [np.arange(3, dtype=np.uint8).repeat(192).reshape(24, 24)]
+    )
     path = labels / "0.png"
     mask = Image.fromarray(np.array(Image.open(path)), mode="P")
     mask.putpalette([value for colour in (colours[0], colours[2], colours[1]) for value in colour])

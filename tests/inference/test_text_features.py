@@ -102,7 +102,7 @@ def test_a_missing_sentence_is_refused() -> None:
 def test_a_predictor_encodes_each_sentence_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    predictor = Predictor(model(), Plan(windows=2, flip=True))
+    predictor = Predictor(model(), Plan(windows=2, scales=(1.0, 1.5)))
     encoded = count_encoded(predictor.model.method.prompts, monkeypatch)
     pixels = images(1, 64, 128)[0]
     for _ in range(2):

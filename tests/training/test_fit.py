@@ -352,6 +352,7 @@ class Scenes(Stripes):
 class Reading(Tiny):
     """A method that records the prompts of its validation passes."""
 
+    accepts_prompt = True
     seen: ClassVar[list[Any]] = []
 
     def forward(self, inputs: Inputs, *rest: Any, **options: Any) -> Values:
