@@ -97,7 +97,7 @@ PARTS = (
     Part(
         "ladders",
         ("ladders.py", "--write"),
-        180,
+        350,
         "--out",
         can_shard=True,
         tables=("--tables", *(f"ladders_{recipe}.csv" for recipe in LADDERS)),
@@ -105,7 +105,7 @@ PARTS = (
     Part(
         "few_shot",
         ("few_shot_rooms.py",),
-        330,
+        280,
         "--out",
         can_shard=True,
         tables=("--tables", "few_shot_tasks.csv", "few_shot_orderings.csv"),
