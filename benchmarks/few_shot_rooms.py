@@ -92,6 +92,17 @@ def runs_of(units: Units, task: str, method: str, shots: int = 10) -> Runs:
     return {unit["repeat"]: unit for name, unit in units.items() if Path(name).parent == folder}
 
 
+def units_of(tables: Path, part: str, edition: str = "") -> Units:
+    """Return the units of a part; those of the first edition are always in ``TABLES``.
+
+    Args:
+        tables: folder of the tables of the shipped model.
+        part: part of the page.
+        edition: end of the name of the table.
+    """
+    return read((TABLES if edition else tables) / f"few_shot_{part}{edition}.csv")
+
+
 def mean_maps(tables: Path, edition: str, task: str, reference: Runs) -> Runs:
     """Return the units of the mean map that have the same training images as the reference.
 
@@ -101,7 +112,7 @@ def mean_maps(tables: Path, edition: str, task: str, reference: Runs) -> Runs:
         task: name of the task.
         reference: units to pair with, by repeat.
     """
-    runs = runs_of(read(tables / f"few_shot_tasks{edition}.csv"), task, "mean-map")
+    runs = runs_of(units_of(tables, "tasks", edition), task, "mean-map")
     return {
         repeat: runs[repeat]
         for repeat in reference.keys() & runs.keys()
@@ -118,7 +129,7 @@ def edition_with(tables: Path, part: str, method: str, shots: int = 10) -> str:
         method: name of the method.
         shots: number of training images.
     """
-    units = read(tables / f"few_shot_{part}.csv")
+    units = units_of(tables, part)
     tasks = TASKS if part == "tasks" else ABLATION_TASKS
     is_complete = all(len(runs_of(units, task, method, shots)) >= REPEATS for task in tasks)
     return "" if is_complete else FIRST_EDITION
@@ -132,7 +143,7 @@ def scores(runs: Runs) -> dict[int, float]:
 def auto_table(tables: Path) -> str:
     """Return the table of ``auto`` in the ten tasks, with the baselines without an image."""
     edition = edition_with(tables, "tasks", "auto")
-    units = read(tables / f"few_shot_tasks{edition}.csv")
+    units = units_of(tables, "tasks", edition)
     rows, seconds = [], []
     for task in TASKS:
         auto = runs_of(units, task, "auto")
@@ -157,7 +168,7 @@ def auto_table(tables: Path) -> str:
 
 def few_shot_table(tables: Path) -> str:
     """Return the table of ``few_shot`` against the mean map, with both embedded models."""
-    before, now = (read(tables / f"few_shot_tasks{one}.csv") for one in (FIRST_EDITION, ""))
+    before, now = (units_of(tables, "tasks", one) for one in (FIRST_EDITION, ""))
     rows = []
     for task in TASKS:
         ours, mean_map = (runs_of(now, task, method) for method in ("few_shot", "mean-map"))
@@ -198,7 +209,7 @@ def gains_of(runs: Runs, baseline: Runs) -> dict[int, float]:
 
 def orderings_table(tables: Path) -> str:
     """Return the table of the paper's variants at 10 shots."""
-    units, rows = read(tables / "few_shot_orderings.csv"), []
+    units, rows = units_of(tables, "orderings"), []
     for task in ABLATION_TASKS:
         reference = runs_of(units, task, "few_shot")
         form = _form(reference)
@@ -220,7 +231,7 @@ def orderings_table(tables: Path) -> str:
 def shots_table(tables: Path) -> str:
     """Return the table and the plot of FewShot and VPD by the number of shots."""
     edition = edition_with(tables, "orderings", "vpd", SHOTS[-1])
-    units, rows = read(tables / f"few_shot_orderings{edition}.csv"), []
+    units, rows = units_of(tables, "orderings", edition), []
     for task in ABLATION_TASKS:
         for shots in SHOTS:
             ours, theirs = (runs_of(units, task, m, shots) for m in ("few_shot", "vpd"))
@@ -241,7 +252,7 @@ def shots_plot(tables: Path) -> Plot:
     The plotted baseline is the better one of mean map and constant, with ten shots.
     """
     edition = edition_with(tables, "orderings", "vpd", SHOTS[-1])
-    units = read(tables / f"few_shot_orderings{edition}.csv")
+    units = units_of(tables, "orderings", edition)
     panels = []
     for task, (title, unit, digits) in PANELS.items():
         curves = {

@@ -160,3 +160,12 @@ def test_the_few_shot_tables_are_those_of_the_kept_runs(part: str) -> None:
     for name, make in import_script("few_shot_rooms").BLOCKS[part].items():
         block = block_of(PAGE, name)
         assert block.startswith(make(TABLES)), f"run few_shot_rooms.py --report --parts {part}"
+
+
+def test_the_first_edition_is_read_from_the_repository(tmp_path: Path) -> None:
+    script = import_script("few_shot_rooms")
+    for part, blocks in script.BLOCKS.items():
+        name = f"few_shot_{part}.csv"
+        (tmp_path / name).write_bytes((TABLES / name).read_bytes())
+        for make in blocks.values():
+            assert make(tmp_path) == make(TABLES)
