@@ -83,6 +83,19 @@ def test_scores_are_printed_even_if_the_model_cannot_be_changed(
     assert "Read-only file system" in captured.err
 
 
+def test_a_model_that_cannot_be_changed_is_refused_before_the_evaluation(
+    folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("diffsight.cli.options.tempfile.TemporaryFile", refuse)
+    assert run(folder, "--data", "Folder", f"root={pairs}", "--record") == 2
+    captured = capsys.readouterr()
+    assert f"{folder}: cannot be changed: leave --record out" in captured.err
+    assert not captured.out
+
+
 def test_stored_baselines_of_the_training_labels_are_used(
     folder: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

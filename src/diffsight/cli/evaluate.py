@@ -156,8 +156,8 @@ def main(
         protocols.get(protocol)
     for path in filter(None, (out, results)):
         options.require_writable(path.parent)
-    if record and model is not None and (stored := Path(model)).exists():
-        options.require_writable(stored, is_file=stored.is_file())
+    if record and model is not None:
+        _require_recordable(model)
     if model is None:
         if record or oracle_scene or results or uncertainty or cluster:
             raise InputError(
@@ -180,6 +180,23 @@ def main(
     if record and model is not None:  # after the report, which must not be lost if this fails
         hub.record(model, result.as_dict())
     return 0
+
+
+def _require_recordable(model: str) -> None:
+    """Refuse a saved model on this machine that cannot be changed.
+
+    Raises:
+        InputError: if its file or folder cannot be written.
+    """
+    stored = Path(model)
+    if not stored.exists():
+        return
+    try:
+        options.require_writable(stored, is_file=stored.is_file())
+    except InputError:
+        raise InputError(
+            f"{model}: cannot be changed: leave --record out, or copy it to a writable folder"
+        ) from None
 
 
 def _open(

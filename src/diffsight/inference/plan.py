@@ -99,7 +99,7 @@ class Plan:
             raise InputError(f"scales must be different positive numbers, got {self.scales}")
 
     def for_model(self, model: "DenseModel") -> "Plan":
-        """Return the plan for a model; the size of the image does not change maps on a grid.
+        """Return the plan with which a model runs; without image sizes if its maps have a grid.
 
         Raises:
             InputError: if the plan has steps but the method has none, windows, flips or scales but
