@@ -33,3 +33,21 @@ def suggest(name: str, choices: Collection[str], *, listing: str = "") -> str:
         return f"see {listing}" if listing else f"choose from {', '.join(sorted(choices))}"
     others = f"next: {', '.join(map(repr, near[1:]))}; " if near[1:] else ""
     return f"did you mean {near[0]!r}?" + (f" ({others}all: {listing})" if listing else "")
+
+
+def check_whole(name: str, value: int | None, least: int, limit: int = 2**63) -> None:
+    """Refuse a whole number that is too small or too large.
+
+    Args:
+        name: name of the option, for the message.
+        value: number; None is not checked.
+        least: smallest number.
+        limit: smallest number that is too large.
+
+    Raises:
+        InputError: if it is.
+    """
+    if value is not None and value < least:
+        raise InputError(f"{name} {value}: give a whole number from {least} on")
+    if value is not None and value >= limit:
+        raise InputError(f"{name} {value}: give a smaller number")

@@ -1,19 +1,25 @@
 """A tiny method and data set, on which a training of a few steps takes under a second."""
 
-from dataclasses import replace
+import csv
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffsight.backbones import PretrainedPart
 from diffsight.datasets.base import AbstractDataset, AbstractTransform, Sample
 from diffsight.errors import InputError
 from diffsight.methods.base import AbstractMethod
 from diffsight.outputs import OutputSpec, Values
-from diffsight.types import Draws, Inputs, Target
+from diffsight.tasks import Depth
+from diffsight.training.checkpoints import load
+from diffsight.training.fit import Fitted, fit
+from diffsight.training.optim import AdamW
+from diffsight.types import Draws, Encoded, Inputs, Target
 
 
 class Stripes(AbstractDataset):
@@ -115,6 +121,57 @@ class FrozenTiny(Tiny):
         draws: Draws | None = None,
     ) -> Values:
         return super().forward(replace(inputs, image=self.part.conv(inputs.image)))
+
+
+@dataclass(frozen=True)
+class EncodedImage(Encoded):
+    """The output of the frozen part."""
+
+    features: Tensor
+
+
+class Measured(FrozenTiny):
+    """``FrozenTiny`` with the mean of its frozen features."""
+
+    def __init__(
+        self, *, output: OutputSpec, part: Frozen, width: int = 4, dropout: float = 0.2
+    ) -> None:
+        super().__init__(output=output, part=part, width=width, dropout=dropout)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def encode(self, inputs: Inputs) -> EncodedImage:
+        return EncodedImage(self.part.conv(inputs.image))
+
+    def fit_statistics(self, encoded: Any, class_frequencies: Any) -> None:
+        self.mean.copy_(torch.cat([each.features for each in encoded]).mean(dim=(0, 2, 3)))
+
+
+def short(out: Path, **changes: Any) -> Fitted | None:
+    """Train ``Tiny`` for three steps, or with other arguments of ``fit``."""
+    settings = {
+        "task": Depth(),
+        "method": partial(Tiny),
+        "train": Stripes(),
+        "val": Stripes(length=2),
+        "optim": AdamW(lr=1e-2),
+        "out": out,
+        "batch_size": 4,
+        "steps": 3,
+        "workers": 0,
+        "device": "cpu",
+    }
+    return fit(**(settings | changes))
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of ``metrics.csv`` of a run."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights in the last checkpoint of a run."""
+    return load(folder / "last.ckpt")["state_dict"]
 
 
 @pytest.fixture

@@ -10,13 +10,15 @@ import torch
 from tests.methods.test_meta_prompts import build_backbone, build_depth, build_segmentation
 from tests.support_inference import Brightness
 from tests.support_models import tiny
+from tests.training.conftest import Frozen, FrozenTiny, Measured, Stripes, short
 
 from diffsight.errors import InputError
-from diffsight.hub import save
+from diffsight.hub import load, save
 from diffsight.model import DenseModel
 from diffsight.prompts import LearnedTokens
 from diffsight.tasks import Depth
 from diffsight.training.begin import NAMED, begin_with
+from diffsight.training.statistics import build_fitted
 
 
 def test_matching_weights_are_loaded_and_the_others_are_logged(
@@ -107,3 +109,64 @@ def test_a_model_without_matching_weights_is_refused(tmp_path: Path) -> None:
     path = save(tiny(), tmp_path / "first.safetensors")
     with pytest.raises(InputError, match="none of its weights has a name and shape of the model"):
         begin_with(DenseModel(task=Depth(), method=partial(Brightness)), str(path))
+
+
+def frozen_tiny() -> DenseModel:
+    return DenseModel(task=Depth(), method=partial(FrozenTiny, part=Frozen()))
+
+
+def with_changed_part() -> DenseModel:
+    model = frozen_tiny()
+    with torch.no_grad():
+        model.method.part.conv.weight.add_(1)
+    model.method.part.source = None
+    return model
+
+
+def test_a_changed_frozen_part_is_saved_with_the_model_and_an_equal_one_is_not(
+    tmp_path: Path,
+) -> None:
+    model, other = frozen_tiny(), with_changed_part()
+    begin_with(model, str(save(frozen_tiny(), tmp_path / "equal.safetensors", embed=True)))
+    assert model.method.part.source == "tiny"
+    begin_with(model, str(save(other, tmp_path / "changed.safetensors")))
+    assert model.method.part.source is None
+    loaded = load(save(model, tmp_path / "new.safetensors"), trusted=["tests"])
+    assert torch.equal(loaded.method.part.conv.weight, other.method.part.conv.weight)
+
+
+def test_a_resumed_training_keeps_the_frozen_part_that_it_began_with(tmp_path: Path) -> None:
+    other = with_changed_part()
+    path, out = save(other, tmp_path / "other.safetensors"), tmp_path / "run"
+
+    def train(steps: int, **options: Any) -> DenseModel:
+        method = partial(FrozenTiny, part=Frozen())
+        fitted = short(out, method=method, begin=str(path), steps=steps, **options)
+        assert fitted is not None
+        return fitted.model
+
+    assert torch.equal(train(2).method.part.conv.weight, other.method.part.conv.weight)
+    path.unlink()  # the checkpoint has the part
+    resumed = train(4, resume=True)
+    assert torch.equal(resumed.method.part.conv.weight, other.method.part.conv.weight)
+    loaded = load(out / "model", trusted=["tests"])
+    assert torch.equal(loaded.method.part.conv.weight, other.method.part.conv.weight)
+
+
+def test_statistics_of_frozen_features_are_those_of_the_weights_that_are_begun_with(
+    tmp_path: Path,
+) -> None:
+    source = frozen_tiny()
+    path = save(with_changed_part(), tmp_path / "changed.safetensors")
+
+    def build(begin: Path | None, length: int = 12) -> DenseModel:
+        method, data = partial(Measured, part=Frozen()), Stripes(length=length)
+        return build_fitted(Depth(), method, data, None if begin is None else str(begin))
+
+    plain, begun = build(None), build(path)
+    assert torch.equal(plain.method.part.conv.weight, source.method.part.conv.weight)
+    assert not torch.equal(plain.method.mean, begun.method.mean)
+    # a continued training keeps the statistics that its weights were trained with
+    again = save(plain, tmp_path / "measured.safetensors")
+    other = build(again, length=3)
+    assert torch.equal(other.method.mean, plain.method.mean)

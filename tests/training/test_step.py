@@ -206,15 +206,25 @@ def test_few_shot_settings_give_learning_rates_and_clipping_by_prefix() -> None:
     assert torch.equal(model.method.norm.bias.grad, torch.ones(4))
 
 
+def test_a_norm_for_all_parameters_of_a_method_is_used() -> None:
+    model = new_model()
+    norms = {"": 0.5, "not_in_this_variant": 1.0}
+    settings = FitSettings({"": 1e-3}, batch_size=2, max_steps=4, clip_norms=norms)
+    step = TrainingStep.of_settings(model, Supervised(model, None).losses, settings, 4)
+    assert step.clip_norms == {"": 0.5}
+
+
 def test_a_diverged_training_ends_with_an_error() -> None:
     model = new_model()
     step = plain_step(model)
-    step.require_finite()
+    step.require_finite("check the labels")
     model.method.fixed.weight.data.fill_(torch.nan)  # frozen weights are not checked
-    step.require_finite()
+    step.require_finite("check the labels")
     model.method.head.bias.data.fill_(torch.inf)
-    with pytest.raises(InputError, match="diverged, its weights are not finite") as error:
-        step.require_finite()
+    with pytest.raises(
+        InputError, match="diverged, its weights are not finite: check the labels"
+    ) as error:
+        step.require_finite("check the labels")
     assert "\n" not in str(error.value)
 
 

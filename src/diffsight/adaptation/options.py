@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from diffsight.choices import Spacing
-from diffsight.errors import InputError
+from diffsight.errors import InputError, check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -176,15 +176,3 @@ class DistilOptions:
         check_whole("batch size", self.batch_size, 2)  # for batch normalisation
         check_whole("short side", self.short_side, MIN_SIDE_PX)
         check_whole("seed", self.seed, 0)
-
-
-def check_whole(name: str, value: int | None, least: int) -> None:
-    """Refuse a whole number that is too small, or too large for 64 bits.
-
-    Raises:
-        InputError: if it is.
-    """
-    if value is not None and value < least:
-        raise InputError(f"{name} {value}: give a whole number from {least} on")
-    if value is not None and value >= 2**63:
-        raise InputError(f"{name} {value}: give a smaller number")

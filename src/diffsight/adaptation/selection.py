@@ -303,7 +303,7 @@ class Selection:
         train_resumable(step, model, batches, self.state, key, self.runtime, note)
         self._trained[name] = model
         try:
-            step.require_finite()
+            step.require_finite("check the range of the labels, and --invalid")
         except InputError as error:
             self.state.remove()  # nothing to continue from
             raise InputError(f"{name}: {error}") from None

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from diffsight.adaptation.options import FewShotOptions, check_whole
+from diffsight.adaptation.options import FewShotOptions
+from diffsight.errors import check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffsight import hub
-from diffsight.config import to_config
+from diffsight.config import Configurable, to_config
 from diffsight.errors import InputError
 from diffsight.model import DenseModel
 
@@ -17,8 +18,10 @@ log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def begin_with(model: DenseModel, source: str) -> None:
+def begin_with(model: DenseModel, source: str) -> dict[str, Tensor]:
     """Copy the weights of a saved model's method whose names and shapes occur in ``model``.
+
+    A frozen part that is changed loses its source, so that it is saved with the model.
 
     All other weights of ``model`` keep their initial values (for example the last layer, if the
     classes differ). Values that the task has fitted to its labels are never copied. The log lists
@@ -30,10 +33,13 @@ def begin_with(model: DenseModel, source: str) -> None:
         model: model that will be trained; its weights are changed in place.
         source: folder or file of a saved model, or a hub id.
 
+    Returns:
+        The copied weights by name.
+
     Raises:
         InputError: if the saved model cannot be loaded, or none of its weights can be copied.
     """
-    start = hub.load(source)
+    start = hub.load(source, trusted=_packages(model))
     theirs = {k: v for k, v in start.state_dict().items() if k.startswith(METHOD)}
     ours = {k: v for k, v in model.state_dict().items() if k.startswith(METHOD)}
     fitting = {k: theirs[k] for k, v in ours.items() if k in theirs and theirs[k].shape == v.shape}
@@ -42,6 +48,10 @@ def begin_with(model: DenseModel, source: str) -> None:
             f"{source}: none of its weights has a name and shape of the model to train: choose "
             "another saved model"
         )
+    for path, part in model.method.frozen().items():
+        inside = {name: ours[name] for name in fitting if name.startswith(f"{METHOD}{path}.")}
+        if not all(torch.equal(fitting[name], value) for name, value in inside.items()):
+            part.source = part.revision = None
     model.load_state_dict(fitting, strict=False)
     lists = {
         "new": [name for name in ours if name not in fitting],
@@ -58,12 +68,19 @@ def begin_with(model: DenseModel, source: str) -> None:
                 "names are loaded",
                 *(source, argument, given, own),
             )
+    return fitting
 
 
 def _arguments(model: DenseModel) -> Mapping[str, Any]:
     """Return the arguments of a model's method as plain data."""
     call: Any = to_config(model.method)
     return call["init_args"]
+
+
+def _packages(model: DenseModel) -> list[str]:
+    """Return the packages whose classes the model already has, and the saved one may have too."""
+    parts = (part for part in model.modules() if isinstance(part, Configurable))
+    return sorted({type(part).__module__.partition(".")[0] for part in parts})
 
 
 def _shorten(names: Sequence[str]) -> str:

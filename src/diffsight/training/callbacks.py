@@ -80,8 +80,16 @@ class Checkpoints(Callback):
         self.best, self.past_s = state_dict["best"], state_dict["seconds"]
 
     def save(self, trainer: Trainer) -> None:
-        """Write ``last.ckpt``, unless it already holds this step."""
+        """Write ``last.ckpt``, unless it already holds this step.
+
+        Raises:
+            InputError: if the training has diverged; the earlier checkpoint stays.
+        """
         if trainer.global_step != self.saved_step:
+            learner: Any = trainer.lightning_module
+            learner.step.require_finite(
+                "choose a smaller optim.lr or clip_norm, and check the range of the labels"
+            )
             trainer.save_checkpoint(self.folder / LAST)
             self.saved_step = trainer.global_step
 
@@ -110,6 +118,26 @@ class Checkpoints(Callback):
         self.save(trainer)
         if trainer.is_global_zero:
             link_or_copy(self.folder / LAST, self.folder / BEST)
+
+
+class MissedValidation(Callback):
+    """Validates before the first step of a resumed run if a validation is due at its checkpoint.
+
+    The interrupted run may have written the checkpoint before or after this validation.
+
+    Args:
+        every: optimiser steps between validations.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate as Lightning does between two steps."""
+        if trainer.global_step and trainer.global_step % self.every == 0:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
 
 
 class Interrupts(Callback):

@@ -154,6 +154,19 @@ class TrainingStream(AbstractStream):
         return rows
 
 
+def require_samples(dataset: AbstractDataset, world: int) -> None:
+    """Check that every device has a sample of the validation set.
+
+    Raises:
+        InputError: if there are fewer samples than devices.
+    """
+    if len(dataset) < world:
+        raise InputError(
+            f"validation set {dataset.name!r} has {len(dataset)} samples, but needs one per device "
+            f"({world}): add samples, or use fewer devices"
+        )
+
+
 def validation_batches(
     dataset: AbstractDataset,
     *,
@@ -181,11 +194,7 @@ def validation_batches(
     Raises:
         InputError: if a sample cannot be read, or there are fewer samples than devices.
     """
-    if len(dataset) < world:
-        raise InputError(
-            f"validation set {dataset.name!r} has {len(dataset)} samples, but needs one per device "
-            f"({world}): add samples, or use fewer devices"
-        )
+    require_samples(dataset, world)
     read = _read_all(dataset.__getitem__, range(rank, len(dataset), world), workers)
     samples = (one for sample in read for one in sample.split_by_sentence())
     size = max(1, batch_size // world)

@@ -23,9 +23,8 @@ from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.ops.device import mixed_dtype
 from diffsight.tasks.base import AbstractTask
-from diffsight.training.begin import begin_with
 from diffsight.training.callbacks import LAST, Pictures
-from diffsight.training.data import TrainingStream
+from diffsight.training.data import TrainingStream, require_samples
 from diffsight.training.learner import Learner
 from diffsight.training.objective import Supervised
 from diffsight.training.optim import AdamW
@@ -44,6 +43,7 @@ from diffsight.training.trainer import (
     start,
     steps_done,
     trainer_for,
+    write_recipe,
 )
 
 # keys that a resumed run must share with the interrupted one
@@ -134,9 +134,7 @@ def fit(
     seed_all(settings.seed)
     if settings.preload:
         train, val = (_preloaded(data, task.label, settings, out) for data in (train, val))
-    model = build_fitted(task, method, train)
-    if settings.begin is not None and checkpoint is None:
-        begin_with(model, settings.begin)
+    model = build_fitted(task, method, train, settings.begin if checkpoint is None else None)
     stream = _stream(train, task.label, augment or (), settings)
     rules = resolve_protocol(protocol, model, oracle_scene=oracle_scene) if protocol else None
     learner = Learner(
@@ -151,9 +149,11 @@ def fit(
         recipe=recipe,
     )
     trainer = trainer_for(learner, out, settings, Pictures(out / "pictures", model.task), done=done)
+    _check_validation(learner, val, settings.monitor, trainer.world_size)
     announce(learner, trainer, settings, done, _scored_images(val, stream), advice=DAYS)
     if settings.plan:
         return None
+    write_recipe(out, recipe)  # a resumed run may have other options, which the next one keeps
     with running(trainer):
         trainer.fit(learner, ckpt_path=checkpoint, weights_only=True)
         return _finish(learner, trainer, val, out, settings)
@@ -174,6 +174,17 @@ def _stream(
         seed=settings.seed,
         workers=settings.workers,
     )
+
+
+def _check_validation(learner: Learner, val: AbstractDataset, monitor: str, world: int) -> None:
+    """Check that the validation set has a sample for each device, and the score to monitor.
+
+    Raises:
+        InputError: if it has not.
+    """
+    assert isinstance(learner.objective, Supervised)
+    require_samples(val, world)
+    learner.objective.require_score(monitor, val[0])
 
 
 def _scored_images(val: AbstractDataset, stream: TrainingStream) -> float:

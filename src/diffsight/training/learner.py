@@ -137,9 +137,10 @@ class Learner(LightningModule):
         # equal on all devices already, but Lightning requires sync_dist
         logged = {f"val/{name}": value for name, value in self.scores.items()}
         self.log_dict(logged, batch_size=1, sync_dist=self.trainer.world_size > 1)
+        restore_rng(self._rng_before_validation)  # callbacks may save a checkpoint next
 
     def on_validation_end(self) -> None:
-        """Restore the random state from before the validation."""
+        """Restore the random state from before the validation, which callbacks may have changed."""
         restore_rng(self._rng_before_validation)
 
     def on_train_start(self) -> None:
@@ -172,8 +173,10 @@ class Learner(LightningModule):
         Raises:
             InputError: if the checkpoint belongs to another stream or another model.
         """
+        stored = checkpoint["state_dict"].keys()
+        self.objective.expect([name.removeprefix("objective.") for name in stored])
         ours = self._outside_frozen(self.state_dict())
-        if different := ours.keys() ^ checkpoint["state_dict"].keys():
+        if different := ours.keys() ^ stored:
             raise InputError(
                 f"the checkpoint belongs to another model ({len(different)} tensors differ, first "
                 f"{min(different)}): resume with the recipe of the run"

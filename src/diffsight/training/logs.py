@@ -20,8 +20,8 @@ class CsvLog(Logger):
 
     Args:
         path: path of the file.
-        first_step: first step of this run; existing rows from it on are deleted, because they will
-            be written again.
+        first_step: first step of this run; existing rows from it on are deleted, and so are the
+            scores of a validation just before it, because they will be written again.
     """
 
     def __init__(self, path: Path, *, first_step: int) -> None:
@@ -55,11 +55,20 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def _keep_until(self, first_step: int) -> None:
-        """Write the header and the existing rows before ``first_step``; 0 keeps no rows."""
+        """Write the header and the rows before the first validation or step of this run.
+
+        A validation after step n is logged at step n - 1, as the loss of its last batch is. If
+        ``first_step`` is 0, no row is kept.
+        """
+
+        def is_kept(row: Mapping[str, str]) -> bool:
+            end = first_step - 1 if row["name"].startswith("val/") else first_step
+            return int(row["step"]) < end
+
         rows = [["step", "name", "value"]]
         if first_step and self.path.exists():
             with reading(self.path, "damaged ({reason}): delete it, or the broken line"):
                 kept = parse_csv(read_text(self.path))
-                rows += [list(row.values()) for row in kept if int(row["step"]) < first_step]
+                rows += [list(row.values()) for row in kept if is_kept(row)]
         with replacing(self.path) as partial, partial.open("w", newline="") as file:
             csv.writer(file).writerows(rows)

@@ -1,14 +1,15 @@
 """Objectives: the losses of a training, and the scores of its validation."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from diffsight.datasets.base import Batch
+from diffsight.datasets.base import Batch, Sample, collate
+from diffsight.errors import InputError, suggest
 from diffsight.inference import Plan, Predictor
 from diffsight.model import DenseModel
 from diffsight.ops.precision import float32_products
@@ -19,8 +20,17 @@ from diffsight.training.data import TrainingBatch
 class AbstractObjective(nn.Module, abc.ABC):
     """Losses of a training batch and scores of a validation set."""
 
-    # prefixes of the names of frozen parameters and buffers, which checkpoints leave out
-    frozen: tuple[str, ...] = ()
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the names of frozen parameters and buffers, which checkpoints leave out."""
+        return ()
+
+    def expect(self, stored: Collection[str]) -> None:
+        """Prepare for the tensors of a checkpoint, which may contain frozen ones.
+
+        Args:
+            stored: names of the tensors in the checkpoint.
+        """
 
     @property
     @abc.abstractmethod
@@ -61,9 +71,20 @@ class Supervised(AbstractObjective):
         self.model = model
         self.protocol = protocol
         self.plan = plan
-        self.frozen = tuple(f"model.method.{path}." for path in model.method.frozen())
         self.metric = None if protocol is None else protocol.metric(model.task)
         self.mean_loss = MeanMetric()
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the frozen parts that can be loaded again from where they came from."""
+        parts = self.model.method.frozen()
+        return tuple(_prefix(path) for path, part in parts.items() if part.source)
+
+    def expect(self, stored: Collection[str]) -> None:
+        """Mark the frozen parts in a checkpoint as changed, so that they are saved as well."""
+        for path, part in self.model.method.frozen().items():
+            if any(name.startswith(_prefix(path)) for name in stored):
+                part.source = part.revision = None
 
     @property
     def trained(self) -> DenseModel:
@@ -74,6 +95,31 @@ class Supervised(AbstractObjective):
     def has_loss(self) -> bool:
         """Whether validation computes a loss, which needs predictions from a single pass."""
         return self.plan is None and not self.model.task.has_regions
+
+    def require_score(self, name: str, sample: Sample) -> None:
+        """Check that validation computes a score of this name.
+
+        The names of the protocol's scores are those of a sample whose label is the prediction. If
+        no pixel of the sample counts, they are not known yet.
+
+        Args:
+            name: name of the score.
+            sample: sample of the validation set.
+
+        Raises:
+            InputError: if there is no such score.
+        """
+        names = ["loss"] if self.has_loss else []
+        if self.protocol is not None:
+            metric = self.protocol.metric(self.model.task)
+            (one, *_) = sample.split_by_sentence()
+            target = collate([one], self.model.task.label).target
+            (truth,) = self.model.task.truth(target)
+            if not self.protocol.measure(metric, truth, target):
+                return
+            names += metric.compute()
+        if name not in names:
+            raise InputError(f"monitor: validation has no score {name!r}: {suggest(name, names)}")
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Return the losses of the task."""
@@ -114,3 +160,8 @@ class Supervised(AbstractObjective):
             scores |= self.metric.compute()
             self.metric.reset()
         return scores
+
+
+def _prefix(path: str) -> str:
+    """Return the beginning of the names of a frozen part's tensors."""
+    return f"model.method.{path}."

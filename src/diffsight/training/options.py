@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from diffsight.choices import Dtype
-from diffsight.errors import InputError
+from diffsight.errors import InputError, check_whole
+
+MAX_SEED = 2**32  # numpy's generator needs a smaller one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,9 @@ class TrainerOptions:
             ...
         resume: continue from ``out/last.ckpt``; a run that was stopped before its first checkpoint
             starts again.
+
+    Raises:
+        InputError: for an impossible number.
     """
 
     dtype: Dtype = "float32"
@@ -45,6 +50,13 @@ class TrainerOptions:
     validate_every: int = 500
     monitor: str = "loss"
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_whole("devices", self.devices, 0)
+        for name in ("nodes", "checkpoint_every", "validate_every"):
+            check_whole(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,9 @@ class FitOptions(TrainerOptions):
             and shapes match.
         resume: continue from ``out/last.ckpt``, on the command line with the recipe of ``out``; a
             run that was stopped before the first checkpoint starts again.
+
+    Raises:
+        InputError: for an impossible number.
     """
 
     steps: int | None = None
@@ -78,6 +93,12 @@ class FitOptions(TrainerOptions):
     cache: Path | None = None
     plan: bool = False
     begin: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        super().__post_init__()
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("preload", 0)):
+            check_whole(name, getattr(self, name), least)
 
     def length(self, batches_per_epoch: int) -> int:
         """Return the optimiser steps of the whole training.

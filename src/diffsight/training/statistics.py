@@ -13,12 +13,15 @@ from diffsight.methods.base import MethodBuilder, mean_frequencies
 from diffsight.model import DenseModel
 from diffsight.outputs import SoftLabels
 from diffsight.tasks.base import AbstractTask
+from diffsight.training.begin import begin_with
 
 MAX_SAMPLES = 64
 
 
 @torch.no_grad()
-def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDataset) -> DenseModel:
+def build_fitted(
+    task: AbstractTask, method: MethodBuilder, train: AbstractDataset, begin: str | None = None
+) -> DenseModel:
     """Return a model whose bins and feature statistics are fitted to a training set.
 
     Up to 64 samples are used, evenly spaced over the training set.
@@ -27,13 +30,17 @@ def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDatas
         task: task; its bins are fitted if it has any.
         method: function that builds the method.
         train: training set.
+        begin: saved model that provides the initial weights, see ``begin_with``.
 
     Raises:
-        InputError: if a sample cannot be read, or task, method and labels do not fit together.
+        InputError: if a sample or the saved model cannot be read, or task, method and labels do not
+            fit together.
     """
     if task.needs_fitting:
         task = task.fitted(sample_values(list(iter_spaced_samples(train, MAX_SAMPLES)), task.label))
     model = DenseModel(task=task, method=method)
+    # before the statistics, which depend on the frozen parts
+    copied = {} if begin is None else begin_with(model, begin)
     if model.method.frozen():
         encoded, labels = [], []
         for sample in iter_spaced_samples(train, MAX_SAMPLES):
@@ -41,6 +48,7 @@ def build_fitted(task: AbstractTask, method: MethodBuilder, train: AbstractDatas
             encoded.append(model.encode(batch.inputs))
             labels.append((task.encode_label(batch.target.label), batch.target.valid))
         take_statistics(model, encoded, labels)
+    model.load_state_dict(copied, strict=False)  # statistics of a saved model fit its weights
     return model
 
 

@@ -30,7 +30,7 @@ class TrainingStep:
             parameters together.
 
     Raises:
-        InputError: if nothing is trainable.
+        InputError: if nothing is trainable, or a largest norm is not positive or has no parameter.
     """
 
     trained: nn.Module
@@ -45,6 +45,14 @@ class TrainingStep:
     def __post_init__(self) -> None:
         """Divide the parameters into groups."""
         self.groups = self.optim.groups(self.trained)
+        for prefix, norm in self.clip_norms.items():
+            if not norm > 0:  # this form of the condition also refuses NaN
+                raise InputError(f"clip_norm {norm:g}: give a positive number, or null")
+            if not self._clipped(prefix):
+                raise InputError(
+                    f"clip_norm: no trainable parameter is called {prefix}.*: correct the prefix, "
+                    "or leave it out"
+                )
 
     @classmethod
     def of_settings(
@@ -62,11 +70,19 @@ class TrainingStep:
             InputError: if nothing is trainable.
         """
         names = [name for name, p in trained.named_parameters() if p.requires_grad]
-        rates = {
-            f"method.{prefix}": rate
-            for prefix, rate in settings.learning_rates.items()
-            if prefix and any(_has_prefix(name, f"method.{prefix}") for name in names)
-        }
+
+        def of_model(values: Mapping[str, float]) -> dict[str, float]:
+            """Return the values of the prefixes that this variant of the method has."""
+            named = {f"method.{prefix}": value for prefix, value in values.items() if prefix}
+            return {
+                prefix: value
+                for prefix, value in named.items()
+                if any(_has_prefix(name, prefix) for name in names)
+            }
+
+        rates, norms = of_model(settings.learning_rates), of_model(settings.clip_norms)
+        if "" in settings.clip_norms:
+            norms[""] = settings.clip_norms[""]
         base = settings.learning_rates.get("", 1.0)
         return cls(
             trained,
@@ -79,7 +95,7 @@ class TrainingStep:
             ),
             steps=steps,
             schedule=HalfCosine(constant_fraction=settings.constant_fraction),
-            clip_norms={f"method.{prefix}": norm for prefix, norm in settings.clip_norms.items()},
+            clip_norms=norms,
         )
 
     def clock(self, step: int) -> Clock:
@@ -111,23 +127,25 @@ class TrainingStep:
     def clip(self) -> None:
         """Clip the gradients of each prefix in ``clip_norms`` to its largest norm."""
         for prefix, norm in self.clip_norms.items():
-            named = self.trained.named_parameters()
-            clipped = [p for name, p in named if p.requires_grad and _has_prefix(name, prefix)]
-            if clipped:
-                nn.utils.clip_grad_norm_(clipped, norm)
+            nn.utils.clip_grad_norm_(self._clipped(prefix), norm)
 
-    def require_finite(self) -> None:
+    def _clipped(self, prefix: str) -> list[nn.Parameter]:
+        """Return the trainable parameters whose names have a prefix."""
+        named = self.trained.named_parameters()
+        return [p for name, p in named if p.requires_grad and _has_prefix(name, prefix)]
+
+    def require_finite(self, repair: str) -> None:
         """Check that the training has not diverged.
+
+        Args:
+            repair: end of the message.
 
         Raises:
             InputError: if a trainable parameter is NaN or infinite.
         """
         trainable = (p for p in self.trained.parameters() if p.requires_grad)
         if not all(bool(p.detach().isfinite().all()) for p in trainable):
-            raise InputError(
-                "the training diverged, its weights are not finite: check the range of the labels, "
-                "and --invalid"
-            )
+            raise InputError(f"the training diverged, its weights are not finite: {repair}")
 
 
 def _has_prefix(name: str, prefix: str) -> bool:

@@ -14,18 +14,25 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from diffsight.atomic import replacing
 from diffsight.choices import Dtype
 from diffsight.config import Plain
 from diffsight.errors import InputError
-from diffsight.formats.text import reading
+from diffsight.formats.text import reading, reason_of
 from diffsight.locks import claim_folder
 from diffsight.ops.device import default_device, mixed_dtype
 from diffsight.ops.memory import keep_freed_memory
 from diffsight.ops.precision import training_products
-from diffsight.training.callbacks import LAST, Checkpoints, Interrupts, ProgressBar
+from diffsight.training.callbacks import (
+    LAST,
+    Checkpoints,
+    Interrupts,
+    MissedValidation,
+    ProgressBar,
+)
 from diffsight.training.checkpoints import KEY, AtomicCheckpoints, load, versions
 from diffsight.training.forecast import DAY_S, forecast, validations_left
 from diffsight.training.learner import Learner
@@ -74,7 +81,7 @@ def run_alone(training: Callable[P, T]) -> Callable[P, T]:
 
 @rank_zero_only
 def start(out: Path, recipe: Mapping[str, Plain]) -> None:
-    """Make the folder of a run and write ``recipe.yaml``, with the versions of packages.
+    """Make the folder of a run and write its recipe.
 
     Args:
         out: folder of the run.
@@ -86,6 +93,17 @@ def start(out: Path, recipe: Mapping[str, Plain]) -> None:
     if (out / LAST).exists():
         raise InputError(f"{out}: holds a run already: add --resume, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+    write_recipe(out, recipe)
+
+
+@rank_zero_only
+def write_recipe(out: Path, recipe: Mapping[str, Plain]) -> None:
+    """Write ``recipe.yaml``, with the versions of packages.
+
+    Args:
+        out: folder of the run.
+        recipe: recipe with all defaults, and the options of a resumed run.
+    """
     header = "".join(f"# {name} {version}\n" for name, version in versions().items())
     with replacing(out / RECIPE) as partial:
         partial.write_text(header + yaml.safe_dump(dict(recipe), sort_keys=False))
@@ -137,17 +155,70 @@ def trainer_for(
         done: finished steps of an interrupted run.
 
     Raises:
-        InputError: if the batch cannot be divided among the devices, there is no such device, or
-            ``sync_batchnorm`` is set for several CPU processes.
+        InputError: if the batch cannot be divided among the devices, an option does not fit the
+            device or the strategy, or the interrupted run has more steps.
     """
+    if done > learner.steps:
+        raise InputError(
+            f"{out}: {done} steps are finished, more than the {learner.steps} of this run: give "
+            f"at least {done} steps"
+        )
     for name in ("lightning.pytorch", "lightning.fabric"):  # devices, ranks, tips
         logging.getLogger(name).setLevel(logging.WARNING)
     keep_freed_memory()
     checkpoints = Checkpoints(out, every=options.checkpoint_every, monitor=options.monitor)
+    devices = _devices(options, clips=bool(learner.step.clip_norms))
+    try:
+        trainer = Trainer(
+            **devices,
+            precision=LIGHTNING_PRECISION[options.dtype],
+            sync_batchnorm=options.sync_batchnorm,
+            max_steps=learner.steps,
+            accumulate_grad_batches=learner.accumulate,
+            val_check_interval=options.validate_every * learner.accumulate,
+            default_root_dir=out,
+            plugins=[AtomicCheckpoints()],
+            logger=[
+                TensorBoardLogger(
+                    out, "tensorboard", "", default_hp_metric=False, purge_step=done or None
+                ),
+                CsvLog(out / "metrics.csv", first_step=done),
+            ],
+            callbacks=[
+                ProgressBar(options.validate_every),
+                pictures,
+                checkpoints,
+                Interrupts(checkpoints),
+                MissedValidation(options.validate_every),
+            ],
+            **TRAINER_OVERRIDES,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        choice = ", ".join(f"{name}={value}" for name, value in devices.items())
+        raise InputError(f"Lightning cannot train with {choice}: {reason_of(error)}") from None
+    size, world = learner.stream.batch_size, trainer.world_size
+    if size % world:
+        repair = f"choose a multiple of {world}"
+        raise InputError(f"batch_size {size} cannot be divided among {world} devices: {repair}")
+    return trainer
+
+
+def _devices(options: TrainerOptions, *, clips: bool) -> dict[str, Any]:
+    """Return Lightning's arguments for the devices of a training.
+
+    Args:
+        options: options of the training.
+        clips: whether gradients are clipped.
+
+    Raises:
+        InputError: if there is no such device, or an option does not fit it.
+    """
     device = options.device or default_device()
     gpus = torch.cuda.device_count() if device == "cuda" else 0
     if device == "cuda" and not gpus:
         raise InputError("device 'cuda' cannot be used (there is no GPU): choose device=cpu")
+    if device == "cpu" and options.dtype == "float16":
+        raise InputError("dtype float16 needs a GPU: choose dtype=bfloat16, or float32")
     devices = options.devices or gpus or os.cpu_count() or 1
     processes = devices * options.nodes
     if options.sync_batchnorm and device == "cpu" and processes > 1:
@@ -155,37 +226,18 @@ def trainer_for(
             f"sync_batchnorm: {processes} CPU processes cannot share the statistics of a batch "
             "(PyTorch does it on GPUs only): choose sync_batchnorm=false, or devices=1"
         )
-    trainer = Trainer(
-        accelerator=device,
-        devices=devices,
-        num_nodes=options.nodes,
-        strategy="ddp" if options.strategy == "auto" and processes > 1 else options.strategy,
-        precision=LIGHTNING_PRECISION[options.dtype],
-        sync_batchnorm=options.sync_batchnorm,
-        max_steps=learner.steps,
-        accumulate_grad_batches=learner.accumulate,
-        val_check_interval=options.validate_every * learner.accumulate,
-        default_root_dir=out,
-        plugins=[AtomicCheckpoints()],
-        logger=[
-            TensorBoardLogger(
-                out, "tensorboard", "", default_hp_metric=False, purge_step=done or None
-            ),
-            CsvLog(out / "metrics.csv", first_step=done),
-        ],
-        callbacks=[
-            ProgressBar(options.validate_every),
-            pictures,
-            checkpoints,
-            Interrupts(checkpoints),
-        ],
-        **TRAINER_OVERRIDES,
-    )
-    size, world = learner.stream.batch_size, trainer.world_size
-    if size % world:
-        repair = f"choose a multiple of {world}"
-        raise InputError(f"batch_size {size} cannot be divided among {world} devices: {repair}")
-    return trainer
+    if clips and options.strategy.startswith("fsdp"):
+        raise InputError(
+            f"clip_norm needs all gradients, of which a device has only a part with strategy "
+            f"{options.strategy}: choose strategy=ddp, or clip_norm=null"
+        )
+    strategy = "ddp" if options.strategy == "auto" and processes > 1 else options.strategy
+    return {
+        "accelerator": device,
+        "devices": devices,
+        "num_nodes": options.nodes,
+        "strategy": strategy,
+    }
 
 
 @rank_zero_only
