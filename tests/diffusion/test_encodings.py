@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from diffsight.diffusion import AnalogBits, ClassEmbedding, OneHot, ScalarMap
+from diffsight.diffusion import AnalogBits, ClassEmbedding, OneHot, ScalarMap, lowest_value
 from diffsight.errors import InputError
 from diffsight.outputs import OutputSpec
 from diffsight.types import Target
@@ -47,7 +47,7 @@ def test_analog_bits_and_one_hot_codes_have_the_expected_values() -> None:
 
 
 def test_values_are_mapped_linearly_and_predictions_are_clamped() -> None:
-    encoding = ScalarMap(output=DEPTH, scale=0.1)
+    encoding = ScalarMap(output=DEPTH, scale=0.1, low=0.0)
     target = Target(torch.tensor([[[[0.0, 5.0, 10.0, 2.5]]]]), torch.ones(1, 1, 4).bool())
     state = encoding.encode_target(target, (1, 4))[0, 0, 0]
     torch.testing.assert_close(state, torch.tensor([-0.1, 0.0, 0.1, -0.05]))
@@ -64,11 +64,24 @@ def test_values_are_mapped_linearly_and_predictions_are_clamped() -> None:
     ],
 )
 def test_missing_labels_are_filled_as_chosen(missing: str, expected: list[float]) -> None:
-    encoding = ScalarMap(output=DEPTH, scale=1.0, missing=missing)  # type: ignore[arg-type]
+    options = {"scale": 1.0, "low": 0.0, "missing": missing}
+    encoding = ScalarMap(output=DEPTH, **options)  # type: ignore[arg-type]
     label = torch.tensor([[[[8.0, torch.nan, torch.nan, torch.nan]]]])
     target = Target(label, torch.tensor([[[True, False, False, False]]]))
     state = encoding.encode_target(target, (1, 2))[0, 0, 0]
     torch.testing.assert_close((state + 1) / 2 * 10, torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"), [((0.0, 10.0), 0.001), ((0.5, 10.0), 0.5), ((-3.0, 3.0), -3.0)]
+)
+def test_positive_values_stay_above_0_where_a_logarithm_has_no_gradient(
+    bounds: tuple[float, float], expected: float
+) -> None:
+    output = OutputSpec("values", 1, bounds=bounds)
+    assert lowest_value(output) == expected
+    assert ScalarMap(output=output).low == expected
+    assert ScalarMap(output=output, low=0.2).low == 0.2
 
 
 def test_the_state_of_an_image_without_labels_is_finite() -> None:

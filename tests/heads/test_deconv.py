@@ -34,6 +34,16 @@ def test_values_stay_within_the_bounds_of_the_task() -> None:
     torch.testing.assert_close(output.maps, torch.full_like(output.maps, 80.0))
 
 
+def test_all_convolutions_start_with_a_standard_deviation_of_0_001_and_no_bias() -> None:
+    head = DeconvHead(in_channels=[64], strides=[32], output=OutputSpec("values", 1))
+    weights = [p for name, p in head.named_parameters() if name.endswith("weight") and p.ndim == 4]
+    assert len(weights) == 6  # three transposed convolutions, and three convolutions
+    for weight in weights:
+        assert float(weight.detach().std()) == pytest.approx(0.001, rel=0.2)
+    biases = [head.conv[0].bias, head.output[0].bias, head.output[2].bias]
+    assert all(bool((bias == 0).all()) for bias in biases)
+
+
 def test_several_levels_and_small_strides_are_refused() -> None:
     with pytest.raises(InputError, match="put a Merging neck before it"):
         DeconvHead(in_channels=[1, 2], strides=[8, 16], output=TWO_VALUES)

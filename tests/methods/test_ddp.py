@@ -153,8 +153,39 @@ def test_depth_stays_within_its_bounds() -> None:
     model = randomise_weights(build_ddp_depth()).eval()
     with torch.no_grad():
         depth = model(Inputs(images(2, 40, 50))).value
-    assert float(depth.min()) >= 0
+    assert float(depth.min()) > 0.00099  # a depth of 0 has no logarithm
     assert float(depth.max()) <= 10
+
+
+def test_depth_on_a_frozen_backbone_is_trained_although_it_begins_near_0() -> None:
+    torch.manual_seed(0)
+    task = Depth(max_depth_m=10.0)
+    method = DDP.from_backbone(BackboneSource("efficientnet-lite0@64"))
+    model = DenseModel(task=task, method=method).train()
+    image, label = images(2, 64, 64), torch.rand(2, 1, 64, 64) + 4
+    inputs, target = Inputs(image), Target(label, torch.ones(2, 64, 64, dtype=torch.bool))
+    encoded = model.encode(inputs)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for step in range(20):
+        loss = model.losses(inputs, target, encoded=encoded, draws=Draws((step, step + 100)))[
+            "loss"
+        ]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 3
+    with torch.no_grad():
+        depth_m = model.eval()(inputs).value
+    assert float((depth_m > 1).float().mean()) > 0.9
+
+
+def test_the_layer_of_classes_starts_with_xavier_weights_as_in_the_authors_code() -> None:
+    predict = build_ddp_segmentation().method.predict
+    classes, width = predict.weight.shape[:2]
+    bound = (6 / (classes + width)) ** 0.5
+    assert 0.8 * bound < float(predict.weight.detach().abs().max()) <= bound
 
 
 def test_peak_memory_does_not_depend_on_the_number_of_steps() -> None:

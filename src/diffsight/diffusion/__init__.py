@@ -8,6 +8,7 @@ from diffsight.diffusion.encodings import (
     MaskEmbedding,
     OneHot,
     ScalarMap,
+    lowest_value,
 )
 from diffsight.diffusion.noise import (
     AbstractNoise,
@@ -30,4 +31,5 @@ __all__ = [
     "Sampler",
     "ScalarMap",
     "UnclampedCosineNoise",
+    "lowest_value",
 ]

@@ -19,6 +19,7 @@ from diffsight.outputs import OutputSpec
 from diffsight.types import Target
 
 Missing = Literal["released", "masked", "nearest"]
+LOWEST_FRACTION = 1e-4  # of the upper bound
 
 
 class AbstractLabelEncoding(nn.Module, Configurable, abc.ABC):
@@ -177,14 +178,25 @@ class OneHot(AbstractClassEncoding):
         return self.rows
 
 
+def lowest_value(output: OutputSpec) -> float:
+    """Return the smallest value that DDP predicts: the lower bound of an output of values.
+
+    If the bound is 0, it is a ten-thousandth of the upper bound: 1 mm for depths up to 10 m, as in
+    the authors' code. A logarithmic loss has no gradient at 0, where values of a ReLU would stay.
+    An output without bounds has 0.
+    """
+    low, high = output.bounds or (0.0, 0.0)
+    return low or high * LOWEST_FRACTION
+
+
 class ScalarMap(AbstractLabelEncoding):
     """Bounded values, such as depth, mapped linearly to ``[-scale, scale]``.
 
     Args:
         output: output of the method; must be values with bounds.
         scale: largest absolute value of a state.
-        low: value that is mapped to ``-scale``; smaller predictions are raised to it. None: the
-            lower bound of ``output``.
+        low: value that is mapped to ``-scale``; smaller predictions are raised to it. None: see
+            ``lowest_value``.
         missing: how pixels without a label are filled before the labels are resized. ``released``:
             with zeros, which are interpolated with the labels as in the authors' code. ``masked``:
             with the mean of the labels in the same cell of the state, or the middle of the range if
@@ -208,8 +220,8 @@ class ScalarMap(AbstractLabelEncoding):
                 f"ScalarMap encodes values with bounds, not {output.describe()}: set the range of "
                 "the task, such as max_depth_m"
             )
-        self.low, self.high = output.bounds
-        self.low = self.low if low is None else low
+        self.low = lowest_value(output) if low is None else low
+        self.high = output.bounds[1]
         self.channels = output.channels
         self.scale = scale
         self.missing: Missing = missing

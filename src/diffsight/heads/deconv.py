@@ -69,7 +69,7 @@ class DeconvHead(AbstractHead):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, output.channels, 3, padding=1),
         )
-        for part in (self.deconv, self.conv, self.output[-1]):
+        for part in (self.deconv, self.conv, self.output):
             start_convolutions(part, partial(nn.init.normal_, std=0.001))
 
     def forward(self, pyramid: Pyramid) -> Output:

@@ -100,6 +100,8 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
             condition is the same for all images.
         requires_prompt: whether every image needs a sentence as prompt.
         accepts_steps: whether the method reads ``Inputs.steps``.
+        uses_noise: whether predictions depend on the seeds of ``draws``, so that the passes of an
+            ensemble differ.
         size_multiple: images are padded to a multiple of this many pixels.
     """
 
@@ -109,6 +111,7 @@ class AbstractMethod(nn.Module, Configurable, abc.ABC):
     ignores_text: bool = False
     requires_prompt: bool = False
     accepts_steps: bool = False
+    uses_noise: bool = False
     size_multiple: int = 1
 
     def encode(self, inputs: Inputs) -> Encoded:

@@ -23,6 +23,7 @@ from diffsight.diffusion import (
     EncodingBuilder,
     Sampler,
     ScalarMap,
+    lowest_value,
 )
 from diffsight.diffusion.noise import LAST_TIME, add_noise
 from diffsight.diffusion.sampler import SamplingResult, StepAccumulator
@@ -127,13 +128,12 @@ class DDP(AbstractMethod):
         if freeze_backbone:
             backbone.requires_grad_(False)
         self.is_frozen = not any(p.requires_grad for p in backbone.parameters())
-        self.accepts_steps = encoding is not None
+        self.accepts_steps = self.uses_noise = encoding is not None
         self.size_multiple = backbone.size_multiple
         self.neck, channels, _ = build_neck(neck, backbone.channels, backbone.strides)
         decoder.check_width(channels, accepts_any=neck is None and encoding is not None)
         self.encoding = None if encoding is None else encoding(output=output)
-        low = 0.0 if output.bounds is None else output.bounds[0]
-        self.low = low if self.encoding is None else self.encoding.low
+        self.low = lowest_value(output) if self.encoding is None else self.encoding.low
         self.noise, self.sampler = noise or CosineNoise(), sampler or Sampler()
         self.time_input: Literal["log_snr", "time"] = time_input
         self.aligned: Literal["off", "reused", "fresh"] = aligned
@@ -146,9 +146,10 @@ class DDP(AbstractMethod):
             raise InputError("without an encoding there is no time: set time_width to null")
         kernel = 3 if output.kind == "values" else 1
         self.predict = nn.Conv2d(decoder.width, output.channels, kernel, padding=kernel // 2)
-        self.auxiliary: nn.Module | None = None
-        if auxiliary and output.kind == "classes":
-            self.auxiliary = fcn_head(channels[0], output.channels)
+        is_class = output.kind == "classes"
+        if is_class:
+            nn.init.xavier_uniform_(self.predict.weight)
+        self.auxiliary = fcn_head(channels[0], output.channels) if auxiliary and is_class else None
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the trainable parts; a frozen backbone stays in evaluation mode."""
@@ -317,9 +318,7 @@ class DDP(AbstractMethod):
         decoded = self.decoder(self._on_grid(features), vector)
         with without_autocast(decoded):  # in bfloat16 the argmax would have ties
             maps = self.predict(decoded.to(self.predict.weight.dtype))
-        if self.spec.bounds is None:
-            return maps
-        return maps.relu() + self.low
+        return maps if self.spec.bounds is None else maps.relu() + self.low
 
     def _on_grid(self, features: Features) -> Float[Tensor, "b c _ _"]:
         """Return the features, resampled (bilinear) to the output's own grid if it has one."""

@@ -73,6 +73,7 @@ class FewShot(AbstractMethod):
     """
 
     output_kinds = ("distribution", "classes")
+    uses_noise = True
 
     def __init__(
         self,

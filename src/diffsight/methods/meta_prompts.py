@@ -120,6 +120,7 @@ class MetaPrompts(AbstractMethod):
             self.times = nn.ParameterList(nn.Parameter(torch.randn(shape)) for _ in range(passes))
         self.backpropagation = backpropagation
         self.enlarge_by = enlarge_by
+        self.uses_noise = backbone.latent == "sample"
         self.requires_prompt = any(one.requires_text for one in prompts)
         self.ignores_text = not any(one.reads_text or one.requires_text for one in prompts)
         channels, strides = backbone.channels, backbone.strides

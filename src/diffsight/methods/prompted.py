@@ -58,6 +58,7 @@ class AbstractPromptedMethod(AbstractMethod):
         self.backbone = backbone
         self.prompts = prompts
         self.size_multiple = backbone.strides[-1]
+        self.uses_noise = backbone.latent == "sample"
         self.requires_prompt = prompts.requires_text
         self.ignores_text = not (prompts.reads_text or prompts.requires_text)
         self.pyramid_channels = widths_with_maps(backbone.channels, levels, prompts.num_tokens)
