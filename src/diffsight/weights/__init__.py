@@ -9,12 +9,13 @@ from diffsight.weights.files import (
     write_tensors,
 )
 from diffsight.weights.location import hub_errors, locate, part_folder, resolve_folder
-from diffsight.weights.towers import load_tower, read_config, report_errors
+from diffsight.weights.towers import load_tower, network_names, read_config, report_errors
 
 __all__ = [
     "hub_errors",
     "load_tower",
     "locate",
+    "network_names",
     "part_folder",
     "read_checkpoint",
     "read_config",

@@ -56,16 +56,8 @@ def load_tower(
     Raises:
         InputError: if weights are missing, have another shape, or are not finite.
     """
-    # the random initial weights are overwritten, so the random state is left unchanged
-    with report_errors(f"{source}: no {kind}"), _quiet(), torch.random.fork_rng(devices=[]):
-        model, report = cls.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    with report_errors(f"{source}: no {kind}"):
+        model, report = _from_state(cls, config, state)
     missing = sorted(n for n in report["missing_keys"] if not n.startswith(OWN_NORMS))
     others = [*missing, *sorted(name for name, *_ in report["mismatched_keys"])]
     if others:
@@ -76,6 +68,42 @@ def load_tower(
         )
     require_finite(model.state_dict().items(), source)
     return model.eval()
+
+
+def network_names(cls: Any, config: Any, names: Sequence[str]) -> dict[str, str]:
+    """Return the names that a network of transformers gives to the entries of a checkpoint.
+
+    The installed version of transformers renames entries of other versions while it loads them, and
+    does not report how. So entry ``i`` is loaded as an empty tensor with ``i`` rows, which is then
+    listed under its new name as one of another shape.
+
+    Args:
+        cls: class of the network.
+        config: configuration of the network.
+        names: names of the entries, in any version of transformers.
+
+    Returns:
+        Names in the network by names of entries, without the entries that the network lacks.
+    """
+    _, report = _from_state(cls, config, {n: torch.empty(i, 0) for i, n in enumerate(names)})
+    return {names[int(shape[0])]: name for name, shape, _ in report["mismatched_keys"]}
+
+
+def _from_state(cls: Any, config: Any, state: dict[str, Tensor]) -> tuple[Any, dict[str, Any]]:
+    """Return a network with the weights of a state dict, and transformers' report on its entries.
+
+    Missing weights, and those of another shape, keep their initial values.
+    """
+    # the random initial weights are overwritten, so the random state is left unchanged
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        return cls.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Convert DDP's original checkpoints for depth and segmentation, with their image encoders."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial as bind
 from typing import Any
 
@@ -20,16 +20,18 @@ from diffsight.diffusion import (
 )
 from diffsight.errors import InputError
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.hub.convert.layout import Layout, convert, read_classes, require
+from diffsight.hub.convert.layout import Layout, convert, read_classes, read_shape, require
 from diffsight.label_maps import ADE20K_CLASSES
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
 from diffsight.necks import NormalisedFPN
 from diffsight.tasks import Depth, Segmentation
-from diffsight.weights import load_tower
+from diffsight.weights import network_names
 
 MIN_DEPTH_M = 1e-3
-TOWER = "encoder:"  # prefix of the encoder's entries after ``translate_entries``
+# prefixes of the encoder's entries after ``translate_entries``
+TOWER, CONSTANT = "encoder:", "constant:"
+WINDOWS = {CONSTANT: "a constant that follows from the size of the encoder's windows"}
 # prefix of a decoder layer's entries; its group is the number of the layer
 LAYER = r"decode_head\.encoder\.layers\.(\d+)\."
 
@@ -73,8 +75,8 @@ NAMES = {
     r"auxiliary_head\.convs\.0\.bn\.": "auxiliary.0.1.",
     r"auxiliary_head\.conv_seg\.": "auxiliary.2.",
 }
-SEGMENTATION = Layout("ddp-segmentation", "", "", NAMES, {})
-DEPTH = Layout("ddp-depth", "", "", NAMES, {})
+SEGMENTATION = Layout("ddp-segmentation", "", "", NAMES, WINDOWS)
+DEPTH = Layout("ddp-depth", "", "", NAMES, WINDOWS)
 
 _SWIN = {
     r"patch_embed\.projection\.": "embeddings.patch_embeddings.projection.",
@@ -131,7 +133,7 @@ def convert_ddp_segmentation(
     require(state, SEGMENTATION)
     names, ids = read_classes(state, names)
     means = len(names) == len(ADE20K_CLASSES) if accumulate is None else accumulate
-    width = state["embedding_table.weight"].shape[1]
+    _, width = read_shape(state, "embedding_table.weight", 2)
     method = bind(
         DDP,
         encoding=bind(ClassEmbedding, width=width),
@@ -183,25 +185,41 @@ def _converted(
         partial: accept missing entries.
     """
     architecture = read_architecture(state)
-    layers = 1 + max(int(match[1]) for key in state if (match := re.match(LAYER, key)))
-    width = state["neck.1.down.conv.weight"].shape[0]
-    time = state.get("decode_head.encoder.layers.0.time_mlp.1.weight")
-    hidden = len(state["decode_head.encoder.layers.0.ffns.0.layers.0.0.weight"])
+    width = read_shape(state, "neck.1.down.conv.weight", 4)[0]
+    layers = read_layers(state, "decode_head.")
 
     def build() -> DenseModel:
         parts = {
             "backbone": VisionBackbone(architecture=architecture),
             "neck": bind(NormalisedFPN, width=width),
-            "decoder": MapDecoder(
-                width=width,
-                layers=layers,
-                hidden=hidden,
-                time_width=None if time is None else time.shape[1],
-            ),
+            "decoder": MapDecoder(width=width, **layers),
         }
         return DenseModel(task=task, method=bind(method, **parts))
 
-    return convert(dict(translate_entries(state, architecture)), layout, build, partial=partial)
+    entries, originals = translate_entries(state, architecture)
+    return convert(entries, layout, build, partial=partial, originals=originals)
+
+
+def read_layers(state: Mapping[str, Tensor], head: str) -> dict[str, Any]:
+    """Return the arguments of ``MapDecoder`` that follow from the layers in a checkpoint.
+
+    Args:
+        state: checkpoint with the original names.
+        head: prefix of the decoder's entries.
+
+    Raises:
+        InputError: if the first layer lacks an entry whose shape is needed.
+    """
+    first = f"{head}encoder.layers.0."
+    hidden = read_shape(state, f"{first}ffns.0.layers.0.0.weight", 2)[0]
+    pattern = re.escape(head) + r"encoder\.layers\.(\d+)\.(\w+)"
+    matches = [match for key in state if (match := re.match(pattern, key))]
+    has_time = any(match[2] == "time_mlp" for match in matches)
+    return {
+        "layers": 1 + max(int(match[1]) for match in matches),
+        "hidden": hidden,
+        "time_width": read_shape(state, f"{first}time_mlp.1.weight", 2)[1] if has_time else None,
+    }
 
 
 def translate_entries(
@@ -209,10 +227,11 @@ def translate_entries(
     architecture: Mapping[str, Any],
     prefix: str = "backbone.",
     stages: tuple[str, ...] | None = None,
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield all entries of a checkpoint; those of the encoder get transformers' names.
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all entries of a checkpoint; those of the encoder get transformers' names.
 
-    The new names of the encoder's entries begin with ``TOWER``.
+    The new names of the encoder's entries begin with ``TOWER``, those of its constants with
+    ``CONSTANT``. Entries that the encoder does not have keep their names.
 
     Args:
         state: checkpoint of mmsegmentation or of a library that is based on it.
@@ -220,49 +239,77 @@ def translate_entries(
         prefix: prefix of the encoder's entries in ``state``.
         stages: stages of the encoder whose feature maps are used; default: all.
 
-    Yields:
-        Name and tensor of each entry.
+    Returns:
+        Tensors by name, and the names in ``state`` of the entries that have new names.
+
+    Raises:
+        InputError: if an entry that must be split or reordered has a wrong shape.
     """
-    theirs = {}
+    is_swin = architecture["model_type"] == "swin"
+    with torch.device("meta"):
+        network = VisionBackbone(architecture=dict(architecture), stages=stages).network
+    entries: dict[str, Tensor] = {}
+    originals: dict[str, str] = {}
+    theirs: dict[str, tuple[str, Tensor]] = {}
     for key, value in state.items():
-        if key.startswith(prefix):
-            # transformers cannot load tensors on the meta device
-            theirs[key.removeprefix(prefix)] = torch.zeros(value.shape) if value.is_meta else value
-        else:
-            yield key, value
-    network = VisionBackbone(architecture=dict(architecture), stages=stages).network
-    translated = dict(_encoder_entries(theirs, is_swin=architecture["model_type"] == "swin"))
-    loaded = load_tower(type(network), network.config, translated, "the checkpoint", "encoder")
-    for name, value in loaded.state_dict().items():
-        yield TOWER + name, value
-
-
-def _encoder_entries(state: Mapping[str, Tensor], *, is_swin: bool) -> Iterator[tuple[str, Tensor]]:
-    """Yield the entries of an encoder under the names in transformers' hub checkpoints."""
-    rules, prefix = (_SWIN, "swin.") if is_swin else (_CONVNEXT, "")
-    for key, value in state.items():
-        if key.endswith("relative_position_index"):
-            continue  # a constant that depends on the window size
-        if match := re.match(r"norm(\d)\.", key):
-            yield f"hidden_states_norms.stage{int(match[1]) + 1}.{key[match.end() :]}", value
-            if is_swin and match[1] == "3":  # also the norm of the classifier, which never runs
-                yield f"swin.layernorm.{key[match.end() :]}", value
+        own = key.removeprefix(prefix) if key.startswith(prefix) else ""
+        if own.endswith("relative_position_index"):
+            entries[CONSTANT + key], originals[CONSTANT + key] = value, key
             continue
-        name = prefix + next(
-            (
-                match.expand(ours) + key[match.end() :]
-                for pattern, ours in rules.items()
-                if (match := re.match(pattern, key))
-            ),
-            key,
+        parts = _encoder_entries(own, value, key, is_swin=is_swin)
+        theirs |= {name: (key, part) for name, part in parts.items()}
+        if not parts:
+            entries[key] = value
+    names = network_names(type(network), network.config, list(theirs))
+    for name, (key, value) in theirs.items():
+        target = TOWER + names[name] if name in names else key
+        entries[target], originals[target] = value, key
+    return entries, originals
+
+
+def _encoder_entries(own: str, value: Tensor, key: str, *, is_swin: bool) -> dict[str, Tensor]:
+    """Return an entry of an encoder under its names in transformers' hub checkpoints.
+
+    Args:
+        own: name of the entry, without the encoder's prefix.
+        value: value of the entry.
+        key: name of the entry in the checkpoint, for messages.
+        is_swin: whether the encoder is Swin; else it is ConvNeXt.
+
+    Returns:
+        Tensors by name; none if no rule matches the entry.
+
+    Raises:
+        InputError: if an entry that must be split or reordered has a wrong shape.
+    """
+    rules, prefix = (_SWIN, "swin.") if is_swin else (_CONVNEXT, "")
+    if match := re.match(r"norm(\d)\.", own):
+        norms = [f"hidden_states_norms.stage{int(match[1]) + 1}."]
+        if is_swin and match[1] == "3":  # also the norm of the classifier, which never runs
+            norms.append("swin.layernorm.")
+        return {norm + own[match.end() :]: value for norm in norms}
+    matches = ((m, ours) for pattern, ours in rules.items() if (m := re.match(pattern, own)))
+    match, ours = next(matches, (None, ""))
+    if match is None:
+        return {}
+    name = prefix + match.expand(ours) + own[match.end() :]
+    if ".qkv." in name:
+        _require_multiple(key, value, 0, 3)
+        parts = zip(("query", "key", "value"), value.chunk(3), strict=True)
+        return {name.replace("qkv", part): weight.clone() for part, weight in parts}
+    if ".downsample." in name:
+        _require_multiple(key, value, -1, 4)
+        return {name: reorder_patch_merging(value)}
+    return {name: value}
+
+
+def _require_multiple(key: str, value: Tensor, axis: int, number: int) -> None:
+    """Refuse an entry whose size along an axis is not a multiple of a number."""
+    if not (value.ndim and value.shape[axis] and value.shape[axis] % number == 0):
+        raise InputError(
+            f"{key} has shape {tuple(value.shape)}, which cannot be divided into {number} parts: "
+            "convert a checkpoint of the released code"
         )
-        if ".qkv." in name:
-            for part, weight in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                yield name.replace("qkv", part), weight.clone()
-        elif ".downsample." in name:
-            yield name, reorder_patch_merging(value)
-        else:
-            yield name, value
 
 
 def reorder_patch_merging(weight: Tensor) -> Tensor:
@@ -286,32 +333,37 @@ def read_architecture(state: Mapping[str, Tensor], prefix: str = "backbone.") ->
         prefix: prefix of the encoder's entries.
 
     Raises:
-        InputError: if the encoder is neither Swin nor ConvNeXt.
+        InputError: if the encoder is neither Swin nor ConvNeXt, or lacks an entry whose shape is
+            needed.
     """
     normalised = {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if "patch_embed.projection.weight" in own:
-        tables = "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
-        shapes = [own[tables.format(stage)].shape for stage in range(4)]
+    patches = f"{prefix}patch_embed.projection.weight"
+    if patches in state:
+        table = prefix + "stages.{}.blocks.0.attn.w_msa.relative_position_bias_table"
+        shapes = [read_shape(state, table.format(stage), 2) for stage in range(4)]
         return {
             "model_type": "swin",
-            "embed_dim": len(own["patch_embed.projection.weight"]),
-            "depths": _depths(own, r"stages\.(\d+)\.blocks\.(\d+)\."),
+            "embed_dim": read_shape(state, patches, 4)[0],
+            "depths": _depths(state, re.escape(prefix) + r"stages\.(\d+)\.blocks\.(\d+)\."),
             "num_heads": [heads for _, heads in shapes],
             "window_size": (round(shapes[0][0] ** 0.5) + 1) // 2,
             **normalised,
         }
-    if "downsample_layers.0.0.weight" in own:
+    if f"{prefix}downsample_layers.0.0.weight" in state:
+        conv = prefix + "stages.{}.0.depthwise_conv.weight"
         return {
             "model_type": "convnext",
-            "hidden_sizes": [len(own[f"norm{i}.weight"]) for i in range(4)],
-            "depths": _depths(own, r"stages\.(\d+)\.(\d+)\."),
+            "hidden_sizes": [read_shape(state, conv.format(stage), 4)[0] for stage in range(4)],
+            "depths": _depths(state, re.escape(prefix) + r"stages\.(\d+)\.(\d+)\."),
             **normalised,
         }
     raise InputError("the checkpoint's encoder is neither Swin nor ConvNeXt: convert one of these")
 
 
 def _depths(state: Mapping[str, Tensor], pattern: str) -> list[int]:
-    """Return the number of blocks of each stage; the pattern's groups are stage and block."""
+    """Return the number of blocks of each stage, all of which have a block.
+
+    The groups of the pattern are stage and block.
+    """
     blocks = [tuple(map(int, match.groups())) for k in state if (match := re.match(pattern, k))]
     return [1 + max(block for stage, block in blocks if stage == s) for s in range(4)]

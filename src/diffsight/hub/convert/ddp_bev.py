@@ -1,6 +1,5 @@
 """Convert DDP's original checkpoints for BEV maps: cameras, or cameras and a LiDAR."""
 
-import re
 from collections.abc import Mapping
 from functools import partial as bind
 from typing import Any
@@ -15,9 +14,17 @@ from diffsight.backbones.bev.geometry import Range
 from diffsight.backbones.bev.lidar import BLOCKS
 from diffsight.backbones.ldm_keys import KeyReport
 from diffsight.diffusion import CosineNoise, MaskEmbedding, Sampler
+from diffsight.errors import InputError
 from diffsight.heads.map_decoder import MapDecoder
-from diffsight.hub.convert.ddp import layer_names, read_architecture, translate_entries
-from diffsight.hub.convert.layout import Layout, convert, require
+from diffsight.hub.convert.ddp import (
+    TOWER,
+    WINDOWS,
+    layer_names,
+    read_architecture,
+    read_layers,
+    translate_entries,
+)
+from diffsight.hub.convert.layout import Layout, convert, read_shape, require
 from diffsight.methods import DDP
 from diffsight.model import DenseModel
 from diffsight.tasks import BEV
@@ -64,7 +71,7 @@ _FUSION = {
     r"decoder\.neck\.deblocks\.(\d+)\.": r"backbone.join.levels.\1.",
 }
 _NAMES = {
-    "encoder:": "backbone.images.network.",
+    TOWER: "backbone.images.network.",
     r"transform\.conv\.": "fuse.",
     r"embedding_table\.": "encoding.table.",
     r"time_mlp\.0\.weights$": "time.frequencies",
@@ -96,8 +103,11 @@ _NAMES = {
     **layer_names(LAYER),
     r"heads\.map\.conv_seg\.": "predict.",
 }
-_CONSTANT = re.compile(r"encoders\.camera\.vtransform\.(dx|bx|nx|frustum)$")
-LAYOUT = Layout("ddp-bev", "", "", _NAMES, {})
+_CONSTANTS = {
+    f"{CAMERA}vtransform.{name}": "a constant of the map's and the depth's bins"
+    for name in ("dx", "bx", "nx", "frustum")
+}
+LAYOUT = Layout("ddp-bev", "", "", _NAMES, WINDOWS | _CONSTANTS)
 
 
 def convert_ddp_bev(
@@ -140,15 +150,21 @@ def convert_ddp_bev(
         InputError: if ``state`` is of another model, or lacks entries.
     """
     require(state, LAYOUT)
-    weights = {k: _to_spconv_1(v) for k, v in state.items() if not _CONSTANT.match(k)}
+    weights = {key: _to_spconv_1(value) for key, value in state.items()}
     has_lidar = any(key.startswith(LIDAR) for key in weights)
     ensemble_size = (FUSION_SEEDS if has_lidar else CAMERA_SEEDS) if seeds is None else seeds
     prefix = f"{CAMERA}backbone."
     architecture = read_architecture(weights, prefix)
-    layers = 1 + max(int(match[1]) for key in weights if (match := re.match(LAYER, key)))
-    time = weights.get("heads.map.encoder.layers.0.time_mlp.1.weight")
-    width = len(weights["transform.conv.weight"])
-    bins = len(weights[f"{CAMERA}vtransform.depthnet.bias"]) - CONTEXT
+    layers = read_layers(weights, "heads.map.")
+    width = read_shape(weights, "transform.conv.weight", 4)[0]
+    _, encoding_width = read_shape(weights, "embedding_table.weight", 2)
+    lift = f"{CAMERA}vtransform.depthnet.weight"
+    bins = read_shape(weights, lift, 4)[0] - CONTEXT
+    if bins < 1:
+        raise InputError(
+            f"{lift} has {bins + CONTEXT} rows, but needs one for each of {CONTEXT} features and "
+            "for each bin of the depth: convert a checkpoint of the released code"
+        )
     depth_range = depths or (1.0, 1.0 + 0.5 * bins, 0.5)
 
     def build() -> DenseModel:
@@ -158,10 +174,8 @@ def convert_ddp_bev(
         parts: dict[str, Any] = {
             "backbone": backbone,
             "neck": None,
-            "decoder": MapDecoder(
-                width=width, layers=layers, time_width=None if time is None else time.shape[1]
-            ),
-            "encoding": bind(MaskEmbedding, width=weights["embedding_table.weight"].shape[1]),
+            "decoder": MapDecoder(width=width, **layers),
+            "encoding": bind(MaskEmbedding, width=encoding_width),
             "noise": CosineNoise(),
             "sampler": Sampler(steps=steps, seeds=ensemble_size, accumulate="mean"),
             "covers": cells * cell_m / (x[1] - x[0]),
@@ -169,8 +183,8 @@ def convert_ddp_bev(
         task = BEV(cells=cells, cell_m=cell_m, forward_axis="y")  # as in nuScenes' LiDAR frame
         return DenseModel(task=task, method=bind(DDP, **parts))
 
-    entries = dict(translate_entries(weights, architecture, prefix, STAGES))
-    return convert(entries, LAYOUT, build, partial=partial)
+    entries, originals = translate_entries(weights, architecture, prefix, STAGES)
+    return convert(entries, LAYOUT, build, partial=partial, originals=originals)
 
 
 def _backbone(

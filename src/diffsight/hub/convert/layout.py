@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -144,6 +145,31 @@ def require(state: Mapping[str, Tensor], layout: Layout) -> None:
     raise InputError(f"not a checkpoint of {layout.title}: {reason}")
 
 
+def read_shape(state: Mapping[str, Tensor], name: str, num_axes: int) -> tuple[int, ...]:
+    """Return the shape of an entry that decides sizes of the model.
+
+    Args:
+        state: checkpoint with the original names.
+        name: name of the entry.
+        num_axes: number of axes of the entry in the authors' checkpoints.
+
+    Raises:
+        InputError: if the entry is missing, is empty, or has another number of axes.
+    """
+    if name not in state:
+        raise InputError(
+            f"the checkpoint is incomplete, {name} is missing, whose shape is needed also with "
+            "--partial: use a complete one"
+        )
+    shape = tuple(state[name].shape)
+    if len(shape) != num_axes or 0 in shape:
+        raise InputError(
+            f"{name} has shape {shape}, but needs {num_axes} axes, none of them empty: convert a "
+            "checkpoint of the released code"
+        )
+    return shape
+
+
 def read_classes(
     state: Mapping[str, Tensor], names: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
@@ -184,7 +210,12 @@ def class_ids(names: Sequence[str]) -> tuple[int, ...] | None:
 
 
 def convert(
-    state: Mapping[str, Tensor], layout: Layout, build: Callable[[], DenseModel], *, partial: bool
+    state: Mapping[str, Tensor],
+    layout: Layout,
+    build: Callable[[], DenseModel],
+    *,
+    partial: bool,
+    originals: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[DenseModel, KeyReport]:
     """Return a model with the weights of a checkpoint, and a report on every key.
 
@@ -193,6 +224,9 @@ def convert(
         layout: names in the checkpoint.
         build: function that builds the model with random weights, also on the meta device.
         partial: accept missing entries (they keep their random initialisation).
+        originals: the name in the checkpoint of entries that have another one in ``state``. The
+            report lists it. If it has several entries in ``state``, the report lists the names of
+            all of them in the model, with commas between them.
 
     Raises:
         InputError: if an entry has a wrong shape or values that are not finite.
@@ -200,7 +234,7 @@ def convert(
     """
     with torch.device("meta"):
         model = build()
-    report, ours = _rename(state, model, layout)
+    report, ours = _rename(state, model, layout, originals)
     report.missing = sorted(set(model.state_dict()) - set(ours))
     if report.missing and not partial:
         raise IncompleteError(report)
@@ -213,7 +247,7 @@ def convert(
 
 
 def _rename(
-    state: Mapping[str, Tensor], model: DenseModel, layout: Layout
+    state: Mapping[str, Tensor], model: DenseModel, layout: Layout, originals: Mapping[str, str]
 ) -> tuple[KeyReport, dict[str, Tensor]]:
     """Return a report on every key, and the tensors of a checkpoint under the model's names.
 
@@ -228,10 +262,12 @@ def _rename(
     }
     expected = model.state_dict()
     report, ours = KeyReport(), {}
+    used: dict[str, list[str]] = {}
     for key, value in state.items():
+        original = originals.get(key, key)
         reason = next((why for prefix, why in layout.dropped.items() if key.startswith(prefix)), "")
         if reason:
-            report.dropped[key] = reason
+            report.dropped[original] = reason
             continue
         if layout.unet and key.startswith(layout.unet):
             name = renamers["unet"](key.removeprefix(layout.unet))
@@ -242,15 +278,18 @@ def _rename(
         else:
             target = _join("method.", _renamed(key, layout.names))
         if target is None or target not in expected:
-            report.unused.append(key)
+            report.unused.append(original)
         elif value.shape != expected[target].shape:
+            part = original if original == key else f"{original} (as {target})"
             raise InputError(
-                f"{key} has shape {tuple(value.shape)}, {layout.title} needs "
+                f"{part} has shape {tuple(value.shape)}, {layout.title} needs "
                 f"{tuple(expected[target].shape)}: convert a checkpoint of the released code"
             )
         else:
-            report.used[key] = target
+            used.setdefault(original, []).append(target)
             ours[target] = value
+    report.used = {original: ", ".join(targets) for original, targets in used.items()}
+    report.unused = [key for key in dict.fromkeys(report.unused) if key not in used]
     return report, ours
 
 
