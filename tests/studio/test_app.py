@@ -1,6 +1,7 @@
 """The routes of the page, without a network and without a training."""
 
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -45,8 +46,6 @@ class Page:
         return send(self.app, "GET", path, headers=BEARER)
 
     def send(self, method: str, path: str, data: Any) -> Answer:
-        import json
-
         body = json.dumps(data).encode()
         return send(self.app, method, path, headers={**BEARER, **JSON}, body=body)
 
@@ -101,6 +100,24 @@ def test_the_project_lists_images_classes_and_scores(page: Page) -> None:
     ]
     assert (project["unit"], project["range"], project["scores"]) == ("", None, [])
     assert project["backbone"] == "efficientnet-lite0@256"
+
+
+def test_requests_of_a_page_of_another_workspace_are_refused(page: Page) -> None:
+    project = page.get("/api/project").json["id"]
+    assert project == page.project.id
+    for name, status in (("another", 409), (project, 200)):
+        headers = {**BEARER, **JSON, "X-Project": name}
+        body = json.dumps(stroke("a")).encode()
+        path = "/api/images/0/strokes"
+        assert send(page.app, "POST", path, headers=headers, body=body).status == status
+        assert len(page.project.strokes(0)[0]) == int(status == 200)
+        assert send(page.app, "GET", path, headers=headers).status == status
+
+
+def test_a_problem_of_the_folder_is_sent(page: Page) -> None:
+    assert page.get("/api/project").json["problem"] == ""
+    (page.project.folder / "photo0.jpg").touch()
+    assert "photo0.jpg and photo0.png" in page.get("/api/project").json["problem"]
 
 
 def test_an_image_that_cannot_be_read_is_listed_with_the_reason(page: Page) -> None:

@@ -40,6 +40,22 @@ def test_files_of_a_workspace_inside_the_folder_are_no_photographs(tmp_path: Pat
     assert list_photographs(tmp_path, tmp_path / "work") == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("a.jpg", "a.png"), ("b/a.png", "b/A.PNG"), ("é.png", "é.webp")]
+)
+def test_images_whose_labels_would_have_the_same_name_are_refused(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    for name in (first, second, "other/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with pytest.raises(InputError, match=r"would have the same name: rename one") as error:
+        list_photographs(tmp_path)
+    assert first in str(error.value)
+    assert second in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["photos", "."])
 def test_a_workspace_around_the_photographs_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "photos").mkdir()
@@ -69,11 +85,12 @@ def test_the_size_follows_the_file_and_outlives_it(tmp_path: Path) -> None:
         _ = photograph(path).size
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
+def test_pictures_are_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "turned.jpg"
+    path = tmp_path / f"turned.{suffix}"
     Image.fromarray(smooth(160, 240)).save(path, exif=exif, quality=95)
     whole = read_image(path)
     one = photograph(path)
@@ -82,6 +99,14 @@ def test_pictures_are_upright(tmp_path: Path, orientation: int) -> None:
     assert shown.shape[:2] == fit(one.size, 80)[::-1]
     expected = resize_image(whole[None].float(), shown.shape[:2])[0].permute(1, 2, 0)
     assert np.abs(shown - expected.numpy()).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_damaged_exif_data_are_ignored(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(smooth(32, 64)).save(path, exif=b"Exif\0\0garbage")
+    assert photograph(path).size == (64, 32)
+    assert read_image(path).shape == (3, 32, 64)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

@@ -268,12 +268,33 @@ def test_a_scalar_is_exported_with_gaps(folder: Path) -> None:
     assert result["command"].endswith("--kind scalar --unit K --out model.safetensors")
 
 
-def test_labels_of_images_that_differ_in_their_suffix_are_refused(folder: Path) -> None:
-    with Image.open(folder / "photo0.png") as picture:
-        picture.save(folder / "photo0.jpg")
+def test_labels_of_photographs_that_were_renamed_are_reported_and_not_exported(
+    folder: Path,
+) -> None:
+    with opened(folder) as project:
+        paint(project, 0)
+        (folder / "photo0.png").rename(folder / "new name.png")
+        with pytest.raises(InputError, match="nothing to export: 1 labelled image"):
+            export_project(project, None, BACKBONE)
+        paint(project, 3)
+        result = export_project(project, None, BACKBONE)
+        assert result["labels"] == 1
+        assert result["missing"].startswith("1 labelled image(s) are missing, such as photo0.png")
+        classes = read_class_list(Path(result["folder"]) / "classes.txt")
+        read_labelled_folder(
+            folder,
+            Path(result["folder"]) / "labels",
+            LabelFormat("segmentation"),
+            classes=classes,
+        )
+        (folder / "new name.png").rename(folder / "photo0.png")
+        result = export_project(project, None, BACKBONE)
+        assert (result["labels"], result["missing"]) == (2, "")
+
+
+def test_no_labels_are_exported_while_two_images_would_have_one_name(folder: Path) -> None:
     with opened(folder) as project:
         paint(project, 3)
-        assert export_project(project, None, BACKBONE)["labels"] == 1
-        paint(project, 0)
-        with pytest.raises(InputError, match="2 images are named 'photo0' but for the suffix"):
+        (folder / "photo0.jpg").touch()  # not labelled; adapt refuses the folder
+        with pytest.raises(InputError, match=r"photo0\.jpg and photo0\.png would have the same"):
             export_project(project, None, BACKBONE)

@@ -14,6 +14,8 @@ from tests.support_studio import BEARER, Answer, guarded, send
 from diffsight.inference import Plan, Predictor
 from diffsight.studio.predict import choose_type, make_predict_app
 from diffsight.studio.security import RequestError
+from diffsight.tasks.depth import DepthPrediction
+from diffsight.tasks.values import ValuePrediction
 
 PICTURE = {**BEARER, "Content-Type": "image/png"}
 
@@ -48,12 +50,42 @@ def test_an_image_is_answered_with_metadata_numbers_or_a_picture(
     assert answer.json["size"] == [64, 48]
     assert answer.json["model"] == "mine"
     assert answer.json["plan"].startswith("short side 32 px")
+    assert (answer.json["unit"], answer.json["scale"]) == ("m", 1)  # of the numbers
     numbers = np.load(io.BytesIO(post(app, png(), "application/x-npy").body))
     image = torch.from_numpy(np.array(Image.open(io.BytesIO(png())))).permute(2, 0, 1)
-    expected = next(iter(predictor.one(image).arrays().values())).values
-    assert (numbers == expected).all()
+    assert (numbers == predictor.one(image).to_label()[0].numpy()).all()
     picture = Image.open(io.BytesIO(post(app, png(), "image/png").body))
     assert picture.size == (64, 48)
+
+
+@pytest.mark.parametrize("far", [60.0, 65.54, 300.0])
+def test_depth_is_sent_in_metres_however_far_it_is(
+    app: Any, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, far: float
+) -> None:
+    depth_m = torch.tensor([[0.5, 20.00042], [far, -1.0]])
+    prediction = DepthPrediction(depth_m, depth_m > 0, "z")
+    monkeypatch.setattr(predictor, "one", lambda image, prompt: prediction)
+    answer = post(app, png(), "application/x-npy")
+    numbers = np.load(io.BytesIO(answer.body))
+    assert numbers.dtype == np.float32
+    assert numbers.tolist() == depth_m.clamp_min(0).tolist()  # 0 is no depth
+    assert answer.headers["x-unit"] == "m"
+
+
+@pytest.mark.parametrize(("unit", "header"), [("K", "K"), ("µg/m³", "%C2%B5g/m%C2%B3"), ("", None)])
+def test_numbers_are_sent_with_their_unit(
+    app: Any,
+    predictor: Predictor,
+    monkeypatch: pytest.MonkeyPatch,
+    unit: str,
+    header: str | None,
+) -> None:
+    values = torch.tensor([[[1.5, torch.nan]]])
+    prediction = ValuePrediction(values, values[0].isfinite(), unit)
+    monkeypatch.setattr(predictor, "one", lambda image, prompt: prediction)
+    answer = post(app, png(), "application/x-npy")
+    np.testing.assert_array_equal(np.load(io.BytesIO(answer.body)), values[0].numpy())
+    assert answer.headers.get("x-unit") == header
 
 
 def test_health_describes_the_model(app: Any) -> None:

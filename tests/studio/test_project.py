@@ -199,6 +199,56 @@ def test_new_images_of_the_folder_are_added(folder: Path) -> None:
         }
 
 
+def test_a_new_image_with_the_label_name_of_another_is_reported_and_not_added(
+    folder: Path,
+) -> None:
+    with opened(folder) as project:
+        project.read_folder()
+        assert project.problem == ""
+        (folder / "photo1.webp").touch()
+        project.read_folder()
+        assert "photo1.png and photo1.webp would have the same name" in project.problem
+        assert len(project.images) == 3
+        (folder / "photo1.webp").rename(folder / "photo3.webp")
+        project.read_folder()
+        assert project.problem == ""
+        assert len(project.images) == 4
+        (folder / "photo3.webp").rename(folder / "PHOTO0.webp")
+    with pytest.raises(InputError, match="rename one"), opened(folder):
+        pass
+
+
+def test_a_workspace_keeps_its_id_and_a_new_one_has_another(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "MAX_BYTES", 900)
+    with opened(folder) as project:
+        first = project.id
+        assert len(first) == 32
+        for number in range(10):
+            project.add_stroke(0, stroke(f"s{number}"))
+    assert (folder / ".diffsight" / log.SNAPSHOT).exists()
+    with opened(folder) as project:
+        assert project.id == first
+    shutil.rmtree(folder / ".diffsight")
+    with opened(folder) as project:
+        assert project.id != first
+
+
+def test_a_workspace_of_an_earlier_version_gets_an_id(folder: Path) -> None:
+    with opened(folder) as project:
+        project.add_stroke(0, stroke("a"))
+        state = project._state.to_json()
+        del state["id"]
+        project._log.compact(state)
+    with opened(folder) as project:
+        first = project.id
+        assert len(first) == 32
+        assert len(project.strokes(0)[0]) == 1
+    with opened(folder) as project:
+        assert project.id == first
+
+
 @pytest.mark.parametrize("unit", [5, 0, [], "K/100", "a\nb", ["K"], "x" * 200])
 def test_bad_units_are_refused(folder: Path, unit: Any) -> None:
     with opened(folder) as project, pytest.raises(InputError, match="unit"):

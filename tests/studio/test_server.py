@@ -161,6 +161,48 @@ def test_without_a_port_a_free_one_is_chosen(monkeypatch: pytest.MonkeyPatch) ->
             assert other.getsockname()[1] != port
 
 
+def test_the_last_port_is_tried_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_port(0) as default, open_port(0) as last:
+        ports = default.getsockname()[1], last.getsockname()[1]
+    monkeypatch.setattr("diffsight.studio.server.DEFAULT_PORT", ports[0])
+    with open_port(None, ports[1]) as listener:
+        assert listener.getsockname()[1] == ports[1]
+        with open_port(None, ports[1]) as other:
+            assert other.getsockname()[1] == ports[0]
+            with open_port(None, ports[1]) as third:
+                assert third.getsockname()[1] not in ports
+
+
+def test_a_workspace_has_the_same_port_at_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photographs(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "photos")
+    with open_port(0) as listener:
+        port = listener.getsockname()[1]  # the default is in use
+        code = (
+            f"import sys; from diffsight import cli; from diffsight.studio import server; "
+            f"server.DEFAULT_PORT = {port}; sys.exit(cli.main(sys.argv[1:]))"
+        )
+        ports, folders = [], []
+        for _ in range(2):
+            with Server("studio", ".", "--no-open", start=("-c", code)) as server:
+                ports.append(server.port)
+                folders.append(server.send("GET", "/api/project").json["folder"])
+                assert server.stop() == 0
+        assert ports[0] == ports[1] != port
+        assert folders == 2 * [str(tmp_path / "photos")]  # not "."
+        with open_port(ports[1]), Server("studio", ".", "--no-open", start=("-c", code)) as server:
+            assert server.port not in ports
+            assert server.send("GET", "/api/project").status == 200
+            assert server.stop() == 0
+            assert server.process.stderr is not None
+            assert f"--port {ports[1]}" in server.process.stderr.read()
+        (tmp_path / "photos" / ".diffsight" / "port").write_text("x")  # damaged: not used
+        with Server("studio", ".", "--no-open", start=("-c", code)) as server:
+            assert server.send("GET", "/api/project").status == 200
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
     assert cli.main(["studio", *arguments, "--no-open", "--port", "0"]) == status
     message = capsys.readouterr().err
@@ -175,9 +217,13 @@ def test_bad_folders_are_one_line_and_leave_nothing_behind(
     empty.mkdir()
     assert "no such folder" in refused(capsys, str(missing))
     assert "no images" in refused(capsys, str(empty))
+    twins = write_photographs(tmp_path / "twins", 1)
+    (twins / "photo0.jpg").touch()
+    assert "photo0.jpg and photo0.png would have the same name" in refused(capsys, str(twins))
     assert "give the folder of your photographs, or --example" in refused(capsys)
     assert not missing.exists()
     assert list(empty.iterdir()) == []
+    assert len(list(twins.iterdir())) == 2
 
 
 def test_a_workspace_that_cannot_be_written_is_one_line(

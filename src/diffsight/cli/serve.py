@@ -31,8 +31,9 @@ def main(
 
     The server listens on this machine only. It prints its address, and a header with a token that
     every request sends. POST /predict takes the bytes of one image and returns JSON; with `Accept:
-    image/png` the coloured picture, with `Accept: application/x-npy` the numbers. GET /health
-    describes the model. End it with Ctrl-C.
+    image/png` the coloured picture, with `Accept: application/x-npy` the numbers and the header
+    X-Unit with their unit. Depth is in metres, 0 means no depth. GET /health describes the model.
+    End it with Ctrl-C.
 
     Args:
         port: port of the server (default: 8765, or a free one if that is in use).

@@ -30,7 +30,8 @@ def main(
         example: start with rendered rooms (default folder: studio-example).
         work: folder for labels, features and the export (default: .diffsight in the folder of the
             photographs).
-        port: port of the page (default: 8765, or a free one if that is in use).
+        port: port of the page (default: that of the last start, else 8765, or a free one if that is
+            in use).
         no_open: only print the address; do not open it in the browser.
 
     Example:

@@ -23,6 +23,7 @@ from diffsight.studio.session import Session
 
 MAX_JSON = 1_000_000  # bytes of a request
 MAX_SIDE = 4096  # pixels of a picture
+PROJECT_HEADER = "X-Project"  # id of the workspace to which a request belongs
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -68,7 +69,10 @@ def make_app(project: Project, session: Session, events: Events) -> Starlette:
         ("GET", "/api/events", routes.events),
     ]
     return Starlette(
-        routes=[Route(path, endpoint, methods=[method]) for method, path, endpoint in table],
+        routes=[
+            Route(path, routes.of_this_project(endpoint), methods=[method])
+            for method, path, endpoint in table
+        ],
         exception_handlers=ERROR_HANDLERS,
     )
 
@@ -87,6 +91,19 @@ class _Routes:
     def __init__(self, project: Project, session: Session, events: Events) -> None:
         self._project, self._session, self._events = project, session, events
         self._files = _read_static()
+
+    def of_this_project(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that refuses requests which belong to another workspace.
+
+        The page of an earlier server on this port may still be open. Its images have other numbers.
+        """
+
+        async def checked(request: Request) -> Response:
+            if request.headers.get(PROJECT_HEADER, self._project.id) != self._project.id:
+                raise RequestError(409, "this page shows another folder: reload it")
+            return await endpoint(request)
+
+        return checked
 
     async def page(self, request: Request) -> Response:
         """Return the page."""

@@ -2,8 +2,7 @@
 
 import io
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from diffsight.datasets.labels import NO_CLASS
 from diffsight.datasets.write_labels import CLASSES_FILE, palette_picture
 from diffsight.errors import InputError
 from diffsight.methods.base import count_trainable_parameters
+from diffsight.studio.images import list_photographs
 from diffsight.studio.live import LiveModel
 from diffsight.studio.log import write_synced
 from diffsight.studio.project import Project
@@ -26,7 +26,8 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
     """Write labels, the names of their images, the names of the classes, and the model.
 
     Files of an earlier export are replaced. Class labels are PNG files of palette indices, 255 is
-    "no label". The labels of a scalar are NPY files of float32, NaN is "no label".
+    "no label". The labels of a scalar are NPY files of float32, NaN is "no label". Labels whose
+    photograph is not in the folder are left out, because ``diffsight adapt`` would refuse them.
 
     Args:
         project: the labels.
@@ -34,18 +35,22 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
         backbone: name of the frozen backbone.
 
     Returns:
-        Paths of the folder and of the model, the number of labels, and the command that trains a
-        compared and calibrated model on them, as plain data.
+        Paths of the folder and of the model, the number of labels, which photographs are missing,
+        and the command that trains a compared and calibrated model on the labels, as plain data.
 
     Raises:
-        InputError: if there are no labels, a labelled image has the same name as another one but
-            for the suffix, or the files cannot be written.
+        InputError: if there are no labels, the folder cannot be used (see ``list_photographs``), or
+            the files cannot be written.
     """
     out = project.work / EXPORT
-    numbers = sorted(project.label_versions())
-    if not numbers:
+    labelled = sorted(project.label_versions())
+    if not labelled:
         raise InputError("nothing to export: paint labels on an image first")
-    _require_distinct_stems(project, numbers)
+    present = set(list_photographs(project.folder, project.work))
+    numbers = [i for i in labelled if project.photograph(i).name in present]
+    missing = _describe_missing(project, set(labelled) - set(numbers))
+    if not numbers:
+        raise InputError(f"nothing to export: {missing}")
     try:
         out.mkdir(exist_ok=True)
         count = _write_labels(project, numbers, out)
@@ -62,6 +67,7 @@ def export_project(project: Project, live: LiveModel | None, backbone: str) -> d
     return {
         "folder": str(out),
         "labels": count,
+        "missing": missing,
         "model": None if model is None else str(model),
         "command": _command(project, out),
     }
@@ -118,19 +124,15 @@ def _palette_png(project: Project, ids: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def _require_distinct_stems(project: Project, numbers: Sequence[int]) -> None:
-    """Refuse a label whose name matches several images."""
-    stems = {i: _stem(one.name) for i, one in project.images.items()}
-    counts = Counter(stem.lower() for stem in stems.values())
-    for number in numbers:
-        if (count := counts[stems[number].lower()]) > 1:
-            raise InputError(
-                f"{count} images are named {stems[number]!r} but for the suffix: rename them first"
-            )
-
-
-def _stem(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
+def _describe_missing(project: Project, numbers: Collection[int]) -> str:
+    """Return a line on labelled images whose files are missing; empty if there are none."""
+    if not numbers:
+        return ""
+    first = project.photograph(min(numbers)).name
+    return (
+        f"{len(numbers)} labelled image(s) are missing, such as {first}: put them back under their "
+        "old names to use their labels"
+    )
 
 
 def _facts(project: Project, live: LiveModel, backbone: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from diffsight.datasets.files import (
@@ -22,7 +23,7 @@ from diffsight.datasets.files import (
     read_image,
     upright_rgb,
 )
-from diffsight.datasets.pairs import content_hash
+from diffsight.datasets.pairs import content_hash, name_of
 from diffsight.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
@@ -148,7 +149,8 @@ def list_photographs(folder: Path, work: Path | None = None) -> list[str]:
         work: folder whose files are no photographs.
 
     Raises:
-        InputError: if the folder cannot be read, has no image, or lies in ``work``.
+        InputError: if the folder cannot be read, has no image, or lies in ``work``, or if the
+            labels of two images would have the same name.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of your photographs")
@@ -165,6 +167,13 @@ def list_photographs(folder: Path, work: Path | None = None) -> list[str]:
     if not names:
         suffixes = " ".join(sorted(SUFFIXES))
         raise InputError(f"{folder}: no images ({suffixes}): give the folder of your photographs")
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(name_of(Path(name)), name)) != name:
+            raise InputError(
+                f"{folder}: the labels of {other} and {name} would have the same name: rename one "
+                "before you label it (labels belong to the name of a photograph)"
+            )
     return names
 
 
@@ -182,13 +191,22 @@ def _read_size(path: Path) -> tuple[int, int]:
         InputError: if the file is no image, or its size is not supported.
     """
     with _errors(path), path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
-        check_size(path, *image.size)
-        width, height = image.size
+        # a TIFF has its upright size in newer versions of Pillow, but these tags are never turned
+        stored = image.tag_v2 if isinstance(image, TiffImageFile) else None
+        width, height = (stored[256], stored[257]) if stored else image.size
+        check_size(path, width, height)
         # Pillow decodes a whole PNG to look for EXIF data behind the pixels
         if image.format == "PNG" and "exif" not in image.info and not _ends_with_texts(path):
             return width, height
-        is_turned = image.getexif().get(_ORIENTATION) in _TURNED
-    return (height, width) if is_turned else (width, height)
+        return (height, width) if _is_turned(image) else (width, height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether EXIF exchanges width and height; ``read_image`` too ignores damaged EXIF."""
+    try:
+        return image.getexif().get(_ORIENTATION) in _TURNED
+    except Exception:  # damaged EXIF data raise errors of many types
+        return False
 
 
 def _ends_with_texts(path: Path) -> bool:

@@ -4,8 +4,8 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from diffsight.studio.security import RequestError, read_body
 from diffsight.tasks import Prediction
 
 PNG, NPY, JSON = "image/png", "application/x-npy", "application/json"
+DEPTH = "depth"  # ``Prediction.kind`` of a depth
 BODY_TYPES = ("", "application/octet-stream")  # and every image/...
 RETRY_S = 1
-Encode = Callable[[Prediction, np.ndarray], tuple[bytes, str]]
+UNIT_HEADER = "X-Unit"  # of the numbers in an NPY file, percent-encoded
 
 
 def make_predict_app(
@@ -84,13 +85,12 @@ class _Service:
             data = await read_body(request, self._max_bytes)
             if not data:
                 raise RequestError(400, "the request is empty: send the bytes of an image file")
-            body = await run_in_threadpool(self._predict, data, prompt, content_type)
+            return await run_in_threadpool(self._predict, data, prompt, content_type)
         finally:
             self._count -= 1
-        return Response(body, media_type=content_type)
 
-    def _predict(self, data: bytes, prompt: str | None, content_type: str) -> bytes:
-        """Return the encoded prediction of an image file."""
+    def _predict(self, data: bytes, prompt: str | None, content_type: str) -> Response:
+        """Return the prediction of an image file in one of the types of answers."""
         model = self._predictor.model
         model.check_prompt(prompt)
         with self._turn:  # one at a time, which also limits the memory
@@ -101,15 +101,34 @@ class _Service:
         if content_type == JSON:
             facts: dict[str, Any] = {"model": self._name, "seconds": round(seconds, 3)}
             facts["plan"] = self._predictor.plan.describe()
-            return json.dumps({**prediction.metadata(), **facts}).encode()
-        stream = io.BytesIO()
+            if prediction.kind == DEPTH:
+                facts |= {"unit": "m", "scale": 1}  # the metadata is about a file in millimetres
+            content = json.dumps({**prediction.metadata(), **facts})
+            return Response(content, media_type=JSON)
+        stream, headers = io.BytesIO(), {}
         if content_type == PNG:
             pixels = prediction.overview(image.float() / 255).permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
         else:
-            first = next(iter(prediction.arrays().values()))
-            np.save(stream, first.values)
-        return stream.getvalue()
+            values, unit = numbers_of(prediction)
+            np.save(stream, values)
+            headers = {UNIT_HEADER: quote(unit, safe="/ ")} if unit else {}
+        return Response(stream.getvalue(), headers=headers, media_type=content_type)
+
+
+def numbers_of(prediction: Prediction) -> tuple[np.ndarray, str]:
+    """Return the main array of a prediction, and the unit of its values; empty if it has none.
+
+    Depth is in metres, 0 is "no depth": millimetres of 16 bits end at 65.535 m.
+    """
+    arrays = prediction.arrays()
+    if prediction.kind == DEPTH:
+        if "metres" in arrays:  # has depths that millimetres lack
+            return arrays["metres"].values, "m"
+        depth_m = prediction.to_label()[0].float().cpu().numpy()
+        return np.where(arrays["depth"].values > 0, depth_m, np.float32(0)), "m"
+    first = next(iter(arrays.values()))
+    return first.values, str(prediction.metadata().get("unit", ""))
 
 
 def choose_type(accept: str) -> str:

@@ -1,10 +1,10 @@
 """A project: a folder of photographs and its workspace, changed by several browser tabs."""
 
-import contextlib
 import logging
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,10 @@ class Project:
     Attributes:
         images: photographs that are in the folder, by id.
         changed_at: time of the last change of labels, by ``time.monotonic``.
+        problem: why the folder could not be read the last time; empty if it could.
 
     Raises:
-        InputError: if the folder has no image, or the log is damaged.
+        InputError: if the folder cannot be used (see ``list_photographs``), or the log is damaged.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Project:
         self.folder, self.work = folder, work
         self._publish = publish
         self.changed_at = time.monotonic()
+        self.problem = ""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self.images: Mapping[int, Photograph] = {}
@@ -65,12 +67,19 @@ class Project:
             self._log.close()
             raise
         self._add_images(names)
+        if not self._state.id:
+            self._append({"do": "id", "id": uuid.uuid4().hex})
         self._warn_about_missing_images()
 
     @property
     def version(self) -> int:
         """Number of the last record; it grows with every change."""
         return self._log.number
+
+    @property
+    def id(self) -> str:
+        """Random name of the workspace, by which a page knows whose strokes it keeps."""
+        return self._state.id
 
     @property
     def kind(self) -> Kind:
@@ -97,11 +106,17 @@ class Project:
     def read_folder(self) -> None:
         """Add the images that were put into the folder since it was read.
 
-        Images that were deleted, or all if the folder cannot be read, stay until the next start.
+        Images that were deleted stay until the next start. If the folder cannot be used, no image
+        is added, and ``problem`` says why.
         """
-        with contextlib.suppress(InputError):
-            if self._add_images(list_photographs(self.folder, self.work)):
-                self._publish("project", {})
+        try:
+            names = list_photographs(self.folder, self.work)
+        except InputError as error:
+            self.problem = str(error)
+            return
+        self.problem = ""
+        if self._add_images(names):
+            self._publish("project", {})
 
     def _add_images(self, names: Sequence[str]) -> bool:
         """Add images by name; return whether there were new ones."""
@@ -144,15 +159,7 @@ class Project:
     def value_range(self) -> tuple[float, float] | None:
         """Return the smallest and largest painted value of a scalar; None without any."""
         with self._lock:
-            values = [
-                stroke.value
-                for image in self._state.images.values()
-                for stroke in image.strokes
-                if stroke.value is not None and not stroke.is_undone
-            ]
-        if self.kind != "scalar" or not values:
-            return None
-        return min(values), max(values)
+            return self._state.value_range()
 
     def strokes(self, number: int) -> tuple[list[Stroke], int]:
         """Return the strokes of an image, and the version of its labels."""
@@ -378,13 +385,7 @@ class Project:
             return state
 
     def _warn_about_missing_images(self) -> None:
-        names = self._state.names
-        missing = [
-            names[number]
-            for number, one in self._state.images.items()
-            if number not in self.images and one.has_labels
-        ]
-        if missing:
+        if missing := self._state.missing_names(self.images):
             log.warning(
                 "%s: %d labelled image(s) are missing, such as %s: put them back to use their "
                 "labels",

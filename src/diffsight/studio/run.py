@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import socket
 import webbrowser
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +15,13 @@ from diffsight.studio.events import Events
 from diffsight.studio.example import add_example_classes, write_example
 from diffsight.studio.images import list_photographs
 from diffsight.studio.learner import Learner
+from diffsight.studio.log import write_synced
 from diffsight.studio.project import Project
 from diffsight.studio.security import Guard
 from diffsight.studio.server import open_port, serve
 from diffsight.studio.session import BACKBONE, Session
 
-WORK = ".diffsight"
+WORK, PORT = ".diffsight", "port"
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +39,7 @@ def run_studio(
     Args:
         folder: folder of the photographs.
         work: workspace; default: ``.diffsight`` in the folder.
-        port: see ``open_port``.
+        port: see ``open_port``; without one, the port of the last start is tried first.
         is_example: whether to begin with rendered rooms and classes, in a new folder.
         opens_browser: whether to open the page in the browser.
         announce: called with the address of the page.
@@ -44,7 +47,8 @@ def run_studio(
     Raises:
         InputError: if the folder, the workspace or the port cannot be used.
     """
-    work = folder / WORK if work is None else work
+    folder = Path(os.path.realpath(folder))  # the page and the export name it
+    work = folder / WORK if work is None else Path(os.path.realpath(work))
     events = Events()
 
     def show(guard: Guard) -> None:
@@ -53,12 +57,14 @@ def run_studio(
             webbrowser.open(guard.url)
 
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(contextlib.closing(open_port(port)))
+        last = _read_port(work)  # where a browser may keep strokes
+        listener = stack.enter_context(contextlib.closing(open_port(port, last)))
         if is_example:
             write_example(folder)
         list_photographs(folder, work)  # before a workspace is made in it
         stack.enter_context(_claim(work))
         project = stack.enter_context(contextlib.closing(Project(folder, work, events.publish)))
+        _store_port(work, listener, last)
         if is_example:
             add_example_classes(project)
         learner = stack.enter_context(
@@ -67,6 +73,35 @@ def run_studio(
         learner.start()
         app = make_app(project, Session(project, learner), events)
         serve(app, listener, announce=show, stop=events.close)
+
+
+def _read_port(work: Path) -> int | None:
+    """Return the port of the last start; None if it is unknown."""
+    try:
+        number = int((work / PORT).read_text(encoding="ascii")[:10])
+    except (OSError, ValueError):
+        return None
+    return number if 0 < number < 65536 else None
+
+
+def _store_port(work: Path, listener: socket.socket, last: int | None) -> None:
+    """Store the port for the next start, and warn if it is not that of the last start.
+
+    The storage of a browser belongs to an address with its port.
+    """
+    number = listener.getsockname()[1]
+    if number == last:
+        return
+    if last is not None:
+        log.warning(
+            "the page was at port %d before: strokes that a browser keeps there are saved when the "
+            "studio is started with --port %d",
+            *(last, last),
+        )
+    try:
+        write_synced(work / PORT, f"{number}\n".encode())
+    except InputError as error:
+        log.warning("the port is not stored for the next start: %s", error)
 
 
 @contextlib.contextmanager

@@ -21,19 +21,32 @@ CLOSE_S = 3  # for requests that are running when the server stops
 log = logging.getLogger(__name__)
 
 
-def open_port(port: int | None) -> socket.socket:
+def open_port(port: int | None, last: int | None = None) -> socket.socket:
     """Return a socket that listens on this machine only.
 
     Args:
-        port: number of the port, 0 for any free one; None: ``DEFAULT_PORT``, or a free one if that
-            is in use.
+        port: number of the port, 0 for any free one; None: ``last``, or ``DEFAULT_PORT`` if that
+            cannot be used, or else a free one.
+        last: port that is tried first if no port is given.
 
     Raises:
         InputError: if the port is in use, or not allowed.
     """
-    number = DEFAULT_PORT if port is None else port
-    if not 0 <= number < 65536:
-        raise InputError(f"--port {number}: give a number from 0 to 65535")
+    if port is not None and not 0 <= port < 65536:
+        raise InputError(f"--port {port}: give a number from 0 to 65535")
+    for number in (last, DEFAULT_PORT) if port is None else ():
+        if number is not None:
+            with contextlib.suppress(InputError):
+                return _listen(number)
+    return _listen(port or 0)
+
+
+def _listen(number: int) -> socket.socket:
+    """Return a socket that listens on a port, or on a free one if the number is 0.
+
+    Raises:
+        InputError: if the port is in use, or not allowed.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if sys.platform != "win32":  # there it would let two servers listen on one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -42,8 +55,6 @@ def open_port(port: int | None) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        if error.errno == errno.EADDRINUSE and port is None:
-            return open_port(0)
         is_used = error.errno == errno.EADDRINUSE
         reason = "in use by another program" if is_used else error.strerror or str(error)
         raise InputError(f"port {number}: {reason}: give another --port, or --port 0") from None

@@ -46,7 +46,9 @@ class Session:
             images.append({**row, **size, "has_prediction": has_prediction})
         limits = project.value_range()
         return {
+            "id": project.id,
             "folder": str(project.folder),
+            "problem": project.problem,
             "kind": project.kind,
             "classes": [vars(one) for one in project.classes],
             "unit": project.unit,

@@ -1,6 +1,6 @@
 """The state of a workspace: classes, strokes, accepted labels and scores, changed by records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
@@ -105,6 +105,8 @@ class State:
         names: names of the images; the position is the id.
         images: labels by image id.
         scores: history of the score on held-out images.
+        id: random name of the workspace, which a new workspace in the same folder does not have;
+            empty before it was stored.
     """
 
     kind: Kind = "segmentation"
@@ -113,11 +115,23 @@ class State:
     names: list[str] = field(default_factory=list)
     images: dict[int, ImageState] = field(default_factory=dict)
     scores: list[Score] = field(default_factory=list)
+    id: str = ""
 
     @property
     def has_labels(self) -> bool:
         """Whether an image has a stroke that was not undone, or accepted labels."""
         return any(one.count or one.accepted for one in self.images.values())
+
+    def value_range(self) -> tuple[float, float] | None:
+        """Return the smallest and largest painted value of a scalar; None without any."""
+        strokes = [stroke for image in self.images.values() for stroke in image.strokes]
+        values = [s.value for s in strokes if s.value is not None and not s.is_undone]
+        return (min(values), max(values)) if self.kind == "scalar" and values else None
+
+    def missing_names(self, present: Collection[int]) -> list[str]:
+        """Return the names of labelled images whose ids are not in ``present``."""
+        labelled = (number for number, one in self.images.items() if one.has_labels)
+        return [self.names[number] for number in labelled if number not in present]
 
     def next_colour(self) -> str:
         """Return the first colour of the palette that no class has, as ``#rrggbb``."""
@@ -137,6 +151,8 @@ class State:
             record: plain data with the key ``do``.
         """
         match record["do"]:
+            case "id":
+                self.id = str(record["id"])
             case "images":
                 self.names += record["names"]
             case "kind":
@@ -179,6 +195,7 @@ class State:
             for number, one in self.images.items()
         }
         return {
+            "id": self.id,
             "kind": self.kind,
             "unit": self.unit,
             "classes": [asdict(one) for one in self.classes],
@@ -201,6 +218,7 @@ class State:
             names=list(data["names"]),
             images=images,
             scores=[Score(**one) for one in data["scores"]],
+            id=str(data.get("id", "")),  # earlier versions had none
         )
 
 

@@ -1,5 +1,6 @@
 // The server's interface: requests, pictures and events. Everything is of the same origin.
 
+let project = ""; // id of the workspace that the page shows
 const BROKEN_OFF = "The connection to the server broke off.";
 const RETRY_MS = [300, 600, 1000, 2000, 3000]; // between two attempts to reach the server
 
@@ -12,15 +13,21 @@ export class ApiError extends Error {
 
   /** Whether the same request may succeed later. */
   get isPassing() {
-    return [0, 401, 403, 408, 429].includes(this.status) || this.status >= 500;
+    return [0, 401, 403, 408, 409, 429].includes(this.status) || this.status >= 500;
   }
 }
 
+/** Set the workspace that the page shows. A server of another one refuses requests (status 409). */
+export function setProject(id) {
+  project = id;
+}
+
 async function send(method, path, body, limit_ms) {
-  const options = { method, cache: "no-store" };
+  const options = { method, cache: "no-store", headers: {} };
   if (limit_ms) options.signal = AbortSignal.timeout(limit_ms);
+  if (project && path !== "/api/project") options.headers["X-Project"] = project;
   if (body !== undefined) {
-    options.headers = { "Content-Type": "application/json" };
+    options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
   let response;
@@ -30,6 +37,7 @@ async function send(method, path, body, limit_ms) {
     throw new ApiError(0, "The server cannot be reached.");
   }
   if (response.ok) return response;
+  if (response.status === 409) location.reload(); // shows the workspace of the new server
   let message = `The server answered with status ${response.status}.`;
   try {
     message = (await response.json()).error ?? message;

@@ -84,8 +84,9 @@ export class ImageList {
     byId("list-empty").hidden = count > 0 || !this.images.length;
   }
 
-  /** Mark the image that is open. */
+  /** Mark the image that is open; one that the keys have chosen before is not opened any more. */
   select(id) {
+    clearTimeout(this.timer);
     this.rows.get(this.current)?.setAttribute("aria-selected", "false");
     this.current = id;
     const row = this.rows.get(id);
@@ -113,7 +114,6 @@ export class ImageList {
     const id = this.neighbour(steps);
     if (id === null) return;
     this.select(id);
-    clearTimeout(this.timer);
     this.timer = setTimeout(() => this.onOpen(id), OPEN_DELAY_MS);
   }
 }

@@ -1,6 +1,6 @@
 // The page: puts the parts together.
 
-import { EventStream, request } from "./api.js";
+import { EventStream, request, setProject } from "./api.js";
 import { Brush } from "./brush.js";
 import { Palette } from "./classes.js";
 import { announce, byId, latest, make } from "./dom.js";
@@ -62,12 +62,15 @@ function fail(error) {
 
 function applyProject(project) {
   const isFirst = app.project === null;
+  if (!isFirst && project.id !== app.project.id) return location.reload(); // another server
+  if (project.problem && project.problem !== app.project?.problem) announce(project.problem, true);
   app.project = project;
+  setProject(project.id);
   const name = project.folder.split(/[\\/]/).filter(Boolean).at(-1) ?? project.folder;
   byId("folder").textContent = name;
   byId("folder").title = project.folder;
   document.title = `${name} · diffsight studio`;
-  if (isFirst) makeOutbox(project.folder);
+  if (isFirst) makeOutbox(project.id);
   list.render(project.images);
   palette.render();
   renderScores(project.scores, app.forecast);
@@ -84,8 +87,8 @@ function applyProject(project) {
   if (isFirst) openFirst(project);
 }
 
-function makeOutbox(folder) {
-  app.outbox = new Outbox(folder, {
+function makeOutbox(id) {
+  app.outbox = new Outbox(id, {
     send: (image, stroke) => app.session.send(image, stroke),
     onChange: () => showConnection(),
     onRefused: (entry, error) => {
@@ -101,7 +104,7 @@ function makeOutbox(folder) {
 }
 
 function openFirst(project) {
-  const last = sessionStorage.getItem(`diffsight:image:${project.folder}`);
+  const last = sessionStorage.getItem(`diffsight:image:${project.id}`);
   const image = project.images.find(({ id }) => String(id) === last) ?? project.images[0];
   if (image) openImage(image.id);
   else announce("The folder has no images.", true);
@@ -113,7 +116,7 @@ function openImage(id) {
   brush.end();
   brush.cursor = null;
   app.view.brush = null;
-  sessionStorage.setItem(`diffsight:image:${app.project.folder}`, String(id));
+  sessionStorage.setItem(`diffsight:image:${app.project.id}`, String(id));
   list.select(id);
   panel.setImage(image);
   app.session.open({ ...image }).then(() => panel.setImage(app.session.image)).catch(fail);
@@ -126,11 +129,13 @@ function openNeighbour(steps) {
 }
 
 async function openSuggestion() {
+  const { current } = list;
   try {
     const { image, reason, forecast } = await request("GET", "/api/suggestion");
     app.forecast = forecast ?? null;
     renderScores(app.project.scores, app.forecast);
     if (image === null || image === undefined) return announce(reason || "Every image has labels.");
+    if (list.current !== current) return; // the user has opened another one meanwhile
     openImage(image);
     announce(`${app.session.image.name}: ${reason}`);
   } catch (error) {
@@ -175,8 +180,8 @@ function showLearner(text, isBusy) {
 
 function connected(project) {
   const isAgain = app.project !== null;
-  if (isAgain && project.folder !== app.project.folder) return location.reload();
   applyProject(project);
+  if (app.project !== project) return; // the page is loaded again
   app.outbox.read();
   app.outbox.flush();
   if (isAgain) app.session.reload().catch(fail);
@@ -280,10 +285,11 @@ async function exportAll() {
   }
 }
 
-function showExport({ folder, labels, model, command }) {
+function showExport({ folder, labels, missing, model, command }) {
   announce("Labels and model exported.");
   const count = labels === 1 ? "1 image" : `${labels} images`;
   const lines = { Folder: folder, Labels: count, Model: model ?? "none yet: label more pixels" };
+  if (missing) lines.Missing = missing;
   const rows = Object.entries(lines).map(([name, value]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, String(value))),
   );

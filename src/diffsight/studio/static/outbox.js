@@ -7,12 +7,12 @@ const RETRY_MS = 3000;
 /** Strokes on their way to the server, oldest first. */
 export class Outbox {
   /**
-   * @param {string} folder of the project: strokes of another folder are left alone
+   * @param {string} project id of the workspace: strokes of another workspace are left alone
    * @param {object} actions send(image, stroke) -> promise; onChange(count); onRefused(entry, error);
    *   onFailed(error): it is tried again; onFull(): the browser keeps no more
    */
-  constructor(folder, actions) {
-    this.folder = folder;
+  constructor(project, actions) {
+    this.project = project;
     this.actions = actions;
     this.entries = new Map(); // key -> {image, name, stroke}
     this.running = null;
@@ -22,7 +22,7 @@ export class Outbox {
   }
 
   get prefix() {
-    return `${PREFIX}${this.folder}:`;
+    return `${PREFIX}${this.project}:`;
   }
 
   /** Number of strokes that are not acknowledged. */

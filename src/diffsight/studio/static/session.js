@@ -31,6 +31,7 @@ export class Session {
     this.order = Promise.resolve(); // undo and redo, one after another
   }
 
+  /** Return a path of the image that is open now; after an `await` it may be another one. */
   #path(what) {
     return `/api/images/${this.image.id}/${what}`;
   }
@@ -68,6 +69,7 @@ export class Session {
     if (image !== this.image || !picture) return;
     this.pictures.picture = picture;
     if (!image.width) await this.app.refreshProject(); // sizes are read when an image is opened
+    if (image !== this.image) return;
     this.#showPicture(false);
   }
 
@@ -88,11 +90,9 @@ export class Session {
 
   async #loadStrokes() {
     const image = this.image;
+    const labels = this.#path(`labels.png?side=${SIDE}`);
     const { strokes, version } = await request("GET", this.#path("strokes"));
-    let base = null;
-    if (image.accepted) {
-      base = await loadPicture(this.#path(`labels.png?side=${SIDE}`));
-    }
+    const base = image.accepted ? await loadPicture(labels) : null;
     if (image !== this.image) return;
     const ids = new Set(strokes.map(({ id }) => id));
     const waiting = new Set(this.app.outbox.pending(image.id).map(({ id }) => id));
@@ -225,17 +225,18 @@ export class Session {
     stroke.undone = true; // shown at once
     this.redrawLabels();
     this.onChange();
-    this.order = this.order.then(() => this.#change("undo", "Stroke undone.", stroke));
+    const { image } = this; // when its turn comes, another one may be open
+    this.order = this.order.then(() => this.#change(image, "undo", "Stroke undone.", stroke));
   }
 
   /** Redo the stroke that was undone last. */
   redo() {
     if (!this.canRedo) return announce("Nothing to redo.");
-    this.order = this.order.then(() => this.#change("redo", "Stroke redone."));
+    const { image } = this;
+    this.order = this.order.then(() => this.#change(image, "redo", "Stroke redone."));
   }
 
-  async #change(what, message, shown) {
-    const image = this.image;
+  async #change(image, what, message, shown) {
     try {
       if (!(await this.app.outbox.flush())) throw new ApiError(0, "The server cannot be reached.");
       const path = `/api/images/${image.id}/${what}`;
@@ -258,6 +259,7 @@ export class Session {
   /** Take the prediction as a label where nothing is painted, or take that back. */
   async accept() {
     const image = this.image;
+    const path = this.#path("accept");
     const isAccepted = Boolean(image.accepted);
     if (!isAccepted && !this.pictures.prediction) {
       return announce("There is no prediction of this image yet.", true);
@@ -265,7 +267,7 @@ export class Session {
     try {
       if (!(await this.app.outbox.flush())) throw new ApiError(0, "The server cannot be reached.");
       const sent = performance.now();
-      await request(isAccepted ? "DELETE" : "POST", this.#path("accept"), {});
+      await request(isAccepted ? "DELETE" : "POST", path, {});
       image.accepted = !isAccepted;
       announce(isAccepted ? "Accepted labels taken back." : "Prediction accepted as a label.");
       if (image !== this.image) return;
