@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.support_adapt import COUNT, write_pictures
 
 from diffsight import hub
+from diffsight.adaptation.selection import Selection
 from diffsight.backbones.stable_diffusion import VAEEncoder
 from diffsight.cli import main
 from diffsight.errors import InputError
@@ -25,15 +26,9 @@ def run(*arguments: object) -> int:
 
 def adapt(folder: Path, out: Path, *more: object) -> int:
     data = ("--images", folder / "images", "--labels", folder / "labels", "--out", out)
-    cheap = (
-        "--method",
-        "feature_head",
-        "--backbone",
-        "tiny",
-        "--steps",
-        2,
-    )  # later options override these
-    return run("adapt", *data, *cheap, *more)
+    cheap = {"--method": "feature_head", "--backbone": "tiny", "--steps": 2}
+    defaults = [part for pair in cheap.items() if pair[0] not in more for part in pair]
+    return run("adapt", *data, *defaults, *more)
 
 
 def counted(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
@@ -327,3 +322,59 @@ def test_a_missing_model_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     model = "models/deep/typo.safetensors"
     assert run("predict", images, "--model", model, "--out", tmp_path / "p") == 2
     assert f"{model}: no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("embedded")
+def test_an_interrupted_adaptation_saves_its_model_and_exits_with_130(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, real = tmp_path / "mine.safetensors", Selection._train
+
+    def interrupt(self: Selection, candidate: Any, run: str, *rest: Any) -> Any:
+        if run == "all images":
+            raise KeyboardInterrupt
+        return real(self, candidate, run, *rest)
+
+    monkeypatch.setattr(Selection, "_train", interrupt)
+    assert adapt(folder, out, "--kind", "segmentation") == 130
+    captured = capsys.readouterr()
+    assert "stopped:" in captured.out
+    assert (
+        "interrupted in feature_head, fold 1 of 1, after 2 of 2 steps: the same command with "
+        "--resume continues" in captured.err
+    )
+    assert hub.read_config(out)["info"]["interrupted"]
+    monkeypatch.setattr(Selection, "_train", real)
+    assert adapt(folder, out, "--kind", "segmentation", "--resume") == 0
+    assert not hub.read_config(out)["info"]["interrupted"]
+
+
+@pytest.mark.usefixtures("embedded")
+def test_the_notes_on_validation_labels_are_logged(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    other = write_pictures(tmp_path / "other", "segmentation", seed=1)
+    arguments = ("--kind", "segmentation", "--validation", other)
+    assert adapt(folder, tmp_path / "a.safetensors", *arguments) == 0
+    index = caplog.messages.index(f"{COUNT} validation images")
+    assert caplog.messages[index + 1].endswith("is 'no label', as in the training set")
+
+
+@pytest.mark.usefixtures("embedded")
+def test_evaluate_reads_labels_with_the_unit_that_adapt_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = write_pictures(tmp_path / "data"), tmp_path / "k.safetensors"
+    arguments = ("--kind", "scalar", "--unit", "K/100", "--invalid", 199)
+    assert adapt(folder, out, *arguments) == 0
+    info = hub.read_config(out)["info"]
+    assert (info["unit"], info["label_unit"], info["label_invalid"]) == ("K", "K/100", 199)
+    data = ("--images", folder / "images", "--labels", folder / "labels", "--device", "cpu")
+    capsys.readouterr()
+    assert run("evaluate", "--model", out, *data, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["baselines"]["constant median"]["RMSE, K"] < 20  # the largest label is 20 K

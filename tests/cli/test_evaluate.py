@@ -9,11 +9,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tests.support_inference import Probabilities
 from tests.support_models import tiny
 
 from diffsight import cli
 from diffsight.hub import read_config, save, write_baselines
+from diffsight.model import DenseModel
 from diffsight.rooms import ReferringRooms, Rooms
+from diffsight.tasks import Segmentation
 
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str | Path) -> int:
-    rest = ["--model", str(folder), "--protocol", "rooms-v1", "--device", "cpu"]
+    rest = ["--model", str(folder), "--device", "cpu"]
+    rest += [] if "--protocol" in arguments else ["--protocol", "rooms-v1"]
     return cli.main(["evaluate", *rest, *map(str, arguments)])
 
 
@@ -144,6 +148,9 @@ def test_the_validation_set_can_come_from_another_recipe(
         (["--images", "x"], "--images and --labels belong together"),
         (["--images", "x", "--labels", "y"], "x: no such folder"),
         (["--unit", "mm"], "--unit is for --labels: leave it out"),
+        (["--snap"], "--snap is for --labels: leave it out"),
+        (["--classes", "names.txt"], "--classes is for --labels: leave it out"),
+        (["--model", "a"], "--model is given twice"),
     ],
 )
 def test_invalid_options_are_refused_in_one_line(
@@ -271,3 +278,77 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
         words = ["--model", str(tmp_path / "none"), option, str(tmp_path / "file" / "a.json")]
         assert cli.main(["evaluate", *words]) == 2
         assert "cannot be written" in capsys.readouterr().err
+
+
+def write_masks(root: Path, *values: int) -> list[str]:
+    """Write three images, and masks with columns of these values; return the options for them."""
+    rng = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True)
+    for number in range(3):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        mask = np.array(values, np.uint8).repeat(8)[:32][None].repeat(32, axis=0)
+        Image.fromarray(mask).save(root / "labels" / f"{number}.png")
+    return ["--images", str(root / "images"), "--labels", str(root / "labels")]
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """Return a saved model with the classes 0 and 1."""
+    dense = DenseModel(task=Segmentation(["ground", "crack"]), method=Probabilities)
+    dense.info["kind"] = "segmentation"
+    return save(dense, tmp_path / "classes.safetensors")
+
+
+def run_classes(model: Path, *arguments: str) -> int:
+    trust = ["--trust", "tests", "--device", "cpu"]
+    return cli.main(["evaluate", "--model", str(model), *trust, *arguments])
+
+
+def test_the_log_says_how_many_pixels_have_no_label_and_why(
+    classes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert run_classes(classes, *write_masks(tmp_path / "a", 0, 1, 1, 255)) == 0
+    assert "255 (768 pixels, 25.0 %) is taken for 'no label', as in most data sets" in caplog.text
+
+
+def test_white_is_not_left_out_of_black_and_white_masks(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_masks(tmp_path / "a", 0, 0, 0, 255)
+    assert run_classes(classes, *data) == 2
+    assert "contains the class 255, which is not in the training set" in capsys.readouterr().err
+    (tmp_path / "names.txt").write_text("0,ground\n255,crack\n")
+    assert run_classes(classes, *data, "--classes", str(tmp_path / "names.txt"), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
+
+
+def test_smoothed_masks_are_snapped_on_request(
+    classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_masks(tmp_path / "a", 0, 0, 1, 1)
+    for path in (tmp_path / "a" / "labels").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert run_classes(classes, *data) == 2
+    assert "or give --snap" in capsys.readouterr().err
+    assert run_classes(classes, *data, "--snap", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3
+
+
+def test_depth_is_read_with_the_unit_of_the_training_labels(
+    pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dense = tiny()
+    dense.info |= {"kind": "depth", "unit": "m", "label_unit": "m/256"}
+    model = save(dense, tmp_path / "far.safetensors")
+    data = ["--images", str(pairs / "images"), "--labels", str(pairs / "depth")]
+    options = ["--model", str(model), "--device", "cpu"]
+    assert cli.main(["evaluate", *options, *data, "--json"]) == 0
+    (line,) = (line for line in caplog.messages if line.startswith("labels: "))
+    assert line.endswith(" m, read with --unit m/256 (as in training)")
+    assert cli.main(["evaluate", *options, *data, "--json", "--unit", "mm"]) == 0
+    assert caplog.messages[-1].endswith(" m, read with --unit mm")

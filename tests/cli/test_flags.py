@@ -51,6 +51,8 @@ def draw(
     loud: bool = False,
     seed: int = 0,
     layer: Annotated[Sequence[str], Flag("NAME", repeatable=True)] = (),
+    pair: Annotated[Sequence[str], Flag(("FIRST", "SECOND"))] = (),
+    hw: Annotated[Sequence[int], Flag("PX")] = (),
     red: str | None = None,
     blue: str | None = None,
     size: Size,
@@ -69,6 +71,8 @@ def draw(
         loud: say so.
         seed: seed of everything random.
         layer: name of a layer.
+        pair: two names.
+        hw: height and width.
         red: text in red.
         blue: text in ``blue``
             and not in red.
@@ -188,3 +192,45 @@ def test_help_ends_with_one_line_per_example(
 
 def test_help_has_no_example_if_the_docstring_has_none() -> None:
     assert draw.parser().epilog == ""
+
+
+def test_the_values_of_a_list_that_is_given_twice_are_joined() -> None:
+    @command("copy")
+    def copy(*, files: Sequence[Path] = (), sides: tuple[int, ...] = (1,)) -> int:
+        """Copy files.
+
+        Args:
+            files: where they are.
+            sides: of the copies.
+        """
+        received.update(locals())
+        return 0
+
+    copy(["--files", "a", "b", "--files", "c", "--sides", "2,3", "--sides", "4"])
+    assert received["files"] == [Path("a"), Path("b"), Path("c")]
+    assert received["sides"] == (2, 3, 4)
+    copy(["--files", "d"])  # nothing is left of the call before
+    assert received["files"] == [Path("d")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--kind ink --kind oil", "--kind is given twice: ink and oil: leave one of them out"),
+        ("--seed 1 --seed 1", "--seed is given twice: 1 and 1"),
+        ("--se 1 --seed=2", "--seed is given twice: 1 and 2"),
+        ("--height 1 --height 2", "--height is given twice"),
+        ("--red x --red y", "--red is given twice"),
+        ("--mirror --no-mirror", "--mirror and --no-mirror exclude each other"),
+        ("--pair a b --pair c d", "--pair is given twice: a b and c d"),
+        ("--hw 8 --hw 4", "--hw is given twice: 8 and 4"),
+    ],
+)
+def test_a_single_value_that_is_given_twice_is_refused(arguments: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        draw(["a", *arguments.split()])
+
+
+def test_a_switch_may_be_given_twice() -> None:
+    assert draw(["a", "--loud", "--loud", "--mirror", "--mirror"]) == 3
+    assert (received["loud"], received["mirror"]) == (True, True)

@@ -196,3 +196,12 @@ def test_wrong_options_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert reason in error
     assert error.startswith("diffsight: ")
+
+
+def test_paths_begin_with_the_folder_as_it_is_typed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos / "models")
+    for typed in ("../images", "../models/../images"):
+        assert suggest(Path(typed), Path("segmentation4.safetensors"), "--count", "1") == 0
+        assert capsys.readouterr().out.startswith(f"  1. {typed}/new")

@@ -207,3 +207,40 @@ def test_malformed_outlines_are_refused(outline: object, message: str, tmp_path:
     file = write_coco(tmp_path / "c.json", house=lambda number: outline)
     with pytest.raises(InputError, match=message):
         read_labelled_folder(folders[0], file, FORM)
+
+
+def test_annotations_of_entries_with_the_same_file_are_merged(tmp_path: Path) -> None:
+    images, _ = write_folder(tmp_path, None)
+    file = write_coco(tmp_path / "c.json")
+    data = json.loads(file.read_text())
+    again = data["images"][0] | {"id": 100}
+    data["images"].append(again)
+    data["annotations"][0]["image_id"] = 100  # the grass, which the house covers
+    file.write_text(json.dumps(data))
+    folder = read_labelled_folder(images, file, FORM)
+    for number, sample in samples_by_number(folder, images).items():
+        assert (sample.labels["semantic"].numpy() == ids(number)).all()
+    assert any("1 entries name the file of another entry" in note for note in folder.notes)
+    again["height"] = 61
+    file.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"two images named 'photos/p0' .* 90 x 60.* 90 x 61"):
+        read_labelled_folder(images, file, FORM)
+    again |= {"height": HEIGHT, "file_name": "photos/p0.png"}
+    file.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"photos/p0\.jpg of .* and photos/p0\.png of"):
+        read_labelled_folder(images, file, FORM)
+
+
+def test_file_names_may_have_backslashes(tmp_path: Path) -> None:
+    images, _ = write_folder(tmp_path, None)
+    file = write_coco(tmp_path / "c.json")
+    file.write_text(file.read_text().replace("photos/", "photos\\\\"))
+    assert len(read_labelled_folder(images, file, FORM)) == COUNT
+
+
+def test_an_annotation_of_an_unknown_image_is_refused(tmp_path: Path) -> None:
+    images, _ = write_folder(tmp_path, None)
+    file = write_coco(tmp_path / "c.json")
+    file.write_text(file.read_text().replace('"image_id": 7', '"image_id": 999'))
+    with pytest.raises(InputError, match=r"c\.json: image 999 is not in its list of images"):
+        read_labelled_folder(images, file, FORM)

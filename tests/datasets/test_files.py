@@ -21,7 +21,7 @@ from tests.support_images import (
 
 from diffsight.atomic import replacing
 from diffsight.datasets.depth import read_depth, write_depth_png
-from diffsight.datasets.files import decode, read_image
+from diffsight.datasets.files import decode, list_files, read_image
 from diffsight.errors import InputError
 from diffsight.inference.pipeline import to_tensor
 
@@ -220,3 +220,10 @@ def test_reading_a_large_image_logs_a_warning(
     shape = decode(path, ("PNG",), lambda image: np.array(image.size))
     assert shape.tolist() == [11_000, 10_000]
     assert "a.png: 110 megapixels: reading it takes about 1.1 GB of memory" in caplog.text
+
+
+def test_links_to_missing_files_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").symlink_to(tmp_path / "gone.jpg")
+    (file,) = list_files(tmp_path)
+    with pytest.raises(InputError, match=r"photo\.jpg: cannot be read \(No such file"):
+        read_image(file)

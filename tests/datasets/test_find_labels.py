@@ -342,3 +342,26 @@ def test_links_to_folders_are_followed_without_endless_recursion(tmp_path: Path)
         (folder / "more").symlink_to(other)
         (other / "loop").symlink_to(folder)
     assert_classes(read_masks(folders), elsewhere[0])
+
+
+def test_masks_with_json_files_of_another_tool_are_read(tmp_path: Path) -> None:
+    folders = write_folder(tmp_path, lambda c, p: write_png(c, p))
+    for number in range(COUNT):
+        (folders[1] / f"p{number}.json").write_text('{"author": "me"}')
+    assert read_masks(folders).ids == (0, 1, 2)
+
+
+def test_masks_inside_the_folder_of_images_are_no_images_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = write_folder(tmp_path, lambda c, p: write_png(c, p))
+    labels.rename(images / "masks")
+    monkeypatch.chdir(tmp_path)
+    for folders in (
+        (Path("images"), images / "masks"),
+        (images, Path("images/masks")),
+        (images, Path("images/../images/masks")),
+    ):
+        folder = read_masks(folders)
+        assert len(folder) == COUNT
+        assert folder.notes == ()

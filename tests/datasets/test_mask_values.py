@@ -129,3 +129,35 @@ def test_category_255_of_coco_is_a_class(tmp_path: Path) -> None:
     folder = read_labelled_folder(images, file, LabelFormat("segmentation"))
     assert folder.ids == (0, 3, 255)
     assert all(bool(sample.valid["semantic"].all()) for sample in folder)
+
+
+def write_black_and_white(classes: np.ndarray, path: Path) -> None:
+    """Write a mask of one bit per pixel, those of ``p1`` and ``p2`` with 8 bits."""
+    white = classes == 2
+    write_png(white if path.name == "p0" else white.astype(np.uint8) * 255, path)
+
+
+@pytest.mark.parametrize("invalid", [None, 255])
+def test_white_has_one_value_in_masks_of_one_and_of_eight_bits(
+    invalid: int | None, tmp_path: Path
+) -> None:
+    folders = write_folder(tmp_path, write_black_and_white)
+    if invalid is None:
+        folder = read(folders)
+        assert folder.ids == (0, 255)
+        assert all(int((sample.labels["semantic"] == 1).sum()) == 28 * 30 for sample in folder)
+        assert any(
+            "white is 255, also in 1 mask(s) of one bit per pixel" in n for n in folder.notes
+        )
+    else:
+        with pytest.raises(InputError, match="all labelled pixels have the class 0"):
+            read(folders, invalid)
+    write_png(np.eye(60, 90, dtype=np.uint8), folders[1] / "p2")
+    with pytest.raises(
+        InputError, match=r"p0\.png: has one bit .*p2\.png contains 1 and .*p1\.png contains 255"
+    ):
+        read(folders, invalid)
+
+
+def test_masks_of_one_bit_alone_have_the_ids_0_and_1(tmp_path: Path) -> None:
+    assert read(write_folder(tmp_path, lambda c, p: write_png(c == 2, p))).ids == (0, 1)

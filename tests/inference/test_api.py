@@ -14,7 +14,7 @@ from diffsight.hub import load, save
 from diffsight.inference import Plan
 from diffsight.inference.api import evaluate, open_labelled_folder
 from diffsight.model import DenseModel
-from diffsight.tasks import Depth, Segmentation
+from diffsight.tasks import Depth, Segmentation, Values
 
 
 def write_pairs(root: Path, labels: list[np.ndarray]) -> tuple[Path, Path]:
@@ -114,3 +114,77 @@ def test_masks_with_a_palette_in_another_order_are_read_by_colour(tmp_path: Path
     mask.save(path)
     (sample,) = open_labelled_folder(dense, images, labels).samples
     assert sample.labels["semantic"][::8, 0].tolist() == [0, 2, 1]
+
+
+def test_numbers_are_read_with_the_unit_and_marker_of_the_training_labels(tmp_path: Path) -> None:
+    counts = np.full((16, 20), 51200, np.uint16)
+    counts[:4] = 9
+    images, labels = write_pairs(tmp_path, [counts])
+    dense = model(Brightness)
+    dense.info |= {"kind": "depth", "unit": "m", "label_unit": "m/256", "label_invalid": 9}
+    folder = open_labelled_folder(dense, images, labels)
+    assert torch.unique(folder[0].labels["depth_m"]).tolist() == [0, 200]
+    assert not folder[0].valid["depth_m"][:4].any()
+    assert folder.notes[-1] == (
+        "labels: 200 to 200 m, read with --unit m/256 (as in training) and --invalid 9 (as in "
+        "training)"
+    )
+    assert any("80 pixels (25.0 %) have no label: 9 (--invalid), 0" in n for n in folder.notes)
+    given = open_labelled_folder(dense, images, labels, unit="mm", invalid=51200)
+    assert given.notes[-1] == "labels: 0.009 to 0.009 m, read with --unit mm and --invalid 51200"
+    del dense.info["label_unit"], dense.info["label_invalid"]
+    plain = open_labelled_folder(dense, images, labels)
+    assert plain.notes[-1].endswith(
+        "51.2 m, read with the default unit (mm for whole numbers in images, else m)"
+    )
+
+
+def test_labels_in_another_unit_than_that_of_the_model_are_refused(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path, [np.full((16, 20), 29000, np.uint16)])
+    dense = DenseModel(task=Values(unit="K"), method=Brightness)
+    dense.info |= {"kind": "scalar", "unit": "K"}  # an older model does not record K/100
+    with pytest.raises(InputError, match="labels in counts, but the model predicts K: give --unit"):
+        open_labelled_folder(dense, images, labels)
+    folder = open_labelled_folder(dense, images, labels, unit="K/100")
+    assert float(folder[0].labels["values"].max()) == 290
+
+
+@pytest.mark.parametrize("wrong", [{"label_unit": 5}, {"label_invalid": "x"}])
+def test_a_damaged_record_of_the_label_format_is_refused(
+    wrong: dict[str, object], tmp_path: Path
+) -> None:
+    dense = model(Brightness)
+    dense.info |= wrong
+    with pytest.raises(InputError, match=r"info\.label_unit is no text, or info\.label_invalid no"):
+        open_labelled_folder(dense, tmp_path, tmp_path)
+
+
+def test_class_masks_are_read_with_the_marker_of_the_training_labels(tmp_path: Path) -> None:
+    scribbles = np.zeros((24, 24), np.uint8)
+    scribbles[4:8], scribbles[12:16] = 1, 2
+    images, labels = write_pairs(tmp_path, [scribbles])
+    dense = DenseModel(task=Segmentation(["a", "b"], ids=(1, 2)), method=Probabilities)
+    dense.info["kind"] = "segmentation"
+    with pytest.raises(InputError, match=r"contains the class 0, .* or mark it .* --invalid 0"):
+        open_labelled_folder(dense, images, labels)
+    dense.info["label_invalid"] = 0
+    folder = open_labelled_folder(dense, images, labels)
+    assert int(folder[0].valid["semantic"].sum()) == 8 * 24
+    assert folder.notes == ("0 (384 pixels, 66.7 %) is 'no label', as in the training set",)
+
+
+def test_class_masks_may_be_snapped_and_matched_by_name(tmp_path: Path) -> None:
+    mask = np.where(np.arange(24) < 12, 3, 201).astype(np.uint8)[None].repeat(24, axis=0)
+    images, labels = write_pairs(tmp_path, [mask])
+    dense = DenseModel(task=Segmentation(["a", "b"], ids=(0, 200)), method=Probabilities)
+    dense.info["kind"] = "segmentation"
+    folder = open_labelled_folder(dense, images, labels, snap=True)
+    assert folder[0].labels["semantic"][0, ::12].tolist() == [0, 1]
+    (tmp_path / "names.csv").write_text("201,a\n3,b\n")
+    folder = open_labelled_folder(dense, images, labels, classes=tmp_path / "names.csv")
+    assert folder[0].labels["semantic"][0, ::12].tolist() == [1, 0]
+    depth = model(Brightness)
+    with pytest.raises(InputError, match="labels of kind depth have no classes: leave them out"):
+        open_labelled_folder(depth, images, labels, classes=("a",))
+    with pytest.raises(InputError, match="--snap is only for class masks"):
+        open_labelled_folder(depth, images, labels, snap=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -52,11 +53,13 @@ class Plan:
         folder: labelled images.
         task: task fitted to them.
         candidates: methods on backbones that will be compared.
+        validation: held-out images with their labels, or None.
     """
 
     folder: LabelledFolder
     task: AbstractTask
     candidates: Sequence[Candidate]
+    validation: LabelledFolder | None = None
 
 
 def adapt(
@@ -113,7 +116,7 @@ def adapt(
     for side in sorted({pair.short_side for pair in pairs}):
         require_memory(len(every), side, runtime)
     if announce:
-        announce(Plan(folder, task, pairs))
+        announce(Plan(folder, task, pairs, others))
     mirror = task.is_mirrorable if settings.mirror is None else settings.mirror
     labels_hash = _digest(task, every, folder.label)
     choices = (kind, names, [pair.short_side for pair in pairs], mirror)
@@ -158,9 +161,13 @@ def _method_names(method: str, sources: Sequence[BackboneSource]) -> tuple[str, 
 
 def _facts(folder: LabelledFolder, settings: AdaptOptions, chosen: Candidate) -> dict[str, Any]:
     """Return the facts about an adaptation that are saved with the model."""
+    invalid = folder.form.invalid
     return {
         "kind": folder.form.kind,
         "unit": folder.form.value_unit,
+        # evaluate reads labels in the same way
+        "label_unit": folder.form.unit,
+        "label_invalid": invalid if invalid is not None and math.isfinite(invalid) else None,
         "backbone": str(chosen.source),
         "alpha": to_config(chosen.spec.task.get("alpha", settings.alpha)),
         "samples": [sample.id for sample in folder.samples],

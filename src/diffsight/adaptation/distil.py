@@ -48,7 +48,8 @@ HELD_OUT = 10  # every tenth image is held out
 STATE = "training.ckpt"  # file in the folder of the state
 RUN = "student"  # name of the training in it
 _OUTPUT = re.compile(r"[0-9a-f]{64}\.safetensors")  # name of the teacher's output for an image
-KEPT = ("kind", "unit", "license", "datasets")  # what the info of a teacher says of its student
+# what the info of a teacher says of its student
+KEPT = ("kind", "unit", "license", "datasets", "label_unit", "label_invalid")
 SMALLER = "choose a smaller --short-side, smaller images, or --device cpu"
 log = logging.getLogger(__name__)
 
@@ -246,7 +247,7 @@ class Distillation:
         ):
             train_resumable(step, model, self._batches, self.state, RUN, self.runtime, advance)
         try:
-            step.require_finite()
+            step.require_finite("check the teacher's values")
         except InputError:
             self.remove_state()  # nothing to continue from
             raise

@@ -13,7 +13,7 @@ from diffsight.adaptation.options import AdaptOptions
 from diffsight.atomic import remove_leftovers_of
 from diffsight.choices import LabelKind
 from diffsight.cli import options
-from diffsight.cli.console import console, progress
+from diffsight.cli.console import console, progress, write_line
 from diffsight.cli.flags import Flag, command
 from diffsight.errors import InputError
 from diffsight.locks import claim_name
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diffsight.adaptation.selection import Progress
     from diffsight.datasets.labelled_folder import LabelledFolder
 
+INTERRUPTED = 130  # exit status
 BINS = 10  # of the histograms in the log
 BLOCKS = " ▁▂▃▄▅▆▇█"
 log = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def main(
     """Train a model for a dense task on a few labelled images.
 
     An image and its label are files of the same name in two folders. The command compares methods
-    and backbones on held-out images, trains the best combination on all images, and saves it.
+    and backbones on held-out images, trains the best combination on all images, and saves it. After
+    Ctrl-C it saves the model that is trained so far, and the exit status is 130.
 
     Args:
         images: folder of the images.
@@ -89,7 +91,8 @@ def main(
     from diffsight.adaptation.candidates import split_specs
     from diffsight.cli.show import describe
 
-    with _progress() as advance:
+    last: list[Progress] = []
+    with _progress(last) as advance:
         model = adapt(
             images,
             labels,
@@ -108,20 +111,28 @@ def main(
             advance=advance,
         )
     hub.save(model, out)
-    if not model.info["interrupted"]:
+    is_interrupted = model.info["interrupted"]
+    if not is_interrupted:
         state.unlink(missing_ok=True)
     sys.stdout.write(describe(hub.read_config(out), str(out)) + "\n")
-    return 0
+    if is_interrupted:
+        write_line(_describe_interruption(last))
+    return INTERRUPTED if is_interrupted else 0
 
 
 @contextlib.contextmanager
-def _progress() -> "Iterator[Callable[[Progress], None]]":
-    """Yield a callback for every step, which moves a bar, or logs a line per training."""
+def _progress(last: "list[Progress]") -> "Iterator[Callable[[Progress], None]]":
+    """Yield a callback for every step, which moves a bar, or logs a line per training.
+
+    Args:
+        last: list whose only element becomes the progress of the last step.
+    """
     current, begin = "", time.monotonic()
     with progress("", 1.0, counts=False) as update:
 
         def advance(progress: "Progress") -> None:
             nonlocal current
+            last[:] = [progress]
             if progress.run != current and not console().is_terminal:
                 ratio = (1 - progress.fraction) / max(progress.fraction, 1e-9)
                 left = (time.monotonic() - begin) * ratio
@@ -132,6 +143,16 @@ def _progress() -> "Iterator[Callable[[Progress], None]]":
             update(0, description=current, completed=progress.fraction)
 
         yield advance
+
+
+def _describe_interruption(last: "Sequence[Progress]") -> str:
+    """Return a line with the finished steps of an interrupted training.
+
+    Args:
+        last: progress of the last step, if there was a step.
+    """
+    steps = [f" in {one.run}, after {one.step} of {one.steps} steps" for one in last]
+    return f"interrupted{''.join(steps)}: the same command with --resume continues"
 
 
 def _validation(paths: Sequence[Path] | None) -> tuple[Path, Path] | None:
@@ -155,6 +176,10 @@ def _announce(plan: "Plan") -> None:
     log.info("%d images (%s), %s %% of their pixels have a label", len(masks), shown, percent)
     for line in (*folder.notes, *_values(folder)):
         log.info("%s", line)
+    if plan.validation is not None:
+        log.info("%d validation images", len(plan.validation))
+        for line in plan.validation.notes:
+            log.info("%s", line)
     log.info("%s", plan.task.outputs[0].describe())
     for source in dict.fromkeys(pair.source for pair in plan.candidates):
         trained = f", trained on {source.training_images}" if source.training_images else ""

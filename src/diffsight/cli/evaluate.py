@@ -39,9 +39,13 @@ class DataOptions:
         images: folder of images; their labels are in --labels.
         labels: labels of --images, in any format that `diffsight adapt` reads: a folder of files
             with the names of the images, or one file.
-        unit: unit of one count in --labels, as for `diffsight adapt`, or of depth in --predictions,
-            such as mm or m/256
-        invalid: count in --labels that marks pixels without a label.
+        unit: unit of one count in --labels, as for `diffsight adapt` (default: that of the training
+            labels), or of depth in --predictions, such as mm or m/256.
+        invalid: count in --labels that marks pixels without a label (default: that of the training
+            labels).
+        snap: take the nearest class of the model in smoothed or compressed masks in --labels.
+        classes: text file with the class names of --labels, as for `diffsight adapt`; they are
+            matched with the classes of the model by name (default: match the ids or colours).
         limit: number of samples to use, from the first one on (default: all).
         predictions: folder of another program's predictions to score instead of a model. File
             names are the sample ids. Depth is NPY in metres or 16-bit PNG in --unit; class ids and
@@ -54,6 +58,8 @@ class DataOptions:
     labels: Annotated[Path | None, Flag("DIR|FILE")] = None
     unit: str | None = None
     invalid: Annotated[float | None, Flag("N")] = None
+    snap: bool = False
+    classes: options.File | None = None
     limit: int | None = None
     predictions: options.Folder | None = None
 
@@ -65,9 +71,9 @@ class DataOptions:
             raise InputError("--images and --labels belong together: give both, or neither")
         if self.images and self.predictions:
             raise InputError("--predictions are scored on --data or --recipe: leave --images out")
-        for name, value in (("unit", self.unit), ("invalid", self.invalid)):
+        for name in ("unit", "invalid", "snap", "classes"):
             is_used = self.labels or (name == "unit" and self.predictions)
-            if value is not None and not is_used:
+            if getattr(self, name) not in (None, False) and not is_used:
                 raise InputError(f"--{name} is for --labels: leave it out")
 
     def read(self, model: str | None, trusted: Sequence[str]) -> "AbstractDataset":
@@ -200,9 +206,15 @@ def _require_recordable(model: str) -> None:
 
 
 def _open(
-    model: str, rules: "_Rules", data: DataOptions, run: options.RunOptions, plan: partial[Plan]
+    model: str,
+    rules: "_Rules",
+    data: DataOptions,
+    run: options.RunOptions,
+    plan: partial[Plan],
+    *,
+    logs_notes: bool = False,
 ) -> "tuple[Predictor, AbstractDataset, AbstractProtocol | None]":
-    """Return the predictor, the labelled samples and the protocol."""
+    """Return the predictor, the labelled samples and the protocol; log how labels were read."""
     from diffsight.inference.api import open_labelled_folder
     from diffsight.inference.evaluate import FirstSamples, resolve_protocol
 
@@ -213,8 +225,16 @@ def _open(
         assert data.images
         assert data.labels
         dataset = open_labelled_folder(
-            network, data.images, data.labels, unit=data.unit, invalid=data.invalid
+            network,
+            data.images,
+            data.labels,
+            unit=data.unit,
+            invalid=data.invalid,
+            snap=data.snap,
+            classes=data.classes or (),
         )
+        for line in dataset.notes if logs_notes else ():
+            log.info("%s", line)
     if data.limit is not None:
         dataset = FirstSamples(dataset, data.limit)
     protocol = None
@@ -247,7 +267,7 @@ def _score_model(
     from diffsight.inference.evaluate import evaluate
     from diffsight.inference.sample_predictions import ClusterPredictor, predict_samples
 
-    predictor, dataset, protocol = _open(model, rules, data, run, plan)
+    predictor, dataset, protocol = _open(model, rules, data, run, plan, logs_notes=True)
     network, predict = predictor.model, predict_samples
     if cluster is not None:
         predict = ClusterPredictor(partial(_make_work, model, rules, data, run, plan), cluster)

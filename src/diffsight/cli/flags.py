@@ -14,6 +14,8 @@ object. Command lines under ``Example:``, each on one line, end the help.
     tuple[T, ...]              values separated by commas
     Sequence[T]                several values separated by spaces
     Annotated[T, Flag(...)]    a type with further properties of the flag
+
+An option with several values may be given several times; an option with one value may not.
 """
 
 import argparse
@@ -124,16 +126,85 @@ class Command:
         return _groups(inspect.signature(self.function).parameters, self.excluded)
 
 
+class _Store(argparse._StoreAction):
+    """Store a value that is given once, or add to a list of values that all have one meaning."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Store the values.
+
+        Raises:
+            InputError: if there is an earlier value that is not a list.
+        """
+        if parser.is_first(self):
+            setattr(namespace, self.dest, values)
+            return
+        earlier = getattr(namespace, self.dest)
+        # names of several values, such as IMAGES LABELS, mean that they differ; so do the numbers
+        # of a size
+        is_one = isinstance(self.metavar, tuple) or (self.nargs and self.type in (int, float))
+        if is_one or not isinstance(values, list | tuple):
+            raise _repetition_error(self.option_strings[0], earlier, values)
+        setattr(namespace, self.dest, type(values)([*earlier, *values]))
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """Store whether ``--name`` or ``--no-name`` is given; both together are refused."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """Store the value.
+
+        Raises:
+            InputError: if the opposite is given too.
+        """
+        earlier = getattr(namespace, self.dest)
+        super().__call__(parser, namespace, values, option_string)
+        is_first = not isinstance(parser, OneLineParser) or parser.is_first(self)
+        if not is_first and getattr(namespace, self.dest) != earlier:
+            name, opposite = self.option_strings
+            raise InputError(f"{name} and {opposite} exclude each other: give one of them")
+
+
+def _repetition_error(option: str, first: Any, second: Any) -> InputError:
+    """Return the error to raise for an option that is given twice."""
+    texts = [
+        " ".join(map(str, one)) if isinstance(one, list | tuple) else str(one)
+        for one in (first, second)
+    ]
+    return InputError(f"{option} is given twice: {texts[0]} and {texts[1]}: leave one of them out")
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """The parser of argparse, whose errors are an ``InputError`` of one line."""
+    """The parser of argparse, whose errors are an ``InputError`` of one line.
+
+    An option for one value may be given once. Lists of an option that is given twice are joined.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for action in (None, "store"):
+            self.register("action", action, _Store)
+        self._given: set[str] = set()
+
+    def is_first(self, action: argparse.Action) -> bool:
+        """Return whether an option has not been read before on this command line."""
+        if not action.option_strings:
+            return True
+        is_new = action.dest not in self._given
+        self._given.add(action.dest)
+        return is_new
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
         """Return the values of the flags.
 
         Raises:
-            InputError: for an unknown flag (suggesting a similar one), a missing flag, or a wrong
-                value.
+            InputError: for an unknown flag (suggesting a similar one), a missing flag, a wrong
+                value, or a flag that is given twice.
         """
+        self._given.clear()
         flags = (flag for action in self._actions for flag in action.option_strings)
         options = [flag for flag in flags if flag.startswith("--")]
         for word in args:
@@ -249,7 +320,7 @@ def _parsing(kinds: Sequence[Any], *, repeatable: bool = False) -> dict[str, Any
     kind, origin, inner = kinds[0], get_origin(kinds[0]), get_args(kinds[0])
     if kind is bool:
         can_be_none = type(None) in kinds
-        return {"action": argparse.BooleanOptionalAction if can_be_none else "store_true"}
+        return {"action": _Switch if can_be_none else "store_true"}
     if origin is Literal:
         return {"choices": inner}
     if origin is tuple:

@@ -1,5 +1,6 @@
 """``diffsight suggest``: choose the images that should be labelled next."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -80,12 +81,22 @@ def main(
     if json:
         write_json(_to_json(result, forecast, metric), indent=1)
     else:
-        paths = [str(result.images[one.image]) for one in result.ranking]
+        paths = [_as_typed(folder, result.images[one.image]) for one in result.ranking]
         reasons = [f"{path}: {one.reason}" for path, one in zip(paths, result.ranking, strict=True)]
         lines = [f"{number:>3}. {text}" for number, text in enumerate(reasons, start=1)]
         lines = lines or ["all images are labelled"]
         sys.stdout.write(printable("\n".join(lines + format_forecast(forecast, metric))) + "\n")
     return options.SOME_FAILED if result.errors else 0
+
+
+def _as_typed(folder: Path, image: Path) -> Path:
+    """Return the path of an image that begins with the folder as the user wrote it.
+
+    Args:
+        folder: value of the argument ``folder``.
+        image: absolute path of an image in the folder.
+    """
+    return folder / image.relative_to(os.path.abspath(folder))
 
 
 def _to_json(

@@ -20,6 +20,7 @@ from diffsight.datasets.mask_values import (
     describe_scribbles,
     interpret_255,
     require_sharp,
+    unify_white,
 )
 from diffsight.errors import InputError
 
@@ -63,26 +64,27 @@ def interpret_masks(
         user.
 
     Raises:
-        InputError: if palettes contradict each other, the masks are smoothed, or a mask has no
-            labelled pixel.
+        InputError: if palettes contradict each other, a file has no palette although colours are
+            the classes, the masks are smoothed, or a mask has no labelled pixel.
     """
-    labels = [mask.label for mask in masks]
+    files = [mask.file for mask in masks]
+    labels, notes = unify_white(files, [mask.label for mask in masks], form)
     by_colour = classes.keys == "colour"
     by_id = len(classes) > 0 and not by_colour
-    notes: list[str] = []
     is_coloured = labels[0].coloured
     has_values = classes.keys != "position"
     if form.snap and not has_values:  # before 255 is interpreted, because noise affects that
         counts = count_ids(labels)
         frequent = _find_frequent_values(path, counts, is_coloured)
-        labels, note = _snap_all(labels, counts, sorted(frequent))
+        labels, note = snap_all(labels, counts, sorted(frequent))
         notes.append(note)
     if form.invalid is None and not is_coloured:
         marker, reasons = interpret_255(labels, classes)
         form = replace(form, invalid=marker)
-        labels = [label.without(marker) for label in labels]
+        if marker is not None:
+            labels = [label.without(marker) for label in labels]
         notes += reasons
-    if form.invalid in (-1, NO_CLASS) and not is_coloured:
+    if form.invalid in (None, -1, NO_CLASS) and not is_coloured:
         notes += describe_scribbles(labels)
     for mask, label in zip(masks, labels, strict=True):
         if not label.valid.any() and label.boxes is None:
@@ -90,18 +92,18 @@ def interpret_masks(
                 f"{mask.file}: no pixel has a label; check --kind and --invalid, or remove this "
                 "file"
             )
-    if not is_coloured and all(label.palette for label in labels):
-        files = [mask.file for mask in masks]
+    if not is_coloured and any(label.palette for label in labels):
         conflict = _find_first_conflict(files, labels)
         if conflict and by_id:
             raise InputError(conflict)
         if conflict:
             notes.append("palettes differ between the files: each palette colour is a class")
         if conflict or by_colour:
+            _require_palettes(files, labels)
             labels = [replace_indices_by_colours(label) for label in labels]
             is_coloured = True
     if form.snap and has_values:
-        labels, note = _snap_all(labels, count_ids(labels), sorted(classes.names))
+        labels, note = snap_all(labels, count_ids(labels), sorted(classes.names))
         notes.append(note)
     elif not form.snap and not by_id and not by_colour:
         require_sharp(path, labels, count_ids(labels))
@@ -173,6 +175,16 @@ def _to_points(ids: Tensor, coloured: bool) -> Tensor:
     return torch.stack([ids >> 16, ids >> 8 & 255, ids & 255], dim=1).double()
 
 
+def _require_palettes(files: Sequence[Path], labels: Sequence[Label]) -> None:
+    """Raise an error if a mask has no palette, where the classes are colours of palettes."""
+    for file, label in zip(files, labels, strict=True):
+        if not label.palette:
+            raise InputError(
+                f"{file}: has no palette, but the classes are the colours of the other files' "
+                "palettes: save it with a palette too"
+            )
+
+
 def _find_first_conflict(files: Sequence[Path], labels: Sequence[Label]) -> str | None:
     """Return the message of the first palette conflict between the files, or None."""
     palettes: dict[int, tuple[Colour, Path | str]] = {}
@@ -210,7 +222,7 @@ def _find_frequent_values(path: Path, counts: Mapping[int, int], coloured: bool)
     return [values[row] for row in kept]
 
 
-def _snap_all(
+def snap_all(
     labels: Sequence[Label], counts: Mapping[int, int], targets: Sequence[int]
 ) -> tuple[list[Label], str]:
     """Return labels with all values snapped to the targets, and a note on how many changed."""
@@ -271,108 +283,6 @@ def select_classes(
         )
     ids = present if classes.keys != "position" else list(classes.names)
     return ids, [classes.names[number] for number in ids]
-
-
-@dataclass(frozen=True)
-class TrainingClasses:
-    """The classes of the training set.
-
-    Attributes:
-        ids: class ids in the training labels.
-        names: class names, in the same order.
-        palette: colours by class id; empty if the training labels have no palette.
-        ids_are_colours: whether the ids are 24-bit numbers of colours.
-    """
-
-    ids: Sequence[int]
-    names: Sequence[str]
-    palette: Mapping[int, Colour]
-    ids_are_colours: bool
-
-
-def map_to_training_ids(
-    training: TrainingClasses,
-    file: Path,
-    label: Label,
-    form: LabelFormat,
-    classes: ClassList | None,
-) -> Label:
-    """Return a label, for example of a validation image, with the class ids of the training set.
-
-    Args:
-        training: classes of the training set.
-        file: path of the label, for messages.
-        label: label to map. Unless ``form.invalid`` is given, it was read without a marker for
-            "no label".
-        form: format with which it was read.
-        classes: class names in the label's own file, or None. With them, classes are matched by
-            name, otherwise by id, or by colour if palettes have another order.
-
-    Raises:
-        InputError: if the label contains a class that is not in the training set, or its palette
-            contradicts that of the training set.
-    """
-    ids, names, is_coloured = training.ids, training.names, training.ids_are_colours
-    if classes is not None:
-        training_ids = dict(zip(names, ids, strict=True))
-        present = list(count_ids([label]))
-        for number in present:
-            if classes.names[number] not in training_ids:
-                raise InputError(
-                    f"{file}: contains the class {classes.names[number]!r}, which is not in the "
-                    f"training set (its classes: {', '.join(names)}): label some training images "
-                    "with it, or remove it here"
-                )
-        label = label.renumber({number: training_ids[classes.names[number]] for number in present})
-        return replace(label, coloured=is_coloured)
-    if form.invalid is None and not label.coloured and NO_CLASS not in ids:
-        label = label.without(NO_CLASS)
-    if label.palette and not label.coloured:
-        if is_coloured:
-            label = replace_indices_by_colours(label)
-        else:
-            label = _match_palette(training.palette, file, label)
-    if form.snap:
-        return snap(label, ids)
-    present = label.class_ids[label.valid].unique()
-    unknown = present[~torch.isin(present, torch.tensor(ids))].tolist()
-    if unknown:
-        listed = ", ".join(format_colour(number) if is_coloured else str(number) for number in ids)
-        number = format_colour(unknown[0]) if label.coloured else unknown[0]
-        raise InputError(
-            f"{file}: contains the class {number}, which is not in the training set (its classes: "
-            f"{listed}): label some training images with it, or remove it here"
-        )
-    return label
-
-
-def _match_palette(training: Mapping[int, Colour], file: Path, label: Label) -> Label:
-    """Return a label with the palette indices that its colours have in the training set.
-
-    If the palettes have other colours, but do not contradict each other, the indices are kept.
-
-    Args:
-        training: colours by index in the training set, possibly none.
-        file: path of the label, for messages.
-        label: label of palette indices.
-
-    Raises:
-        InputError: if an index has the colour of another class, but not all colours are those of
-            classes, or two classes have the same colour.
-    """
-    present = label.class_ids[label.valid].unique().tolist()
-    index_of = {colour: index for index, colour in training.items()}
-    own = {index: label.palette[index] for index in present if index in label.palette}
-    is_unique = len(index_of) == len(training)
-    if is_unique and len(own) == len(present) and index_of.keys() >= set(own.values()):
-        return label.renumber({index: index_of[colour] for index, colour in own.items()})
-    if any(colour in index_of and colour != training.get(index) for index, colour in own.items()):
-        palettes: dict[int, tuple[Colour, Path | str]] = {
-            index: (colour, "the training set") for index, colour in training.items()
-        }
-        if conflict := find_palette_conflict(palettes, file, label):
-            raise InputError(conflict)
-    return label
 
 
 def _format_counts(numbers: Sequence[int], counts: Mapping[int, int], coloured: bool) -> str:

@@ -20,7 +20,8 @@ def read_coco(path: Path) -> ShapeLabels:
     class ids are one higher than the category ids. Instances of a category ``background`` are
     background, and pixels of a category ``no label`` have no label. Later instances of an image
     cover earlier ones. Crowds are treated like other instances. An instance without an outline
-    becomes a box (see ``types.Boxes``). Images without instances count as not labelled.
+    becomes a box (see ``types.Boxes``). Images without instances count as not labelled. If several
+    entries name one image file, their instances belong to one image.
 
     Args:
         path: JSON file with ``images``, ``categories`` and ``annotations``.
@@ -33,8 +34,9 @@ def read_coco(path: Path) -> ShapeLabels:
         names = {row["id"]: clean_name(str(row["name"])) for row in data["categories"]}
         classes, class_ids = _assign_class_ids(names)
         images = {image["id"]: image for image in data["images"]}
-        shapes: dict[Any, list[Shape]] = defaultdict(list)
-        boxes: dict[Any, list[Box]] = defaultdict(list)
+        names_by_id = _names_of_images(path, images)
+        shapes: dict[str, list[Shape]] = defaultdict(list)
+        boxes: dict[str, list[Box]] = defaultdict(list)
         skipped_count = 0  # annotations without an outline or a box
         for annotation in data["annotations"]:
             if (category := annotation["category_id"]) not in class_ids:
@@ -42,20 +44,22 @@ def read_coco(path: Path) -> ShapeLabels:
                     f"{path}: category {category} is not in its list of categories: export the "
                     "file again"
                 )
-            number = annotation["image_id"]
+            if (number := annotation["image_id"]) not in images:
+                raise InputError(
+                    f"{path}: image {number} is not in its list of images: export the file again"
+                )
+            name = names_by_id[number]
             if annotation.get("segmentation"):
-                shapes[number].append(Shape(class_ids[category], annotation["segmentation"]))
+                shapes[name].append(Shape(class_ids[category], annotation["segmentation"]))
             elif annotation.get("bbox") and class_ids[category] not in RESERVED.values():
                 edges = _box_edges(path, annotation["bbox"], images[number])
-                boxes[number].append(Box(class_ids[category], edges))
+                boxes[name].append(Box(class_ids[category], edges))
             else:
                 skipped_count += 1
-        numbers = dict.fromkeys([*shapes, *boxes])
+        by_name = {name: images[number] for number, name in names_by_id.items()}
         maps = {
-            name_of(Path(images[number]["file_name"])): ShapeMap(
-                path, _image_hw(path, images[number]), shapes[number], boxes[number]
-            )
-            for number in numbers
+            name: ShapeMap(path, _image_hw(path, by_name[name]), shapes[name], boxes[name])
+            for name in dict.fromkeys([*shapes, *boxes])
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -67,9 +71,34 @@ def read_coco(path: Path) -> ShapeLabels:
     if not maps:
         raise InputError(f"{path}: contains no annotations: export outlines or boxes of objects")
     box_count = sum(map(len, boxes.values()))
-    unlabelled_count = len(images) - len(numbers)
-    notes = _describe_gaps(path.name, box_count, skipped_count, unlabelled_count, len(images))
+    unlabelled_count = len(by_name) - len(maps)
+    notes = _describe_gaps(path.name, box_count, skipped_count, unlabelled_count, len(by_name))
+    notes += _describe_repetitions(path.name, len(images) - len(by_name))
     return ShapeLabels(path, maps, classes, notes)
+
+
+def _names_of_images(path: Path, images: Mapping[Any, Mapping[str, Any]]) -> dict[Any, str]:
+    """Return the name of each image, by which its label is matched, by the id of its entry.
+
+    Args:
+        path: file of the annotations, for messages.
+        images: entries of the images by id.
+
+    Raises:
+        InputError: if two entries with one name have different sizes, or different file names.
+    """
+    names: dict[Any, str] = {}
+    first: dict[str, tuple[str, Any, Any]] = {}
+    for number, image in images.items():
+        file = str(image["file_name"]).replace("\\", "/")  # as written by programs on Windows
+        names[number] = name = name_of(Path(file))
+        entry = (file.casefold(), image.get("height"), image.get("width"))
+        if (other := first.setdefault(name, entry)) != entry:
+            raise InputError(
+                f"{path}: has two images named {name!r} that differ: {other[0]} of {other[2]} x "
+                f"{other[1]} pixels, and {entry[0]} of {entry[2]} x {entry[1]}: rename one"
+            )
+    return names
 
 
 def _describe_gaps(
@@ -95,6 +124,13 @@ def _describe_gaps(
     if unlabelled_count:
         notes.append(f"{name}: {unlabelled_count} of {image_count} images have no annotation")
     return notes
+
+
+def _describe_repetitions(name: str, count: int) -> list[str]:
+    """Return a note about ``count`` entries of images that have an earlier entry, or no note."""
+    if not count:
+        return []
+    return [f"{name}: {count} entries name the file of another entry: their annotations are merged"]
 
 
 def _image_hw(path: Path, image: Mapping[str, Any]) -> tuple[int, int]:

@@ -117,7 +117,7 @@ def list_files(folder: Path) -> list[Path]:
     """Return all files in a folder and its subfolders, sorted by path.
 
     Hidden files and folders are skipped. Symbolic links to folders are followed, except links to a
-    folder that contains the link.
+    folder that contains the link. Links to a missing file are listed, so that reading them fails.
 
     Raises:
         InputError: if a folder cannot be read.
@@ -135,7 +135,7 @@ def list_files(folder: Path) -> list[Path]:
                     continue
                 if entry.is_dir():
                     search(entry.path, parents | {identity})
-                elif entry.is_file():
+                elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
                     files.append(Path(entry.path))
 
     try:

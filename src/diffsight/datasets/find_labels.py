@@ -1,6 +1,6 @@
 """Find the labels of a folder of images in any supported format, and pair them with the images."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +57,9 @@ def find_labels(
     source = open_labels(labels, kind, has_images=is_same_folder(images, labels))
     one_folder = is_same_folder(images, labels) and source.classes is None
     if not one_folder:  # the folder of the masks may be inside the folder of the images
+        inside = _folders_inside({file.parent for file in image_files.values()}, labels)
         image_files = {
-            name: file for name, file in image_files.items() if labels not in file.parents
+            name: file for name, file in image_files.items() if file.parent not in inside
         } or image_files
     names = pair_names(list(image_files), list(source.names), is_one_folder=one_folder)
     used = set(names.values())
@@ -80,6 +81,17 @@ def find_labels(
     pairs = [(file, names[name]) for name, file in image_files.items() if name in names]
     notes = (*source.notes, *_describe_pairs(names, unlabelled, len(pairs)))
     return LabelledImages(source, pairs, unlabelled, notes)
+
+
+def _folders_inside(folders: Collection[Path], parent: Path) -> set[Path]:
+    """Return those of the folders that are ``parent`` or inside it, however the paths are written.
+
+    Args:
+        folders: paths of folders.
+        parent: path of a folder.
+    """
+    target = parent.resolve()
+    return {one for one in folders if target in ((real := one.resolve()), *real.parents)}
 
 
 def open_labels(labels: Path, kind: str, *, has_images: bool = False) -> AbstractLabelSource:
@@ -132,11 +144,18 @@ def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSour
     masks = [file for file in files if file.suffix.lower() in suffixes]
     brush = [file for file in masks if is_brush_mask(file)]
     if brush and len(brush) == len(masks):
-        return read_label_studio(labels, brush, next(iter(json_files), None))
-    if json_files and (has_images or not masks):
-        if is_labelme(read_json(json_files[0])):
-            shapes = {name_of(file.relative_to(labels)): file for file in json_files}
-            return read_labelme(labels, shapes)
+        lists = (file for file in json_files if isinstance(read_json(file), list))
+        return read_label_studio(labels, brush, next(lists, next(iter(json_files), None)))
+    are_photographs = kind == "segmentation" and _are_photographs(labels, masks, json_files)
+    if json_files and (has_images or not masks or are_photographs):
+        if any(is_labelme(read_json(file)) for file in json_files):
+            source = read_labelme(labels, files_by_name(labels, frozenset({".json"}), "label"))
+            if masks and not has_images:
+                source.notes += (
+                    f"the labels are the labelme files; {len(masks)} other images in {labels} are "
+                    "not read",
+                )
+            return source
         if not masks:
             raise InputError(
                 f"{labels}: contains {len(json_files)} .json file(s) that are not of labelme: if "
@@ -145,6 +164,15 @@ def _open_folder(labels: Path, kind: str, has_images: bool) -> AbstractLabelSour
     if kind == "segmentation" and not masks and any(_is_lossy(file) for file in files):
         suffixes = LOSSY_SUFFIXES  # read_label raises an error for these, unless form.snap is set
     return LabelFiles(labels, files_by_name(labels, suffixes, "label"))
+
+
+def _are_photographs(labels: Path, images: Sequence[Path], json_files: Sequence[Path]) -> bool:
+    """Return whether every image in a folder of labels has a JSON file of its own.
+
+    Then the images are probably the photographs, next to which labelme writes its files.
+    """
+    names = {name_of(file.relative_to(labels)) for file in json_files}
+    return all(name_of(file.relative_to(labels)) in names for file in images)
 
 
 def _is_lossy(file: Path) -> bool:

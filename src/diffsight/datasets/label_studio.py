@@ -138,5 +138,6 @@ def _image_name(task: Mapping[str, Any]) -> str:
     """Return the name of a task's image, without the prefix that an upload adds."""
     data = task.get("data", task)  # the format JSON-MIN has the fields in the task itself
     value = data["image"] if "image" in data else next(v for v in data.values() if "/" in str(v))
-    file = PurePosixPath(unquote(str(value)).partition("?d=")[2] or unquote(str(value)))
+    value = unquote(str(value)).replace("\\", "/")  # a path on Windows
+    file = PurePosixPath(value.partition("?d=")[2] or value)
     return name_of(Path(_UPLOAD_PREFIX.sub("", file.name, count=1)))

@@ -2,31 +2,28 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.datasets.base import AbstractDataset, Sample
-from diffsight.datasets.class_ids import (
-    Mask,
-    TrainingClasses,
-    format_colour,
-    interpret_masks,
-    map_to_training_ids,
-    select_classes,
-)
+from diffsight.datasets.class_ids import Mask, format_colour, interpret_masks, select_classes
 from diffsight.datasets.class_lists import ClassList
-from diffsight.datasets.files import read_image
 from diffsight.datasets.find_labels import find_labels
-from diffsight.datasets.label_source import AbstractLabelSource
-from diffsight.datasets.labels import HIGHEST_ID, Colour, Label, LabelFormat, unpack_colour
+from diffsight.datasets.labelled_pairs import (
+    LabelledPair,
+    read_pair,
+    require_one_form,
+    unify_form,
+)
+from diffsight.datasets.labels import HIGHEST_ID, Colour, LabelFormat, unpack_colour
 from diffsight.datasets.mask_values import MAX_CLASSES, count_ids
 from diffsight.datasets.pairs import content_hash
+from diffsight.datasets.training_classes import TrainingClasses, match_names, match_values
 from diffsight.errors import InputError
-from diffsight.types import Boxes
 
 # colours for classes if the label files have none; the first suits a background
 COLOURS: tuple[Colour, ...] = (
@@ -134,21 +131,6 @@ def sample_values(
     return torch.cat(rows)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """An image and its label, with the values that are stored in the label file."""
-
-    id: str
-    image: UInt8[Tensor, "3 h w"]
-    label: Label
-    file: Path
-
-    def to_sample(self, name: str, value: Tensor, boxes: Boxes | None = None) -> Sample:
-        """Return the sample with ``value`` as its label ``name``."""
-        valid = {name: self.label.valid}
-        return Sample(self.id, self.image, {name: value}, valid, boxes=boxes)
-
-
 def read_labelled_folder(
     images: Path,
     labels: Path,
@@ -171,7 +153,9 @@ def read_labelled_folder(
             all ids that occur are classes.
         shots: number of images, taken in the order of their hashes; None takes all.
         like: data set whose classes the labels must have; give the training set when you read a
-            validation set. None takes the classes from the labels.
+            validation set. Its ``form.invalid`` applies to masks, unless ``form`` has one. Classes
+            with a name in ``classes`` or in the labels are matched by name, others by id or colour.
+            None takes the classes from the labels.
 
     Raises:
         InputError: if files do not match, there are fewer images than ``shots``, a class has no
@@ -198,13 +182,20 @@ def read_labelled_folder(
     is_undecided = form.kind == "segmentation" and form.invalid is None
     read_form = replace(form, invalid=-1) if is_undecided else form
     pairs = [
-        _read_pair(digest, image, source, label, read_form) for digest, _, image, label in ordered
+        read_pair(digest, image, source, label, read_form) for digest, _, image, label in ordered
     ]
-    name = Path(images).resolve().name
+    if form.kind == "segmentation":
+        coloured = None if like is None or source.classes or classes else _has_colours(like)
+        pairs = unify_form(pairs, source, read_form, coloured=coloured)
+    name, notes = Path(images).resolve().name, list[str]()
     if form.kind != "segmentation":
         folder = _build_from_numbers(form, pairs, like, labels, name)
     elif like is not None:
-        folder = _build_with_classes_of(like, form, pairs, source.classes, name)
+        if source.classes is None and len(classes):
+            pairs, classes, notes = _name_values(form, pairs, classes, labels)
+        named = source.classes or classes
+        folder = _build_with_classes_of(like, form, pairs, named, labels, name)
+        folder.notes = (*notes, *folder.notes)
     else:
         folder = _build_from_classes(
             form, pairs, classes or source.classes or classes, labels, name
@@ -213,32 +204,6 @@ def read_labelled_folder(
     unlabelled = [] if source.is_sparse else _describe_unlabelled_pixels(folder, form)
     folder.notes = (*labelled.notes, *folder.notes, *unlabelled)
     return folder
-
-
-def _read_pair(
-    digest: str, image_file: Path, source: AbstractLabelSource, name: str, form: LabelFormat
-) -> _Pair:
-    """Return an image with its label.
-
-    Args:
-        digest: hash of the image file.
-        image_file: path of the image.
-        source: source of the label.
-        name: name of the label in the source.
-        form: format with which the label is read.
-
-    Raises:
-        InputError: if a file cannot be read, or image and label differ in size.
-    """
-    image, file = read_image(image_file), source.file(name)
-    label = source.read(name, form, (image.shape[-2], image.shape[-1]))
-    if label.valid.shape != image.shape[-2:]:
-        (rows, columns), (height, width) = label.valid.shape, image.shape[-2:]
-        raise InputError(
-            f"{file}: a label of {columns} x {rows} pixels for an image ({image_file}) of "
-            f"{width} x {height}: give both the same size, upright as the image is shown"
-        )
-    return _Pair(digest, image, label, file)
 
 
 def _describe_unlabelled_pixels(folder: LabelledFolder, form: LabelFormat) -> list[str]:
@@ -260,7 +225,7 @@ def _describe_unlabelled_pixels(folder: LabelledFolder, form: LabelFormat) -> li
 
 def _build_from_numbers(
     form: LabelFormat,
-    pairs: Sequence[_Pair],
+    pairs: Sequence[LabelledPair],
     like: LabelledFolder | None,
     labels: Path,
     name: str,
@@ -296,7 +261,7 @@ def _build_from_numbers(
 
 
 def _build_from_classes(
-    form: LabelFormat, pairs: Sequence[_Pair], classes: ClassList, path: Path, name: str
+    form: LabelFormat, pairs: Sequence[LabelledPair], classes: ClassList, path: Path, name: str
 ) -> LabelledFolder:
     """Return a data set of class maps with classes numbered from 0.
 
@@ -311,14 +276,7 @@ def _build_from_classes(
         InputError: if the labels contradict each other, or have fewer than two classes or too many
             values for classes.
     """
-    first = pairs[0]
-    for pair in pairs:
-        if pair.label.coloured != first.label.coloured:
-            contents = ("one channel of ids", "colours")
-            raise InputError(
-                f"{pair.file}: contains {contents[pair.label.coloured]}, but {first.file} contains "
-                f"{contents[first.label.coloured]}: store all labels in the same form"
-            )
+    require_one_form(pairs)
     masks = [Mask(pair.file, pair.label) for pair in pairs]
     labels, form, notes = interpret_masks(masks, form, classes, path)
     counts, coloured = count_ids(labels), labels[0].coloured
@@ -348,11 +306,39 @@ def _build_from_classes(
     )
 
 
+def _name_values(
+    form: LabelFormat, pairs: Sequence[LabelledPair], classes: ClassList, path: Path
+) -> tuple[list[LabelledPair], ClassList, list[str]]:
+    """Return pairs with interpreted masks, the names of their values, and notes for the user.
+
+    Args:
+        form: format with which the labels were read.
+        pairs: images with their labels.
+        classes: class names by id, colour or position.
+        path: folder or file of the labels, for messages.
+
+    Raises:
+        InputError: if the labels contradict each other, or a value has no name.
+    """
+    require_one_form(pairs)
+    masks = [Mask(pair.file, pair.label) for pair in pairs]
+    labels, _, notes = interpret_masks(masks, form, classes, path)
+    ids, names = select_classes(path, count_ids(labels), classes, labels[0].coloured)
+    pairs = [replace(pair, label=label) for pair, label in zip(pairs, labels, strict=True)]
+    return pairs, ClassList(dict(zip(ids, names, strict=True)), "id"), notes
+
+
+def _has_colours(folder: LabelledFolder) -> bool:
+    """Return whether the class ids of a data set are 24-bit numbers of colours."""
+    return folder.ids_are_colours or max(folder.ids) > HIGHEST_ID
+
+
 def _build_with_classes_of(
     like: LabelledFolder,
     form: LabelFormat,
-    pairs: Sequence[_Pair],
-    classes: ClassList | None,
+    pairs: Sequence[LabelledPair],
+    classes: ClassList,
+    path: Path,
     name: str,
 ) -> LabelledFolder:
     """Return a data set of class maps with the classes of the data set ``like``.
@@ -361,7 +347,8 @@ def _build_with_classes_of(
         like: data set that defines the classes.
         form: format with which the labels were read.
         pairs: images with their labels.
-        classes: class names in the label files, or None.
+        classes: names of the classes in the labels, possibly none.
+        path: folder or file of the labels, for messages.
         name: name of the new data set.
 
     Raises:
@@ -370,14 +357,24 @@ def _build_with_classes_of(
     palette = dict(zip(like.ids, like.colours, strict=False))
     if like.colours == _default_colours(like.ids):
         palette = {}
-    ids_are_colours = like.ids_are_colours or max(like.ids) > HIGHEST_ID
-    training = TrainingClasses(like.ids, like.names, palette, ids_are_colours)
-    samples = []
-    for pair in pairs:
-        label = map_to_training_ids(training, pair.file, pair.label, form, classes)
-        samples.append(_number_classes(replace(pair, label=label), like.ids))
+    training = TrainingClasses(like.ids, like.names, palette, _has_colours(like), like.form.invalid)
+    masks, notes = [Mask(pair.file, pair.label) for pair in pairs], list[str]()
+    if len(classes):
+        labels = match_names(training, masks, classes)
+    else:
+        labels, notes = match_values(training, masks, form, path)
+    samples = [
+        _number_classes(replace(pair, label=label), like.ids)
+        for pair, label in zip(pairs, labels, strict=True)
+    ]
     return LabelledFolder(
-        like.form, samples, ids=like.ids, names=like.names, colours=like.colours, name=name
+        like.form,
+        samples,
+        ids=like.ids,
+        names=like.names,
+        colours=like.colours,
+        notes=notes,
+        name=name,
     )
 
 
@@ -386,7 +383,7 @@ def _default_colours(ids: Sequence[int]) -> tuple[Colour, ...]:
     return tuple(COLOURS[i % len(COLOURS)] for i in range(len(ids)))
 
 
-def _number_classes(pair: _Pair, ids: Sequence[int]) -> Sample:
+def _number_classes(pair: LabelledPair, ids: Sequence[int]) -> Sample:
     """Return a sample whose label has class numbers, the positions of its class ids in ``ids``."""
     sorted_ids = torch.tensor(ids)
     numbers = torch.searchsorted(sorted_ids, pair.label.class_ids.contiguous())

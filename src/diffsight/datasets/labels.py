@@ -52,12 +52,15 @@ class LabelFormat:
             label", and so do 0 for depth and transparent pixels, except in class masks.
         snap: accept class masks that are smoothed or compressed, also as JPEG, with any number of
             different values; every value then becomes the nearest class value.
+        uses_alpha: whether the transparency of a class mask of one colour is the mask. None means
+            that it is, if a pixel is transparent.
     """
 
     kind: str
     unit: str | None = None
     invalid: int | float | None = None
     snap: bool = False
+    uses_alpha: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise an error for options that contradict each other.
@@ -108,6 +111,7 @@ class Label:
         coloured: whether the class ids are 24-bit numbers of colours.
         boxes: boxes of objects by stored class id. Pixels inside are only valid if another
             annotation labels them.
+        is_bilevel: whether the file has one bit per pixel; white is 1.
     """
 
     value: Float[Tensor, "d h w"]
@@ -115,6 +119,7 @@ class Label:
     palette: dict[int, Colour] = field(default_factory=dict)
     coloured: bool = False
     boxes: Boxes | None = None
+    is_bilevel: bool = False
 
     @property
     def class_ids(self) -> Int[Tensor, "h w"]:
@@ -137,12 +142,18 @@ class Label:
         Args:
             ids: new class id by the present one, for all ids that occur.
         """
-        table = torch.zeros(max(ids, default=0) + 1, dtype=torch.long)
-        table[list(ids)] = torch.tensor(list(ids.values()), dtype=torch.long)
-        label = self.with_ids(table[self.class_ids], coloured=self.coloured)
+        if not ids:
+            return self
+        present = torch.tensor(sorted(ids))
+        new = torch.tensor([ids[number] for number in present.tolist()])
+
+        def map_ids(numbers: Tensor) -> Tensor:
+            return new[torch.searchsorted(present, numbers.contiguous()).clamp(max=len(new) - 1)]
+
+        label = self.with_ids(map_ids(self.class_ids), coloured=self.coloured)
         if (boxes := self.boxes) is None:
             return label
-        class_ids, background = table[boxes.class_ids], int(table[boxes.background])
+        class_ids, background = map_ids(boxes.class_ids), ids[boxes.background]
         return replace(label, boxes=replace(boxes, class_ids=class_ids, background=background))
 
     def without(self, marker: int | float) -> "Label":
@@ -169,6 +180,8 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     marker = form.invalid
     if marker is None and form.kind == "segmentation" and not coloured:
         marker = NO_CLASS
+    encoded = path.suffix.lower() != ".npy"
+    is_bilevel = encoded and values.dtype.kind == "b"
     usable = np.isfinite(values)
     if marker is not None:
         with np.errstate(over="ignore"):  # the marker may be beyond the range of the array's type
@@ -176,12 +189,12 @@ def read_label(path: Path, form: LabelFormat) -> Label:
     valid, values = np.logical_and.reduce(usable), values.astype(np.float64)
     if form.kind == "segmentation" and not coloured:
         _check_ids(path, values[0][valid])
-    encoded = path.suffix.lower() != ".npy"
     if form.kind == "normals":
         return _make_normals(path, values, valid, encoded)
     scale = 255.0 if form.kind == "vector" and encoded else 1.0
     values = values / (form.scale if form.kind == "scalar" else scale)
-    return _make_label(path, values, valid, palette, coloured)
+    label = _make_label(path, values, valid, palette, coloured)
+    return replace(label, is_bilevel=is_bilevel)
 
 
 def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, Colour], bool]:
@@ -207,7 +220,7 @@ def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, C
         require_all_bits(path, image, kind)
         if kind != "segmentation":
             return _read_numbers(image)
-        pixels, colours = _read_class_pixels(image)
+        pixels, colours = _read_class_pixels(image, form.uses_alpha)
         palette.update(colours)
         return pixels
 
@@ -228,13 +241,21 @@ def _read_values(path: Path, form: LabelFormat) -> tuple[np.ndarray, dict[int, C
     return rgb.transpose(2, 0, 1), {}, False
 
 
-def _read_class_pixels(image: Image.Image) -> tuple[np.ndarray, dict[int, Colour]]:
-    """Return the pixels ``h w`` or ``h w c`` of a class mask, and the colours of its palette."""
+def _read_class_pixels(
+    image: Image.Image, uses_alpha: bool | None
+) -> tuple[np.ndarray, dict[int, Colour]]:
+    """Return the pixels ``h w`` or ``h w c`` of a class mask, and the colours of its palette.
+
+    Args:
+        image: class mask.
+        uses_alpha: see ``LabelFormat.uses_alpha``.
+    """
     if image.mode in ("RGBA", "LA"):
         alpha, pixels = np.array(image.getchannel("A")), np.array(image.convert("RGB"))
+        if uses_alpha is None:
+            uses_alpha = bool((alpha != 255).any())
         # if all pixels have one colour, the transparency distinguishes the classes
-        is_constant = (pixels == pixels[0, 0]).all()
-        return (alpha if is_constant and (alpha != 255).any() else pixels), {}
+        return (alpha if uses_alpha and (pixels == pixels[0, 0]).all() else pixels), {}
     if image.mode == "P":
         flat = image.getpalette("RGB") or []
         rows = zip(*(flat[i::3] for i in range(3)), strict=True)

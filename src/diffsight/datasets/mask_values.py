@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffsight.datasets.class_lists import ClassList
-from diffsight.datasets.labels import NO_CLASS, Label
+from diffsight.datasets.labels import NO_CLASS, Label, LabelFormat
 from diffsight.errors import InputError
 
 MAX_CLASSES = 1024
@@ -43,7 +44,60 @@ def count_ids(labels: Iterable[Label]) -> Counter[int]:
     return counts
 
 
-def interpret_255(labels: Sequence[Label], classes: ClassList) -> tuple[int, list[str]]:
+def unify_white(
+    files: Sequence[Path], labels: Sequence[Label], form: LabelFormat, *, is_255: bool = False
+) -> tuple[list[Label], list[str]]:
+    """Return masks in which white has one value, and notes for the user.
+
+    White is 1 in a file of one bit per pixel. It becomes 255 if another file contains 255.
+
+    Args:
+        files: paths of the masks, for messages.
+        labels: all masks of the folder.
+        form: format with which they were read.
+        is_255: whether white is 255, even if no other file contains it.
+
+    Raises:
+        InputError: if white must become 255, but another file contains 1 too.
+    """
+    bilevel = [file for file, label in zip(files, labels, strict=True) if label.is_bilevel]
+    others = [
+        (file, label)
+        for file, label in zip(files, labels, strict=True)
+        if not (label.is_bilevel or label.coloured or label.palette)
+    ]
+
+    def find_value(value: int) -> Path | None:
+        return next((file for file, one in others if _contains(one, value, form)), None)
+
+    white = find_value(NO_CLASS)
+    if not bilevel or (white is None and not is_255):
+        return list(labels), []
+    if one := find_value(1):
+        raise InputError(
+            f"{bilevel[0]}: has one bit per pixel, in which 1 is white, but {one} contains 1 and "
+            f"{white or 'the training set'} contains 255: store all masks with the same values"
+        )
+    unified = [_whiten(label, form) if label.is_bilevel else label for label in labels]
+    return unified, [
+        f"white is 255, also in {len(bilevel)} mask(s) of one bit per pixel (first: {bilevel[0]})"
+    ]
+
+
+def _contains(label: Label, value: int, form: LabelFormat) -> bool:
+    """Return whether a mask contains a value; ``form.invalid`` is a value without a label."""
+    if value == form.invalid:
+        return not bool(label.valid.all())
+    return bool((label.valid & (label.class_ids == value)).any())
+
+
+def _whiten(label: Label, form: LabelFormat) -> Label:
+    """Return a mask of one bit per pixel with 255 instead of 1."""
+    label = replace(label.renumber({0: 0, 1: NO_CLASS}), is_bilevel=False)
+    return label if form.invalid is None else label.without(form.invalid)
+
+
+def interpret_255(labels: Sequence[Label], classes: ClassList) -> tuple[int | None, list[str]]:
     """Decide whether 255 means "no label" in the masks of a folder.
 
     Args:
@@ -51,12 +105,13 @@ def interpret_255(labels: Sequence[Label], classes: ClassList) -> tuple[int, lis
         classes: class names, possibly none.
 
     Returns:
-        The value that means "no label" (255, or -1 if 255 is a class), and notes with the reason.
+        The value that means "no label" (255, -1 if 255 is a class, or None if no mask contains
+        it), and notes with the reason.
     """
     counts = count_ids(labels)
     white, total = counts[NO_CLASS], sum(counts.values())
     if not white:
-        return NO_CLASS, []
+        return None, []
     others = sorted(set(counts) - {NO_CLASS})
     amount = f"255 ({white} pixels, {100 * white / total:.1f} %)"
     values = np.array([value for value in [*others, NO_CLASS] if value <= NO_CLASS])

@@ -1,6 +1,7 @@
 """``diffsight.evaluate``: score a model on a data set or on a folder of labelled images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from diffsight import hub
 from diffsight.datasets.base import AbstractDataset
+from diffsight.datasets.class_lists import ClassList, read_class_list
 from diffsight.datasets.labelled_folder import LABEL_KEYS, LabelledFolder, read_labelled_folder
 from diffsight.datasets.labels import LabelFormat
 from diffsight.errors import InputError
@@ -44,14 +46,15 @@ def evaluate(
         model: a saved model (folder or file), a Hugging Face hub id, or a model.
         images: folder of images; give ``labels`` with it, or ``dataset`` instead of both.
         labels: folder of label files with the names of the images, in a format that ``adapt``
-            reads.
+            reads. ``open_labelled_folder`` has further options for class masks.
         dataset: labelled samples.
         protocol: evaluation protocol or its name; default: the metric of the model's task over all
             labelled pixels.
         plan: how the model is run on an image; default: in one pass at the size of the training
             images.
-        unit: unit of the label files, as for ``adapt``.
-        invalid: value in the label files that means "no label", as for ``adapt``.
+        unit: unit of the label files, as for ``adapt``; default: that of the training labels.
+        invalid: value in the label files that means "no label", as for ``adapt``; default: that of
+            the training labels.
         device: device to run on; default: the GPU if there is one.
         dtype: dtype of mixed precision, ``bfloat16`` or ``float16``, as a string or a
             ``torch.dtype``; default: the precision of the weights.
@@ -87,27 +90,112 @@ def open_labelled_folder(
     *,
     unit: str | None = None,
     invalid: int | float | None = None,
+    snap: bool = False,
+    classes: Sequence[str] | ClassList | str | Path = (),
 ) -> LabelledFolder:
     """Return folders of images and labels as a data set, read as a model's task needs it.
+
+    ``notes`` of the data set say how the labels were read.
 
     Args:
         model: model to evaluate.
         images: folder of images.
         labels: folder of label files with the names of the images.
-        unit: unit of the label files, as for ``adapt``.
-        invalid: value in the label files that means "no label", as for ``adapt``.
+        unit: unit of the label files, as for ``adapt``; default: that of the training labels.
+        invalid: value in the label files that means "no label", as for ``adapt``; default: that of
+            the training labels.
+        snap: take the nearest class value in smoothed or compressed masks, as for ``adapt``.
+        classes: class names in the label files, as for ``adapt``, which are matched with the
+            classes of the model by name.
 
     Raises:
-        InputError: if labels of the model's task cannot be read from files, or a file cannot be
-            used.
+        InputError: if labels of the model's task cannot be read from files, a file cannot be used,
+            or the labels of a scalar have another unit than the model.
     """
-    task = model.task
-    form = LabelFormat(model.info.get("kind") or _infer_label_kind(task), unit, invalid)
-    like = None
-    if task.class_names:
-        colours = tuple(task.colours.values())
-        like = LabelledFolder(form, (), ids=task.ids, names=task.class_names, colours=colours)
-    return read_labelled_folder(Path(images), Path(labels), form, like=like)
+    task, trained = model.task, _training_format(model)
+    if trained.kind != "segmentation":
+        if classes:
+            raise InputError(f"labels of kind {trained.kind} have no classes: leave them out")
+        trained = replace(trained, snap=snap)
+        return _open_numbers(model, Path(images), Path(labels), trained, unit, invalid)
+    form = LabelFormat(trained.kind, unit, invalid, snap)
+    colours = tuple(task.colours.values())
+    like = LabelledFolder(trained, (), ids=task.ids, names=task.class_names, colours=colours)
+    names = read_class_list(Path(classes)) if isinstance(classes, str | Path) else classes
+    return read_labelled_folder(Path(images), Path(labels), form, classes=names, like=like)
+
+
+def _open_numbers(
+    model: DenseModel,
+    images: Path,
+    labels: Path,
+    trained: LabelFormat,
+    unit: str | None,
+    invalid: int | float | None,
+) -> LabelledFolder:
+    """Return labels that are not classes, with a note on how they were read.
+
+    Args:
+        model: model to evaluate.
+        images: folder of images.
+        labels: folder or file of the labels.
+        trained: format of the training labels.
+        unit: unit of the labels; None for that of the training labels.
+        invalid: value that means "no label"; None for that of the training labels.
+
+    Raises:
+        InputError: if a file cannot be used, or the unit is not that of the model.
+    """
+    chosen = {"unit": unit, "invalid": invalid}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    form = replace(trained, **given)
+    own = model.info.get("unit") or form.value_unit
+    if form.kind == "scalar" and own != form.value_unit:
+        raise InputError(
+            f"{labels}: labels in {form.value_unit}, but the model predicts {own}: give --unit "
+            f"{own}, or --unit {own}/N for N counts per {own}"
+        )
+    folder = read_labelled_folder(images, labels, form)
+    folder.notes = (*folder.notes, _describe_numbers(folder, given))
+    return folder
+
+
+def _describe_numbers(folder: LabelledFolder, given: Collection[str]) -> str:
+    """Return a note with the range of the labels, and with the options that they were read with.
+
+    Args:
+        folder: labels that are not classes.
+        given: names of the options that the user gave.
+    """
+    form, options = folder.form, list[str]()
+    for name, value in (("unit", form.unit), ("invalid", form.invalid)):
+        if value is not None:
+            text = value if isinstance(value, str) else f"{value:g}"
+            options.append(f"--{name} {text}" + ("" if name in given else " (as in training)"))
+    if form.kind == "depth" and form.unit is None:
+        options.insert(0, "the default unit (mm for whole numbers in images, else m)")
+    values = [sample.labels[folder.label][:, sample.valid[folder.label]] for sample in folder]
+    low = min(float(one.min()) for one in values)
+    high = max(float(one.max()) for one in values)
+    text = f"labels: {low:.4g} to {high:.4g} {form.value_unit}".rstrip()
+    return f"{text}, read with {' and '.join(options)}" if options else text
+
+
+def _training_format(model: DenseModel) -> LabelFormat:
+    """Return the format of a model's training labels, as far as the model records it.
+
+    Raises:
+        InputError: if labels of the model's task cannot be read from files, or the record is not
+            valid.
+    """
+    info = model.info
+    unit, invalid = info.get("label_unit"), info.get("label_invalid")
+    if not isinstance(unit, str | None) or type(invalid) not in (int, float, type(None)):
+        raise InputError(
+            "info.label_unit is no text, or info.label_invalid no number: delete them, and give "
+            "--unit and --invalid"
+        )
+    return LabelFormat(info.get("kind") or _infer_label_kind(model.task), unit, invalid)
 
 
 def _infer_label_kind(task: AbstractTask) -> str:
