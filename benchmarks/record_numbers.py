@@ -160,7 +160,7 @@ def adapt_case(kind: str, method: str, work: Path) -> dict[str, Any]:
     diffsight("predict", folder / "images", "--model", path, "--out", out / "p")
     views = ("--flip", "--windows", 2, "--short-side", 96)
     diffsight("predict", folder / "images", "--model", path, "--out", out / "q", *views)
-    ensemble = ("--ensemble-size", 2)
+    ensemble = ("--ensemble-size", 2) if model.method.uses_noise else ()
     diffsight("predict", folder / "images", "--model", path, "--out", out / "e", *ensemble)
     return {
         "losses": losses,

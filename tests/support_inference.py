@@ -65,6 +65,25 @@ class Brightness(AbstractMethod):
         return Values(maps.expand(-1, len(self.bias), -1, -1))
 
 
+class Jitter(Brightness):
+    """Predict a depth that differs between the seeds of the noise."""
+
+    uses_noise = True
+
+    def forward(
+        self,
+        inputs: Inputs,
+        encoded: Any = None,
+        target: Target | None = None,
+        *,
+        draws: Draws | None = None,
+    ) -> Output:
+        assert draws is not None
+        output = super().forward(inputs)
+        noise = draws.uniform(0).to(output.stack)
+        return output.with_stack(output.stack + noise[:, None, None, None])
+
+
 class Columns(AbstractMethod):
     """Predict 1 + the column of the pixel in its window, so the output shows the windows."""
 

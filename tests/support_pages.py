@@ -21,7 +21,7 @@ NEEDS_DOWNLOAD = ("caption", "control", "convert", "index-nuscenes")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]*")
 HUB_OWNERS = ("openai", "facebook", "owner", "stable-diffusion-v1-5", "stabilityai")
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|\.\.\.")  # such as DIR, FILE, MODEL
-# options that make a command fast; appended options override earlier ones
+# options that make a command fast; they replace those of the page
 REDUCTIONS = {
     "adapt": "--steps 2 --backbone tiny --short-side 32 --device cpu --overwrite",
     "distil": "--steps 2 --batch-size 2 --short-side 32 --device cpu",
@@ -172,6 +172,10 @@ def with_reductions(command: Command) -> list[str]:
     extra = shlex.split(REDUCTIONS.get(command.name, ""))
     if command.name == "adapt" and "--method" not in command.words:
         extra += ["--method", "feature_head"]
+    for option in {word for word in extra if word.startswith("--")} & {*words}:
+        start = words.index(option)
+        end = next((i for i, w in enumerate(words) if i > start and w[:2] == "--"), len(words))
+        del words[start:end]
     return [*words, *extra]
 
 

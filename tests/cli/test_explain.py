@@ -82,6 +82,46 @@ def test_each_of_several_images_gets_its_own_output_folder(
             assert sum(row["weight"] for row in about["classes"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_files_of_the_user_are_kept_and_the_other_images_explained(
+    photos: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, own = tmp_path / "out", tmp_path / "out" / "0" / "bins.png"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    (out / "1").write_text("a file in place of a folder")
+    images = [photos / f"{i}.png" for i in range(3)]
+    assert run("--model", model, *images, "--out", out) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        f"{images[0]}: {own}: exists already and is not of an earlier run: choose another --out"
+    )
+    assert second.startswith(f"{images[1]}: {out / '1'}: cannot be created")
+    assert own.read_text() == "mine"
+    assert (out / "2" / "explain.json").is_file()
+    # in one folder with the image, too
+    shutil.copy(images[0], tmp_path / "concepts.png")
+    before = (tmp_path / "concepts.png").read_bytes()
+    assert run("--model", model, tmp_path / "concepts.png", "--out", tmp_path) == 1
+    assert "concepts.png: exists already" in capsys.readouterr().err
+    assert (tmp_path / "concepts.png").read_bytes() == before
+
+
+def test_a_full_disk_ends_the_command(
+    photos: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert run("--model", model, photos, "--out", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+
+
 def test_prompts_have_a_sheet_of_attention_and_one_of_products(
     photos: Path, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

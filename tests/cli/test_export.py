@@ -20,8 +20,9 @@ def student(tmp_path: Path) -> Path:
 
 
 def export(*arguments: object) -> int:
-    """Run the command for a traced size of 16 px; return its exit status."""
-    return cli.main(["export", "--size", "16", *map(str, arguments)])
+    """Run the command for a traced size of 16 px, or another one; return its exit status."""
+    size = () if "--size" in arguments else ("--size", "16")
+    return cli.main(["export", *size, *map(str, arguments)])
 
 
 def test_the_file_is_named_after_the_model(

@@ -253,10 +253,43 @@ def test_a_full_disk_leaves_no_incomplete_result(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_results_that_cannot_be_written_are_lines_and_the_others_are_predicted(
+    depth_model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    long = photo(photos / f"{'x' * 246}.jpg")
+    photo(photos / "z.jpg")
+    out.mkdir()
+    (out / "trip").write_text("a file in place of a folder")
+    assert run(depth_model, photos, "--out", out, "--json", "--batch-size", "2") == 1
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    errors = {Path(line["image"]).name: line["error"] for line in lines if "error" in line}
+    image = photos / "trip" / "a.webp"
+    assert errors.keys() == {long.name, "a.webp"}
+    assert errors[long.name] == (
+        f"{long}: the names of its results would be too long: give it a shorter name"
+    )
+    assert errors["a.webp"].startswith(f"{image}: {out / 'trip'}: cannot be created (")
+    assert "3 of 5 images" in printed.err
+    files = {f"{name}{end}" for name in "abz" for end in ("_depth.png", "_colour.png", ".json")}
+    assert {path.name for path in out.iterdir()} == files | {"trip"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--windows", "0"], "windows must be at least 1"),
+        (["--windows", "0"], "diffsight: --windows must be at least 1, got 0\n"),
+        (["--batch-size", "0"], "diffsight: --batch-size must be at least 1, got 0\n"),
+        (["--short-side", "0"], "diffsight: --short-side must be at least 1, got 0\n"),
+        (["--tile", "8"], "diffsight: --tile and --stride belong together: give both, or neither"),
+        (["--long-side", "9", "--short-side", "own"], "--long-side limits the size that --short-"),
+        (["--released-windows"], "--released-windows needs square windows: set --windows to 2"),
+        (["--ensemble-size", "3"], "VPD adds no noise, so all passes of an ensemble are equal: le"),
+        (["--batch-size", "0", "--model", "nowhere"], "--batch-size must be at least 1, got 0\n"),
+        (["--batch-size", "0", "--engine", "ray"], "--batch-size must be at least 1, got 0\n"),
+        (["--detector", "x"], "predicts no joints: leave --detector out\n"),
+        (["--detector", "x", "--boxes", "b.json"], "--boxes and --detector exclude each other: gi"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--model", "nowhere"], "nowhere: no such file or folder"),
     ],
@@ -275,6 +308,18 @@ def test_invalid_options_are_refused_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["serve", "MODEL"], ["evaluate", "--model", "MODEL", "--data", "Rooms", "split=val"]],
+)
+def test_other_commands_name_the_flags_of_the_plan_too(
+    command: list[str], depth_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(depth_model) if one == "MODEL" else one for one in command]
+    assert cli.main([*arguments, "--device", "cpu", "--batch-size", "0"]) == 2
+    assert capsys.readouterr().err == "diffsight: --batch-size must be at least 1, got 0\n"
 
 
 def test_metadata_has_the_recorded_evaluations_of_the_model(photos: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def test_films_and_images_of_a_folder_are_predicted(
     assert image["image"] == str(root / "a.jpg")
     assert "smoothing" not in image
     folder = out / "day"
-    assert about == {"folder": str(folder), **json.loads((folder / "clip.json").read_text())}
+    written = {"folder": str(folder), **json.loads((folder / "clip.json").read_text())}
+    assert printed.out.splitlines()[1] == json.dumps(written)
     assert about["film"] == str(film)
     assert about["smoothing"] == 0.8
     assert about["plan"] == "own size, whole image, no flip"

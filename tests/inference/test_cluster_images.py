@@ -96,6 +96,19 @@ def test_results_come_image_by_image_and_finished_ones_are_not_repeated(
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+def test_results_that_a_worker_cannot_write_are_lines(
+    jobs: list[Job], make: MakeImageWork, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "a").write_text("a file in place of the folder of a model")
+    results = make()(ImageGroup(jobs, {job.name: None for job in jobs}))
+    assert len(results) == 2 * 5
+    for result in results:
+        if result.folder.name == "a" and result.job.image.stem != "2":
+            message = f"{result.job.image}: {tmp_path / 'out' / 'a'}: cannot be created"
+            assert result.about["error"].startswith(message)
+    assert len(list((tmp_path / "out" / "b").glob("*.json"))) == 4
+
+
 def test_files_do_not_depend_on_the_groups_in_which_images_are_predicted(tmp_path: Path) -> None:
     """Last digits depend on the batch, so the batches must be those of one process."""
     for i in range(9):

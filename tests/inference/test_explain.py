@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from torch.nn import functional
 from diffsight.backbones import BackboneSource
 from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
+from diffsight.inference import explain as explanation
 from diffsight.inference.explain import NO_CODEBOOK, explain, summarise, write_explanation
+from diffsight.inference.explain_files import list_explanation
+from diffsight.inference.write import OverwriteError, find_images
 from diffsight.methods import VPD, FeatureHead, FewShot
 from diffsight.model import DenseModel
 from diffsight.ops.resize import resize_image
@@ -170,6 +174,77 @@ def test_files_are_written_with_and_without_a_codebook_and_old_ones_deleted(
     for name in about["pictures"].values():
         with Image.open(out / name) as picture:
             assert picture.mode == "RGB"
+
+
+def test_other_files_in_the_folder_are_neither_deleted_nor_replaced(
+    models: dict[str, DenseModel], tmp_path: Path
+) -> None:
+    own = {name: tmp_path / name for name in ("maps.png", "steps.png", "codebook.png")}
+    for path in own.values():
+        path.write_text("mine")
+    result = explain(models["segmentation"], image())  # it writes none of these names
+    for _ in range(2):
+        write_explanation(result, tmp_path, {})
+    pictures = {"concepts.png", "bins.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {*own, *pictures, "explain.json"}
+    assert list_explanation(tmp_path) == {*pictures, "explain.json"}
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OverwriteError, match=r"codebook\.png: exists already and is not of an ear"):
+        write_explanation(explain(models["depth"], image()), tmp_path, {})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert all(path.read_text() == "mine" for path in own.values())
+
+
+def test_the_json_file_of_another_program_is_not_replaced(tmp_path: Path) -> None:
+    result = explain(model_of(Brightness), image())
+    for text in ("mine", "{}", '{"pictures": {"maps": "maps.png"}}'):
+        (tmp_path / "explain.json").write_text(text)
+        with pytest.raises(OverwriteError, match=r"explain\.json: exists already"):
+            write_explanation(result, tmp_path, {})
+        assert (tmp_path / "explain.json").read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["explain.json"]
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_files_of_a_killed_process_are_replaced_and_no_images(
+    calls: int,
+    models: dict[str, DenseModel],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_explanation(explain(model_of(Brightness), image()), tmp_path, {})  # maps.png
+    result, left = explain(models["segmentation"], image()), iter(range(calls))
+    replacing = explanation.replacing
+
+    def killed(path: Path) -> Any:
+        if path.suffix == ".png" and next(left, None) is None:
+            raise SystemExit  # such as SIGKILL: nothing is cleaned up
+        return replacing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation, "replacing", killed)
+        with pytest.raises(SystemExit):
+            write_explanation(result, tmp_path, {})
+    with pytest.raises(InputError, match="no images"):
+        find_images([str(tmp_path)])
+    write_explanation(result, tmp_path, {})
+    names = {"concepts.png", "bins.png", "explain.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_a_full_disk_leaves_no_incomplete_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = explain(model_of(Brightness), image())
+    write_explanation(result, tmp_path, {})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_explanation(result, tmp_path, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_classes_is_explained_by_attention_maps(

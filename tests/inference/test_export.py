@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.support import images
+from tests.support_cli import photo
 from tests.support_disk import small_disk
 from tests.support_export import (
     MODELS,
@@ -167,13 +168,27 @@ def test_a_torch_file_runs_without_diffsight(tmp_path: Path) -> None:
 
 
 def test_the_images_of_the_certificate_can_be_chosen(tmp_path: Path) -> None:
-    from tests.support_cli import photo
-
     chosen = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png")]
     record = export_model(
         toy(Noisy), tmp_path / "x.pt2", format="torch", size=(8, 8), images=chosen
     )
     assert record["certificate"]["images"] == 2
+
+
+def test_images_that_cannot_be_read_are_logged_and_replaced_by_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = [photo(tmp_path / f"{i:02}.png") for i in range(13)]
+    chosen[0].write_bytes(b"damaged")
+    chosen[5].unlink()
+    chosen[12].write_bytes(b"not needed")
+    path = tmp_path / "x.pt2"
+    record = export_model(toy(Noisy), path, format="torch", size=(8, 8), images=chosen)
+    assert record["certificate"]["images"] == 10
+    lines = [one.getMessage() for one in caplog.records if "skipped" in one.getMessage()]
+    assert [line.startswith(f"skipped: {chosen[i]}") for line, i in zip(lines, (0, 5), strict=True)]
+    with pytest.raises(InputError, match="none of the 2 images of the certificate can be read"):
+        export_model(toy(Noisy), path, format="torch", size=(8, 8), images=chosen[::5][:2])
 
 
 def test_the_three_other_sizes_differ_from_the_traced_one() -> None:

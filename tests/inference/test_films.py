@@ -2,6 +2,7 @@
 
 import json
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from tests.support_inference import Brightness, model
 
 from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
-from diffsight.inference.film_files import FilmFiles, is_film_result, is_overlay
+from diffsight.inference.film_files import (
+    FilmFiles,
+    is_film_result,
+    is_overlay,
+    read_entries,
+    write_record,
+)
 from diffsight.inference.films import PART_FRAMES, FilmRequest, FilmResults, predict_film
 from diffsight.inference.video import Film, read_frames
 from diffsight.inference.write import Job, find_images, write_prediction
@@ -30,9 +37,15 @@ def run(
     plan: Plan | None = None,
     advance: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, Any]:
+    """Predict a film; return the contents of its JSON file."""
     predictor = Predictor(model(Brightness), plan)
     with Film(path) as film:
-        return predict_film(predictor, film, out / path.stem, request or FilmRequest(), advance)
+        about = predict_film(predictor, film, out / path.stem, request or FilmRequest(), advance)
+    record = out / f"{path.stem}.json"
+    written = json.loads(record.read_text())
+    assert list(read_entries(record)) == written["frames"]
+    assert {**about, "frames": written["frames"]} == written
+    return written
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,7 +84,6 @@ def test_without_smoothing_the_files_of_frames_are_those_of_images(tmp_path: Pat
     assert {one.name for one in (tmp_path / "out").iterdir()} == {
         *("clip.json", "clip_frames", "clip_overlay.mp4")
     }
-    assert json.loads((tmp_path / "out" / "clip.json").read_text()) == about
 
 
 def test_the_json_file_describes_the_film_and_every_frame(tmp_path: Path) -> None:
@@ -119,6 +131,51 @@ def test_only_the_overlay_is_written_on_request(tmp_path: Path) -> None:
     assert about["frames_folder"] is None
     assert "depth_m" in about["frames"][0]
     assert "depth" not in about["frames"][0]
+
+
+def test_the_json_file_is_that_of_all_entries_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "clip.json"
+    for frames in ([], [{"frame": 1, "names": {"a": [1, {}]}, "empty": []}, {"é": "\u2028\n  }"}]):
+        about = {"film": "ü.mp4", "common": [1.5, {"x": [], "frames": ["  {"]}]}
+        write_record(path, about, iter(frames))
+        assert path.read_text() == json.dumps({**about, "frames": frames}, indent=1) + "\n"
+        assert list(read_entries(path)) == frames
+
+
+def test_only_the_frames_of_the_open_part_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their metadata may be large: 30 kB with 150 classes."""
+    path = write_film(tmp_path / "clip.mp4", noisy_scene(2 * PART_FRAMES + 5))
+    loads, alive, counts = json.loads, [], []
+
+    class Entry(dict[str, Any]):
+        """A dictionary whose life can be followed."""
+
+    def tracked(text: str | bytes, **options: Any) -> Any:
+        loaded = loads(text, **options)
+        if isinstance(loaded, dict) and "frame" in loaded:
+            loaded = Entry(loaded)
+            alive.append(weakref.ref(loaded))
+            counts.append(sum(one() is not None for one in alive))
+        return loaded
+
+    monkeypatch.setattr("diffsight.inference.films.json.loads", tracked)
+    with Film(path) as film:
+        predict_film(Predictor(model(Brightness)), film, tmp_path / "out" / "clip", FilmRequest())
+    monkeypatch.undo()
+    about = json.loads((tmp_path / "out" / "clip.json").read_text())
+    assert len(about["frames"]) == 2 * PART_FRAMES + 5
+    assert max(counts) <= PART_FRAMES + 1
+
+
+@pytest.mark.parametrize("length", [238, 245, 250])
+def test_a_name_that_is_too_long_is_refused(length: int, tmp_path: Path) -> None:
+    path = write_film(tmp_path / f"{'x' * length}.mp4", noisy_scene(2))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"cannot be written \(File name too long\)"):
+        run(path, tmp_path / "out")
+    assert list(tmp_path.glob("out/*")) == []
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.8])
@@ -227,6 +284,13 @@ def test_results_of_films_are_not_inputs_of_the_next_run(tmp_path: Path) -> None
     (tmp_path / "clip.json").unlink()
     found = {job.image for job in find_images([str(tmp_path)], films=True)}
     assert {path, overlay, frame} <= found
+
+
+def test_images_in_a_folder_with_a_long_name_are_found(tmp_path: Path) -> None:
+    image = tmp_path / f"{'x' * 248}_frames" / "a.png"
+    image.parent.mkdir()
+    image.touch()
+    assert [job.image for job in find_images([str(tmp_path)])] == [image]
 
 
 def test_films_and_images_of_one_folder_have_different_names(

@@ -1,8 +1,8 @@
-"""``diffsight.pipeline``: types of images, prompts, plans and errors."""
+"""``diffsight.pipeline``: one image, several images and streams, prompts, plans and errors."""
 
 import inspect
-import io
 import re
+import weakref
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.support_cli import photo
 from tests.support_inference import (
     BOXES,
     LEFT,
@@ -28,6 +29,7 @@ from torch import Tensor
 
 import diffsight
 from diffsight.backbones import BackboneSource
+from diffsight.datasets.rig_file import read_image_or_rig
 from diffsight.errors import InputError
 from diffsight.hub import save
 from diffsight.inference import Pipeline, Plan
@@ -42,62 +44,8 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 
 
-def encoded(pixels: np.ndarray, form: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format=form)
-    return file.getvalue()
-
-
 def brightness_pipeline(**options: Any) -> Pipeline:
     return diffsight.pipeline(model(Brightness), device="cpu", **options)
-
-
-def test_every_type_of_image_gives_the_same_prediction(pixels: np.ndarray, tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    kinds = [
-        path,
-        str(path),
-        path.read_bytes(),
-        Image.open(path),
-        Image.fromarray(pixels),
-        pixels,
-        pixels.astype(np.float64) / 255,
-        tensor,
-        tensor.float() / 255,
-    ]
-    predict = diffsight.pipeline(model(Brightness), device="cpu")
-    wanted = torch.from_numpy(1 + pixels.mean(axis=2) / 255).float()
-    for kind in kinds:
-        torch.testing.assert_close(predict(kind).depth_m, wanted, atol=1e-6, rtol=1e-6)
-
-
-def test_grey_and_transparent_arrays_are_accepted(pixels: np.ndarray) -> None:
-    predict = diffsight.pipeline(model(Brightness), device="cpu")
-    grey = pixels[..., 0]
-    wanted = torch.from_numpy(1 + grey / 255).float()
-    torch.testing.assert_close(predict(grey).depth_m, wanted, atol=1e-6, rtol=1e-6)
-    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
-    torch.testing.assert_close(predict(opaque).depth_m, wanted, atol=1e-6, rtol=1e-6)
-
-
-def test_the_bytes_of_a_photo_are_turned_upright(pixels: np.ndarray, tmp_path: Path) -> None:
-    photo, path = Image.fromarray(pixels), tmp_path / "photo.jpg"
-    photo.getexif()[0x0112] = 6
-    photo.save(path, exif=photo.getexif())
-    predict = brightness_pipeline()
-    prediction = predict(path.read_bytes())
-    assert prediction.hw == (30, 24)
-    assert torch.equal(prediction.depth_m, predict(path).depth_m)
-
-
-def test_the_exif_orientation_of_an_opened_photo_is_applied(pixels: np.ndarray) -> None:
-    photo = Image.fromarray(pixels)
-    photo.getexif()[0x0112] = 6  # rotate clockwise to show
-    predict = diffsight.pipeline(model(Brightness), device="cpu")
-    turned = np.rot90(pixels, -1).copy()
-    assert torch.equal(predict(photo).depth_m, predict(turned).depth_m)
 
 
 def test_iterators_are_read_only_as_far_as_needed() -> None:
@@ -117,6 +65,42 @@ def test_iterators_are_read_only_as_far_as_needed() -> None:
     first = next(stream)
     assert torch.equal(first.depth_m, listed[0].depth_m)
     assert len(read) < 5
+
+
+def test_only_images_that_are_read_ahead_stay_in_memory() -> None:
+    predict = diffsight.pipeline(model(Brightness), batch_size=2, device="cpu")
+    alive: list[weakref.ref[Tensor]] = []
+
+    def camera() -> Iterator[Tensor]:
+        for _ in range(12):
+            image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+            alive.append(weakref.ref(image))
+            yield image
+
+    counts = []
+    for _ in predict(camera()):
+        counts.append(sum(one() is not None for one in alive))
+    assert len(counts) == 12
+    assert max(counts) <= 3  # a batch, and the image after it
+
+
+def test_the_images_of_a_list_of_paths_do_not_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [photo(tmp_path / f"{i}.png") for i in range(8)]
+    predict = diffsight.pipeline(model(Brightness), device="cpu")
+    alive: list[weakref.ref[Tensor]] = []
+    counts = []
+
+    def read(path: Path, **options: Any) -> tuple[Tensor, None]:
+        image, _ = read_image_or_rig(path, **options)
+        counts.append(sum(one() is not None for one in alive))
+        alive.append(weakref.ref(image))
+        return image, None
+
+    monkeypatch.setattr("diffsight.inference.pipeline.read_image_or_rig", read)
+    assert len(predict(paths)) == 8
+    assert max(counts) <= 2
 
 
 def test_a_batch_of_images_gives_a_list_of_predictions(pixels: np.ndarray) -> None:
@@ -194,18 +178,25 @@ def test_a_prompt_for_a_model_without_prompts_is_refused() -> None:
 def test_the_default_size_is_that_of_the_training_images() -> None:
     dense = model(Brightness)
     dense.info["short_side"] = 8
-    predict = diffsight.pipeline(dense, ensemble_size=2, device="cpu")
-    assert predict.predictor.plan == Plan(short_side=8, ensemble_size=2)
+    predict = diffsight.pipeline(dense, windows=2, device="cpu")
+    assert predict.predictor.plan == Plan(short_side=8, windows=2)
     own = diffsight.pipeline(dense, short_side="own", device="cpu")
     assert own.predictor.plan == Plan()
 
 
-def test_options_of_a_pipeline_override_fields_of_its_plan() -> None:
+def test_options_of_a_pipeline_override_fields_of_its_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # it refuses other types
     dense = DenseModel(task=Segmentation(["a", "b"]), method=Logits)
     plan = Plan(tile=8, stride=6)
     assert diffsight.pipeline(dense, plan=plan, device="cpu").predictor.plan == plan
     changed = diffsight.pipeline(dense, plan=plan, scales=[1.0, 1.5], device="cpu")
     assert changed.predictor.plan == Plan(tile=8, stride=6, scales=(1.0, 1.5))
+    changed = diffsight.pipeline(dense, plan=plan, scales=2, device="cpu")
+    assert changed.predictor.plan == Plan(tile=8, stride=6, scales=(2.0,))
+    with pytest.raises(InputError, match=r"^windows must be a whole number, got '2'$"):
+        diffsight.pipeline(dense, windows="2", device="cpu")
     with pytest.raises(InputError, match="give windows or tile and stride, not both"):
         diffsight.pipeline(dense, plan=plan, windows=2, device="cpu")
 
@@ -217,7 +208,7 @@ def test_options_of_a_pipeline_override_fields_of_its_plan() -> None:
         {"short_side": 8, "batch_size": 2},
         {"short_side": "own"},
         {"plan": Plan(short_side=12)},
-        {"plan": Plan(short_side=12), "flip": True, "ensemble_size": 2},
+        {"plan": Plan(short_side=12), "flip": True, "windows": 2},
     ],
 )
 def test_options_of_a_call_have_the_effect_of_options_of_a_pipeline(
@@ -257,7 +248,8 @@ def test_options_of_a_call_keep_the_other_fields_of_the_plan() -> None:
         ({"ensemble": 2}, "unknown option 'ensemble': did you mean 'ensemble_size'?"),
         ({"short_side": "trainig"}, "short_side 'trainig': give pixels, 'training' or 'own'"),
         ({"windows": 0}, "windows must be at least 1, got 0"),
-        ({"steps": 3}, "Brightness does not refine its output step by step: leave steps out"),
+        ({"steps": 3}, "Brightness has no steps to choose: leave steps out"),
+        ({"ensemble_size": 2}, "adds no noise, so all passes of an ensemble are equal: leave ens"),
     ],
 )
 def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -327,41 +319,6 @@ def test_the_type_stub_declares_every_public_name() -> None:
 def test_predictions_in_mixed_precision_are_float32() -> None:
     predict = diffsight.pipeline(model(Blur), device="cpu", dtype=torch.bfloat16)
     assert predict(torch.zeros(3, 16, 16)).depth_m.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((3, 20, 30), np.uint8), r"image: array of shape \(3, 20, 30\).*height, width, 3"),
-        (np.zeros(7, np.uint8), "height, width, 3"),
-        (np.zeros((20, 30, 3), np.int64), "dtype torch.int64"),
-        (np.full((20, 30, 3), 200.0), r"values from 200 to 200: scale floats"),
-        (np.full((20, 30, 3), np.nan), "nan"),
-        (torch.zeros(3, 0, 30), r"image: tensor of shape .*3, height, width"),
-        ("nowhere.jpg", "nowhere.jpg"),
-        (b"", "image: not an image in a supported format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "image: not an image in a supported format"),
-    ],
-)
-def test_unusable_images_are_refused(
-    image: np.ndarray | Tensor | str | bytes, message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        brightness_pipeline()(image)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_truncated_file_is_refused_in_one_line(pixels: np.ndarray) -> None:
-    data = encoded(np.tile(pixels, (4, 4, 1)), "JPEG")
-    half = data[: len(data) // 2]
-    for image in (half, Image.open(io.BytesIO(half))):
-        with pytest.raises(InputError, match=r"^image: damaged or cut off \(.*\)"):
-            brightness_pipeline()(image)
-
-
-def test_encoded_images_have_the_same_size_limits_as_files(pixels: np.ndarray) -> None:
-    with pytest.raises(InputError, match="image 0: 30 x 8 pixels: the shorter side must have"):
-        brightness_pipeline()([encoded(pixels[:8])])
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_rigs_and_paths_of_rig_files_give_the_same_and_unusable_rigs_are_refused
     ):
         with pytest.raises(InputError, match=message):
             predict(unusable)
-    with pytest.raises(InputError, match="BEV maps have their own grid: leave --flip out"):
+    with pytest.raises(InputError, match="BEV maps have their own grid: leave flip out"):
         predict(rigs[0], flip=True)
     with pytest.raises(InputError, match="image: the model reads one image, got Rig"):
         diffsight.pipeline(model(Brightness), device="cpu")(rigs[0])

@@ -1,9 +1,19 @@
 """Plans: size of the model input, windows, description, and refused values."""
 
+import re
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
 import pytest
+import torch
+from tests.support import images
+from tests.support_export import MODELS
+from tests.support_inference import Brightness, Jitter, model
 
 from diffsight.errors import InputError
-from diffsight.inference.plan import Plan, ShortSide, short_side_px
+from diffsight.inference.plan import Plan, PlanError, ShortSide, short_side_px
+from diffsight.types import Draws, Inputs
 
 TRAINED = {"short_side": 64}
 
@@ -75,3 +85,85 @@ def test_windows_have_the_same_size_at_all_scales_of_meta_prompts() -> None:
 def test_unusable_plans_are_refused(fields: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Plan(**fields)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let values of a wrong type reach the plan, as without the type checks of the tests."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("field", [field.name for field in fields(Plan)])
+@pytest.mark.parametrize("value", ["2", 480.5, [None], {}])
+def test_a_value_of_a_wrong_type_is_refused_with_the_name_of_its_field(
+    field: str, value: Any
+) -> None:
+    if field == "scales" and value in (480.5, {}):
+        return  # one scale, and no scale
+    with pytest.raises(InputError, match=f"^{field} must be .*, got {re.escape(repr(value))}$"):
+        Plan(**{field: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("windows", True), ("windows", None), ("flip", 1), ("scales", True), ("scales", (1, False))],
+)
+def test_booleans_are_no_numbers_and_numbers_no_booleans(field: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"^{field} must be "):
+        Plan(**{field: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_one_scale_a_list_and_numbers_of_numpy_are_accepted() -> None:
+    for value in (2, 2.0, np.float32(2), [2], np.array([2.0])):
+        plan: Any = Plan(scales=value)
+        assert plan.scales == (2.0,)
+        assert type(plan.scales[0]) is float
+    plan = Plan(short_side=np.int64(64))
+    assert plan == Plan(short_side=64)
+    assert type(plan.short_side) is int
+
+
+def test_an_error_names_fields_in_python_and_flags_on_the_command_line() -> None:
+    with pytest.raises(PlanError, match=r"^batch_size must be at least 1, got 0$") as caught:
+        Plan(batch_size=0)
+    assert caught.value.for_flags() == "--batch-size must be at least 1, got 0"
+    with pytest.raises(PlanError) as caught:
+        Plan(released_windows=True)
+    flags = "--released-windows needs square windows: set --windows to 2 or more"
+    assert caught.value.for_flags() == flags
+    assert str(caught.value) == flags.replace("--", "").replace("released-", "released_")
+
+
+def test_an_ensemble_needs_a_method_that_adds_noise() -> None:
+    several = Plan(ensemble_size=3)
+    with pytest.raises(
+        PlanError,
+        match=r"^Brightness adds no noise, so all passes of an ensemble are equal: leave ensemble",
+    ):
+        several.for_model(model(Brightness))
+    assert several.for_model(model(Jitter)) == several
+    assert Plan(ensemble_size=1).for_model(model(Brightness)) == Plan()
+
+
+@pytest.mark.parametrize(
+    ("name", "uses_noise"),
+    [
+        ("few_shot on tiny", True),
+        ("ddp depth", True),
+        ("feature_head on tiny", False),
+        ("vpd depth", False),
+        ("evp depth", False),
+        ("meta_prompts depth", False),
+    ],
+)
+def test_methods_declare_whether_they_use_noise(name: str, uses_noise: bool) -> None:
+    """Their outputs for two seeds differ if, and only if, they do."""
+    dense = MODELS[name]().eval()
+    assert dense.method.uses_noise == uses_noise
+    image = images(1, 64, 64)
+    with torch.inference_mode():
+        one, other = (dense(Inputs(image), draws=Draws((seed,))).stack for seed in (0, 1))
+    assert torch.equal(one, other) != uses_noise

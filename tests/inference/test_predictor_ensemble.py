@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support import images
-from tests.support_inference import Blur
+from tests.support_inference import Brightness, Jitter
 from tests.support_inference import model as model_of
 
 from diffsight.backbones import BackboneSource
@@ -44,13 +44,15 @@ def test_the_prediction_is_the_mean_over_the_ensemble(batch_size, model, monkeyp
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
-def test_an_ensemble_of_a_method_without_noise_gives_a_single_prediction(batch_size) -> None:
+def test_the_passes_of_all_windows_are_averaged_and_have_an_uncertainty(batch_size) -> None:
     pictures = list(images(2, 9, 12))
     plan = Plan(windows=2, ensemble_size=3, batch_size=batch_size)
-    ensemble = list(Predictor(model_of(Blur), plan)(pictures, ["office", None]))
-    single = list(Predictor(model_of(Blur), Plan(windows=2))(pictures, ["office", None]))
+    noise = torch.stack([Draws((member,)).uniform(0)[0] for member in range(3)])
+    ensemble = list(Predictor(model_of(Jitter), plan)(pictures))
+    single = list(Predictor(model_of(Brightness), Plan(windows=2))(pictures))
     for a, b in zip(ensemble, single, strict=True):
-        torch.testing.assert_close(a.depth_m, b.depth_m)
+        torch.testing.assert_close(a.depth_m, b.depth_m + noise.mean())
+        assert (a.uncertainty_m > 0.5 * noise.std(correction=0)).all()
 
 
 def test_the_plan_describes_the_ensemble_and_counts_its_passes() -> None:

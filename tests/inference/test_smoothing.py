@@ -10,7 +10,7 @@ from tests.support_inference import Brightness, Logits, calibrated, model, pose_
 from torch import Tensor
 
 from diffsight.errors import InputError
-from diffsight.inference import Plan, Predictor
+from diffsight.inference import Pipeline, Plan, Predictor
 from diffsight.inference.smoothing import CUT, FULL_CHANGE, SmoothedPredictor, Smoother
 from diffsight.model import DenseModel
 from diffsight.tasks import Segmentation
@@ -154,3 +154,33 @@ def test_intervals_say_that_they_are_not_calibrated_for_smoothing(
     (prediction,) = SmoothedPredictor(predictor, 0.8)(film(1))
     assert not prediction.metadata()["calibrated"]["same_plan"]
     assert "for frames without smoothing" in caplog.text
+
+
+def test_a_pipeline_with_another_plan_or_a_confidence_still_smooths() -> None:
+    network = model(Brightness)
+    network.info |= calibrated()
+    smoothed, frames = SmoothedPredictor(Predictor(network), 0.8), film(3)
+    predict, expected = Pipeline(smoothed), depths(smoothed, frames)
+    changed = torch.stack([one.to_label()[0] for one in predict(frames, batch_size=2)])
+    assert torch.equal(changed, expected)
+    confident = predict.with_confidence(0.9)
+    for used in (confident(frames), confident(frames, batch_size=2)):
+        assert torch.equal(torch.stack([one.to_label()[0] for one in used]), expected)
+        assert not any(one.calibrated["same_plan"] for one in used)
+
+
+def test_two_films_of_pipelines_with_other_plans_are_not_mixed() -> None:
+    smoothed, frames = SmoothedPredictor(Predictor(model(Brightness)), 0.8), film(4)
+    predict, expected = Pipeline(smoothed), depths(smoothed, frames)
+    dark = [frame // 2 for frame in frames]
+    pairs = zip(predict(iter(frames)), predict(iter(dark), batch_size=2), strict=True)
+    assert torch.equal(torch.stack([one.to_label()[0] for one, _ in pairs]), expected)
+
+
+def test_a_film_that_continues_does_so_with_another_plan() -> None:
+    smoothed, frames = SmoothedPredictor(Predictor(model(Brightness)), 0.8), film(4)
+    expected = depths(smoothed, frames)
+    smoothed.continues = True
+    smoothed.smoother.reset()
+    parts = depths(smoothed, frames[:2]), depths(smoothed.with_plan(Plan(batch_size=2)), frames[2:])
+    assert torch.equal(torch.cat(parts), expected)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffsight.datasets.labels import LabelFormat, read_label
 from diffsight.errors import InputError
-from diffsight.inference import write
+from diffsight.inference import storage, write
 from diffsight.inference.write import Job, find_images, write_prediction
 from diffsight.tasks import (
     ClassPrediction,
@@ -36,6 +36,12 @@ def touch(root: Path, *names: str) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
+
+
+def explained(folder: Path, *pictures: str) -> None:
+    """Write the JSON file of ``explain`` with the names of its pictures."""
+    about = {"pictures": dict(zip(pictures, pictures, strict=True)), "kind": "", "method": ""}
+    (folder / "explain.json").write_text(json.dumps(about))
 
 
 def test_written_files_have_the_values_of_the_prediction(tmp_path: Path) -> None:
@@ -156,6 +162,48 @@ def test_a_full_disk_leaves_no_incomplete_files(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_same_folder", [False, True])
+@pytest.mark.parametrize("length", [244, 246, 250, 255])
+def test_a_name_that_is_too_long_leaves_no_files(
+    length: int, is_same_folder: bool, tmp_path: Path
+) -> None:
+    out, name = tmp_path / "out", "x" * length
+    out.mkdir()
+    job = Job((out if is_same_folder else tmp_path) / "in.jpg", Path(name))
+    with pytest.raises(InputError, match="File name too long") as caught:
+        write_prediction(depth(), out, job, {})
+    assert storage.is_name_too_long(caught.value)
+    assert not storage.is_disk_full(caught.value)
+    assert list(out.iterdir()) == []
+
+
+def test_files_that_cannot_be_deleted_are_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(Path("a.jpg"), Path("a"))
+    write_prediction(depth(), tmp_path, job, {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(InputError, match=r"a\.json: cannot be written \(Permission denied\)"):
+        write_prediction(depth(), tmp_path, job, {})
+
+
+def test_a_full_disk_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (OSError(28, "No space left on device"), OSError("80 requested and 40 written")):
+
+        def full(*_: object, cause: OSError = error) -> None:
+            raise cause
+
+        monkeypatch.setattr(np, "save", full)
+        with pytest.raises(InputError) as caught:
+            write_prediction(depth(), tmp_path, Job(Path("a.jpg"), Path("a")), {})
+        assert storage.is_disk_full(caught.value)
+        assert not storage.is_name_too_long(caught.value)
+
+
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_files_of_a_killed_process_in_the_folder_of_the_photographs_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
@@ -182,7 +230,8 @@ def test_files_of_a_killed_process_in_the_folder_of_the_photographs_are_replaced
 def test_results_are_skipped_among_several_named_files(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     write_prediction(depth(), tmp_path, Job(tmp_path / "a.jpg", Path("a")), {})
-    touch(tmp_path, "explain.json", "concepts.png")
+    touch(tmp_path, "concepts.png")
+    explained(tmp_path, "concepts.png")
     named = [str(path) for path in tmp_path.iterdir() if path.suffix != ".json"]
     assert [job.image.name for job in find_images(named)] == ["a.jpg"]
     (picture,) = find_images([str(tmp_path / "a_colour.png")])
@@ -200,6 +249,13 @@ def test_results_keep_the_suffix_if_images_differ_only_in_it(tmp_path: Path) -> 
     touch(tmp_path, "x.jpg", "X.png", "y.jpg")
     names = {job.name.as_posix() for job in find_images([str(tmp_path)])}
     assert names == {"x.jpg", "X.png", "y"}
+
+
+def test_no_two_results_have_the_same_name(tmp_path: Path) -> None:
+    """With its suffix, the name of a.jpg is that of a.jpg.png without."""
+    touch(tmp_path, "a.jpg", "a.png", "a.jpg.png", "A.jpg.png.gif", "b.jpg.png", "s/a.png")
+    names = [job.name.as_posix() for job in find_images([str(tmp_path)])]
+    assert names == ["A.jpg.png.gif", "a.jpg", "a.jpg.png", "a.png", "b.jpg", "s/a"]
 
 
 def test_patterns_are_expanded_and_duplicates_removed(
@@ -237,10 +293,12 @@ def test_results_of_an_earlier_run_are_not_used_as_images(tmp_path: Path) -> Non
     (job, other) = find_images([str(tmp_path)])
     write_prediction(depth(), tmp_path, job, {})
     assert find_images([str(tmp_path)]) == [job, other]
-    touch(tmp_path, "b/bins.png", "explain/bins.png", "explain/explain.json")
+    touch(tmp_path, "b/bins.png", "explain/bins.png", "explain/maps.png")
+    explained(tmp_path / "explain", "bins.png")  # maps.png is an image of the user
     assert [one.image for one in find_images([str(tmp_path)])] == [
         job.image,
         tmp_path / "b" / "bins.png",
+        tmp_path / "explain" / "maps.png",
         other.image,
     ]
 
@@ -313,15 +371,16 @@ def test_files_of_an_earlier_run_are_deleted_and_other_files_kept(tmp_path: Path
     assert names == {"a.json", "a_depth.png", "a_colour.png", "a_mine.png", "a_values.npy"}
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interruption_between_two_files_leaves_no_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     ids = torch.zeros(16, 24, dtype=torch.long)
     prediction = ClassPrediction(ids, torch.ones(16, 24), {0: "a"}, {0: (9, 9, 9)})
     monkeypatch.setattr(np, "save", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         write_prediction(prediction, tmp_path, Job(Path("a.jpg"), Path("a")), {})
     assert not list(tmp_path.iterdir())

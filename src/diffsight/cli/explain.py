@@ -71,17 +71,24 @@ def main(
 def _explain(
     model: "DenseModel", job: "Job", prompt: str | None, out: Path, notes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the contents of ``explain.json``, or an ``error`` if the image cannot be used."""
+    """Return the contents of ``explain.json``, or an ``error`` if the image cannot be used.
+
+    Raises:
+        InputError: if the disk is full.
+    """
     from diffsight.datasets.rig_file import read_image_or_rig
     from diffsight.inference.explain import explain, write_explanation
-    from diffsight.inference.run_images import error_record
+    from diffsight.inference.run_images import error_record, unwritten_record
 
     try:
         image, rig = read_image_or_rig(job.image, requires_rig=model.reads_rig)
         explanation = explain(model, image, prompt, rig)
     except InputError as error:
         return error_record(job, error)
-    return write_explanation(explanation, out, {"image": str(job.image), **notes})
+    try:
+        return write_explanation(explanation, out, {"image": str(job.image), **notes})
+    except InputError as error:
+        return unwritten_record(job, out, error)
 
 
 def _summary(result: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def main(
         max_side: for a model that adds noise, side of the largest square image; the noise is
             stored in the file.
         images: image files, folders or patterns for the certificate, of which the first ten are
-            used (default: rendered rooms).
+            used; those that cannot be read are reported and skipped (default: rendered rooms).
         tolerance: largest difference of an output, relative to its largest number in the image.
         overwrite: replace an existing file (default: stop with an error).
         json: print the contents of NAME.json.

@@ -1,7 +1,8 @@
 """Options that several commands share: prompts, people, saved models and devices."""
 
 import tempfile
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from diffsight.choices import Dtype, TrainingDtype
 from diffsight.cli.flags import Flag
 from diffsight.errors import InputError
-from diffsight.inference.plan import Plan, ShortSide, short_side_px
+from diffsight.inference.plan import Plan, PlanError, ShortSide, short_side_px
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,25 @@ class PeopleOptions:
 
     boxes: File | None = None
     detector: Annotated[str | None, Flag("PATH|ID")] = None
+
+    def __post_init__(self) -> None:
+        """Check that the options fit together."""
+        if self.boxes is not None and self.detector is not None:
+            raise InputError("--boxes and --detector exclude each other: give one of them")
+
+    def check(self, model: "DenseModel", source: str) -> None:
+        """Refuse the options for a model that predicts no joints.
+
+        Args:
+            model: the model.
+            source: value of ``--model``.
+
+        Raises:
+            InputError: if there is such an option.
+        """
+        for name, value in vars(self).items():
+            if value is not None and not model.task.has_regions:
+                raise InputError(f"{source} predicts no joints: leave --{name} out")
 
     def finder(self, jobs: "Sequence[Job]", device: str) -> "FindPeople":
         """Return a function that takes an image and its path, and returns the people in it.
@@ -158,13 +178,43 @@ class RunOptions(ModelOptions):
         from diffsight.inference import Predictor
         from diffsight.ops.device import mixed_dtype, usable_device
 
+        self.check_plan(plan)
         model = self.load(source, shared)
-        complete = plan(short_side=short_side_px(self.short_side, model.info))
-        if complete.steps is not None and not model.method.accepts_steps:
-            name = type(model.method).__name__
-            raise InputError(f"{source}: {name} has no steps to choose: leave --steps out")
+        with naming_flags():
+            complete = plan(short_side=short_side_px(self.short_side, model.info))
         device, dtype = usable_device(self.device), mixed_dtype(self.dtype)
-        return Predictor(model, complete, device=device, dtype=dtype, latents=latents)
+        with naming_flags(f"{source}: "):
+            return Predictor(model, complete, device=device, dtype=dtype, latents=latents)
+
+    def check_plan(self, plan: partial[Plan]) -> None:
+        """Check the options of a plan before a model is loaded.
+
+        Args:
+            plan: plan of the prediction, without ``short_side``.
+
+        Raises:
+            InputError: if they cannot be used with any model.
+        """
+        # the size of the training images is not known yet
+        side = 1 if self.short_side == "training" else short_side_px(self.short_side, {})
+        with naming_flags():
+            plan(short_side=side)
+
+
+@contextmanager
+def naming_flags(prefix: str = "") -> Iterator[None]:
+    """Return a context in which the errors of a plan name flags, such as ``--batch-size``.
+
+    Args:
+        prefix: beginning of the messages.
+
+    Raises:
+        InputError: if there is such an error.
+    """
+    try:
+        yield
+    except PlanError as error:
+        raise InputError(f"{prefix}{error.for_flags()}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """``diffsight predict``: run saved models on images and films; write arrays and pictures."""
 
+import json as json_text
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,16 +169,25 @@ class _Summary:
 
     def add_film(self, folder: Path, job: "Job", result: Mapping[str, Any]) -> None:
         """Report the result of a film; print its metadata as JSON."""
-        self.out_of_range += sum("metres" in one for one in result.get("frames", ()))
+        from diffsight.inference.film_files import FilmFiles, read_entries
+
         trouble = result.get("error") or result.get("damage")
         if trouble:
             self.failed_films += 1
             write_line(trouble)
-        if "error" not in result:
-            overlay = (folder / job.name).with_name(result["overlay"])
-            count = result["frame_count"]
-            write_line(f"{job.image}: {count} frame{'s' * (count != 1)} -> {overlay}")
-        self._print(folder, job, result)
+        if "error" in result:
+            self._print(folder, job, result)
+            return
+        files, count = FilmFiles(folder / job.name), result["frame_count"]
+        self.out_of_range += sum("metres" in one for one in read_entries(files.record))
+        write_line(f"{job.image}: {count} frame{'s' * (count != 1)} -> {files.overlay}")
+        if self.json:
+            about = {"folder": str(files.base.parent), **result, "frames": []}
+            sys.stdout.write(json_text.dumps(about).removesuffix("]}"))
+            for number, one in enumerate(read_entries(files.record)):
+                sys.stdout.write(", " * (number > 0) + json_text.dumps(one))
+            sys.stdout.write("]}\n")
+            sys.stdout.flush()
 
     def _print(self, folder: "AnyPath", job: "Job", result: Mapping[str, Any]) -> None:
         if self.json:

@@ -50,6 +50,7 @@ def predict_on_cluster(
     from diffsight.inference.unfinished import begin_run
     from diffsight.locks import claim_folder
 
+    run.check_plan(plan)
     fingerprints = [hub.read_config(source)["fingerprint"] for source in sources]
     settings = _settings(request, run, plan) | {"models": [list(sources), fingerprints]}
     # the images come with every group; the models check all different prompts

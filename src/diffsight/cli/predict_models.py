@@ -171,8 +171,7 @@ def _check_request(request: Request, predictor: "Predictor", source: str) -> Non
         for option, value in (("expression", options.expression), ("captions", captions)):
             if value is not None:
                 raise InputError(f"{source} reads no sentences: leave --{option} out")
-    if request.people.boxes is not None and not model.task.has_regions:
-        raise InputError(f"{source} predicts no joints: leave --boxes out")
+    request.people.check(model, source)
     if options.scene is not None and not model.reads_text:
         raise InputError(f"{source} reads no scene types: leave --scene out")
     for prompt in set(request.prompts.values()):

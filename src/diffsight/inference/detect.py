@@ -9,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import RTDetrForObjectDetection
 
+from diffsight.datasets.captioned import photo_key
 from diffsight.datasets.coco_keypoints import boxes_to_people, read_person_boxes
 from diffsight.errors import InputError
 from diffsight.formats.text import reason_of
+from diffsight.inference.storage import Url
 from diffsight.ops.resize import resize_image
 from diffsight.types import People
 
@@ -70,8 +72,9 @@ class PersonDetector:
 class BoxFile:
     """Boxes of people in photographs, in the format of COCO's detection results.
 
-    ``image_id`` is the name of an image file with or without its suffix. If the name is a number,
-    it may be that number.
+    ``image_id`` is the path of an image file relative to the folder of this file, or only its name,
+    with or without the suffix. It may also be the whole path or URL of the image, or a number if
+    that is its name.
 
     Args:
         path: JSON list of ``image_id``, ``bbox`` (left, top, width, height in pixels) and
@@ -95,26 +98,41 @@ class BoxFile:
         Raises:
             InputError: if a box lies outside the image or is empty.
         """
-        names: list[Any] = [image.name, image.stem]
-        if image.stem.isdecimal():
-            names.append(int(image.stem))
-        rows = next((self._boxes[name] for name in names if name in self._boxes), [])
-        return boxes_to_people(self.path, rows, hw)
+        key = self._find(image)
+        return boxes_to_people(self.path, [] if key is None else self._boxes[key], hw)
 
     def require(self, images: Sequence[Path]) -> None:
-        """Check that the file has boxes of at least one of these images.
+        """Check that the file has boxes of at least one of these images, and of which.
 
         Args:
             images: image files.
 
         Raises:
-            InputError: if the file names none of the images.
+            InputError: if the file names none of the images, or two of them by the same name.
         """
-        names = {name for image in images for name in (image.name, image.stem)}
-        names |= {str(int(image.stem)) for image in images if image.stem.isdecimal()}
-        if not any(str(name) in names for name in self._boxes):
+        named: dict[Any, Path] = {}
+        for image in images:
+            key = self._find(image)
+            if key is None:
+                continue
+            if key in named:
+                raise InputError(
+                    f"{self.path}: the boxes of {key} may be those of {named[key]} or {image}: "
+                    "give paths relative to the folder of this file, or URLs, as image_id"
+                )
+            named[key] = image
+        if not named:
             first = ", ".join(map(str, list(self._boxes)[:3])) or "nothing"
             raise InputError(
                 f"{self.path}: no boxes of the given images (it has {first}): image_id must be the "
                 "name of an image file"
             )
+
+    def _find(self, image: Path) -> Any:
+        """Return the ``image_id`` of an image in the file; None if there is none."""
+        relative = photo_key(image, self.path)
+        names: list[Any] = [str(Url(image)), relative, str(Path(relative).with_suffix(""))]
+        names += [image.name, image.stem]
+        if image.stem.isdecimal():
+            names.append(int(image.stem))
+        return next((name for name in names if name in self._boxes), None)

@@ -1,7 +1,9 @@
 """Explain a prediction: the distribution over classes, attention maps and codebook of a model."""
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
+from diffsight.inference import storage
 from diffsight.inference.compare_steps import format_difference
+from diffsight.inference.explain_files import EXPLAINED, UNFINISHED, list_explanation
 from diffsight.inference.explain_pictures import (
     draw_bar_chart,
     draw_codebook_chart,
@@ -23,7 +27,7 @@ from diffsight.inference.explain_pictures import (
     draw_picture_sheet,
 )
 from diffsight.inference.plan import Plan
-from diffsight.inference.write import EXPLAINED, PICTURES
+from diffsight.inference.write import OverwriteError
 from diffsight.model import DenseModel, choose_output
 from diffsight.ops.memory import report_out_of_memory
 from diffsight.ops.resize import resize_image, resize_maps
@@ -268,7 +272,8 @@ def write_explanation(
     * ``rearranged.png``: image, prediction and the products of the features with each prompt,
     * ``steps.png``: the prediction after every step.
 
-    Only the pictures that apply to the model are written. Those of an earlier run are deleted.
+    Only the pictures that apply to the model are written. Those that ``explain.json`` of an earlier
+    run lists are replaced or deleted.
 
     Args:
         result: result of ``explain``.
@@ -279,6 +284,7 @@ def write_explanation(
         The contents of the JSON file.
 
     Raises:
+        OverwriteError: if it would overwrite a file that no earlier run wrote.
         InputError: if the files cannot be written.
     """
     about = summarise(result)
@@ -286,18 +292,35 @@ def write_explanation(
     files = {name: f"{name}.png" for name in pictures}
     remarks = [NO_CODEBOOK] if result.classes is not None and "codebook" not in files else []
     about = {**notes, "pictures": files, "notes": remarks, **about}
+    earlier, names = list_explanation(out), {EXPLAINED, *files.values()}
+    for name in sorted(names - earlier):
+        if os.path.lexists(out / name):
+            raise OverwriteError(
+                f"{out / name}: exists already and is not of an earlier run: choose another --out"
+            )
+    storage.make_folder(out)
+    # a killed process must not leave files that look like those of the user
+    pending = {**about, "pictures": {one: one for one in sorted(earlier | names)}}
+    _write_json(out / UNFINISHED, pending)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in {EXPLAINED, *PICTURES} - set(files.values()):
-            (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: {error.strerror}: choose another --out") from None
-    for name, image in pictures.items():
-        with replacing(out / files[name]) as partial:
-            image.save(partial, format="PNG")
-    with replacing(out / EXPLAINED) as partial:
-        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        for name in earlier - set(files.values()):
+            storage.remove(out / name)
+        for name, image in pictures.items():
+            with replacing(out / files[name]) as partial:
+                image.save(partial, format="PNG")
+        _write_json(out / EXPLAINED, about)
+    except (Exception, KeyboardInterrupt):  # also a lack of memory
+        for name in (*names, UNFINISHED):
+            with contextlib.suppress(InputError):
+                storage.remove(out / name)
+        raise
+    storage.remove(out / UNFINISHED)
     return about
+
+
+def _write_json(path: Path, about: Mapping[str, Any]) -> None:
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def _pictures(result: ExplainedImage, about: Mapping[str, Any]) -> dict[str, Image.Image]:

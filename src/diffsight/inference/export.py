@@ -56,7 +56,8 @@ def export_model(
             images.
         max_side: for a model that adds noise, the side in pixels of the largest square image that
             the file can process; its noise is stored in the file.
-        images: images of the certificate, at most ten of them; default: ten rendered rooms.
+        images: images of the certificate, of which the first ten that can be read are used; the
+            others before them are logged. Default: ten rendered rooms.
         tolerance: largest difference of an output, relative to its largest number in the image.
         source: name of the model, for messages.
 
@@ -64,8 +65,8 @@ def export_model(
         The content of ``NAME.json``.
 
     Raises:
-        InputError: if the model cannot be exported, the size does not fit it, or the file cannot be
-            written.
+        InputError: if the model cannot be exported, the size does not fit it, none of the images
+            can be read, or the file cannot be written.
         MissingExtraError: if a library is missing.
         CertificateError: if a difference is above the tolerance; nothing is written.
     """
@@ -73,7 +74,7 @@ def export_model(
     _require_name(path, format)
     require_exportable(model, source)
     hw = working_size(model.eval(), source, size)
-    pictures = [read_image(one) for one in images[:IMAGES]] or _rooms()
+    pictures = _read_images(images) if images else _rooms()
     log.info("%s: tracing, writing, and comparing with diffsight takes seconds to minutes", path)
     traced = trace(model, hw, max_side, source)
     if (traced.max_pixels or 0) > max_side**2:
@@ -185,6 +186,28 @@ def _versions(format: ExportFormat) -> dict[str, str]:
     """Return the versions of the libraries that wrote and ran the file."""
     used = {"python": platform.python_version(), "torch": torch.__version__}
     return used | (onnx_file.versions() if format == "onnx" else {})
+
+
+def _read_images(paths: Sequence[Path]) -> list[UInt8[Tensor, "3 _ _"]]:
+    """Return the first ten images that can be read; log those before them that cannot.
+
+    Raises:
+        InputError: if none can be read.
+    """
+    images: list[Tensor] = []
+    for path in paths:
+        try:
+            images.append(read_image(path))
+        except InputError as error:
+            log.warning("skipped: %s", error)
+        if len(images) == IMAGES:
+            break
+    if not images:
+        raise InputError(
+            f"none of the {len(paths)} images of the certificate can be read (first: {paths[0]}): "
+            "give others with --images, or leave it out"
+        )
+    return images
 
 
 def _rooms() -> list[UInt8[Tensor, "3 _ _"]]:

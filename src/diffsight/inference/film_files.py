@@ -7,8 +7,13 @@ continue.
 """
 
 import functools
+import itertools
+import json
+import os
 import re
 import shutil
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +67,7 @@ class FilmFiles:
 
     def are_of_an_earlier_run(self) -> bool:
         """Return whether these files are those of an earlier run, complete or not."""
-        return self.unfinished.is_dir() or bool(read_record(self.record))
+        return os.path.isdir(self.unfinished) or bool(read_record(self.record))
 
     def require_free(self) -> None:
         """Check that no other files would be replaced.
@@ -106,6 +111,40 @@ def read_record(path: Path) -> dict[str, Any]:
     return about if about.keys() >= RECORD_KEYS else {}
 
 
+def write_record(path: Path, about: Mapping[str, Any], frames: Iterable[Mapping[str, Any]]) -> None:
+    """Write the JSON file of a film; only one frame is in memory at a time.
+
+    Args:
+        path: file to write.
+        about: contents of the file without ``frames``.
+        frames: entries of every frame.
+    """
+    head = json.dumps({**about, "frames": []}, indent=1).removesuffix("]\n}")
+    with path.open("w", encoding="utf-8") as file:
+        file.write(head)
+        separator, end = "\n", "]\n}\n"
+        for one in frames:
+            file.write(separator + textwrap.indent(json.dumps(one, indent=1), "  "))
+            separator, end = ",\n", "\n ]\n}\n"
+        file.write(end)
+
+
+def read_entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of every frame in the JSON file of a film, one after another.
+
+    Args:
+        path: file that ``write_record`` wrote.
+    """
+    with path.open(encoding="utf-8") as lines:
+        entry: list[str] = []
+        for line in itertools.dropwhile(lambda line: line != ' "frames": [\n', lines):
+            if line.startswith("  "):  # of a frame
+                entry.append(line)
+            if line in ("  }\n", "  },\n"):
+                yield json.loads("".join(entry).removesuffix("\n").removesuffix(","))
+                entry = []
+
+
 def is_overlay(path: Path) -> bool:
     """Return whether a film is the overlay that an earlier run wrote."""
     name = path.stem.removesuffix(OVERLAY)
@@ -121,7 +160,7 @@ def is_film_result(path: Path) -> bool:
 
 def _has_results(base: Path) -> bool:
     files = FilmFiles(base)
-    if files.unfinished.is_dir():
+    if os.path.isdir(files.unfinished):  # False for a name that is too long
         return True
     try:
         modified_ns = files.record.stat().st_mtime_ns

@@ -5,11 +5,12 @@ it, and the results are those of a run that was not interrupted.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from diffsight.atomic import replacing
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object
-from diffsight.inference.film_files import FilmFiles
+from diffsight.inference.film_files import FilmFiles, write_record
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.smoothing import SmoothedPredictor
 from diffsight.inference.video import (
@@ -82,7 +83,8 @@ def predict_film(
         advance: called with the number of finished frames after every frame.
 
     Returns:
-        The contents of the JSON file. ``damage`` is a message if the film is damaged.
+        The contents of the JSON file without ``frames``, which may be too many for the memory (see
+        ``film_files.read_entries``). ``damage`` is a message if the film is damaged.
 
     Raises:
         InputError: if the film or the prediction cannot be used, or a result cannot be written.
@@ -163,21 +165,22 @@ class FilmResults:
         self.state: dict[str, Tensor] = {}
         self.get_state: Callable[[], Mapping[str, Tensor]] = dict
         self._settings = settings
-        self._records: list[dict[str, Any]] = []
+        self._open: list[dict[str, Any]] = []  # entries of the frames in the part that is written
         self._first: dict[str, Any] = {}  # timestamp, height and width of the first frame
         self._parts = 0
         self._writer: FilmWriter | None = None
         self._appended = 0  # frames in the part that is written
-        self.files.require_free()
         try:
+            self.files.require_free()
             if not self._continue():
                 self.files.remove()
             self.files.unfinished.mkdir(parents=True, exist_ok=True)
             if not request.overlay_only:
                 self.files.frames.mkdir(exist_ok=True)
         except OSError as error:
-            reason = f"{base.parent}: cannot be written ({error.strerror})"
-            raise InputError(f"{reason}: choose another --out") from error
+            is_long = error.errno == errno.ENAMETOOLONG
+            repair = "give the film a shorter name" if is_long else "choose another --out"
+            raise InputError(f"{base}: cannot be written ({error.strerror}): {repair}") from error
 
     def __enter__(self) -> Self:
         """Return the results."""
@@ -207,13 +210,13 @@ class FilmResults:
                     save_array(array, path)
                     record[name] = path.name
             self._append(frame, picture.values)
-        self._records.append(json.loads(json.dumps(record | prediction.metadata())))
+        self._open.append(json.loads(json.dumps(record | prediction.metadata())))
         self.state = dict(self.get_state())
-        if len(self._records) - self.finished == PART_FRAMES:
+        if len(self._open) == PART_FRAMES:
             self._end_part()
 
     def finish(self, damage: str | None = None) -> dict[str, Any]:
-        """Write the overlay film and the JSON file; return the contents of the JSON file.
+        """Write the overlay film and the JSON file; return its contents without ``frames``.
 
         Args:
             damage: message about a damaged film.
@@ -222,24 +225,30 @@ class FilmResults:
         parts = [self._part(number) for number in range(1, self._parts + 1)]
         with replacing(files.overlay) as partial:
             join_films(parts, partial)
-        common, frames = _split_common(self._records, files.base.name)
+        common = _find_common(self._entries(), files.base.name)
         rate = self.film.frame_rate
         about: dict[str, Any] = {
             "film": str(self.film.path),
             "overlay": files.overlay.name,
             "frames_folder": None if self.request.overlay_only else files.frames.name,
-            "frame_count": len(frames),
+            "frame_count": self.finished,
             "frame_rate": None if rate is None else round(float(rate), 6),
             "smoothing": self.request.smoothing,
             **({} if damage is None else {"damage": damage}),
             **common,
             **self.request.notes,
-            "frames": frames,
         }
+        frames = ({k: v for k, v in one.items() if k not in common} for one in self._entries())
         with replacing(files.record) as partial:
-            partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_record(partial, about, frames)
         shutil.rmtree(files.unfinished, ignore_errors=True)
         return about
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """Yield the entries of all finished frames, one after another from the disk."""
+        if self.finished:
+            with self._journal.open(encoding="utf-8") as journal:
+                yield from map(json.loads, itertools.islice(journal, self.finished))
 
     def _append(self, frame: Frame, drawn: np.ndarray) -> None:
         """Append the picture of a frame to the overlay."""
@@ -264,7 +273,7 @@ class FilmResults:
         if writer is None:
             return
         writer.__exit__(None)
-        new = self._records[self.finished :]
+        new, self._open = self._open, []
         if appended != len(new):  # interrupted between the overlay and the record of a frame
             return
         self._parts += 1
@@ -274,13 +283,13 @@ class FilmResults:
             "settings": self._settings,
             "parts": self._parts,
             "first": self._first,
-            "frames": len(self._records),
+            "frames": self.finished + len(new),
         }
-        with (self.files.unfinished / "frames.jsonl").open("a", encoding="utf-8") as journal:
+        with self._journal.open("a", encoding="utf-8") as journal:
             journal.writelines(json.dumps(record) + "\n" for record in new)
         with replacing(self.files.unfinished / "progress.json") as partial:
             partial.write_text(json.dumps(progress), encoding="utf-8")
-        self.finished = len(self._records)
+        self.finished = progress["frames"]
         self._state_path(self._parts - 1).unlink(missing_ok=True)
 
     def _continue(self) -> bool:
@@ -290,19 +299,38 @@ class FilmResults:
             progress = read_object(folder / "progress.json")
             if progress["settings"] != self._settings:
                 return False
-            lines = (folder / "frames.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-            lines = lines[: progress["frames"]]  # a killed run may have written more
-            records = [json.loads(line) for line in lines]
+            count = self._keep_entries(progress["frames"])
             parts = [self._part(number).stat() for number in range(1, progress["parts"] + 1)]
-            self.state = load_file(self._state_path(progress["parts"]))
+            state = load_file(self._state_path(progress["parts"]))
         except (OSError, ValueError, KeyError):
             return False
-        if len(records) != progress["frames"] or not parts:
+        if count != progress["frames"] or not parts:
             return False
-        (folder / "frames.jsonl").write_text("".join(lines), encoding="utf-8")
-        self._records, self._first = records, progress["first"]
+        self.state, self._first = state, progress["first"]
         self._parts, self.finished = progress["parts"], progress["frames"]
         return True
+
+    def _keep_entries(self, most: int) -> int:
+        """Check the first entries of the journal, delete the others, and return their number.
+
+        Args:
+            most: number of entries to keep; a killed run may have written more.
+
+        Raises:
+            ValueError: if an entry is damaged.
+        """
+        count = size = 0
+        with self._journal.open("r+b") as journal:
+            for line in itertools.islice(journal, most):
+                json.loads(line)
+                count, size = count + 1, size + len(line)
+            journal.truncate(size)
+        return count
+
+    @property
+    def _journal(self) -> Path:
+        """The file with one line for every finished frame."""
+        return self.files.unfinished / "frames.jsonl"
 
     def _part(self, number: int) -> Path:
         return self.files.unfinished / f"part_{number:06d}.nut"
@@ -311,24 +339,21 @@ class FilmResults:
         return self.files.unfinished / f"state_{part:06d}.safetensors"
 
 
-def _split_common(
-    records: Sequence[Mapping[str, Any]], name: str
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the entries that all frames share, and the other entries of every frame.
+def _find_common(records: Iterable[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Return the entries that all frames share.
 
     Args:
         records: entries of every frame.
         name: name of the results, with which the names of files begin.
     """
-    if not records:
-        return {}, []
-    first = records[0]
-    common = {
-        key: value
-        for key, value in first.items()
-        if key not in ("frame", "time_s")
-        and not (isinstance(value, str) and value.startswith(f"{name}_"))
-        and all(key in one and one[key] == value for one in records)
-    }
-    rest = [{k: v for k, v in one.items() if k not in common} for one in records]
-    return common, rest
+    common: dict[str, Any] | None = None
+    for one in records:
+        if common is None:
+            common = {
+                key: value
+                for key, value in one.items()
+                if key not in ("frame", "time_s")
+                and not (isinstance(value, str) and value.startswith(f"{name}_"))
+            }
+        common = {k: v for k, v in common.items() if k in one and one[k] == v}
+    return common or {}

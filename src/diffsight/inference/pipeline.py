@@ -1,9 +1,8 @@
 """``diffsight.pipeline``: predict with a saved model on images of any type."""
 
-import copy
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from diffsight import hub
-from diffsight.datasets.files import damaged_file_error, read_image, upright_rgb
 from diffsight.datasets.rig_file import read_image_or_rig
 from diffsight.datasets.rig_picture import draw_rig
 from diffsight.errors import InputError, suggest
+from diffsight.inference.inputs import to_people, to_tensor
 from diffsight.inference.plan import Plan, short_side_px
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.write import find_images
 from diffsight.model import DenseModel
 from diffsight.ops.device import mixed_dtype, usable_device
 from diffsight.rig import Rig
-from diffsight.types import People
+from diffsight.tasks import Prediction
 
-PIXELS = ((), (3,), (4,))  # shapes of a pixel: grey, RGB, RGBA
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor | Rig
 
 
@@ -98,7 +96,7 @@ class Pipeline:
         Raises:
             InputError: if the model has no calibration for this confidence.
         """
-        predictor = copy.copy(self.predictor)
+        predictor = self.predictor.with_plan(self.predictor.plan)
         predictor.use_confidence(confidence)
         return Pipeline(predictor)
 
@@ -156,16 +154,7 @@ class Pipeline:
                 raise InputError(
                     f"{len(images)} images, but boxes for {len(boxes)}: give rows for each image"
                 )
-        read = (_read(image, f"{kind} {i}", predictor) for i, image in enumerate(images))
-        for_image, for_rig, for_people = itertools.tee(read, 3)
-        pictures, rigs = (image for image, _ in for_image), (rig for _, rig in for_rig)
-        people = None
-        if boxes is not None:
-            people = (
-                to_people(rows, (image.shape[-2], image.shape[-1]), f"boxes of {kind} {i}")
-                for i, (rows, (image, _)) in enumerate(zip(boxes, for_people, strict=False))
-            )
-        stream = predictor(pictures, itertools.repeat(prompt), people, rigs)
+        stream = _predict(predictor, images, kind, prompt, boxes)
         return list(stream) if is_list else stream
 
     def _predictor_with(self, plan: Plan | None, options: Mapping[str, Any]) -> Predictor:
@@ -173,14 +162,40 @@ class Pipeline:
         own = self.predictor
         if plan is None and not options:
             return own
-        changed = plan_with(plan or own.plan, options, own.model)
-        predictor = Predictor(
-            own.model, changed, device=own.device, dtype=own.dtype, latents=own.latents
-        )
-        predictor.text_features = own.text_features
-        if own.threshold is not None:
-            predictor.use_confidence(own.threshold.confidence)
-        return predictor
+        return own.with_plan(plan_with(plan or own.plan, options, own.model))
+
+
+def _predict(
+    predictor: Predictor,
+    images: Iterable[Any],
+    kind: str,
+    prompt: str | None,
+    boxes: Iterable[Any] | None,
+) -> Iterator[Prediction]:
+    """Yield the predictions of several images, of which only those that run are in memory.
+
+    Args:
+        predictor: predictor that runs them.
+        images: images of any type, or rigs.
+        kind: name of an image without a path, for messages.
+        prompt: prompt for all images.
+        boxes: boxes of people per image; None: each image shows one person.
+    """
+    hw, rig = (0, 0), None  # of the image that was read last
+
+    def read() -> Iterator[Tensor]:
+        nonlocal hw, rig
+        for i, image in enumerate(images):
+            pixels, rig = _read(image, f"{kind} {i}", predictor)
+            hw = (pixels.shape[-2], pixels.shape[-1])
+            yield pixels
+
+    # these generators run after the image of the same index was read
+    rigs = (rig for _ in itertools.count())
+    people = None
+    if boxes is not None:
+        people = (to_people(rows, hw, f"boxes of {kind} {i}") for i, rows in enumerate(boxes))
+    return predictor(read(), itertools.repeat(prompt), people, rigs)
 
 
 def plan_with(plan: Plan, options: Mapping[str, Any], model: DenseModel) -> Plan:
@@ -201,7 +216,7 @@ def plan_with(plan: Plan, options: Mapping[str, Any], model: DenseModel) -> Plan
     for name in options:
         if name not in names:
             raise InputError(f"unknown option {name!r}: {suggest(name, names)}")
-    changes = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    changes = dict(options)
     short_side = changes.get("short_side")
     if isinstance(short_side, str):
         if short_side not in ("training", "own"):
@@ -302,84 +317,3 @@ def check_rig(model: DenseModel, name: str | Path, rig: Rig) -> None:
         model.method.check_rig(rig)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-
-
-def to_people(boxes: Any, hw: tuple[int, int], name: str = "boxes") -> People:
-    """Return boxes as people with a score of 1.
-
-    Args:
-        boxes: rows of left, top, right and bottom in pixels.
-        hw: height and width of their image in pixels.
-        name: beginning of messages.
-
-    Raises:
-        InputError: if ``boxes`` are not such rows, or a box is empty or outside of the image.
-    """
-    rows = "rows of left, top, right and bottom in pixels"
-    try:
-        edges = torch.as_tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name}: not rows of four numbers: give {rows}") from None
-    height, width = hw
-    for box in edges.tolist():
-        left, top, right, bottom = box
-        if not (left < right and top < bottom):  # this form of the condition also refuses NaN
-            raise InputError(f"{name}: a box is empty: give {rows}, not {box}")
-        if not (left < width and top < height and right > 0 and bottom > 0):
-            raise InputError(
-                f"{name}: the box {box} lies outside of its image of {width} x {height} px: "
-                "correct it, or use the original image"
-            )
-    return People.of_boxes(edges, torch.ones(len(edges)))
-
-
-def to_tensor(image: Any, name: str = "image") -> Tensor:
-    """Return an image as a tensor ``3 h w``, uint8 or float in [0, 1].
-
-    Args:
-        image: bytes of a file, a PIL image, an array or a tensor.
-        name: name of the image, for messages.
-
-    Raises:
-        InputError: if the file is damaged, or shape, type or range are not those of an image.
-    """
-    if isinstance(image, bytes):
-        return read_image(name, image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        if image.ndim < 2 or image.shape[2:] not in PIXELS or not image.size:
-            raise InputError(f"{name}: array of shape {image.shape}: give (height, width, 3)")
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        return _pixels(image, name)
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"{name}: array of shape {image.shape}: give (height, width, 3)")
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if not isinstance(image, Tensor):
-        kinds = "a path, a PIL image, an array, a tensor or the bytes of a file"
-        raise InputError(f"{name}: {type(image).__name__} is not an image: give {kinds}")
-    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
-        raise InputError(f"{name}: tensor of shape {tuple(image.shape)}: give (3, height, width)")
-    if image.dtype == torch.uint8:
-        return image
-    if not image.dtype.is_floating_point:
-        raise InputError(f"{name}: dtype {image.dtype}: give uint8, or floats in [0, 1]")
-    low, high = image.min().item(), image.max().item()
-    # this form of the condition is also true for NaN
-    if not (low >= 0 and high <= 1):
-        raise InputError(f"{name}: values from {low:g} to {high:g}: scale floats to [0, 1]")
-    return image.float()
-
-
-def _pixels(image: Image.Image, name: str) -> Tensor:
-    """Return the pixels of a PIL image; this reads its file if PIL has not read it yet.
-
-    Raises:
-        InputError: if the file is damaged, or the image cannot be used.
-    """
-    try:
-        return torch.from_numpy(upright_rgb(name, image)).permute(2, 0, 1)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise many types of errors for damaged files
-        raise damaged_file_error(Path(name), error) from error

@@ -5,8 +5,10 @@ compute sizes.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from diffsight.errors import InputError
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
 ShortSide = int | Literal["training", "own"]
 # larger images are refused in advance, because the system would kill the process for its memory
 MAX_PIXELS = 2**26
+PIXEL_BYTES = 24  # minimum memory per pixel: three colours, an output and its statistics
+_FIELD = re.compile(r"\{(\w+)\}")
+
+
+class PlanError(InputError):
+    """A plan cannot be used. The message names fields of ``Plan``, or flags on the command line.
+
+    Args:
+        template: message with the names of fields in braces, such as ``leave {flip} out``.
+    """
+
+    def __init__(self, template: str) -> None:
+        super().__init__(_FIELD.sub(r"\1", template))
+        self.template = template
+
+    def for_flags(self) -> str:
+        """Return the message with the names of flags, such as ``--batch-size``."""
+        return _FIELD.sub(lambda field: f"--{field[1].replace('_', '-')}", self.template)
 
 
 def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
@@ -31,6 +51,10 @@ def short_side_px(short_side: ShortSide, info: Mapping[str, Any]) -> int | None:
     if short_side == "training":
         return info.get("short_side")
     return None if short_side == "own" else short_side
+
+
+_COUNTS = ("windows", "batch_size", "ensemble_size")
+_LENGTHS = ("short_side", "long_side", "tile", "stride", "steps")  # may be None
 
 
 @dataclass(frozen=True)
@@ -74,60 +98,105 @@ class Plan:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that are out of range or contradict each other."""
-        whole = ("short_side", "windows", "batch_size", "ensemble_size", "long_side", "steps")
-        for name in (*whole, "tile", "stride"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        if (self.tile is None) != (self.stride is None):
-            raise InputError("tile and stride belong together: give both, or neither")
-        if self.tile is not None and self.stride is not None:
-            if self.windows > 1:
-                raise InputError("give windows or tile and stride, not both")
-            if self.stride > self.tile:
-                raise InputError(
-                    f"a stride of {self.stride} px leaves gaps between windows of {self.tile} px: "
-                    "choose a smaller one"
-                )
-        if self.released_windows and self.windows == 1:
-            raise InputError("released_windows needs square windows: set windows to 2 or more")
-        if self.long_side is not None and self.short_side is None:
-            raise InputError("long_side limits the size that short_side sets: give short_side too")
-        are_positive = all(0 < scale < math.inf for scale in self.scales)
-        if not self.scales or not are_positive or len(set(self.scales)) < len(self.scales):
-            raise InputError(f"scales must be different positive numbers, got {self.scales}")
-
-    def for_model(self, model: "DenseModel") -> "Plan":
-        """Return the plan with which a model runs; without image sizes if its maps have a grid.
+        """Refuse values of a wrong type, out of range, or that contradict each other.
 
         Raises:
-            InputError: if the plan has steps but the method has none, windows, flips or scales but
-                the output a fixed grid, windows that leave pixels out but the output no values, or
-                flips but the task sentences.
+            PlanError: if there is one.
         """
+        self._convert()
+        for name in (*_COUNTS, *_LENGTHS):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PlanError(f"{{{name}}} must be at least 1, got {value}")
+        if (self.tile is None) != (self.stride is None):
+            raise PlanError("{tile} and {stride} belong together: give both, or neither")
+        if self.tile is not None and self.stride is not None:
+            if self.windows > 1:
+                raise PlanError("give {windows} or {tile} and {stride}, not both")
+            if self.stride > self.tile:
+                raise PlanError(
+                    f"a {{stride}} of {self.stride} px leaves gaps between windows of "
+                    f"{self.tile} px: choose a smaller one"
+                )
+        if self.released_windows and self.windows == 1:
+            raise PlanError("{released_windows} needs square windows: set {windows} to 2 or more")
+        if self.long_side is not None and self.short_side is None:
+            raise PlanError(
+                "{long_side} limits the size that {short_side} sets: give {short_side} too"
+            )
+        are_positive = all(0 < scale < math.inf for scale in self.scales)
+        if not self.scales or not are_positive or len(set(self.scales)) < len(self.scales):
+            raise PlanError(f"{{scales}} must be different positive numbers, got {self.scales}")
+
+    def _convert(self) -> None:
+        """Convert numbers to int and float, and one scale to a tuple; refuse other types."""
+        for name in (*_COUNTS, *_LENGTHS):
+            value: Any = getattr(self, name)
+            if value is None and name in _LENGTHS:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise PlanError(f"{{{name}}} must be a whole number, got {value!r}")
+            object.__setattr__(self, name, int(value))
+        for name in ("flip", "released_windows"):
+            if not isinstance(getattr(self, name), bool):
+                raise PlanError(f"{{{name}}} must be True or False, got {getattr(self, name)!r}")
+        scales: Any = self.scales
+        try:
+            numbers = (scales,) if isinstance(scales, Real) else tuple(scales)
+        except TypeError:
+            numbers = (scales,)
+        if not all(isinstance(one, Real) and not isinstance(one, bool) for one in numbers):
+            raise PlanError(f"{{scales}} must be numbers such as 1 and 1.5, got {scales!r}")
+        object.__setattr__(self, "scales", tuple(map(float, numbers)))
+
+    def for_model(self, model: "DenseModel", device: str = "cpu") -> "Plan":
+        """Return the plan with which a model runs; without image sizes if its maps have a grid.
+
+        Args:
+            model: the model.
+            device: device that it runs on.
+
+        Raises:
+            TooLargeError: if the device has too little memory for the size.
+            PlanError: if the plan has steps but the method has none, an ensemble but the method
+                adds no noise, windows, flips or scales but the output a fixed grid, windows that
+                leave pixels out but the output no values, or flips but the task sentences.
+        """
+        name = type(model.method).__name__
         if self.steps is not None and not model.method.accepts_steps:
-            raise InputError(
-                f"{type(model.method).__name__} does not refine its output step by step: leave "
-                "steps out"
+            raise PlanError(f"{name} has no steps to choose: leave {{steps}} out")
+        if self.ensemble_size > 1 and not model.method.uses_noise:
+            raise PlanError(
+                f"{name} adds no noise, so all passes of an ensemble are equal: leave "
+                "{ensemble_size} out"
             )
         if self.flip and model.task.requires_prompt:
-            raise InputError(
-                "a mirrored image does not fit a sentence with left or right: leave flip out"
+            raise PlanError(
+                "a mirrored image does not fit a sentence with left or right: leave {flip} out"
             )
         if self.released_windows and model.output.kind != "values":
-            raise InputError(
-                "released_windows leave columns without a prediction, which only depth and other "
+            raise PlanError(
+                "{released_windows} leave columns without a prediction, which only depth and other "
                 "values can mark as invalid: leave them out"
             )
-        return self if model.output.grid is None else self._on_grid(type(model.task).__name__)
+        if model.output.grid is not None:
+            return self._on_grid(type(model.task).__name__)
+        self._require_memory(device)
+        return self
+
+    def _require_memory(self, device: str) -> None:
+        from diffsight.ops.machine import require_bytes
+
+        side = (self.short_side or 0) * max(self.scales)
+        subject = f"images at a short side of {side:.0f} px"
+        repair = "choose a smaller --short-side"
+        require_bytes(side**2 * PIXEL_BYTES, subject, repair, device=device)
 
     def _on_grid(self, task: str) -> "Plan":
         default = Plan()
         for name in ("windows", "tile", "flip", "scales"):
             if getattr(self, name) != getattr(default, name):
-                option = name.replace("_", "-")
-                raise InputError(f"{task} maps have their own grid: leave --{option} out")
+                raise PlanError(f"{task} maps have their own grid: leave {{{name}}} out")
         return replace(self, short_side=None, long_side=None)
 
     def passes(self, height: int, width: int) -> int:

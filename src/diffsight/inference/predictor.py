@@ -1,12 +1,13 @@
 """The predictor: it runs a model on a stream of images of any size, as a plan specifies."""
 
+import copy
 import itertools
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,7 +18,6 @@ from diffsight.inference.plan import Plan
 from diffsight.inference.text_features import TextFeatureCache
 from diffsight.model import DenseModel
 from diffsight.ops.groups import group_consecutive
-from diffsight.ops.machine import require_bytes
 from diffsight.ops.memory import keep_freed_memory, report_out_of_memory
 from diffsight.ops.precision import float32_products
 from diffsight.ops.resize import resize_image
@@ -27,7 +27,6 @@ from diffsight.rig import Rig
 from diffsight.tasks import Prediction
 from diffsight.types import Draws, Encoded, Inputs, Latents, People
 
-PIXEL_BYTES = 24  # minimum memory per pixel: three colours, an output and its statistics
 log = logging.getLogger(__name__)
 Image = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 
@@ -144,15 +143,8 @@ class Predictor:
         latents: Latents | None = None,
     ) -> None:
         first = next(model.parameters(), torch.empty(0))
-        self.plan = (plan or Plan()).for_model(model)
         self.device = first.device if device is None else torch.device(device)
-        side = (self.plan.short_side or 0) * max(self.plan.scales)
-        require_bytes(
-            side**2 * PIXEL_BYTES,
-            f"images at a short side of {side:.0f} px",
-            "choose a smaller --short-side",
-            device=str(self.device),
-        )
+        self.plan = (plan or Plan()).for_model(model, str(self.device))
         self.model = model.to(self.device).eval()
         self.threshold: Threshold | None = None
         self.dtype = dtype
@@ -213,6 +205,21 @@ class Predictor:
     ) -> Prediction:
         """Return the prediction of one image; arguments and errors are those of ``__call__``."""
         return next(self([image], [prompt], [people], [rig]))
+
+    def with_plan(self, plan: Plan) -> Self:
+        """Return a copy of the predictor with another plan; both share the model and the caches.
+
+        Args:
+            plan: how the model is run on an image.
+
+        Raises:
+            InputError: see the constructor.
+        """
+        changed = copy.copy(self)
+        changed.plan = plan.for_model(self.model, str(self.device))
+        if self.threshold is not None:
+            changed.use_confidence(self.threshold.confidence)
+        return changed
 
     def use_confidence(self, confidence: float) -> None:
         """Add intervals or sets of classes to all further predictions.

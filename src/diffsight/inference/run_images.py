@@ -198,8 +198,8 @@ class _Batch:
             with report_out_of_memory(advice):
                 pictures = compared and {"steps": compared.picture(image)}
                 return write_prediction(prediction, self.one.out, job, notes, image, pictures)
-        except (OverwriteError, TooLargeError) as error:
-            return {"image": str(job.source), "error": str(error)}
+        except InputError as error:
+            return unwritten_record(job, self.one.out, error)
 
     def _read(self, job: Job) -> tuple[Tensor, People | None, Rig | None] | None:
         """Return an image with its people or cameras; None if it cannot be used."""
@@ -230,3 +230,24 @@ def error_record(job: Job, error: InputError) -> dict[str, Any]:
     if str(job.source) not in message:
         message = f"{job.source}: {message}"
     return {"image": str(job.source), "error": message}
+
+
+def unwritten_record(job: Job, out: AnyPath, error: InputError) -> dict[str, Any]:
+    """Return the JSON record of an image whose results cannot be written.
+
+    Args:
+        job: image with the name of its results.
+        out: folder of the results, or its URL.
+        error: error of writing them.
+
+    Raises:
+        InputError: if no other image could be written either: the disk is full, or ``out`` is an
+            object store that cannot be written to.
+    """
+    if not isinstance(error, OverwriteError | TooLargeError) and (
+        not isinstance(out, Path) or storage.is_disk_full(error)
+    ):
+        raise error
+    if storage.is_name_too_long(error):
+        error = InputError("the names of its results would be too long: give it a shorter name")
+    return error_record(job, error)

@@ -17,13 +17,15 @@ prediction. Where the averaged output is not finite, the new output is used.
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diffsight.errors import InputError
+from diffsight.inference.confidence import Threshold
+from diffsight.inference.plan import Plan
 from diffsight.inference.predictor import Image, Predictor
 from diffsight.ops.resize import resize_image, resize_maps, working_hw
 from diffsight.outputs import Output
@@ -132,11 +134,29 @@ class SmoothedPredictor(Predictor):
         if smoothing and (model.task.has_regions or model.output.grid is not None):
             name = type(model.task).__name__
             raise InputError(f"{name} has no maps of pixels to smooth: leave the smoothing out")
-        if (threshold := predictor.threshold) is not None:
-            self.threshold = threshold
-            if smoothing:
-                log.warning("the calibration of --confidence is for frames without smoothing")
-                self.threshold = replace(threshold, is_same_plan=False)
+        self.threshold = self._smoothed(predictor.threshold)
+
+    def with_plan(self, plan: Plan) -> Self:
+        """Return a copy with another plan, see ``Predictor``; it does not share the averages.
+
+        If calls continue the film of the previous call, they are shared.
+        """
+        changed = super().with_plan(plan)
+        if not self.continues:
+            changed.smoother = Smoother(self.smoother.smoothing)
+        return changed
+
+    def use_confidence(self, confidence: float) -> None:
+        """Add intervals or sets of classes, which are not calibrated for smoothed frames."""
+        super().use_confidence(confidence)
+        self.threshold = self._smoothed(self.threshold)
+
+    def _smoothed(self, threshold: Threshold | None) -> Threshold | None:
+        """Return a threshold that records whether predictions are smoothed; log it if they are."""
+        if threshold is None or not self.smoother.smoothing:
+            return threshold
+        log.warning("the calibration of --confidence is for frames without smoothing")
+        return replace(threshold, is_same_plan=False)
 
     def __call__(
         self,

@@ -1,6 +1,8 @@
 """Read images from, and write results to, folders and object stores such as S3 (by fsspec)."""
 
 import contextlib
+import errno
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -126,7 +128,7 @@ def exists(path: AnyPath) -> bool:
         InputError: if the object store cannot be read.
     """
     if isinstance(path, Path):
-        return path.exists()
+        return os.path.exists(path)  # False for a name that is too long
     store, name = _open_store(path)
     with _report(path, "read"):
         return store.exists(name)
@@ -154,11 +156,15 @@ def make_folder(path: AnyPath) -> None:
     """Make a folder and those above it; object stores have no folders.
 
     Raises:
-        OSError: if a local folder cannot be made.
-        InputError: if the object store cannot be written to.
+        InputError: if a folder cannot be made, or the object store cannot be written to.
     """
     if isinstance(path, Path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be created ({error.strerror}): choose another --out"
+            ) from error
         return
     store, name = _open_store(path)
     if path.parts[0].rstrip(":") in _LOCAL:
@@ -170,11 +176,11 @@ def remove(path: AnyPath) -> None:
     """Delete a file if it exists.
 
     Raises:
-        OSError: if a local file cannot be deleted.
-        InputError: if the object store cannot be written to.
+        InputError: if it cannot be deleted.
     """
     if isinstance(path, Path):
-        path.unlink(missing_ok=True)
+        with atomic.report_unwritable(path):
+            path.unlink(missing_ok=True)
         return
     store, name = _open_store(path)
     with _report(path, "written"), contextlib.suppress(FileNotFoundError):
@@ -199,6 +205,19 @@ def replacing(path: AnyPath) -> Iterator[Path]:
         yield partial
         with _report(path, "written"):
             store.put_file(str(partial), name)
+
+
+def is_disk_full(error: InputError) -> bool:
+    """Return whether a file could not be written because its disk is full."""
+    cause = error.__cause__
+    # NumPy reports a full disk without a number
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, None)
+
+
+def is_name_too_long(error: InputError) -> bool:
+    """Return whether a file could not be written because its name is too long."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG
 
 
 def is_same(one: AnyPath, other: AnyPath) -> bool:

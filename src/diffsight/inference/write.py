@@ -19,6 +19,7 @@ from torch import Tensor
 from diffsight.datasets.files import IMAGE_SUFFIXES, list_files
 from diffsight.errors import InputError
 from diffsight.inference import storage
+from diffsight.inference.explain_files import PICTURES, list_explanation
 from diffsight.inference.film_files import is_film_result, is_overlay
 from diffsight.inference.left_out import (
     describe_files,
@@ -30,11 +31,6 @@ from diffsight.inference.storage import AnyPath, Url
 from diffsight.inference.video import INSTALL, can_read_films, is_film
 from diffsight.tasks import Prediction, StoredArray
 
-# files of `diffsight explain`
-EXPLAINED = "explain.json"
-PICTURES = tuple(
-    f"{name}.png" for name in ("concepts", "maps", "rearranged", "codebook", "bins", "steps")
-)
 log = logging.getLogger(__name__)
 
 
@@ -163,25 +159,21 @@ def write_prediction(
             raise OverwriteError(
                 f"{path}: exists already and is not of an earlier run: choose another --out"
             )
-    try:
-        storage.make_folder(base.parent)
-    except OSError as error:
-        raise InputError(
-            f"{base.parent}: cannot be created ({error.strerror}): choose another --out"
-        ) from error
+    storage.make_folder(base.parent)
     unfinished = _unfinished(sidecar)
+    if is_same_folder:  # a killed process must not leave files that look like photographs
+        _write_json(unfinished, about)
     try:
-        if is_same_folder:  # a killed process must not leave files that look like photographs
-            _write_json(unfinished, about)
         storage.remove(sidecar)  # the JSON of an earlier run must not describe new files
         for name in earlier - {path.name for path in paths.values()}:
             storage.remove(base.with_name(name))
         for name, array in arrays.items():
             save_array(array, paths[name])
         _write_json(sidecar, about)
-    except (InputError, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt):  # also a lack of memory
         for path in (*paths.values(), unfinished):
-            storage.remove(path)
+            with contextlib.suppress(InputError):  # such as a name that is too long
+                storage.remove(path)
         raise
     if is_same_folder:
         storage.remove(unfinished)
@@ -294,9 +286,8 @@ def _is_image(path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Return whether an earlier ``predict`` or ``explain`` has written this file."""
-    if path.name in PICTURES and path.with_name(EXPLAINED).is_file():
-        return True
-    return is_film_result(path) or _is_result(path)
+    is_explanation = path.name in PICTURES and path.name in list_explanation(path.parent)
+    return is_explanation or is_film_result(path) or _is_result(path)
 
 
 def _is_rig(path: Path, argument: str) -> bool:
@@ -344,10 +335,7 @@ def _find_urls(url: Url) -> list[Url]:
 
 
 def _to_jobs(images: Sequence[AnyPath]) -> list[Job]:
-    """Return jobs with names relative to the deepest common folder.
-
-    Images whose names differ only in the suffix keep the suffix.
-    """
+    """Return jobs with different names, which are relative to the deepest common folder."""
     parents = [set(image.parents) for image in images]
     shared = set.intersection(*parents)
     if not shared:
@@ -356,13 +344,23 @@ def _to_jobs(images: Sequence[AnyPath]) -> list[Job]:
             "run the command once for each"
         )
     common = max(shared, key=lambda path: len(path.parts))
-    names = [Path(image.relative_to(common)).with_suffix("") for image in images]
-    counts = Counter(str(name).casefold() for name in names)
+    names = _distinct_names([Path(image.relative_to(common)) for image in images])
     return [
-        Job(
-            Path(image),
-            name if counts[str(name).casefold()] == 1 else name.with_name(image.name),
-            image if isinstance(image, Url) else None,
-        )
+        Job(Path(image), name, image if isinstance(image, Url) else None)
         for image, name in zip(images, names, strict=True)
     ]
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[Path]:
+    """Return the paths without suffix, or with it where two of them would be the same.
+
+    A path with its suffix may again be the same as another one without: then both keep it.
+    """
+    names = [path.with_suffix("") for path in paths]
+    while True:
+        counts = Counter(str(name).casefold() for name in names)
+        pairs = zip(paths, names, strict=True)
+        longer = [path if counts[str(name).casefold()] > 1 else name for path, name in pairs]
+        if longer == names:
+            return names
+        names = longer
