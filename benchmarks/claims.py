@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from few_shot_rooms import FIRST_EDITION
@@ -29,7 +28,6 @@ from tables import TABLES, Units, read, weights_of
 from diffsight.benchmark.statistics import paired_difference
 from diffsight.errors import InputError
 
-Unit = dict[str, Any]
 PAGE = Path(__file__).parent.parent / "docs" / "claims.md"
 HELD, NOT_SEEN, REVERSED, MISSING = "held", "not seen", "reversed", "not yet measured"
 
@@ -79,8 +77,6 @@ def compare_in(comparison: Comparison, path: Path) -> Result:
     units = units_in(path)
     ahead, behind = (rows_of(units, folder) for folder in (comparison.ahead, comparison.behind))
     pairs = [(ahead[name], behind[name]) for name in sorted(ahead.keys() & behind.keys())]
-    if comparison.counts_steps:
-        pairs = [steps_to_same_score(*pair) for pair in pairs]
     gains = [
         (one["score"] - other["score"]) * (1 if one["higher_is_better"] else -1)
         for one, other in pairs
@@ -94,21 +90,6 @@ def compare_in(comparison: Comparison, path: Path) -> Result:
     scores = " / ".join(f"{mean:.{decimals}f}" for mean in means)
     text = f"{comparison.label} {scores}, {interval(gains, f'+.{decimals}f')}: {outcome}"
     return Result(outcome, text, weights_of([unit for pair in pairs for unit in pair]))
-
-
-def steps_to_same_score(ahead: Unit, behind: Unit) -> tuple[Unit, Unit]:
-    """Return both units with their number of training steps to the same score as the score.
-
-    The score is the worse one of the two scores at the end, which both units reach.
-    """
-    sign = 1 if ahead["higher_is_better"] else -1
-    level = min(sign * unit["curve"][-1][1] for unit in (ahead, behind))
-    steps = [
-        next(step for step, score in unit["curve"] if sign * score >= level)
-        for unit in (ahead, behind)
-    ]
-    fewer = {"higher_is_better": False}
-    return ahead | fewer | {"score": steps[0]}, behind | fewer | {"score": steps[1]}
 
 
 @functools.cache

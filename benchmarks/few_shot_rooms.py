@@ -1,6 +1,6 @@
 """Measure few-shot methods on rooms: ten tasks with baselines, and the few-shot paper's ablations.
 
-The script runs ``diffsight benchmark few-shot`` on the embedded model. It writes five tables into
+The script runs ``diffsight benchmark few-shot`` on the embedded model. It writes four tables into
 docs/results.md, and the plot of the scores by shots next to the page. A table that is not measured
 with the shipped model shows the first edition, whose tables end in ``_64``. Every finished
 unit (one training with its scores) is stored in ``benchmarks/tables/few_shot_*.csv``. Stored units
@@ -49,9 +49,7 @@ SHOTS = (10, 20, 50, 100)
 REPEATS = 5
 FIRST_EDITION = "_64"  # end of the names of the tables of the embedded model for 64 px
 # fixed steps of every training, so that results do not depend on the machine
-STEPS = {"tasks": 100, "orderings": 250, "curves": 250}
-CURVE_EVERY = 25  # training steps from one point of a curve to the next
-CURVE_TASKS = ("depth_zbuffer", "edge_texture")  # tasks of which the regression has results
+STEPS = {"tasks": 100, "orderings": 250}
 VARIANTS = {
     "few_shot": "FewShot: 10 tables, self-attention, classification",
     "few_shot:codebook=50": "50 tables",
@@ -62,10 +60,6 @@ VARIANTS = {
     "clip-linear": "linear probe of the CLIP tower",
     "vpd": "VPD",
     "constant": "constant",
-}
-CURVE_METHODS = {
-    "few_shot:codebook=0": "classification and regression, fixed values",
-    "few_shot-regression": "regression only",
 }
 PANELS = {  # of the plot, by task: title, score with its unit, digits after the point
     "depth_zbuffer": ("depth (lower is better)", "RMSE, m", 4),
@@ -78,12 +72,10 @@ Runs = dict[int, dict[str, Any]]
 def run(args: argparse.Namespace) -> None:
     """Run the units that are missing in ``--out``."""
     ablation = ["--tasks", ",".join(ABLATION_TASKS), "--methods"]
-    curves = ["--tasks", ",".join(CURVE_TASKS), "--methods", ",".join(CURVE_METHODS)]
     calls = [
         ("tasks", ["--methods", "few_shot,mean-map,constant,auto"]),
         ("orderings", [*ablation, ",".join(VARIANTS)]),
         *(("orderings", [*ablation, "few_shot,vpd", "--shots", str(n)]) for n in SHOTS[1:]),
-        ("curves", [*curves, "--curve-every", str(CURVE_EVERY)]),
     ]
     for part, options in calls:
         if part in args.parts:
@@ -254,24 +246,6 @@ def shots_table(tables: Path) -> str:
     return f"{paragraph(about)}\n\n{table(head, rows)}\n\n{shots_plot(tables).markdown}"
 
 
-def curves_table(tables: Path) -> str:
-    """Return the table of the scores during the training, with and without classification."""
-    units, rows = units_of(tables, "curves"), []
-    for task in CURVE_TASKS:
-        for method, label in CURVE_METHODS.items():
-            runs = runs_of(units, task, method)
-            form, measure = _form(runs), next(iter(runs.values()))["measure"]
-            points = zip(*(dict(unit["curve"]).values() for unit in runs.values()), strict=True)
-            means = (format(statistics.mean(each), form) for each in points)
-            rows.append([f"{task}, {measure}", label, *means])
-    about = (
-        f"{_conditions(units)}; {STEPS['curves']} steps per training, {REPEATS} draws of training "
-        "images. The mean score after each number of steps. Lower is better."
-    )
-    steps = [str(step) for step, _ in next(iter(units.values()))["curve"]]
-    return f"{paragraph(about)}\n\n{table(['task', 'losses', *steps], rows)}"
-
-
 def shots_plot(tables: Path) -> Plot:
     """Return the plot of FewShot and VPD by the number of shots, from the stored tables.
 
@@ -299,7 +273,6 @@ def shots_plot(tables: Path) -> Plot:
 BLOCKS = {
     "tasks": {"few_shot_tasks": auto_table, "few_shot_alone": few_shot_table},
     "orderings": {"few_shot_orderings": orderings_table, "few_shot_shots": shots_table},
-    "curves": {"few_shot_curves": curves_table},
 }
 """Blocks of the page by part, each with the function that returns its text."""
 

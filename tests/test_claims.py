@@ -57,31 +57,6 @@ def test_scores_are_paired_by_repeat_and_signs_follow_the_better_direction(
     assert result.text == f"depth 5.367 / 4.333, {sign}1.033 ± 0.143: {expected}"
 
 
-@pytest.mark.parametrize(
-    ("higher", "ahead", "behind", "expected"),
-    [
-        (False, [0.9, 0.5, 0.4], [1.0, 0.8, 0.5], (50, 75)),  # the worse last score is 0.5
-        (False, [0.3, 0.6, 0.7], [0.9, 0.8, 0.5], (25, 75)),  # 0.7: a later score can be worse
-        (True, [0.1, 0.5, 0.6], [0.2, 0.6, 0.9], (75, 50)),
-    ],
-)
-def test_curves_are_compared_by_the_steps_to_the_worse_last_score(
-    claims: Any, higher: bool, ahead: list[float], behind: list[float], expected: tuple[int, int]
-) -> None:
-    units = (
-        {"higher_is_better": higher, "score": curve[-1], "curve": zip_steps(curve)}
-        for curve in (ahead, behind)
-    )
-    compared = claims.steps_to_same_score(*units)
-    assert tuple(unit["score"] for unit in compared) == expected
-    assert not any(unit["higher_is_better"] for unit in compared)
-
-
-def zip_steps(scores: list[float]) -> list[list[float]]:
-    """Return a curve with a score every 25 steps."""
-    return [[25 * (number + 1), score] for number, score in enumerate(scores)]
-
-
 def test_a_comparison_without_kept_units_is_not_yet_measured(claims: Any, tmp_path: Path) -> None:
     comparison = write_scores(claims, tmp_path, {"a": [1.0, 2.0]}, higher=True)
     assert claims.compare(comparison, tmp_path) == claims.Result("not yet measured")

@@ -146,6 +146,6 @@ def test_without_diffusion_a_number_of_steps_is_refused() -> None:
     model = DenseModel(
         task=Segmentation(NAMES), method=partial(DDP, **ddp_parts(encoding=None, decoder=decoder))
     )
-    with pytest.raises(InputError, match="DDP does not refine its output step by step"):
+    with pytest.raises(InputError, match="DDP has no steps to choose: leave steps out"):
         Predictor(model, Plan(steps=3))
     assert Predictor(model).one(images(1, 64, 64)[0]).hw == (64, 64)
