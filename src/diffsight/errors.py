@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Collection
 
+INTERRUPTED = 130  # exit status after Ctrl-C
 MAX_LISTED = 30  # valid names in a message
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from diffsight.cli.console import printable
-from diffsight.errors import InputError, MissingExtraError
+from diffsight.errors import INTERRUPTED, InputError, MissingExtraError
 from diffsight.errors import suggest as suggest_name  # a module here has the name suggest
 
 # summaries by group and name; the module of a command has its name, with "_" for "-", and defines
@@ -135,7 +135,7 @@ def _run_module(name: str, argv: Sequence[str]) -> int:
     try:
         return importlib.import_module(module).main(argv)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

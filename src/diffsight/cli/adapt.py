@@ -15,7 +15,7 @@ from diffsight.choices import LabelKind
 from diffsight.cli import options
 from diffsight.cli.console import console, progress, write_line
 from diffsight.cli.flags import Flag, command
-from diffsight.errors import InputError
+from diffsight.errors import INTERRUPTED, InputError
 from diffsight.locks import claim_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from diffsight.adaptation.selection import Progress
     from diffsight.datasets.labelled_folder import LabelledFolder
 
-INTERRUPTED = 130  # exit status
 BINS = 10  # of the histograms in the log
 BLOCKS = " ▁▂▃▄▅▆▇█"
 log = logging.getLogger(__name__)

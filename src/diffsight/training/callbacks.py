@@ -19,16 +19,14 @@ from torch import Tensor
 
 from diffsight.atomic import replacing
 from diffsight.datasets.base import Batch
-from diffsight.errors import InputError
+from diffsight.errors import INTERRUPTED, InputError
 from diffsight.metrics import larger_is_better
 from diffsight.tasks.base import AbstractTask
 from diffsight.training.checkpoints import link_or_copy
 from diffsight.training.forecast import TimeLeft
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-# exit statuses
-PREEMPTED = 75  # after SIGTERM; EX_TEMPFAIL: start again with --resume
-INTERRUPTED = 130  # after Ctrl-C
+PREEMPTED = 75  # exit status after SIGTERM; EX_TEMPFAIL: start again with --resume
 log = logging.getLogger(__name__)
 
 
