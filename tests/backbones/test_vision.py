@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.contracts import BackboneContract
 from tests.support import images
 from transformers import (
@@ -231,6 +232,11 @@ def test_position_tables_of_swin_are_resized_to_other_windows(tmp_path: Path) ->
             assert torch.equal(ours[key], theirs[key]), key
     with torch.no_grad():
         assert wide.eval()(images(1, 64, 64)).features[0].isfinite().all()
+    state = load_file(tmp_path / "model.safetensors")
+    (name, *_) = [key for key in state if key.endswith("relative_position_bias_table")]
+    save_file({**state, name: state[name][1:]}, tmp_path / "model.safetensors")  # no square
+    with pytest.raises(InputError, match="its weights fit no vision backbone"):
+        VisionBackbone(tmp_path, architecture={**architecture, **normalised})
 
 
 def test_exporting_uses_plain_attention_of_swin_and_then_the_previous_one(tmp_path: Path) -> None:

@@ -58,3 +58,15 @@ def test_the_range_of_confidences_of_a_calibrated_model_is_shown(
     assert cli.main(["show", str(save(model, tmp_path / "model"))]) == 0
     line = "intervals: `predict --confidence` from 0.5 to 0.9, calibrated on 9 images"
     assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "text"), [(False, "vpd, 9 steps"), (True, "9 steps planned")]
+)
+def test_the_steps_of_an_interrupted_training_are_called_planned(
+    interrupted: bool, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny()
+    model.info |= {"chosen": "vpd", "steps": {"vpd": 9}, "interrupted": interrupted}
+    assert cli.main(["show", str(save(model, tmp_path / "model"))]) == 0
+    assert text in capsys.readouterr().out

@@ -83,6 +83,8 @@ def test_depth_intervals_are_not_negative_and_have_mean_and_volume() -> None:
     assert isinstance(prediction, ConfidentPrediction)
     assert prediction.kind == "depth"
     depth_m = prediction.depth_m.numpy()  # two rows of 2 m and two of 1 m
+    numbers, unit = prediction.numbers()
+    assert (numbers.tolist(), unit) == (depth_m.tolist(), "m")
     arrays = {name: array.values for name, array in prediction.arrays().items()}
     np.testing.assert_allclose(arrays["high"], depth_m + 1.25, rtol=1e-6)
     np.testing.assert_allclose(arrays["low"], np.maximum(depth_m - 1.25, 0), rtol=1e-6)

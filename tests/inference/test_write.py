@@ -267,6 +267,14 @@ def test_patterns_are_expanded_and_duplicates_removed(
     assert [job.name.as_posix() for job in jobs] == ["p/1", "p/2", "q/3"]
 
 
+def test_a_broken_link_in_a_pattern_is_listed_so_that_reading_it_fails(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "3.jpg").mkdir()
+    jobs = find_images([str(tmp_path / "*.jpg")])
+    assert [job.name.as_posix() for job in jobs] == ["1", "2"]
+
+
 def test_the_result_of_a_linked_image_has_the_name_of_the_link(tmp_path: Path) -> None:
     touch(tmp_path, "store/4711.jpg")
     (tmp_path / "album").mkdir()

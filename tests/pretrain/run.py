@@ -14,8 +14,8 @@ from diffsight.pretrain import card, denoiser, pretrain
 from diffsight.pretrain.denoising import Denoising
 
 
-def train(out: Path, cache: Path, *, resume: bool = False) -> Path:
-    """Run three stages of a few steps, with a checkpoint every 2 and a preview every 3 steps."""
+def train(out: Path, cache: Path, *, resume: bool = False, checkpoint_every: int = 2) -> Path:
+    """Run three stages of a few steps, with a preview every 3 steps."""
     return pretrain(
         stages=make_stages(),
         out=out,
@@ -25,7 +25,7 @@ def train(out: Path, cache: Path, *, resume: bool = False) -> Path:
         size=SIZE,
         devices=1,
         device="cpu",
-        checkpoint_every=2,
+        checkpoint_every=checkpoint_every,
         validate_every=3,
         resume=resume,
     )

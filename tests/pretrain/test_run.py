@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tests.pretrain import run
@@ -88,7 +89,8 @@ def test_a_killed_run_that_is_resumed_has_the_same_losses(whole, cache, tmp_path
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert ("denoiser", 5) not in read_losses(tmp_path / "run")
-    run.train(tmp_path / "run", cache, resume=True)
+    run.train(tmp_path / "run", cache, resume=True, checkpoint_every=1)
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["checkpoint_every"] == 1
     ours, theirs = read_losses(tmp_path / "run"), read_losses(whole)
     assert set(ours) == set(theirs)
     assert ours == pytest.approx(theirs, rel=1e-6)

@@ -258,3 +258,7 @@ def test_files_of_other_models_are_an_error(
         BackboneSource(tmp_path / "other.safetensors").fresh_diffusion(trainable=())
     with pytest.raises(InputError, match="no CLIP text model in it"):
         load_text_model(tmp_path / "other.safetensors")
+    (name,) = [one for one in state if one.endswith("token_embedding.weight")]
+    save_file({**state, name: state[name].flatten()}, tmp_path / "flat.safetensors")
+    with pytest.raises(InputError, match=r"its CLIP text model is damaged \(wrong shapes\): give"):
+        load_text_model(tmp_path / "flat.safetensors")

@@ -91,7 +91,8 @@ class VisionBackbone(AbstractBackbone, PretrainedPart):
     def load_weights(self, source: str | Path, *, revision: str | None = None) -> None:
         """Load the weights from a folder or hub id."""
         _, state = read_folder(locate(source, (), revision=revision))
-        state = dict(_fit_position_tables(state, self.network.state_dict()))
+        with report_errors(f"{source}: its weights fit no {KIND}"):
+            state = dict(_fit_position_tables(state, self.network.state_dict()))
         loaded = load_tower(type(self.network), self.network.config, state, source, KIND)
         self.network.load_state_dict(loaded.state_dict())
         self.source, self.revision = str(source), revision

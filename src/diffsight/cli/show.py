@@ -128,7 +128,8 @@ def _training(info: Mapping[str, Any]) -> str:
         parts.append(f"{len(samples)} images")
     if "chosen" in info:
         steps = info.get("steps", {}).get(info["chosen"])
-        parts.append(f"{info['chosen']}, {steps} steps")
+        planned = " planned" if info.get("interrupted") else ""
+        parts.append(f"{info['chosen']}, {steps} steps{planned}")
     if "learned_parameters" in info:
         parts.append(f"{info['learned_parameters']:,} trained parameters")
     numbers = {name: info[name] for name in ("seed", "alpha") if name in info}

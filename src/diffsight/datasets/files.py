@@ -113,6 +113,11 @@ def read_sized_image(path: Path, hw: tuple[int, int], annotations: str) -> UInt8
     return image
 
 
+def is_listed(path: Path) -> bool:
+    """Return whether a path is a file, or a link to a missing one, which fails when it is read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def list_files(folder: Path) -> list[Path]:
     """Return all files in a folder and its subfolders, sorted by path.
 
@@ -135,7 +140,7 @@ def list_files(folder: Path) -> list[Path]:
                     continue
                 if entry.is_dir():
                     search(entry.path, parents | {identity})
-                elif entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists()):
+                elif is_listed(Path(entry.path)):
                     files.append(Path(entry.path))
 
     try:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -257,6 +258,10 @@ class ConfidentPrediction(Prediction):
         """
         abstain = StoredArray((self.prediction_set.abstain * 255).to(torch.uint8).cpu().numpy())
         return {**self.prediction.arrays(), **self.prediction_set.arrays, "abstain": abstain}
+
+    def numbers(self) -> tuple[np.ndarray, str]:
+        """Return the main array of the prediction and its unit."""
+        return self.prediction.numbers()
 
     def metadata(self) -> dict[str, Any]:
         """Return the metadata of the prediction and ``calibrated``."""

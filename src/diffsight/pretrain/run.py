@@ -35,6 +35,7 @@ from diffsight.training.trainer import (
     start,
     steps_done,
     trainer_for,
+    write_recipe,
 )
 
 MODEL, CACHE = "model", "cache"  # folders of a run
@@ -100,7 +101,7 @@ def pretrain(*, stages: list[AbstractStage], out: Path, **options: Any) -> Path:
     context = StageContext(model=model, cache=cache, train=train, held_out=val, seed=settings.seed)
     for stage in stages:
         if not (out / stage.name / DONE).is_file():
-            _run_stage(stage, context, out / stage.name, settings)
+            _run_stage(stage, context, settings, out, recipe)
     if (model / "unet").is_dir():
         _write_card_if_complete(model)
     return model
@@ -119,14 +120,20 @@ def _write_card_if_complete(model: Path) -> None:
 
 
 def _run_stage(
-    stage: AbstractStage, context: StageContext, folder: Path, settings: PretrainOptions
+    stage: AbstractStage,
+    context: StageContext,
+    settings: PretrainOptions,
+    out: Path,
+    recipe: dict[str, Plain],
 ) -> None:
-    recipe = {name: to_config(getattr(settings, name)) for name in STAGE_SETTINGS}
-    recipe["stage"] = to_config(stage)
+    folder = out / stage.name
+    fixed = {name: to_config(getattr(settings, name)) for name in STAGE_SETTINGS}
+    fixed["stage"] = to_config(stage)
     continues = (folder / LAST).is_file()
-    done = steps_done(folder, recipe, tuple(recipe)) if continues else 0
+    done = steps_done(folder, fixed, tuple(fixed)) if continues else 0
     if not continues:
-        start(folder, recipe)
+        start(folder, fixed)
+    write_recipe(out, recipe)  # a resumed run may have other options, which the next one keeps
     seed_all(settings.seed)
     objective = stage.objective(
         context
@@ -145,7 +152,7 @@ def _run_stage(
         steps=stage.steps,
         clip_norm=settings.clip_norm,
         validation=stage.held_out(context),
-        recipe=recipe,
+        recipe=fixed,
     )
     trainer = trainer_for(learner, folder, settings, Previews(stage, context, folder), done=done)
     images = float(len(context.held_out))

@@ -121,6 +121,8 @@ def _of_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
         raise InputError(
             f"{path}: no {KIND} in it ({error.args[0]} is missing): {REPAIR}"
         ) from None
+    except (TypeError, ValueError):  # a weight with another number of dimensions
+        raise InputError(f"{path}: its {KIND} is damaged (wrong shapes): {REPAIR}") from None
     layers = len({key.split(".")[2] for key in state if key.startswith("encoder.layers.")})
     config = CLIPTextConfig(
         vocab_size=vocabulary,

@@ -21,10 +21,8 @@ from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
 from diffsight.studio.app import ERROR_HANDLERS
 from diffsight.studio.security import RequestError, read_body
-from diffsight.tasks import Prediction
 
 PNG, NPY, JSON = "image/png", "application/x-npy", "application/json"
-DEPTH = "depth"  # ``Prediction.kind`` of a depth
 BODY_TYPES = ("", "application/octet-stream")  # and every image/...
 RETRY_S = 1
 UNIT_HEADER = "X-Unit"  # of the numbers in an NPY file, percent-encoded
@@ -101,34 +99,20 @@ class _Service:
         if content_type == JSON:
             facts: dict[str, Any] = {"model": self._name, "seconds": round(seconds, 3)}
             facts["plan"] = self._predictor.plan.describe()
-            if prediction.kind == DEPTH:
-                facts |= {"unit": "m", "scale": 1}  # the metadata is about a file in millimetres
-            content = json.dumps({**prediction.metadata(), **facts})
+            metadata = prediction.metadata()
+            if "scale" in metadata:  # it is about a file of scaled values
+                facts |= {"unit": prediction.numbers()[1], "scale": 1}
+            content = json.dumps({**metadata, **facts})
             return Response(content, media_type=JSON)
         stream, headers = io.BytesIO(), {}
         if content_type == PNG:
             pixels = prediction.overview(image.float() / 255).permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
         else:
-            values, unit = numbers_of(prediction)
+            values, unit = prediction.numbers()
             np.save(stream, values)
             headers = {UNIT_HEADER: quote(unit, safe="/ ")} if unit else {}
         return Response(stream.getvalue(), headers=headers, media_type=content_type)
-
-
-def numbers_of(prediction: Prediction) -> tuple[np.ndarray, str]:
-    """Return the main array of a prediction, and the unit of its values; empty if it has none.
-
-    Depth is in metres, 0 is "no depth": millimetres of 16 bits end at 65.535 m.
-    """
-    arrays = prediction.arrays()
-    if prediction.kind == DEPTH:
-        if "metres" in arrays:  # has depths that millimetres lack
-            return arrays["metres"].values, "m"
-        depth_m = prediction.to_label()[0].float().cpu().numpy()
-        return np.where(arrays["depth"].values > 0, depth_m, np.float32(0)), "m"
-    first = next(iter(arrays.values()))
-    return first.values, str(prediction.metadata().get("unit", ""))
 
 
 def choose_type(accept: str) -> str:

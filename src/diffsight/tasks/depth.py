@@ -216,6 +216,10 @@ class DepthPrediction(Prediction):
             arrays["uncertainty"] = StoredArray(self.uncertainty_m.cpu().numpy())
         return arrays
 
+    def numbers(self) -> tuple[np.ndarray, str]:
+        """Return the depth in metres; 0 is invalid."""
+        return torch.where(self.valid, self.depth_m, 0).float().cpu().numpy(), self.unit
+
     def metadata(self) -> dict[str, Any]:
         """Return size (width, height), unit, scale, fraction of valid pixels, and depth range."""
         valid_m = self.depth_m[self.valid].double().cpu().numpy()

@@ -97,6 +97,14 @@ class Prediction(abc.ABC):
     def metadata(self) -> dict[str, Any]:
         """Return the meaning of the arrays, as plain data for a JSON file."""
 
+    def numbers(self) -> tuple[np.ndarray, str]:
+        """Return the main array without rounding to file formats, and the unit of its values.
+
+        The default is the first of the stored arrays. The unit is empty if the values have none.
+        """
+        first = next(iter(self.arrays().values()))
+        return first.values, str(self.metadata().get("unit", ""))
+
     @abc.abstractmethod
     def draw(self, image: Float[Tensor, "3 h w"] | None = None) -> Picture:
         """Return a colour picture of the prediction.
