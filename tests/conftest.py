@@ -15,11 +15,12 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that runs them in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from jaxtyping import install_import_hook
+import jaxtyping
 
-import tests.typecheck  # noqa: F401 - the hook below imports it by name
+import tests.typecheck
 
-install_import_hook("diffsight", "tests.typecheck.check")
+jaxtyping.jaxtyped = tests.typecheck.jaxtyped  # the hook applies it to every function and class
+jaxtyping.install_import_hook("diffsight", "tests.typecheck.check")
 
 
 @pytest.fixture(scope="session")
