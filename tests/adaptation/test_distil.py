@@ -83,9 +83,11 @@ def test_a_student_says_whose_predictions_it_has_learned(
     images: list[Path], tmp_path: Path
 ) -> None:
     teacher = brightness_teacher()
+    teacher.info["mirror"] = False
     path = diffsight.save(teacher, tmp_path / "teacher.safetensors")
     fingerprint = teacher.info["fingerprint"]
     student = small(teacher, images)
+    assert student.info["mirror"] is False
     assert student.info["teacher"]["fingerprint"] == fingerprint
     assert student.info["teacher"]["method"] == "BrightnessMethod"
     assert student.info["license"] == student.info["teacher"]["license"] == "cc-by-4.0"

@@ -103,8 +103,13 @@ def test_mirrored_normals_have_the_codebook_vectors_of_the_mirrored_value(tmp_pa
         assert (value[0] * x.flatten()).mean() > 0  # both point to the same side
 
 
-def test_vectors_are_not_mirrored(tmp_path: Path) -> None:
-    path = write(brightness_teacher(Values(channels=2)), tmp_path / "a.safetensors")
+@pytest.mark.parametrize(("channels", "info"), [(2, {}), (1, {"mirror": False})])
+def test_vectors_and_images_of_a_teacher_without_mirroring_are_not_mirrored(
+    channels: int, info: dict[str, bool], tmp_path: Path
+) -> None:
+    teacher = brightness_teacher(Values(channels=channels))
+    teacher.info |= info
+    path = write(teacher, tmp_path / "a.safetensors")
     whole = read_whole(path).target.label
     for batch in islice(training_batches([path], (32, 40), 1, 0), 4):
         assert batch.soft_labels is None

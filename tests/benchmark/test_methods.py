@@ -188,3 +188,15 @@ def test_a_clip_model_is_part_of_the_hash_of_a_method_on_its_own_backbone(
     config.write_text(config.read_text() + " ")
     assert len({without, first, few_shot.dependency_hash(spec, pretrained, str(tower))}) == 3
     assert head.dependency_hash(spec, pretrained, str(tower)) == without
+
+
+def test_a_method_of_the_users_package_leaves_finished_units_of_others_valid() -> None:
+    names = ("few_shot", "diffsight.methods.VPD")
+    trusting = benchmark_methods(names, trusted=("diffsight.methods",))
+    assert repr(trusting["few_shot"]) == repr(benchmark_methods(("few_shot",))["few_shot"])
+    assert trusting["diffsight.methods.VPD"].trusted == ("diffsight.methods",)
+
+
+def test_few_shot_on_another_backbone_has_ten_tables_with_or_without_a_clip_model() -> None:
+    (method,) = benchmark_methods(("few_shot on tiny",)).values()
+    assert method.options == {"codebook": 10}

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from diffsight.benchmark.run import benchmark, seconds_left
 from diffsight.benchmark.trivial_baselines import Constant, MeanMap, Stored
 from diffsight.benchmark.units import Settings, Unit, conditions
 from diffsight.errors import InputError
+from diffsight.inference.evaluate import FirstSamples
 from diffsight.tasks import Normals
 from diffsight.training import resumable
 from diffsight.training.loop import Runtime
@@ -121,13 +124,17 @@ def test_the_report_has_a_table_by_number_of_shots(pretrained, tmp_path) -> None
     assert "| method | 2 | 3 |" in page
 
 
-def test_the_papers_score_is_shown_only_for_the_papers_measure() -> None:
-    def title(measure: str) -> str:
-        unit = {"measure": measure, "higher_is_better": False}
-        return report._title("depth_euclidean", 10, {"auto": {0: unit}})
+def test_the_papers_score_is_shown_only_for_its_measure_shots_and_classes() -> None:
+    def title(measure: str, shots: int = 10, **unit: Any) -> str:
+        unit |= {"measure": measure, "higher_is_better": False}
+        task = "segment_semantic/*" if "classes" in unit else "depth_euclidean"
+        return report._title(task, shots, {"auto": {0: unit}})
 
     assert "the paper's FewShot: 0.0776" in title("vtm_mae")
     assert "paper" not in title("rmse")  # RMSE in metres
+    assert "paper" not in title("vtm_mae", 20)
+    assert "the paper's FewShot: 0.4178" in title("iou", classes=12)
+    assert "paper" not in title("iou", classes=11)
     assert ("nyu_normal", AngleMeasure(Normals()).name) in report.TARGETS
 
 
@@ -202,6 +209,7 @@ def test_the_report_has_the_mean_over_the_single_class_tasks(pretrained, tmp_pat
             copy.parent.mkdir(parents=True, exist_ok=True)
             measures = {"iou": score, "iou_vtm": score / 2}
             change = {"task": f"segment_semantic/{name}", "score": score, "measures": measures}
+            change["curve"] = [[1, score]]
             copy.write_text(json.dumps(unit | change))
 
     write("a", 0.2)
@@ -214,10 +222,10 @@ def test_the_report_has_the_mean_over_the_single_class_tasks(pretrained, tmp_pat
     (entry,) = data["segment_semantic/*, 3 shots"]
     assert (entry["method"], entry["repeats"]) == ("constant", 2)
     assert entry["measures"] == pytest.approx({"iou": 0.4, "iou_vtm": 0.2})
+    assert "curve" not in entry  # each class has one
     for name in "cdefghijkl":
         write(name, 0.4)
-    title = "mean iou of 12, 3 shots (higher is better); the paper's FewShot: 0.4178\n"
-    assert title in write_report(tmp_path)
+    assert "mean iou of 12, 3 shots (higher is better)\n" in write_report(tmp_path)
 
 
 def test_units_of_different_versions_of_diffsight_have_different_keys(
@@ -271,6 +279,25 @@ def test_stored_predictions_are_scored(pretrained, tmp_path) -> None:
     path.unlink()
     with pytest.raises(InputError, match=r"test__2.npy: no such file"):
         run_benchmark(tmp_path / "again", pretrained, repeats=1, methods=methods)
+    (tmp_path / "maps" / "size").rename(tmp_path / "maps" / "other")
+    with pytest.raises(InputError, match=r"maps: no folder size with predictions: add it"):
+        run_benchmark(tmp_path / "again", pretrained, repeats=1, methods=methods)
+
+
+def test_a_task_without_test_images_is_refused_before_the_first_training(
+    pretrained, tmp_path
+) -> None:
+    source = squares()
+    spec = replace(source.tasks["size"], test=FirstSamples(source.tasks["size"].test, 0))
+    with pytest.raises(InputError, match="no test images of size: leave this task out"):
+        benchmark(
+            replace(source, tasks={"size": spec}),
+            tasks=("size",),
+            methods=METHODS,
+            pretrained=pretrained,
+            out=tmp_path,
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_stored_predictions_may_differ_between_repeats(pretrained, tmp_path) -> None:

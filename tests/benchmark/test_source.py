@@ -218,7 +218,10 @@ def test_nyu_depth_is_scored_inside_the_crop(tmp_path: Path) -> None:
         write_image(tmp_path / folder / f"rgb_{number:05}.jpg", size=(640, 480))
         write_depth(tmp_path / folder / f"sync_depth_{number:05}.png", size=(640, 480))
     source = nyu_source(root=tmp_path)
-    assert source.name == "nyu 1 + 1"
+    assert source.name.startswith("nyu 1 + 1 (")
+    (tmp_path / "official_splits/test/bathroom").rename(tmp_path / "official_splits/test/kitchen")
+    assert nyu_source(root=tmp_path).name != source.name
+    (tmp_path / "official_splits/test/kitchen").rename(tmp_path / "official_splits/test/bathroom")
     (spec,) = source.tasks.values()
     assert spec.name == "nyu_depth"
     assert spec.task.outputs[0].channels == 50

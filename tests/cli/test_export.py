@@ -29,13 +29,16 @@ def test_the_file_is_named_after_the_model(
     student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert export("--model", student, "--format", "torch") == 0
+    student.rename("student.v2.safetensors")
+    assert export("--model", "student.v2.safetensors", "--format", "torch") == 0
     line = capsys.readouterr().out
-    assert line.startswith("student.pt2: sides are multiples of 4 px; differs from diffsight by ")
+    assert line.startswith(
+        "student.v2.pt2: sides are multiples of 4 px; differs from diffsight by "
+    )
     assert {one.name for one in tmp_path.iterdir()} == {
-        "student.safetensors",
-        "student.pt2",
-        "student.pt2.json",
+        "student.v2.safetensors",
+        "student.v2.pt2",
+        "student.v2.pt2.json",
     }
 
 

@@ -300,6 +300,7 @@ class Distillation:
         """Return what is saved with the student."""
         info = describe(self.teacher, {}, {})["info"]
         kept = {name: info[name] for name in (*KEPT, "base_weights") if info.get(name)}
+        kept |= {name: info[name] for name in ("mirror",) if name in info}
         name, metric = type(self.teacher.method).__name__, model.task.metric_name
         training: dict[str, Any] = {
             "teacher": f"{name} {self.fingerprint[:12]}",

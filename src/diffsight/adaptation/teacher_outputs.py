@@ -154,6 +154,8 @@ def write_output(
 ) -> None:
     """Run a teacher on an image in one pass, and write the image and the output to a file.
 
+    The mirror image is left out if the teacher was not trained on mirror images.
+
     Args:
         teacher: model in evaluation mode, on its device.
         spec: specification of the student's output.
@@ -176,7 +178,7 @@ def write_output(
     output = output.with_stack(resize_image(output.stack, hw))
     small = (resize_image(pixels, hw)[0] * 255).round().clamp(0, 255).to(torch.uint8)
     views = {ORIGINAL: output}
-    if task.is_mirrorable:
+    if task.is_mirrorable and teacher.info.get("mirror", True):
         views[MIRRORED] = task.mirror_output(output)
     tensors, generator = {"image": small}, Generator().manual_seed(seed)
     for side, view in views.items():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from diffsight.benchmark.measures import AngleMeasure, DepthMeasure
-from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, benchmark_tasks
+from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, benchmark_tasks, digest_of
 from diffsight.choices import NYUTrainSplit
 from diffsight.datasets.nyu_few_shot import NYUFewShotDepth, NYUNormals
 from diffsight.tasks import Depth, Normals
@@ -35,7 +35,8 @@ def nyu_source(
     """
     train = NYUFewShotDepth(root=root, split=train_split, list_file=train_list)
     test = NYUFewShotDepth(root=root, split="test", list_file=test_list, crop=True)
-    name = f"nyu {len(train)} + {len(test)}"
+    ids = ([pair.id for pair in data.pairs] for data in (train, test))
+    name = f"nyu {len(train)} + {len(test)} ({digest_of(*ids)})"
     if train_split != "train":
         name = f"{name}, {train_split}"
     depth = Depth(max_depth_m=None, bins=50)
@@ -45,5 +46,7 @@ def nyu_source(
         scored = NYUNormals(root=root, normals=normals, split="test", list_file=test_list)
         task = Normals(bins=50)
         tasks.append(BenchmarkTask("nyu_normal", task, labelled, scored, AngleMeasure))
-        name += f", normals {Path(normals).resolve().name} {len(labelled)} + {len(scored)}"
+        ids = ([pair.id for pair, _ in data.files] for data in (labelled, scored))
+        counts = f"{len(labelled)} + {len(scored)} ({digest_of(*ids)})"
+        name += f", normals {Path(normals).resolve().name} {counts}"
     return BenchmarkSource(name, benchmark_tasks(tasks))

@@ -39,19 +39,23 @@ def benchmark_methods(
     Raises:
         InputError: for an unknown name or option, or for ``dinov2-linear`` without ``dino``.
     """
-    return {name: _build_method(name, dino, tuple(trusted)) for name in names}
+    # only the packages that a name uses, so that results stay valid if another method is added
+    packages = {name: tuple(one for one in trusted if one in name) for name in names}
+    return {name: _build_method(name, dino, packages[name]) for name in names}
 
 
 def _build_method(text: str, dino: str | None, trusted: tuple[str, ...]) -> BenchmarkMethod:
     text, on, backbone = text.partition(" on ")
     name, colon, options = text.partition(":")
+    # without this option, few_shot would use one table if there is no CLIP model
+    tables = {"codebook": TABLES} if name == "few_shot" else {}
     if on:
         names = AUTO if text == "auto" else (text,)
         specs = [parse_spec(name, trusted=trusted) for name in names]
         sources = backbone_sources(backbone)
         pairs = zip(names, specs, strict=True)
         supported = [name for name, spec in pairs if any(map(spec.method.supports, sources))]
-        return Adapted(tuple(supported) or names, backbone=backbone, trusted=trusted)
+        return Adapted(tuple(supported) or names, tables, backbone, trusted)
     if name in ROWS:
         if colon:
             raise InputError(f"{text}: {name} has no options: leave them out")
@@ -68,6 +72,4 @@ def _build_method(text: str, dino: str | None, trusted: tuple[str, ...]) -> Benc
         if dino is None:
             raise InputError("dinov2-linear: give --dino DIR, the folder of a DINOv2 model")
         return Adapted((spec,), backbone=dino)
-    # without this option, few_shot would use one table if there is no CLIP model
-    tables = {"codebook": TABLES} if name == "few_shot" else {}
     return Adapted((spec,), tables, trusted=trusted, reads_clip=name == "clip-linear")

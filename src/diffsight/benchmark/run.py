@@ -94,6 +94,11 @@ def benchmark(
             raise InputError(
                 f"{source.name} has no task {name!r}: choose from {', '.join(source.tasks)}"
             )
+        if not len(source.tasks[name].test):
+            raise InputError(
+                f"{source.name}: no test images of {name}: leave this task out, or choose other "
+                "test images"
+            )
     require_memory(settings.shots, settings.short_side or 0, settings.runtime)
     mine = _list_units(source, tasks, methods, repeats, shard)
     keys = {u: u.key(methods[u.method], source, pretrained, settings) for u in mine}

@@ -1,5 +1,6 @@
 """The tasks on which the few-shot benchmark compares methods, and their data sets."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,3 +110,9 @@ class BenchmarkSource:
 def benchmark_tasks(tasks: Sequence[BenchmarkTask]) -> dict[str, BenchmarkTask]:
     """Return the tasks by name."""
     return {task.name: task for task in tasks}
+
+
+def digest_of(*lists: Sequence[str]) -> str:
+    """Return the first digits of a hash of lists of image names, for the name of a source."""
+    text = "\n\n".join("\n".join(names) for names in lists)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,6 +1,5 @@
 """Taskonomy in the few-shot benchmark: 22 tasks, scored as in the published tables or exactly."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,13 @@ from diffsight.benchmark.measures import (
     ForegroundMeasure,
     ValueMeasure,
 )
-from diffsight.benchmark.source import BenchmarkSource, BenchmarkTask, Codebook, benchmark_tasks
+from diffsight.benchmark.source import (
+    BenchmarkSource,
+    BenchmarkTask,
+    Codebook,
+    benchmark_tasks,
+    digest_of,
+)
 from diffsight.codecs import ScalarBins, VectorCodebook
 from diffsight.datasets.taskonomy import Taskonomy, find_missing_folder, require_task, task_names
 from diffsight.datasets.taskonomy_files import (
@@ -145,8 +150,7 @@ def _source_name(
 ) -> str:
     """Return a name that changes with the images that are there."""
     train, scored = ids
-    digest = hashlib.sha256("\n".join((*train, "", *scored)).encode()).hexdigest()
-    counts = f"{len(train)} + {len(scored)} files ({digest[:8]})"
+    counts = f"{len(train)} + {len(scored)} files ({digest_of(train, scored)})"
     name = f"taskonomy, {split}, {preset}, {counts}"
     return name if max_images is None else f"{name}, {max_images} images"
 

@@ -15,6 +15,7 @@ from diffsight.benchmark.measures import map_output, map_spec
 from diffsight.benchmark.methods import BenchmarkMethod, Episode, FittedMethod, files_hash
 from diffsight.benchmark.source import BenchmarkTask
 from diffsight.datasets.base import Sample
+from diffsight.errors import InputError
 from diffsight.inference.baselines import average_labels
 from diffsight.inference.stored import StoredPredictions
 from diffsight.ops.resize import resize_label
@@ -91,8 +92,17 @@ class Stored(BenchmarkMethod):
     def dependency_hash(
         self, spec: BenchmarkTask, source: BackboneSource, clip: str | Path | None
     ) -> str:
-        """Return a hash of the predictions for a task."""
+        """Return a hash of the predictions for a task.
+
+        Raises:
+            InputError: if there are none.
+        """
         folders = sorted(self.folder.glob("rep[0-9]*"))
+        if not any((folder / spec.name).is_dir() for folder in (self.folder, *folders)):
+            raise InputError(
+                f"{self.folder}: no folder {spec.name} with predictions: add it, or choose other "
+                "--tasks"
+            )
         hashes = [f"{folder.name} {files_hash(folder / spec.name, '*.npy')}" for folder in folders]
         return " ".join([files_hash(self.folder / spec.name, "*.npy"), *hashes])
 

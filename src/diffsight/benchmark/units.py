@@ -115,7 +115,8 @@ def read_finished(path: Path, key: str) -> dict[str, Any] | None:
     result = read_unit(path, {"key"})
     if result["key"] != key:
         raise InputError(
-            f"{path}: made with other options, data or backbone: give those again, or another --out"
+            f"{path}: made with other options, data, backbone or version of diffsight: give those "
+            "again, or another --out"
         )
     return result
 

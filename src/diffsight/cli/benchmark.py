@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from diffsight.benchmark.run import Forecast, Progress
     from diffsight.benchmark.source import BenchmarkSource
 
+OPTIONS_OF = {
+    "rooms": ("size", "max_images"),
+    "taskonomy": ("root", "preset", "split", "max_images"),
+    "nyu": ("root", "normals", "test_list", "train_split"),
+}
+"""Options of ``DataOptions`` that a data set has."""
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +67,10 @@ class DataOptions:
         from diffsight.benchmark.rooms import rooms_source
         from diffsight.benchmark.taskonomy import taskonomy_source
 
+        for name, default in ((one.name, one.default) for one in fields(self)[1:]):
+            if name not in OPTIONS_OF[self.data] and getattr(self, name) != default:
+                option = "--" + name.replace("_", "-")
+                raise InputError(f"{option} has no effect on --data {self.data}: leave it out")
         if self.data == "rooms":
             count = 100 if self.max_images is None else self.max_images
             return rooms_source(size=self.size, count=count)
@@ -70,8 +80,6 @@ class DataOptions:
             return taskonomy_source(
                 root=self.root, preset=self.preset, split=self.split, max_images=self.max_images
             )
-        if self.max_images is not None:
-            raise InputError("--max-images has no effect on NYU: choose images with --test-list")
         return nyu_source(
             root=self.root,
             normals=self.normals,

@@ -62,7 +62,8 @@ def main(
     from diffsight.inference.export import export_model
     from diffsight.inference.write import find_images
 
-    path = Path(f"{Path(model).stem}{EXPORT_SUFFIXES[format]}") if out is None else out
+    name = Path(model).name.removesuffix(".safetensors")
+    path = Path(f"{name}{EXPORT_SUFFIXES[format]}") if out is None else out
     if path.is_file() and not overwrite:
         raise InputError(f"{path}: exists already: choose another --out, or give --overwrite")
     options.require_writable(path, is_file=True)
