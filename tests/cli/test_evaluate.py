@@ -248,6 +248,15 @@ def test_class_and_mask_files_of_another_program_are_scored(
         (["--protocol", "rooms-v1", "--model", "x"], "give --model, or --predictions"),
         (["--protocol", "rooms-v1", "--data", "Folder", "root={pairs}", "--record"], "--record"),
         (["--protocol", "rooms-v1", "--data", "Folder", "root={pairs}"], "64 x 64 pixels, its lab"),
+        (
+            ["--protocol", "rooms-v1", "--flip", "--scales", "1,2", "--short-side", "64"],
+            "--predictions run no model: leave --flip, --scales, --short-side out",
+        ),
+        (
+            ["--protocol", "rooms-v1", "--device", "cpu", "--dtype", "bfloat16"],
+            "leave --device, --dtype out",
+        ),
+        (["--protocol", "rooms-v1", "--backbone", "tiny"], "leave --backbone out"),
     ],
 )
 def test_stored_predictions_that_cannot_be_scored_are_refused(
@@ -278,6 +287,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
         words = ["--model", str(tmp_path / "none"), option, str(tmp_path / "file" / "a.json")]
         assert cli.main(["evaluate", *words]) == 2
         assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--results"])
+def test_a_folder_as_a_report_is_refused_before_the_model_is_loaded(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", str(tmp_path / "none"), option, str(tmp_path)]
+    assert cli.main(["evaluate", *words]) == 2
+    assert f"{tmp_path}: is a folder: give the name of a file" in capsys.readouterr().err
 
 
 def write_masks(root: Path, *values: int) -> list[str]:

@@ -125,6 +125,25 @@ def test_a_damaged_saved_model_is_listed_with_its_problem(
     assert "incomplete (fingerprint is missing)" in row["problem"]
 
 
+def test_files_that_cannot_be_read_are_listed_with_their_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [save(tiny(), tmp_path / name) for name in ("sub/m", "z.safetensors")]
+    names = {"a.safetensors": "gone", "b.safetensors": "b.safetensors", "config.json": "gone"}
+    for name, target in names.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    (good[0] / "notes").symlink_to("notes")  # a link to itself
+    rows = {row["path"]: row for row in list_models(capsys, tmp_path)}
+    problems = {path: row["problem"] for path, row in rows.items() if row["problem"]}
+    assert set(rows) - set(problems) == set(map(str, good))
+    assert set(problems) == {str(tmp_path), *(str(tmp_path / f"{x}.safetensors") for x in "ab")}
+    for name in names:
+        (problem,) = (one for one in problems.values() if one.startswith(f"{tmp_path / name}: "))
+        assert "cannot be read" in problem
+    size = sum(path.stat().st_size for path in good[0].iterdir() if path.name != "notes")
+    assert rows[str(good[0])]["size_mb"] == pytest.approx(size / 1e6, abs=0.05)
+
+
 def test_a_missing_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "nowhere"]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

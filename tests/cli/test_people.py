@@ -13,6 +13,7 @@ from tests.support import SMALL
 from tests.support_cli import photo
 from tests.support_cli import predict as run
 from tests.support_datasets import person_detection, write_detections, write_people
+from tests.support_films import noisy_scene, write_film
 from tests.support_inference import write_detector
 
 from diffsight import cli
@@ -20,11 +21,13 @@ from diffsight.backbones import StableDiffusion
 from diffsight.heads import HeatmapHead
 from diffsight.hub import save
 from diffsight.inference.explain import explain
+from diffsight.inference.films import FilmResults
+from diffsight.inference.video import Frame
 from diffsight.methods import MetaPrompts
 from diffsight.model import DenseModel
 from diffsight.necks import Fused
 from diffsight.prompts import LearnedTokens
-from diffsight.tasks import Pose
+from diffsight.tasks import Pose, Prediction
 
 
 def coco_model(**options: Any) -> DenseModel:
@@ -115,6 +118,26 @@ def test_an_image_without_a_detected_person_is_reported_in_one_line(
     assert printed.count("no person was found") == 1
     assert f"{image}: no person was found" in printed
     assert len(json.loads((out / "b.json").read_text())["people"]) == 1
+
+
+def test_a_film_with_another_detector_starts_again(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        write_detector(tmp_path / name, {0: "person", 1: "cat"}, bias=-9.0)
+    film, add, numbers = write_film(tmp_path / "clip.mp4", noisy_scene(3)), FilmResults.add, []
+
+    def interrupted(self: FilmResults, frame: Frame, prediction: Prediction) -> None:
+        numbers.append(frame.number)
+        if len(numbers) == 2:
+            raise KeyboardInterrupt
+        add(self, frame, prediction)
+
+    monkeypatch.setattr(FilmResults, "add", interrupted)
+    command = (saved, film, "--out", tmp_path / "out", "--overlay-only", "--detector")
+    assert run(*command, tmp_path / "one") == 130
+    assert run(*command, tmp_path / "two") == 0
+    assert numbers == [1, 2, 1, 2, 3]
 
 
 def test_explain_draws_the_attention_of_every_prompt_for_one_person() -> None:

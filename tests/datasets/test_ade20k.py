@@ -31,6 +31,12 @@ def test_annotation_values_are_class_ids_counted_from_one(tmp_path: Path) -> Non
     assert len(ADE20K(root=root, split="validation")) == 1
 
 
+def test_an_annotation_of_only_other_classes_has_no_scored_pixel(tmp_path: Path) -> None:
+    sample = ADE20K(root=write_ade20k(tmp_path, np.zeros((20, 30), np.uint8)))[0]
+    assert not sample.valid["semantic"].any()
+    assert (sample.labels["semantic"] == 0).all()
+
+
 def test_class_names_of_the_challenge() -> None:
     assert len(set(ADE20K_CLASSES)) == 150
     assert ADE20K_CLASSES[:3] == ("wall", "building", "sky")

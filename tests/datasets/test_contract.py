@@ -81,6 +81,23 @@ def test_concatenated_data_sets_keep_their_order_and_require_equal_classes(
         Concatenated(datasets=[rooms, rooms])
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ((None, None), None),
+        ((None, "caption"), "caption"),
+        (("oracle-scene", "caption"), "caption and oracle-scene"),
+    ],
+)
+def test_concatenated_data_sets_name_all_sources_of_their_prompts(
+    sources: tuple[str | None, ...], expected: str | None
+) -> None:
+    parts = [Rooms(split, count=1, size=16) for split in ("train", "val")]
+    for part, source in zip(parts, sources, strict=True):
+        part.prompt_source = source
+    assert Concatenated(datasets=parts).prompt_source == expected
+
+
 class TestMapillaryVistas(DatasetContract):
     def build(self, folder: Path) -> MapillaryVistas:
         write_mapillary(folder, np.array([[13, 41, 52], [65, 0, 30]]))

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.contracts import DatasetContract
 from tests.support_images import write_depth, write_image
 
+from diffsight.datasets.check import check
 from diffsight.datasets.kitti import KITTIDepth
 from diffsight.errors import InputError
 
@@ -52,6 +53,11 @@ def test_lines_without_depth_are_skipped_and_counted(tmp_path: Path) -> None:
     path = write_list(tmp_path, f"{IMAGE} {DEPTH} 721.5", f"{IMAGE} None 721.5")
     data = KITTIDepth(root=tmp_path, list_file=path, split="test")
     assert (len(data), data.without_depth, data.name) == (1, 1, "kitti-test")
+
+
+def test_a_check_without_the_lists_says_which_to_copy(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"eigen_train\.txt: no such file: copy the list of the"):
+        check("kitti", tmp_path)
 
 
 def test_missing_files_are_refused(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_depth_is_valid_within_its_range_and_eigens_crop(root: Path) -> None:
     sample = NYUFewShotDepth(root=root, split="test")[0]
     assert sample.image.shape == (3, 480, 640)
     assert sample.prompt == "bathroom"
+    assert NYUFewShotDepth.prompt_source == NYUNormals.prompt_source == "oracle-scene"
     valid = torch.zeros(480, 640, dtype=torch.bool)
     valid[100:300] = True  # above are rows without a measurement, below rows beyond the range
     assert torch.equal(sample.valid["depth_m"], valid)

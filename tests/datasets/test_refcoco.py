@@ -12,7 +12,7 @@ import pycocotools.mask
 import pytest
 import torch
 from PIL import Image
-from tests.support_refcoco import POLYGONS, REFS, RUN_LENGTHS, write_refcoco
+from tests.support_refcoco import POLYGONS, REFS, RUN_LENGTHS, make_ref, write_refcoco
 
 from diffsight.datasets import RandomSentence, RefCOCO
 from diffsight.datasets.shapes import count_parts
@@ -75,6 +75,25 @@ def test_the_pickle_is_converted_to_json_once(tmp_path: Path) -> None:
         (root / "refcoco" / "refs(unc).json").write_text(broken)
         with pytest.raises(InputError, match=r"refs\(unc\)\.json: damaged"):
             RefCOCO(root=root)
+
+
+def test_a_replaced_pickle_is_converted_again(tmp_path: Path) -> None:
+    root = write_refcoco(tmp_path)
+    pickled, copy = (root / "refcoco" / f"refs(unc).{suffix}" for suffix in ("p", "json"))
+    assert RefCOCO(root=root)[0].prompt == "the red chair"
+    seen = copy.stat().st_mtime_ns
+    pickled.touch()  # a copied folder has other times
+    assert RefCOCO(root=root)[0].prompt == "the red chair"
+    assert copy.stat().st_mtime_ns == seen
+    pickled.write_bytes(pickle.dumps([make_ref(1, "train", ["the old chair"])], protocol=2))
+    assert RefCOCO(root=root)[0].prompt == "the old chair"
+    rows = json.loads(copy.read_text())["refs"]
+    # a copy of an earlier version: a list, without the hash of its pickle
+    copy.write_text(json.dumps([rows[0] | {"sentences": ["a lamp"]}]))
+    assert RefCOCO(root=root)[0].prompt == "the old chair"
+    copy.write_text(json.dumps([rows[0] | {"sentences": ["a lamp"]}]))
+    pickled.unlink()
+    assert RefCOCO(root=root)[0].prompt == "a lamp"
 
 
 class Code:
@@ -160,8 +179,8 @@ def test_a_json_copy_with_wrong_types_is_refused(tmp_path: Path, change: Any) ->
     root = write_refcoco(tmp_path)
     RefCOCO(root=root)
     path = root / "refcoco" / "refs(unc).json"
-    rows = json.loads(path.read_text())
-    change(rows)
-    path.write_text(json.dumps(rows))
+    content = json.loads(path.read_text())
+    change(content["refs"])
+    path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"refs\(unc\)\.json: damaged \(.*\): delete it"):
         RefCOCO(root=root)

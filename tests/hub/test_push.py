@@ -62,6 +62,13 @@ def test_a_folder_a_file_and_a_model_are_uploaded(folder: Path, file: Path, call
         assert options["baselines"] == ({"mean map"} if isinstance(source, Path) else set())
 
 
+def test_baselines_of_an_older_upload_are_deleted(folder: Path, calls: Calls) -> None:
+    """The hub's client keeps those files that the same upload replaces."""
+    push(folder, "me/depth")
+    assert calls[1][1]["baselines"] == set()
+    assert calls[1][1]["delete_patterns"] == "baselines.safetensors"
+
+
 def test_an_empty_folder_is_not_uploaded(tmp_path: Path, calls: Calls) -> None:
     with pytest.raises(InputError, match=r"no config\.json and no model\.safetensors"):
         push(tmp_path, "me/depth")

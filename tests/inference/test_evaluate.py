@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support_datasets import write_captions
 from tests.support_inference import Blur, Brightness, model
 from torch import nn
 
 from diffsight import protocols
 from diffsight.backbones import BackboneSource
+from diffsight.datasets import Captioned
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.hub import read_config, record, save
@@ -283,6 +285,40 @@ def test_a_model_that_requires_a_prompt_gets_captions() -> None:
     assert resolve_protocol("classes-v1", dense) == protocols.get("classes-v1")
     with pytest.raises(InputError, match="reads captions, not scene types"):
         resolve_protocol("rooms-v1", dense, oracle_scene=True)
+
+
+def test_scene_types_are_refused_as_captions_before_a_sample_is_read() -> None:
+    data = Grey(prompt="office")
+    data.prompt_source = "oracle-scene"
+    dense = model(Blur)
+    protocol = protocols.get("rooms-v1", prompt="oracle-scene")
+    assert evaluate(Predictor(dense), data, protocol).protocol.prompt_source == "oracle-scene"
+    data.read.clear()
+    dense.method.requires_prompt = True
+    message = "data set 'grey.*': the source of its prompts is 'oracle-scene', not 'caption': wrap"
+    for dataset in (data, FirstSamples(data, 2)):
+        for rules in (resolve_protocol("rooms-v1", dense), ROOMS, None):
+            with pytest.raises(InputError, match=f"{message} it in Captioned"):
+                evaluate(Predictor(dense), dataset, rules)
+    assert not data.read
+    data.prompt_source = None  # as in a data set that does not name its source
+    result = evaluate(Predictor(dense), data, resolve_protocol("rooms-v1", dense))
+    assert result.protocol.prompt_source == "caption"
+
+
+def test_captions_are_refused_as_scene_types(tmp_path: Path) -> None:
+    captions = {f"g{i}": "kitchen" for i in range(4)}
+    data = Captioned(
+        dataset=Grey(prompt="office"), captions=write_captions(tmp_path / "c", captions, "grey")
+    )
+    dense = model(Blur)
+    oracle = resolve_protocol("rooms-v1", dense, oracle_scene=True)
+    with pytest.raises(InputError, match="is 'caption', not 'oracle-scene': leave --oracle-scene"):
+        evaluate(Predictor(dense), data, oracle)
+    assert evaluate(Predictor(dense), data, ROOMS).images == 4
+    dense.method.requires_prompt = True
+    protocol = resolve_protocol("rooms-v1", dense)
+    assert evaluate(Predictor(dense), data, protocol).protocol.prompt_source == "caption"
 
 
 def saved(pipeline_folder: Path) -> DenseModel:

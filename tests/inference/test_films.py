@@ -173,8 +173,9 @@ def test_only_the_frames_of_the_open_part_are_in_memory(
 def test_a_name_that_is_too_long_is_refused(length: int, tmp_path: Path) -> None:
     path = write_film(tmp_path / f"{'x' * length}.mp4", noisy_scene(2))
     (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match=r"cannot be written \(File name too long\)"):
+    with pytest.raises(InputError, match=r"cannot be written \(File name too long\)") as caught:
         run(path, tmp_path / "out")
+    assert length < 245 or "give the film a shorter name" in str(caught.value)
     assert list(tmp_path.glob("out/*")) == []
 
 
@@ -214,12 +215,13 @@ def test_an_interrupted_run_keeps_all_its_frames(tmp_path: Path) -> None:
     assert read_times(tmp_path / "out" / "clip_overlay.mp4") == read_times(path)
 
 
-@pytest.mark.parametrize("change", ["smoothing", "film"])
+@pytest.mark.parametrize("change", ["smoothing", "detector", "film"])
 def test_an_unfinished_run_with_other_settings_starts_again(change: str, tmp_path: Path) -> None:
     path = write_film(tmp_path / "clip.mp4", noisy_scene(8))
     with pytest.raises(KeyboardInterrupt):
         run(path, tmp_path / "out", advance=stop_after(6, KeyboardInterrupt))
-    request = FilmRequest(smoothing=0.5 if change == "smoothing" else 0.0)
+    options = {"smoothing": {"smoothing": 0.5}, "detector": {"detector": "other"}, "film": {}}
+    request = FilmRequest(**options[change])
     if change == "film":
         time.sleep(0.02)
         write_film(path, noisy_scene(4))
@@ -229,6 +231,18 @@ def test_an_unfinished_run_with_other_settings_starts_again(change: str, tmp_pat
     count = 4 if change == "film" else 8
     assert about["frame_count"] == count
     assert len(list((tmp_path / "out" / "clip_frames").glob("*_depth.png"))) == count
+
+
+def test_two_runs_do_not_write_the_results_of_a_film_at_once(tmp_path: Path) -> None:
+    path, out = write_film(tmp_path / "clip.mp4", noisy_scene(4)), tmp_path / "out"
+    whole = run(path, tmp_path / "whole")
+
+    def begin_second_run(count: int) -> None:
+        with pytest.raises(InputError, match=r"clip\.json: process \d+ on .* has been writing it"):
+            run(path, out)
+
+    assert run(path, out, advance=begin_second_run) == whole
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 def test_a_complete_run_is_replaced(tmp_path: Path) -> None:
@@ -267,8 +281,7 @@ def test_a_film_that_cannot_be_used_leaves_nothing_behind(tmp_path: Path) -> Non
     path = write_film(tmp_path / "clip.mp4", noisy_scene(2, 8, 40))
     with pytest.raises(InputError, match="40 x 8 pixels"):
         run(path, tmp_path / "out")
-    assert contents(tmp_path / "out") == {}
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_of_films_are_not_inputs_of_the_next_run(tmp_path: Path) -> None:

@@ -92,7 +92,6 @@ def test_generation_writes_nothing_to_stderr_and_log(
         (48, "size 48: tiny needs a multiple of 32 px, such as 64"),
         (40, "such as 32"),
         (7, "such as 32"),
-        (-64, "such as 32"),
     ],
 )
 def test_the_message_for_an_unusable_size_names_the_nearest_usable_one(
@@ -115,6 +114,8 @@ def test_the_message_for_a_long_prompt_names_its_number_of_tokens(embedded: Path
     ("arguments", "message"),
     [
         ({"count": 0}, "count 0: give at least 1"),
+        ({"size": 0}, "size 0: give at least 1"),
+        ({"size": -64}, "size -64: give at least 1"),
         ({"steps": 0}, "steps 0: give at least 1"),
         ({"steps": 1000}, "steps 1000: give fewer than the 1000"),
         ({"guidance": float("nan")}, "guidance nan: give a number"),

@@ -123,8 +123,16 @@ def test_pixels_without_a_prediction_do_not_spread() -> None:
     assert torch.equal(smoother(image, torch.ones(1, 16, 16))[0, 0, :2], torch.ones(2))
 
 
-def test_the_uncertainty_over_passes_is_kept() -> None:
-    predictor = Predictor(model(Brightness), Plan(flip=True))
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(flip=True),
+        Plan(scales=(1.0, 1.5)),
+        Plan(scales=(1.0, 1.5), tile=24, stride=16),
+    ],
+)
+def test_the_uncertainty_over_passes_is_kept(plan: Plan) -> None:
+    predictor = Predictor(model(Brightness), plan)
     (plain,), (averaged,) = (
         [one.std for one in used(film(1))]
         for used in (predictor, SmoothedPredictor(predictor, 0.8))

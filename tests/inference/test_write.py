@@ -234,6 +234,8 @@ def test_results_are_skipped_among_several_named_files(tmp_path: Path) -> None:
     explained(tmp_path, "concepts.png")
     named = [str(path) for path in tmp_path.iterdir() if path.suffix != ".json"]
     assert [job.image.name for job in find_images(named)] == ["a.jpg"]
+    with pytest.raises(InputError, match="no images: all are results of earlier runs"):
+        find_images([path for path in named if not path.endswith("a.jpg")])
     (picture,) = find_images([str(tmp_path / "a_colour.png")])
     assert picture.image.name == "a_colour.png"
 

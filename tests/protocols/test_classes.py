@@ -75,6 +75,14 @@ def test_the_multi_scale_protocols_of_ade20k_have_the_scales_of_their_papers() -
             protocol.metric(Segmentation(list(NAMES.values())))
 
 
+@pytest.mark.parametrize("name", ["cityscapes-ss-v1", "cityscapes-ms-v1"])
+def test_a_part_of_cityscapes_or_smaller_images_change_the_name(name: str) -> None:
+    protocol = protocols.get(name)
+    assert protocol.applied_to(500, {(1024, 2048)}) is protocol
+    part = protocol.applied_to(8, {(512, 1024)}).name
+    assert part == f"part of {name} (8 of 500 images, images of 512 x 1024, not 1024 x 2048)"
+
+
 def test_scores_of_classes_and_categories_agree_with_cityscapesscripts() -> None:
     """The expected figures are those of cityscapesscripts 2.3.0 on the same labels.
 

@@ -109,6 +109,8 @@ def test_a_sample_has_the_chosen_labels_in_the_right_shapes() -> None:
     sample = data[0]
     assert sample.id == "rooms-val-7-000000"
     assert sample.prompt in ROOM_TYPES
+    assert Rooms(count=1).prompt_source == "oracle-scene"
+    assert Rooms(count=1, prompt="caption").prompt_source == "caption"
     assert set(sample.labels) == set(sample.valid) == set(data.labels)
     assert sample.image.shape == (3, 40, 56)
     assert sample.labels["depth_m"].shape == (1, 40, 56)

@@ -331,6 +331,22 @@ class Reading(Tiny):
         return super().forward(inputs, *rest, **options)
 
 
+class ReadingCaptions(Reading):
+    """A method that needs a caption of every image."""
+
+    requires_prompt = True
+
+
+@pytest.mark.parametrize("preload", [0, 1])
+def test_scene_types_are_refused_as_captions_before_the_training(tmp_path, monkeypatch, preload):
+    monkeypatch.setattr(Scenes, "prompt_source", "oracle-scene")
+    changes = {"val": Scenes(length=3), "protocol": "rooms-v1", "monitor": "rmse"}
+    changes |= {"method": functools.partial(ReadingCaptions), "preload": preload}
+    with pytest.raises(InputError, match="'oracle-scene', not 'caption': wrap it in Captioned"):
+        short(tmp_path, **changes)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
 def test_validation_and_final_evaluation_use_the_plan_and_prompts_of_the_recipe(tmp_path):
     changes = {"protocol": "rooms-v1", "monitor": "rmse", "validate_every": 1}
     changes |= {"val": Scenes(length=3), "method": functools.partial(Reading)}

@@ -4,7 +4,7 @@ import json as json_text
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,7 +161,7 @@ def main(
     if protocol:
         protocols.get(protocol)
     for path in filter(None, (out, results)):
-        options.require_writable(path.parent)
+        _require_file(path)
     if record and model is not None:
         _require_recordable(model)
     if model is None:
@@ -170,7 +170,7 @@ def main(
                 "--record, --results, --uncertainty, --oracle-scene and --engine ray are for a "
                 "model: leave them out"
             )
-        about, result = _score_predictions(protocol, data, run.trust)
+        about, result = _score_predictions(protocol, data, run, plan)
     else:
         rules = _Rules(protocol, oracle_scene, results, uncertainty)
         about, result = _score_model(model, rules, data, run, plan, cluster)
@@ -186,6 +186,33 @@ def main(
     if record and model is not None:  # after the report, which must not be lost if this fails
         hub.record(model, result.as_dict())
     return 0
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a report that cannot be written.
+
+    Raises:
+        InputError: if its folder cannot be written, or it is a folder itself.
+    """
+    options.require_writable(path.parent)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder: give the name of a file, such as report.json")
+
+
+def _require_defaults(run: options.RunOptions, plan: partial[Plan]) -> None:
+    """Refuse the options for running a model, which stored predictions do not use.
+
+    Raises:
+        InputError: if one of them is not the default.
+    """
+    defaults = {
+        one.name: one.default for kind in (Plan, options.RunOptions) for one in fields(kind)
+    }
+    values = {**plan.keywords, **vars(run), "trust": defaults["trust"]}  # data sets use --trust too
+    given = [name for name, value in values.items() if value != defaults[name]]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"--predictions run no model: leave {flags} out")
 
 
 def _require_recordable(model: str) -> None:
@@ -297,7 +324,7 @@ def _score_model(
 
 
 def _score_predictions(
-    protocol: str | None, data: DataOptions, trusted: Sequence[str]
+    protocol: str | None, data: DataOptions, run: options.RunOptions, plan: partial[Plan]
 ) -> "tuple[dict[str, Any], Evaluation]":
     """Return the first entry of the report, and the scores of stored predictions."""
     from diffsight import protocols
@@ -306,10 +333,11 @@ def _score_predictions(
     from diffsight.inference.stored import open_stored
 
     assert data.predictions
+    _require_defaults(run, plan)
     if protocol is None:
         raise InputError("--predictions needs a protocol: give --protocol ID")
     rules = protocols.get(protocol)
-    dataset = data.read(None, trusted)
+    dataset = data.read(None, run.trust)
     if data.limit is not None:
         dataset = FirstSamples(dataset, data.limit)
     stored = open_stored(data.predictions, rules, dataset)

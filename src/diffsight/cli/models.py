@@ -1,7 +1,9 @@
 """``diffsight models``: list pretrained networks, or the saved models in a folder."""
 
+import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -181,38 +183,50 @@ def saved_models(folder: Path) -> Iterator[SavedModel]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give a folder with saved models")
     for path, folders, files in os.walk(folder):
-        if CONFIG in files and _is_saved_model(Path(path, CONFIG)):
-            folders.clear()  # subfolders belong to the model
-            yield _saved_model(Path(path))
-            continue
+        if CONFIG in files and (model := _read_model(Path(path, CONFIG), Path(path))):
+            yield model
+            if not model.problem:
+                folders.clear()  # subfolders belong to the model
+                continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(path, name) for name in sorted(files) if name.endswith(".safetensors")]
-        yield from map(_saved_model, filter(_is_saved_model, paths))
+        yield from filter(None, (_read_model(path, path) for path in paths))
 
 
-def _is_saved_model(path: Path) -> bool:
-    """Whether a configuration or .safetensors file belongs to diffsight, even if damaged."""
-    with path.open("rb") as file:
-        return b'"diffsight' in file.read(HEAD_BYTES)
+def _read_model(file: Path, path: Path) -> SavedModel | None:
+    """Return a saved model, even if damaged; None if its file belongs to another program.
 
-
-def _saved_model(path: Path) -> SavedModel:
+    Args:
+        file: configuration or .safetensors file. If it cannot be read, that is the problem of the
+            model.
+        path: path of the model.
+    """
     from diffsight.hub import read_config
 
-    size = _megabytes(path)
     try:
+        with reading(file, "cannot be read ({reason}): copy it again"), file.open("rb") as opened:
+            if b'"diffsight' not in opened.read(HEAD_BYTES):
+                return None
         config = read_config(path)
     except InputError as error:
-        return SavedModel(str(path), size, problem=str(error))
+        return SavedModel(str(path), _megabytes(path), problem=str(error))
     task = describe_task(config, lists_classes=False)
     scores = describe_held_out(config["info"])
-    return SavedModel(str(path), size, task, describe_method(config), scores)
+    return SavedModel(str(path), _megabytes(path), task, describe_method(config), scores)
 
 
 def _megabytes(path: Path) -> float:
-    """Return the size of a file or folder; files with several links count once."""
-    files = {one.resolve() for one in path.rglob("*")} if path.is_dir() else {path}
-    return round(sum(one.stat().st_size for one in files if one.is_file()) / 1e6, 1)
+    """Return the size of a file or folder; files with several links count once.
+
+    Links to nothing and files that cannot be read do not count.
+    """
+    sizes: dict[tuple[int, int], int] = {}
+    for one in path.rglob("*") if path.is_dir() else (path,):
+        with contextlib.suppress(OSError):
+            status = one.stat()
+            if stat.S_ISREG(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return round(sum(sizes.values()) / 1e6, 1)
 
 
 def _show_networks(embedded: Sequence[Embedded], named: Sequence[HubModel]) -> None:

@@ -94,7 +94,14 @@ def predict_films(
         assert isinstance(one.out, Path)  # films are not written to object stores
         prompt = request.prompts[job.name]
         notes = one.notes_for(prompt)
-        wanted = FilmRequest(how.smoothing, how.overlay_only, prompt, one.find_people, notes)
+        wanted = FilmRequest(
+            how.smoothing,
+            how.overlay_only,
+            prompt,
+            request.people.detector,
+            one.find_people,
+            notes,
+        )
         try:
             if one.predictor.model.reads_rig:
                 raise InputError(f"{job.image}: the model reads several cameras, not a film")

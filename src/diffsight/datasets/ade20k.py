@@ -52,17 +52,17 @@ class ADE20K(AbstractDataset):
         """
         path, annotation = self.pairs[index]
         image = read_image(path)
-        label = read_label(annotation, LabelFormat("segmentation", invalid=0))
+        label = read_label(annotation, LabelFormat("segmentation", invalid=-1))
         ids = label.value[0].long() - 1
         require_same_size(annotation, ids, path, image)
-        largest = int(ids[label.valid].max()) if label.valid.any() else 0
+        largest = int(ids.max())
         if largest >= len(ADE20K_CLASSES):
             raise InputError(
                 f"{annotation}: class id {largest + 1} is above {len(ADE20K_CLASSES)}: use the "
                 "annotations of the scene parsing challenge, or ADE20KFull for the full set"
             )
-        ids = torch.where(label.valid, ids, 0)
-        return Sample(path.stem, image, {"semantic": ids}, {"semantic": label.valid})
+        valid = ids >= 0
+        return Sample(path.stem, image, {"semantic": ids.clamp(min=0)}, {"semantic": valid})
 
 
 class ADE20KFull(AbstractDataset):

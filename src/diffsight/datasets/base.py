@@ -90,11 +90,15 @@ class AbstractDataset(Configurable, abc.ABC):
         class_names: class names in the order of the class ids, by label name.
         map_cells: for maps around a vehicle, the number of cells along each axis and the length of
             a cell in metres; None for other data sets.
+        prompt_source: source of the prompts, in the words of evaluation protocols: ``caption``, or
+            ``oracle-scene`` for labelled scene types. Evaluation refuses prompts of another source
+            than the model should get. None: not known, and not checked.
     """
 
     name: str
     class_names: Mapping[str, tuple[str, ...]] = {}
     map_cells: tuple[int, float] | None = None
+    prompt_source: str | None = None
 
     @abc.abstractmethod
     def __len__(self) -> int:

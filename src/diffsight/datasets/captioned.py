@@ -23,6 +23,8 @@ class Captioned(AbstractDataset):
         InputError: if the file is damaged or belongs to another data set.
     """
 
+    prompt_source = "caption"
+
     def __init__(self, *, dataset: AbstractDataset, captions: str | Path) -> None:
         self.name = dataset.name
         self.class_names = dataset.class_names

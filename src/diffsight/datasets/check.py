@@ -79,7 +79,13 @@ def _refcoco_builder(variant: Any) -> Callable[[Path, Any], AbstractDataset]:
 
 
 def _build_kitti(root: Path, split: Any) -> AbstractDataset:
-    return KITTIDepth(root=root, list_file=root / f"eigen_{split}.txt", split=split)
+    path = root / f"eigen_{split}.txt"
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file: copy the list of the Eigen split there, with a line "
+            "'IMAGE DEPTH FOCAL' for every sample"
+        )
+    return KITTIDepth(root=root, list_file=path, split=split)
 
 
 CHECKABLE_DATASETS: Mapping[str, CheckableDataset] = {

@@ -31,6 +31,8 @@ class Concatenated(AbstractDataset):
         for dataset in datasets[1:]:
             if dataset.class_names != self.class_names:
                 raise InputError(f"{dataset.name} has other classes than {names[0]}: remove it")
+        sources = {dataset.prompt_source for dataset in datasets}
+        self.prompt_source = " and ".join(sorted(filter(None, sources))) or None
         self.name = "+".join(names)
         self._datasets = tuple(datasets)
         self._ends = list(accumulate(map(len, datasets)))

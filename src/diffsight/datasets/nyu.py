@@ -35,9 +35,6 @@ class NYUDepth(AbstractDataset):
             ``/SCENE/rgb_00000.jpg /SCENE/sync_depth_00000.png`` (24,231 training and 654 test
             samples in the literature); None reads every image in the folders.
 
-    Attributes:
-        prompt_source: protocol option that names the source of the prompts in result tables.
-
     Raises:
         InputError: if files are missing, or the name of a folder contains no scene type.
     """

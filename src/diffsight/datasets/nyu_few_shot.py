@@ -35,6 +35,8 @@ class NYUFewShotDepth(AbstractDataset):
         InputError: if files of the data set are missing.
     """
 
+    prompt_source = NYUDepth.prompt_source
+
     def __init__(
         self,
         *,
@@ -90,6 +92,8 @@ class NYUNormals(AbstractDataset):
     Raises:
         InputError: if files of the data set are missing, or no image has normals.
     """
+
+    prompt_source = NYUDepth.prompt_source
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: sentences that refer to objects in COCO images, with masks."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ class RefCOCO(AbstractDataset):
 
     ``root`` contains ``images/mscoco/images/train2014`` and ``refcoco``, ``refcoco+`` or
     ``refcocog`` with ``instances.json`` and ``refs(SPLITTER).p``. The pickle is read without
-    running any code in it, and converted once to ``refs(SPLITTER).json`` in the same folder.
+    running any code in it, and converted once to ``refs(SPLITTER).json`` in the same folder. If the
+    pickle is replaced, it is converted again.
 
     Label ``referent`` is ``h w`` of int64: 1 on the object, 0 elsewhere. Pixels where parts of the
     object overlap are 0, as in the authors' code.
@@ -133,8 +135,9 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
     """Return the objects with their sentences, from the pickle of the REFER tool or its JSON copy.
 
     Args:
-        path: path of the pickle. Its JSON copy has the same name with the suffix ``.json``; if
-            there is none, it is written.
+        path: path of the pickle. Its JSON copy has the same name with the suffix ``.json``, and
+            the SHA-256 of the pickle. If there is no copy, or it was made from another pickle, it
+            is written. Without the pickle, any copy is read.
 
     Returns:
         One dict per object: ``ref_id`` and ``ann_id`` (int), ``split`` (str) and ``sentences``
@@ -144,9 +147,14 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
         InputError: if the file is missing or damaged, or contains anything but plain data.
     """
     copy = path.with_suffix(".json")
+    digest = _sha256(path) if path.is_file() else None
     if copy.is_file():
         with reading(copy, "damaged ({reason}): delete it"):
-            return [_validate_row(row) for row in read_json(copy)]
+            content = read_json(copy)
+            source = content["sha256"] if isinstance(content, dict) else None
+            if digest in (None, source):
+                rows = content["refs"] if isinstance(content, dict) else content
+                return [_validate_row(row) for row in rows]
     try:
         rows = [_parse_ref(ref) for ref in load_plain(path)]
     except OSError as error:
@@ -159,7 +167,7 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: no list of references ({error}): copy it again") from None
     try:
         with replacing(copy) as partial:
-            partial.write_text(json.dumps(rows), encoding="utf-8")
+            partial.write_text(json.dumps({"sha256": digest, "refs": rows}), encoding="utf-8")
     except (InputError, OSError):
         pass  # the folder is read-only: the pickle is read again next time
     return rows
@@ -191,6 +199,16 @@ class _Object:
     image: str
     image_hw: tuple[int, int]
     outline: Any
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    with reading(path, "cannot be read ({reason}): copy it again"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse_ref(ref: dict[str, Any]) -> dict[str, Any]:

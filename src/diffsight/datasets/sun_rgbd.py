@@ -20,9 +20,10 @@ class SUNRGBD(AbstractDataset):
     ``root`` contains ``SUNRGBD/{kv1,kv2,realsense,xtion}/...`` as in the archive, or is the folder
     ``SUNRGBD``. The folder of every frame has ``image/*.jpg`` and ``depth_bfx/*.png``.
 
-    Differs from DDP's code: depth is decoded as in the toolbox of the data set, which rotates the
-    16-bit numbers right by three bits to get millimetres. ``encoding="m/8000"`` decodes it as DDP's
-    authors do, which is the same up to 8.19 m.
+    Differs from DDP's code: the 16-bit numbers are rotated right by three bits to get millimetres,
+    as in the toolbox of the data set. ``encoding="m/8000"`` decodes them as DDP's authors do, which
+    is the same up to 8.19 m. Differs from the toolbox: depths above 8 m are kept, where the toolbox
+    then sets them to 8 m.
 
     Args:
         root: folder of the data set.

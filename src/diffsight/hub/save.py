@@ -127,6 +127,7 @@ def push(
             repo_id=repo_id,
             folder_path=str(folder),
             allow_patterns=[CONFIG, WEIGHTS, CARD, BASELINES],
+            delete_patterns=BASELINES,  # of an older model, unless they are replaced
             commit_message="Upload with diffsight",
         )
     return commit.commit_url

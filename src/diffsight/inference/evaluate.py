@@ -14,6 +14,7 @@ from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.sample_predictions import (
     PredictSamples,
+    check_prompt_source,
     predict_samples,
     validate_sample,
 )
@@ -118,6 +119,7 @@ class FirstSamples(AbstractDataset):
     def __init__(self, dataset: AbstractDataset, count: int) -> None:
         self.name = f"{dataset.name}, first {count}"
         self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
+        self.prompt_source = dataset.prompt_source
         self._dataset = dataset
         self._count = count
 
@@ -161,13 +163,15 @@ def evaluate(
             ``ClusterPredictor``.
 
     Raises:
-        InputError: if a sample has no label, or no prompt although one is needed; if the classes of
-            data set and model differ; if no image has a pixel that counts; or if the uncertainty
-            should be scored but the predictions have none.
+        InputError: if a sample has no label, or no prompt although one is needed; if the prompts
+            are of another source than the model should get; if the classes of data set and model
+            differ; if no image has a pixel that counts; or if the uncertainty should be scored but
+            the predictions have none.
     """
     task = predictor.model.task
     check_classes(task, dataset)
     protocol = protocol or TaskProtocol.of(task)
+    check_prompt_source(predictor.model, dataset, protocol)
     scores = _Scores(task, protocol, baselines or {})
     if uncertainty:
         if task.error_kind is None:

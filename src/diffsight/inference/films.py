@@ -36,6 +36,7 @@ from diffsight.inference.video import (
     join_films,
 )
 from diffsight.inference.write import draw_prediction, save_array
+from diffsight.locks import claim_name, made_folder
 from diffsight.ops.memory import report_out_of_memory
 from diffsight.tasks import Prediction
 from diffsight.types import People
@@ -52,6 +53,7 @@ class FilmRequest:
             predicted as an image.
         overlay_only: whether no files of single frames are written.
         prompt: prompt of all frames.
+        detector: detector that ``find_people`` runs; None for the default.
         find_people: function that takes a frame and the path of the film, and returns the people in
             it; for models that predict joints.
         notes: further entries of the JSON file.
@@ -60,6 +62,7 @@ class FilmRequest:
     smoothing: float = 0.0
     overlay_only: bool = False
     prompt: str | None = None
+    detector: str | None = None
     find_people: Callable[[Tensor, Path], People] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,8 +90,24 @@ def predict_film(
         ``film_files.read_entries``). ``damage`` is a message if the film is damaged.
 
     Raises:
-        InputError: if the film or the prediction cannot be used, or a result cannot be written.
+        InputError: if the film or the prediction cannot be used, a result cannot be written, or
+            another run writes these results.
     """
+    files = FilmFiles(base)
+    with _report_unwritable(base):
+        files.require_free()
+    with made_folder(base.parent), claim_name(files.record):
+        return _predict_claimed(predictor, film, base, request, advance)
+
+
+def _predict_claimed(
+    predictor: Predictor,
+    film: Film,
+    base: Path,
+    request: FilmRequest,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Do what ``predict_film`` does, with its arguments; no other run writes the same results."""
     used: Predictor = predictor
     results = FilmResults(film, base, request, _settings(predictor, film, request))
     if request.smoothing:
@@ -121,6 +140,21 @@ def predict_film(
     return results.finish(damage)
 
 
+@contextlib.contextmanager
+def _report_unwritable(base: Path) -> Iterator[None]:
+    """Return a context that turns errors of the file system into one line with a repair.
+
+    Raises:
+        InputError: if there is such an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_long = error.errno == errno.ENAMETOOLONG
+        repair = "give the film a shorter name" if is_long else "choose another --out"
+        raise InputError(f"{base}: cannot be written ({error.strerror}): {repair}") from error
+
+
 def _settings(predictor: Predictor, film: Film, request: FilmRequest) -> dict[str, Any]:
     """Return everything that the results depend on; a run with other settings starts again."""
     status = film.path.stat()
@@ -131,7 +165,7 @@ def _settings(predictor: Predictor, film: Film, request: FilmRequest) -> dict[st
         "device": str(predictor.device),
         "dtype": str(predictor.dtype),
         "confidence": threshold and threshold.confidence,
-        "options": [request.smoothing, request.overlay_only, request.prompt],
+        "options": [request.smoothing, request.overlay_only, request.prompt, request.detector],
         "notes": request.notes,
     }
     return json.loads(json.dumps(settings))
@@ -152,7 +186,7 @@ class FilmResults:
         get_state: function that returns the present state of the smoothing.
 
     Raises:
-        InputError: if other files would be replaced, or the folder cannot be written.
+        InputError: if the folder cannot be written.
     """
 
     def __init__(
@@ -170,17 +204,12 @@ class FilmResults:
         self._parts = 0
         self._writer: FilmWriter | None = None
         self._appended = 0  # frames in the part that is written
-        try:
-            self.files.require_free()
+        with _report_unwritable(base):
             if not self._continue():
                 self.files.remove()
             self.files.unfinished.mkdir(parents=True, exist_ok=True)
             if not request.overlay_only:
                 self.files.frames.mkdir(exist_ok=True)
-        except OSError as error:
-            is_long = error.errno == errno.ENAMETOOLONG
-            repair = "give the film a shorter name" if is_long else "choose another --out"
-            raise InputError(f"{base}: cannot be written ({error.strerror}): {repair}") from error
 
     def __enter__(self) -> Self:
         """Return the results."""

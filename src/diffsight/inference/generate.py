@@ -68,8 +68,8 @@ def generate(
             many tokens, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-    for name, value in (("count", count), ("number of prompts", len(prompts))):
-        if value < 1:
+    for name, value in (("count", count), ("number of prompts", len(prompts)), ("size", size)):
+        if value is not None and value < 1:
             raise InputError(f"{name} {value}: give at least 1")
     check_solver(steps, guidance)
     pipeline = load_networks(model, torch.device(usable_device(device)))

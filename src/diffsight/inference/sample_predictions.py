@@ -10,6 +10,8 @@ from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.errors import InputError
 from diffsight.inference.predictor import Predictor
 from diffsight.inference.ray_engine import ATTEMPTS, Cluster, map_groups
+from diffsight.model import DenseModel
+from diffsight.protocols import AbstractProtocol
 from diffsight.tasks import Prediction
 
 GROUP_SAMPLES = 4  # that run together, and that a worker gets at a time
@@ -147,6 +149,36 @@ class ClusterPredictor:
                 f"their worker ended {ATTEMPTS} times, perhaps for lack of memory: give a smaller "
                 "--short-side, or fewer --workers"
             )
+
+
+def check_prompt_source(
+    model: DenseModel, dataset: AbstractDataset, protocol: AbstractProtocol
+) -> None:
+    """Check that the prompts of a data set have the source that the evaluation states.
+
+    Otherwise a model would read true scene types as captions, and the report would not say so.
+    Prompts of an unknown source are not checked.
+
+    Args:
+        model: model to evaluate.
+        dataset: data set of the evaluation.
+        protocol: evaluation protocol. If it names no source, a model that requires a prompt gets
+            captions, except for tasks whose samples have sentences.
+
+    Raises:
+        InputError: if the source is another one.
+    """
+    expected = protocol.prompt_source
+    if expected is None and model.requires_prompt and not model.task.requires_prompt:
+        expected = "caption"
+    source = dataset.prompt_source
+    if expected and source and source != expected:
+        is_caption = expected == "caption"
+        repair = "wrap it in Captioned" if is_caption else "leave --oracle-scene out"
+        raise InputError(
+            f"data set {dataset.name!r}: the source of its prompts is {source!r}, not "
+            f"{expected!r}: {repair}"
+        )
 
 
 def validate_sample(sample: Sample, label: str, uses_prompt: bool) -> None:

@@ -177,7 +177,8 @@ class SmoothedPredictor(Predictor):
         merged = merged.normalised()
         smoothed = self.smoother(canvas.image.cpu(), merged.stack[0])
         merged = merged.with_stack(smoothed[None])
-        if canvas.average.passes > 1:
-            std = resize_image(canvas.average.std()[None], canvas.original_hw)
+        average = canvas.average if canvas.scales is None else canvas.scales
+        if average.passes > 1:
+            std = resize_image(average.std()[None], canvas.original_hw)
             merged = merged.with_std(std.cpu())
         return merged

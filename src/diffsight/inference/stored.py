@@ -201,7 +201,7 @@ class StoredMaps(AbstractStored):
 
 
 class StoredPoses(AbstractStored):
-    """A JSON file with the predicted joints of all people, in the format of COCO's results.
+    """A JSON file with COCO's 17 predicted joints of all people, in the format of COCO's results.
 
     Args:
         path: JSON list of ``image_id``, ``keypoints`` and ``score``.

@@ -76,8 +76,9 @@ def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = F
             films are not recognised.
 
     Raises:
-        InputError: if a folder or a pattern has no image (and no film), an object store cannot be
-            read, or some images are on this machine and some in an object store.
+        InputError: if a folder or a pattern has no image (and no film), all named files are results
+            of earlier runs, an object store cannot be read, or some images are on this machine and
+            some in an object store.
     """
     images: dict[AnyPath, None] = {}
     for argument in arguments:
@@ -108,6 +109,8 @@ def find_images(arguments: Sequence[str], *, films: bool = False, urls: bool = F
         if labels := find_label_images(matches):
             log.info("%s: %s skipped", argument, describe_files(labels, "label of a photograph"))
         images.update(dict.fromkeys(path for path in matches if path not in labels))
+    if not images:
+        raise InputError("no images: all are results of earlier runs: name other files")
     return _to_jobs(list(images))
 
 

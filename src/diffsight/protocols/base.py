@@ -26,6 +26,8 @@ OFFICIAL_IMAGES: Mapping[str, tuple[int, tuple[int, int] | None]] = {
     "ade20k-ss-v1": (2000, None),
     "ade20k-ms-v1": (2000, None),
     "ade20k-ms7-v1": (2000, None),
+    "cityscapes-ss-v1": (500, (1024, 2048)),
+    "cityscapes-ms-v1": (500, (1024, 2048)),
     "coco-pose-v1": (5000, None),
     "nuscenes-map-v1": (6019, None),
 }
@@ -59,6 +61,11 @@ class AbstractProtocol(abc.ABC):
     def uses_prompt(self) -> bool:
         """Whether the model gets the prompt of each sample; default: False."""
         return False
+
+    @property
+    def prompt_source(self) -> PromptRule | None:
+        """Required source of the prompts (``AbstractDataset.prompt_source``); default: any."""
+        return None
 
     @abc.abstractmethod
     def describe(self) -> str:

@@ -95,6 +95,11 @@ class DepthProtocol(AbstractProtocol):
         """Whether the model gets the prompt of each sample and not the mean of its text table."""
         return self.prompt != "mean"
 
+    @property
+    def prompt_source(self) -> PromptRule | None:
+        """Required source of the prompts; None if the model gets no prompt."""
+        return self.prompt if self.uses_prompt else None
+
     def describe(self) -> str:
         """Return a summary of the rules in one line, for the caption of a table of results."""
         parts = (

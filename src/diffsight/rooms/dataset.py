@@ -222,6 +222,7 @@ class Rooms(AbstractRooms):
         super().__init__(split, count, size, seed)
         self.labels = check_names(labels)
         self.prompt = prompt
+        self.prompt_source = "caption" if prompt == "caption" else "oracle-scene"
 
     def __getitem__(self, index: int) -> Sample:
         """Return the sample of the scene with this index."""

@@ -19,6 +19,7 @@ from diffsight.errors import InputError
 from diffsight.inference import Plan, Predictor
 from diffsight.inference.baselines import compute_baselines
 from diffsight.inference.evaluate import Evaluation, check_classes, evaluate, resolve_protocol
+from diffsight.inference.sample_predictions import check_prompt_source
 from diffsight.methods.base import MethodBuilder
 from diffsight.model import DenseModel
 from diffsight.ops.device import mixed_dtype
@@ -177,12 +178,15 @@ def _stream(
 
 
 def _check_validation(learner: Learner, val: AbstractDataset, monitor: str, world: int) -> None:
-    """Check that the validation set has a sample for each device, and the score to monitor.
+    """Check the validation set: a sample for each device, its prompts, and the score to monitor.
 
     Raises:
-        InputError: if it has not.
+        InputError: if it has too few samples, prompts of another source than the protocol states,
+            or no such score.
     """
     assert isinstance(learner.objective, Supervised)
+    if learner.objective.protocol is not None:
+        check_prompt_source(learner.objective.model, val, learner.objective.protocol)
     require_samples(val, world)
     learner.objective.require_score(monitor, val[0])
 
