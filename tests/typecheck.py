@@ -1,8 +1,8 @@
 """Checks of types and shapes at every call in the tests.
 
 jaxtyping's own decorator checks the arguments twice and binds them to the signature, which takes
-longer than most functions. Only shapes that name an argument, such as ``{self.num_tokens}``, need
-it.
+longer than most functions. It is only used for shapes that name an argument, such as
+``{self.num_tokens}``.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any, Self, get_args, get_type_hints
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-# as calls with wrong types raise in use, which some readers turn into a message
+# calls with wrong types often raise a TypeError in use, which some readers turn into a message
 TYPE_ERRORS = BeartypeConf(violation_type=TypeError)
 _jaxtyped: Any = jaxtyping.jaxtyped
 

@@ -1,6 +1,7 @@
 """Write files and folders completely or not at all. This module imports nothing heavy."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -52,10 +53,10 @@ def report_unwritable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"{path}: cannot be written ({reason}); choose a folder that exists, is writable and "
-            "has space"
-        ) from error
+        repair = "choose a folder that exists, is writable and has space"
+        if error.errno == errno.ENAMETOOLONG:
+            repair = "give it a shorter name"
+        raise InputError(f"{path}: cannot be written ({reason}); {repair}") from error
 
 
 @contextlib.contextmanager

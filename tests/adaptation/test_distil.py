@@ -83,11 +83,12 @@ def test_a_student_says_whose_predictions_it_has_learned(
     images: list[Path], tmp_path: Path
 ) -> None:
     teacher = brightness_teacher()
-    teacher.info["mirror"] = False
+    teacher.info |= {"mirror": False, "label_invalid": 0.0}
     path = diffsight.save(teacher, tmp_path / "teacher.safetensors")
     fingerprint = teacher.info["fingerprint"]
     student = small(teacher, images)
     assert student.info["mirror"] is False
+    assert student.info["label_invalid"] == 0
     assert student.info["teacher"]["fingerprint"] == fingerprint
     assert student.info["teacher"]["method"] == "BrightnessMethod"
     assert student.info["license"] == student.info["teacher"]["license"] == "cc-by-4.0"

@@ -175,7 +175,7 @@ def test_a_name_that_is_too_long_is_refused(length: int, tmp_path: Path) -> None
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match=r"cannot be written \(File name too long\)") as caught:
         run(path, tmp_path / "out")
-    assert length < 245 or "give the film a shorter name" in str(caught.value)
+    assert length < 245 or "give it a shorter name" in str(caught.value)
     assert list(tmp_path.glob("out/*")) == []
 
 

@@ -49,7 +49,10 @@ STATE = "training.ckpt"  # file in the folder of the state
 RUN = "student"  # name of the training in it
 _OUTPUT = re.compile(r"[0-9a-f]{64}\.safetensors")  # name of the teacher's output for an image
 # what the info of a teacher says of its student
-KEPT = ("kind", "unit", "license", "datasets", "label_unit", "label_invalid")
+KEPT = (
+    *("kind", "unit", "license", "datasets", "base_weights"),
+    *("label_unit", "label_invalid", "mirror"),
+)
 SMALLER = "choose a smaller --short-side, smaller images, or --device cpu"
 log = logging.getLogger(__name__)
 
@@ -299,8 +302,7 @@ class Distillation:
     def _facts(self, agreement: Mapping[str, float], model: DenseModel) -> dict[str, Any]:
         """Return what is saved with the student."""
         info = describe(self.teacher, {}, {})["info"]
-        kept = {name: info[name] for name in (*KEPT, "base_weights") if info.get(name)}
-        kept |= {name: info[name] for name in ("mirror",) if name in info}
+        kept = {name: info[name] for name in KEPT if info.get(name) is not None}
         name, metric = type(self.teacher.method).__name__, model.task.metric_name
         training: dict[str, Any] = {
             "teacher": f"{name} {self.fingerprint[:12]}",

@@ -246,8 +246,8 @@ def _title(task: str, shots: int, rows: Rows) -> str:
     if "classes" in unit:
         measure = f"mean {measure} of {unit['classes']}"
     title = f"### {task}: {measure}, {shots} shots ({better} is better)"
-    is_paper = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
-    is_paper = is_paper and shots == TARGET_SHOTS.get(task, 10)
+    has_all_classes = unit.get("classes", TARGET_CLASSES) == TARGET_CLASSES
+    is_paper = has_all_classes and shots == TARGET_SHOTS.get(task, 10)
     target = TARGETS.get((task, unit["measure"])) if is_paper else None
     return title if target is None else f"{title}; the paper's FewShot: {target:g}"
 

@@ -67,9 +67,10 @@ class DataOptions:
         from diffsight.benchmark.rooms import rooms_source
         from diffsight.benchmark.taskonomy import taskonomy_source
 
-        for name, default in ((one.name, one.default) for one in fields(self)[1:]):
-            if name not in OPTIONS_OF[self.data] and getattr(self, name) != default:
-                option = "--" + name.replace("_", "-")
+        for one in fields(self):
+            is_used = one.name in ("data", *OPTIONS_OF[self.data])
+            if not is_used and getattr(self, one.name) != one.default:
+                option = "--" + one.name.replace("_", "-")
                 raise InputError(f"{option} has no effect on --data {self.data}: leave it out")
         if self.data == "rooms":
             count = 100 if self.max_images is None else self.max_images

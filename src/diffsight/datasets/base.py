@@ -100,6 +100,14 @@ class AbstractDataset(Configurable, abc.ABC):
     map_cells: tuple[int, float] | None = None
     prompt_source: str | None = None
 
+    def describe_like(self, dataset: "AbstractDataset") -> None:
+        """Copy everything but the name that a data set says about its samples.
+
+        Data sets that change or choose samples of another one call it.
+        """
+        self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
+        self.prompt_source = dataset.prompt_source
+
     @abc.abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""

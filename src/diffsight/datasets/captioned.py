@@ -23,11 +23,10 @@ class Captioned(AbstractDataset):
         InputError: if the file is damaged or belongs to another data set.
     """
 
-    prompt_source = "caption"
-
     def __init__(self, *, dataset: AbstractDataset, captions: str | Path) -> None:
         self.name = dataset.name
-        self.class_names = dataset.class_names
+        self.describe_like(dataset)
+        self.prompt_source = "caption"
         self._dataset = dataset
         self._path = Path(captions)
         self._captions = read_captions(self._path, data=dataset.name).texts

@@ -27,7 +27,7 @@ class Concatenated(AbstractDataset):
             raise InputError(
                 f"cannot concatenate the data sets {names}: give at least one, and each only once"
             )
-        self.class_names = datasets[0].class_names
+        self.describe_like(datasets[0])
         for dataset in datasets[1:]:
             if dataset.class_names != self.class_names:
                 raise InputError(f"{dataset.name} has other classes than {names[0]}: remove it")

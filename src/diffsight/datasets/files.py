@@ -113,8 +113,8 @@ def read_sized_image(path: Path, hw: tuple[int, int], annotations: str) -> UInt8
     return image
 
 
-def is_listed(path: Path) -> bool:
-    """Return whether a path is a file, or a link to a missing one, which fails when it is read."""
+def is_file_or_broken_link(path: Path) -> bool:
+    """Return whether a path is a file, or a link to a missing file, so that reading it fails."""
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
@@ -140,7 +140,7 @@ def list_files(folder: Path) -> list[Path]:
                     continue
                 if entry.is_dir():
                     search(entry.path, parents | {identity})
-                elif is_listed(Path(entry.path)):
+                elif is_file_or_broken_link(Path(entry.path)):
                     files.append(Path(entry.path))
 
     try:

@@ -1,6 +1,5 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: sentences that refer to objects in COCO images, with masks."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from diffsight.atomic import replacing
 from diffsight.datasets.base import AbstractDataset, Sample
 from diffsight.datasets.files import read_sized_image, read_text
+from diffsight.datasets.pairs import content_hash
 from diffsight.datasets.plain_pickle import load_plain
 from diffsight.datasets.shapes import count_parts
 from diffsight.errors import InputError
@@ -147,14 +147,14 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
         InputError: if the file is missing or damaged, or contains anything but plain data.
     """
     copy = path.with_suffix(".json")
-    digest = _sha256(path) if path.is_file() else None
+    digest = content_hash(path) if path.is_file() else None
     if copy.is_file():
         with reading(copy, "damaged ({reason}): delete it"):
             content = read_json(copy)
-            source = content["sha256"] if isinstance(content, dict) else None
-            if digest in (None, source):
-                rows = content["refs"] if isinstance(content, dict) else content
-                return [_validate_row(row) for row in rows]
+            if isinstance(content, list):  # of an older version
+                content = {"sha256": None, "refs": content}
+            if digest in (None, content["sha256"]):
+                return [_validate_row(row) for row in content["refs"]]
     try:
         rows = [_parse_ref(ref) for ref in load_plain(path)]
     except OSError as error:
@@ -199,16 +199,6 @@ class _Object:
     image: str
     image_hw: tuple[int, int]
     outline: Any
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    with reading(path, "cannot be read ({reason}): copy it again"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse_ref(ref: dict[str, Any]) -> dict[str, Any]:

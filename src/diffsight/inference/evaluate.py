@@ -118,8 +118,7 @@ class FirstSamples(AbstractDataset):
 
     def __init__(self, dataset: AbstractDataset, count: int) -> None:
         self.name = f"{dataset.name}, first {count}"
-        self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
-        self.prompt_source = dataset.prompt_source
+        self.describe_like(dataset)
         self._dataset = dataset
         self._count = count
 

@@ -5,7 +5,6 @@ it, and the results are those of a run that was not interrupted.
 """
 
 import contextlib
-import errno
 import itertools
 import json
 import shutil
@@ -21,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsight.atomic import replacing
+from diffsight.atomic import replacing, report_unwritable
 from diffsight.errors import InputError
 from diffsight.formats.text import read_object
 from diffsight.inference.film_files import FilmFiles, write_record
@@ -94,7 +93,7 @@ def predict_film(
             another run writes these results.
     """
     files = FilmFiles(base)
-    with _report_unwritable(base):
+    with report_unwritable(base):
         files.require_free()
     with made_folder(base.parent), claim_name(files.record):
         return _predict_claimed(predictor, film, base, request, advance)
@@ -138,21 +137,6 @@ def _predict_claimed(
             results.add(waiting.popleft(), prediction)
             advance(1)
     return results.finish(damage)
-
-
-@contextlib.contextmanager
-def _report_unwritable(base: Path) -> Iterator[None]:
-    """Return a context that turns errors of the file system into one line with a repair.
-
-    Raises:
-        InputError: if there is such an error.
-    """
-    try:
-        yield
-    except OSError as error:
-        is_long = error.errno == errno.ENAMETOOLONG
-        repair = "give the film a shorter name" if is_long else "choose another --out"
-        raise InputError(f"{base}: cannot be written ({error.strerror}): {repair}") from error
 
 
 def _settings(predictor: Predictor, film: Film, request: FilmRequest) -> dict[str, Any]:
@@ -204,7 +188,7 @@ class FilmResults:
         self._parts = 0
         self._writer: FilmWriter | None = None
         self._appended = 0  # frames in the part that is written
-        with _report_unwritable(base):
+        with report_unwritable(base):
             if not self._continue():
                 self.files.remove()
             self.files.unfinished.mkdir(parents=True, exist_ok=True)

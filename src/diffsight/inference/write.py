@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from diffsight.datasets.files import IMAGE_SUFFIXES, is_listed, list_files
+from diffsight.datasets.files import IMAGE_SUFFIXES, is_file_or_broken_link, list_files
 from diffsight.errors import InputError
 from diffsight.inference import storage
 from diffsight.inference.explain_files import PICTURES, list_explanation
@@ -274,7 +274,7 @@ def _expand(argument: str) -> list[Path] | None:
         root = Path(path.anchor) if path.anchor else Path()
         pattern = str(path.relative_to(path.anchor)) if path.anchor else argument
         matches = (one for one in root.glob(pattern) if not one.name.startswith("."))
-        return sorted(_absolute(one) for one in matches if is_listed(one))
+        return sorted(_absolute(one) for one in matches if is_file_or_broken_link(one))
     return None
 
 

@@ -98,9 +98,10 @@ class Prediction(abc.ABC):
         """Return the meaning of the arrays, as plain data for a JSON file."""
 
     def numbers(self) -> tuple[np.ndarray, str]:
-        """Return the main array without rounding to file formats, and the unit of its values.
+        """Return the main array and the unit of its values, which is empty if they have none.
 
-        The default is the first of the stored arrays. The unit is empty if the values have none.
+        The default is the first of the stored arrays. A kind of prediction that stores scaled or
+        rounded values returns the values themselves.
         """
         first = next(iter(self.arrays().values()))
         return first.values, str(self.metadata().get("unit", ""))

@@ -45,8 +45,7 @@ class InMemory(AbstractDataset):
 
     def __init__(self, dataset: AbstractDataset, samples: Sequence[Sample]) -> None:
         self.name = dataset.name
-        self.class_names, self.map_cells = dataset.class_names, dataset.map_cells
-        self.prompt_source = dataset.prompt_source
+        self.describe_like(dataset)
         self._samples = samples
 
     def __len__(self) -> int:
