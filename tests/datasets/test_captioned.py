@@ -12,11 +12,13 @@ from diffsight.rooms import ReferringRooms, Rooms
 
 def test_the_prompt_of_each_sample_is_its_caption(tmp_path: Path) -> None:
     rooms = Rooms(count=2, size=16)
+    rooms.map_cells = (50, 0.5)
     ids = [rooms[i].id for i in range(2)]
     path = write_captions(tmp_path / "c.json", {ids[0]: "a chair"})
     data = Captioned(dataset=rooms, captions=path)
     assert (len(data), data.name, data[0].prompt) == (2, "rooms-train", "a chair")
-    assert data.class_names == rooms.class_names
+    assert (data.class_names, data.map_cells) == (rooms.class_names, (50, 0.5))
+    assert (rooms.prompt_source, data.prompt_source) == ("oracle-scene", "caption")
     with pytest.raises(InputError, match=f"no caption for {ids[1]}"):
         data[1]
 
